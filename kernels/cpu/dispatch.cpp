@@ -1,0 +1,92 @@
+// Picks the instruction set of the CPU kernels once, at first use: the best that the machine has, or
+// the one that the environment variable TOPREACH_CPU_CAPABILITY (baseline, avx2, avx512) names, if
+// the machine has it. Results do not depend on the choice; tests hold that.
+#include "dispatch.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "../perturbed_topk.h"
+
+namespace topreach::kernels {
+
+#define TR_DECLARE_ISA(isa)                                                                     \
+  namespace isa {                                                                               \
+  extern const TopKCpu<float> topk_float;                                                       \
+  extern const TopKCpu<double> topk_double;                                                     \
+  void noise_row(PhiloxKey, Noise, int64_t, uint32_t, uint32_t, float*);                        \
+  uint32_t noise_checksum(PhiloxKey, Noise, int64_t, int64_t, uint32_t);                        \
+  }
+
+TR_DECLARE_ISA(baseline)
+#ifdef TOPREACH_X86_KERNELS
+TR_DECLARE_ISA(avx2)
+TR_DECLARE_ISA(avx512)
+#endif
+
+namespace {
+
+enum class Capability { kBaseline, kAvx2, kAvx512 };
+
+Capability detect() {
+#ifdef TOPREACH_X86_KERNELS
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512vl");
+  const char* wanted = std::getenv("TOPREACH_CPU_CAPABILITY");
+  const auto allows = [&](const char* name) {
+    return wanted == nullptr || std::strcmp(wanted, name) == 0;
+  };
+  if (avx512 && allows("avx512")) return Capability::kAvx512;
+  if (avx2 && (allows("avx2") || (wanted && !std::strcmp(wanted, "avx512"))))
+    return Capability::kAvx2;
+#endif
+  return Capability::kBaseline;
+}
+
+Capability capability() {
+  static const Capability chosen = detect();
+  return chosen;
+}
+
+}  // namespace
+
+const char* cpu_capability() {
+  switch (capability()) {
+    case Capability::kAvx512: return "avx512";
+    case Capability::kAvx2: return "avx2";
+    default: return "baseline";
+  }
+}
+
+#ifdef TOPREACH_X86_KERNELS
+#define TR_PICK(name)                                     \
+  (capability() == Capability::kAvx512 ? avx512::name     \
+   : capability() == Capability::kAvx2 ? avx2::name       \
+                                       : baseline::name)
+#else
+#define TR_PICK(name) (baseline::name)
+#endif
+
+template <>
+const TopKCpu<float>& topk_cpu<float>() {
+  return TR_PICK(topk_float);
+}
+
+template <>
+const TopKCpu<double>& topk_cpu<double>() {
+  return TR_PICK(topk_double);
+}
+
+void noise_row_cpu(PhiloxKey key, Noise noise, int64_t sites, uint32_t draw, uint32_t row,
+                   float* z) {
+  TR_PICK(noise_row)(key, noise, sites, draw, row, z);
+}
+
+uint32_t noise_checksum_cpu(PhiloxKey key, Noise noise, int64_t sites, int64_t draws,
+                            uint32_t row) {
+  return TR_PICK(noise_checksum)(key, noise, sites, draws, row);
+}
+
+}  // namespace topreach::kernels

@@ -1,0 +1,415 @@
+// CPU loops of the perturbed top-K operator; see ../perturbed_topk.h for the method.
+#include "../perturbed_topk.h"
+
+#include "isa.h"
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+namespace topreach::kernels::TR_ISA {
+namespace {
+
+constexpr int kLanes = kTileLanes;
+
+template <typename T>
+TR_INLINE T negative_infinity() {
+  return -T(__builtin_inff());
+}
+
+template <typename T>
+TR_INLINE T lowest_finite() {
+  return sizeof(T) == 4 ? T(-3.4028234663852886e38) : T(-1.7976931348623157e308);
+}
+
+template <typename T>
+TR_INLINE T lesser(T a, T b) {
+  return a < b ? a : b;
+}
+
+template <typename T>
+TR_INLINE T greater(T a, T b) {
+  return a > b ? a : b;
+}
+
+template <Noise kind>
+TR_INLINE void noise_tile(PhiloxKey key, uint32_t tile, uint32_t draw, uint32_t row,
+                          float* __restrict z) {
+  const uint32_t first = tile * kTileLanes;
+#pragma omp simd
+  for (int lane = 0; lane < kTileLanes; ++lane) {
+    const FourNoises v = noise_of_counter<kind>(key, first + uint32_t(lane), draw, row);
+    z[lane] = v.z0;
+    z[kTileLanes + lane] = v.z1;
+    z[2 * kTileLanes + lane] = v.z2;
+    z[3 * kTileLanes + lane] = v.z3;
+  }
+}
+
+// Copies those of 16 values that lie in [low, high] to out[n...]; returns the new n.
+template <typename T>
+TR_INLINE int64_t append_inside(const T* u, T low, T high, T* out, int64_t n) {
+  for (int lane = 0; lane < kLanes; ++lane) {
+    out[n] = u[lane];
+    n += int64_t(u[lane] >= low) & int64_t(u[lane] <= high);
+  }
+  return n;
+}
+
+#if defined(__AVX512F__)
+TR_INLINE int64_t append_inside(const float* u, float low, float high, float* out, int64_t n) {
+  const __m512 x = _mm512_loadu_ps(u);
+  const __mmask16 inside = _mm512_mask_cmp_ps_mask(
+      _mm512_cmp_ps_mask(x, _mm512_set1_ps(low), _CMP_GE_OQ), x, _mm512_set1_ps(high), _CMP_LE_OQ);
+  _mm512_storeu_ps(out + n, _mm512_maskz_compress_ps(inside, x));
+  return n + __builtin_popcount(inside);
+}
+
+TR_INLINE int64_t append_inside(const double* u, double low, double high, double* out, int64_t n) {
+  for (int half = 0; half < kLanes; half += 8) {
+    const __m512d x = _mm512_loadu_pd(u + half);
+    const __mmask8 inside =
+        _mm512_mask_cmp_pd_mask(
+        _mm512_cmp_pd_mask(x, _mm512_set1_pd(low), _CMP_GE_OQ), x, _mm512_set1_pd(high),
+        _CMP_LE_OQ);
+    _mm512_storeu_pd(out + n, _mm512_maskz_compress_pd(inside, x));
+    n += __builtin_popcount(inside);
+  }
+  return n;
+}
+#endif
+
+// How many of u[n] exceed t, n a multiple of 16.
+template <typename T>
+TR_INLINE int64_t count_above(const T* u, int64_t n, T t) {
+  int32_t lanes[kLanes] = {};
+  for (int64_t i = 0; i < n; i += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] += u[i + lane] > t ? 1 : 0;
+  }
+  int64_t total = 0;
+  for (int lane = 0; lane < kLanes; ++lane) total += lanes[lane];
+  return total;
+}
+
+template <typename T>
+struct Order {
+  T value;        // the (rank+1)-th largest
+  int64_t above;  // how many are strictly larger
+  int64_t equal;  // how many equal it
+};
+
+// Order statistic by ranking every value against all: no branches, right for few values.
+template <typename T>
+TR_INLINE Order<T> rank_all(T* a, int64_t n, int64_t rank) {
+  const int64_t padded = (n + kLanes - 1) / kLanes * kLanes;
+  for (int64_t i = n; i < padded; ++i) a[i] = negative_infinity<T>();
+  for (int64_t i = 0; i < n; ++i) {
+    const T t = a[i];
+    const int64_t above = count_above(a, padded, t);
+    if (above > rank) continue;
+    int64_t equal = 0;
+    for (int64_t j = 0; j < n; ++j) equal += a[j] == t ? 1 : 0;
+    if (rank < above + equal) return {t, above, equal};
+  }
+  return {negative_infinity<T>(), 0, n};  // not reached: some value has every rank
+}
+
+// Order statistic of a[n], all in [low, high] (a is destroyed; room for n + 16 values): shrink to
+// the values around the wanted rank, guessing where they lie as if they were evenly spread, then
+// rank what is left. Guesses that miss, or ties, lead to splitting at the middle of three values.
+template <typename T>
+Order<T> select_largest(T* a, int64_t n, int64_t rank, T low, T high) {
+  int64_t larger = 0;  // values dropped because they are larger than all of a
+  int guesses = high - low < T(1e38) ? 3 : 0;
+  while (n > 64) {
+    if (!(low < high)) return {high, larger, n};
+    int64_t above = 0, kept = 0;
+    if (guesses-- > 0) {
+      const double spread = 2.0 * __builtin_sqrt(double(n)), width = double(high) - double(low);
+      const double top = (double(rank) - spread) / double(n);
+      const double bottom = (double(rank) + spread) / double(n);
+      const T to = top > 0 ? T(double(high) - top * width) : high;
+      const T from = bottom < 1 ? T(double(high) - bottom * width) : low;
+      int64_t inside = 0;
+      for (int64_t i = 0; i < n; ++i) {
+        above += a[i] > to ? 1 : 0;
+        inside += (a[i] >= from) & (a[i] <= to) ? 1 : 0;
+      }
+      if (rank < above || rank >= above + inside) {
+        guesses = 0;
+        continue;
+      }
+      for (int64_t i = 0; i < n; ++i) {
+        const T value = a[i];
+        a[kept] = value;
+        kept += (value >= from) & (value <= to) ? 1 : 0;
+      }
+      low = from;
+      high = to;
+    } else {
+      const T x = a[0], y = a[n / 2], w = a[n - 1];
+      const T middle = greater(lesser(x, y), lesser(greater(x, y), w));
+      int64_t equal = 0;
+      for (int64_t i = 0; i < n; ++i) {
+        above += a[i] > middle ? 1 : 0;
+        equal += a[i] == middle ? 1 : 0;
+      }
+      if (rank >= above && rank < above + equal) return {middle, larger + above, equal};
+      const bool upper = rank < above;
+      for (int64_t i = 0; i < n; ++i) {
+        const T value = a[i];
+        a[kept] = value;
+        kept += (upper ? value > middle : value < middle) ? 1 : 0;
+      }
+      above = upper ? 0 : above + equal;
+    }
+    larger += above;
+    rank -= above;
+    n = kept;
+  }
+  Order<T> order = rank_all(a, n, rank);
+  order.above += larger;
+  return order;
+}
+
+// From the order statistic to the threshold of ../perturbed_topk.h.
+template <typename T>
+TR_INLINE int32_t last_tied_site(const T* u, int64_t k, Order<T> order) {
+  int64_t wanted = k - order.above;
+  if (wanted >= order.equal) return kNoSplitTie;
+  for (int64_t s = 0;; ++s) {
+    if (u[s] == order.value && --wanted == 0) return int32_t(s);
+  }
+}
+
+// Scratch layout of one worker: u, row (the padded scores), values (to select from), z.
+template <typename T>
+struct Buffers {
+  T *u, *row, *values;
+  float* z;
+  Buffers(void* scratch, int64_t padded)
+      : u(static_cast<T*>(scratch)),
+        row(u + padded),
+        values(row + padded),
+        z(reinterpret_cast<float*>(values + padded)) {}
+};
+
+template <typename T>
+TR_INLINE void pad_row(const T* scores, int64_t sites, int64_t padded, T* row) {
+  for (int64_t s = 0; s < sites; ++s) row[s] = scores[s];
+  for (int64_t s = sites; s < padded; ++s) row[s] = negative_infinity<T>();
+}
+
+template <typename T>
+Order<T> exact_order(const T* u, int64_t sites, int64_t k, T* values) {
+  T low = u[0], high = u[0];
+  for (int64_t s = 0; s < sites; ++s) {
+    values[s] = u[s];
+    low = lesser(low, u[s]);
+    high = greater(high, u[s]);
+  }
+  return select_largest(values, sites, k - 1, low, high);
+}
+
+template <typename T>
+void threshold(const T* scores, int64_t sites, int64_t k, T* value, int32_t* last_tied,
+               void* scratch) {
+  T* values = static_cast<T*>(scratch);
+  const Order<T> order = exact_order(scores, sites, k, values);
+  *value = order.value;
+  *last_tied = last_tied_site(scores, k, order);
+}
+
+template <typename T, Noise kind>
+TR_INLINE void perturb(const TopKProblem<T>& p, uint32_t draw, uint32_t row, int64_t padded,
+                       Buffers<T>& b) {
+  for (int64_t tile = 0; tile < padded / kTileSites; ++tile) {
+    alignas(64) float z[kTileSites];
+    noise_tile<kind>(p.key, uint32_t(tile), draw, row, z);
+    for (int i = 0; i < kTileSites; ++i) {
+      const int64_t s = tile * kTileSites + i;
+      b.u[s] = fused(p.sigma, T(z[i]), b.row[s]);
+    }
+  }
+}
+
+// The count above a fixed value varies between draws with a variance of at most 2 min(K, S - K);
+// five of its standard deviations each way make a miss rare.
+template <typename T, Noise kind>
+Bracket<T> bracket_of(const TopKProblem<T>& p, int64_t row, void* scratch) {
+  const int64_t padded = padded_sites(p.sites);
+  Buffers<T> b(scratch, padded);
+  pad_row(p.scores + row * p.sites, p.sites, padded, b.row);
+  perturb<T, kind>(p, 0, uint32_t(p.row_offset + row), padded, b);
+  const double variance = 2.0 * double(lesser(p.k, p.sites - p.k));
+  const int64_t margin = int64_t(5.0 * __builtin_sqrt(variance)) + 4;
+  const int64_t first = p.k - 1 - margin, last = p.k - 1 + margin;
+  Bracket<T> bracket;
+  bracket.high = first < 0 ? -negative_infinity<T>()
+                           : exact_order(b.u, p.sites, first + 1, b.values).value;
+  const T low = last >= p.sites ? negative_infinity<T>()
+                                : exact_order(b.u, p.sites, last + 1, b.values).value;
+  bracket.low = greater(low, lowest_finite<T>());  // so that padding is never gathered
+  return bracket;
+}
+
+template <typename T, Noise kind>
+void forward_of(const TopKProblem<T>& p, int64_t row, Bracket<T> bracket, int64_t begin,
+                int64_t end, int32_t* counts, T* value, int32_t* last_tied, void* scratch) {
+  const int64_t padded = padded_sites(p.sites);
+  Buffers<T> b(scratch, padded);
+  pad_row(p.scores + row * p.sites, p.sites, padded, b.row);
+  const T low = bracket.low, high = bracket.high;
+  for (int64_t j = begin; j < end; ++j) {
+    int64_t gathered = 0;
+    int32_t above_lanes[kLanes] = {};
+    for (int64_t tile = 0; tile < padded / kTileSites; ++tile) {
+      alignas(64) float z[kTileSites];
+      alignas(64) T u[kTileSites];
+      noise_tile<kind>(p.key, uint32_t(tile), uint32_t(j), uint32_t(p.row_offset + row), z);
+      for (int i = 0; i < kTileSites; ++i)
+        u[i] = fused(p.sigma, T(z[i]), b.row[tile * kTileSites + i]);
+      for (int i = 0; i < kTileSites; ++i) b.u[tile * kTileSites + i] = u[i];
+      for (int w = 0; w < kTileSites; w += kLanes)
+        for (int lane = 0; lane < kLanes; ++lane) above_lanes[lane] += u[w + lane] > high ? 1 : 0;
+      for (int w = 0; w < kTileSites; w += kLanes)
+        gathered = append_inside(u + w, low, high, b.values, gathered);
+    }
+    int64_t above = 0;
+    for (int lane = 0; lane < kLanes; ++lane) above += above_lanes[lane];
+
+    const int64_t rank = p.k - 1 - above;
+    Order<T> order;
+    if (rank >= 0 && rank < gathered) {
+      order = select_largest(b.values, gathered, rank, low, high);
+      order.above += above;
+    } else {
+      order = exact_order(b.u, p.sites, p.k, b.values);
+    }
+    const T t = order.value;
+    const int32_t last = last_tied_site(b.u, p.k, order);
+    value[j] = t;
+    last_tied[j] = last;
+    if (last == kNoSplitTie) {
+      for (int64_t s = 0; s < p.sites; ++s) counts[s] += b.u[s] >= t ? 1 : 0;
+    } else {
+      for (int64_t s = 0; s < p.sites; ++s)
+        counts[s] += (b.u[s] > t) | ((b.u[s] == t) & (s <= last)) ? 1 : 0;
+    }
+  }
+}
+
+// Adds v over the chosen sites of one tile to 16 running sums.
+template <bool split_tie, typename T>
+TR_INLINE void add_reach(const TopKProblem<T>& p, const float* z, const T* scores, const T* v, T t,
+                         int32_t last_tied, T* reach) {
+  for (int w = 0; w < kTileSites; w += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const int i = w + lane;
+      const T u = fused(p.sigma, T(z[i]), scores[i]);
+      const bool chosen = split_tie ? (u > t) | ((u == t) & (i <= last_tied)) : u >= t;
+      reach[lane] += chosen ? v[i] : T(0);
+    }
+  }
+}
+
+template <typename T, Noise kind>
+void backward_of(const TopKProblem<T>& p, int64_t row, const T* v, T centre, int64_t begin,
+                 int64_t end, const T* value, const int32_t* last_tied, T* total, void* scratch) {
+  const int64_t padded = padded_sites(p.sites);
+  Buffers<T> b(scratch, padded);
+  pad_row(p.scores + row * p.sites, p.sites, padded, b.row);
+  T* padded_v = b.values;
+  for (int64_t s = 0; s < p.sites; ++s) padded_v[s] = v[s];
+  for (int64_t s = p.sites; s < padded; ++s) padded_v[s] = T(0);
+  for (int64_t j = begin; j < end; ++j) {
+    alignas(64) T reach[kLanes] = {};
+    for (int64_t s = 0; s < padded; s += kTileSites) {
+      noise_tile<kind>(p.key, uint32_t(s / kTileSites), uint32_t(j), uint32_t(p.row_offset + row),
+                       b.z + s);
+      if (last_tied[j] == kNoSplitTie) {
+        add_reach<false>(p, b.z + s, b.row + s, padded_v + s, value[j], 0, reach);
+      } else {
+        add_reach<true>(p, b.z + s, b.row + s, padded_v + s, value[j],
+                        int32_t(last_tied[j] - s), reach);
+      }
+    }
+    for (int width = kLanes / 2; width > 0; width /= 2)
+      for (int lane = 0; lane < width; ++lane) reach[lane] += reach[lane + width];
+    const T weight = reach[0] - centre;
+    for (int64_t s = 0; s < p.sites; ++s) total[s] = fused(weight, T(b.z[s]), total[s]);
+  }
+}
+
+// The noise kind is a template parameter inside, a plain argument outside.
+template <typename T>
+Bracket<T> bracket(const TopKProblem<T>& p, Noise noise, int64_t row, void* scratch) {
+  return noise == Noise::kNormal ? bracket_of<T, Noise::kNormal>(p, row, scratch)
+                                 : bracket_of<T, Noise::kGumbel>(p, row, scratch);
+}
+
+template <typename T>
+void forward(const TopKProblem<T>& p, Noise noise, int64_t row, Bracket<T> bracket, int64_t begin,
+             int64_t end, int32_t* counts, T* value, int32_t* last_tied, void* scratch) {
+  const auto run =
+      noise == Noise::kNormal ? forward_of<T, Noise::kNormal> : forward_of<T, Noise::kGumbel>;
+  run(p, row, bracket, begin, end, counts, value, last_tied, scratch);
+}
+
+template <typename T>
+void backward(const TopKProblem<T>& p, Noise noise, int64_t row, const T* v, T centre,
+              int64_t begin, int64_t end, const T* value, const int32_t* last_tied, T* total,
+              void* scratch) {
+  const auto run =
+      noise == Noise::kNormal ? backward_of<T, Noise::kNormal> : backward_of<T, Noise::kGumbel>;
+  run(p, row, v, centre, begin, end, value, last_tied, total, scratch);
+}
+
+template <Noise kind>
+void noise_row_of(PhiloxKey key, int64_t sites, uint32_t draw, uint32_t row, float* z) {
+  for (int64_t begin = 0; begin < sites; begin += kTileSites) {
+    alignas(64) float tile[kTileSites];
+    noise_tile<kind>(key, uint32_t(begin / kTileSites), draw, row, tile);
+    const int64_t n = lesser<int64_t>(kTileSites, sites - begin);
+    for (int64_t i = 0; i < n; ++i) z[begin + i] = tile[i];
+  }
+}
+
+template <Noise kind>
+uint32_t checksum_of(PhiloxKey key, int64_t sites, int64_t draws, uint32_t row) {
+  uint32_t lanes[kTileSites] = {};
+  for (int64_t j = 0; j < draws; ++j) {
+    for (int64_t begin = 0; begin < sites; begin += kTileSites) {
+      alignas(64) float tile[kTileSites];
+      noise_tile<kind>(key, uint32_t(begin / kTileSites), uint32_t(j), row, tile);
+      for (int i = 0; i < kTileSites; ++i)
+        lanes[i] ^= begin + i < sites ? bits_of(tile[i]) : 0u;
+    }
+  }
+  uint32_t sum = 0;
+  for (int i = 0; i < kTileSites; ++i) sum ^= lanes[i];
+  return sum;
+}
+
+}  // namespace
+
+extern const TopKCpu<float> topk_float;
+extern const TopKCpu<double> topk_double;
+const TopKCpu<float> topk_float{threshold<float>, bracket<float>, forward<float>, backward<float>};
+const TopKCpu<double> topk_double{threshold<double>, bracket<double>, forward<double>,
+                                  backward<double>};
+
+void noise_row(PhiloxKey key, Noise noise, int64_t sites, uint32_t draw, uint32_t row, float* z) {
+  if (noise == Noise::kNormal) {
+    noise_row_of<Noise::kNormal>(key, sites, draw, row, z);
+  } else {
+    noise_row_of<Noise::kGumbel>(key, sites, draw, row, z);
+  }
+}
+
+uint32_t noise_checksum(PhiloxKey key, Noise noise, int64_t sites, int64_t draws, uint32_t row) {
+  return noise == Noise::kNormal ? checksum_of<Noise::kNormal>(key, sites, draws, row)
+                                 : checksum_of<Noise::kGumbel>(key, sites, draws, row);
+}
+
+}  // namespace topreach::kernels::TR_ISA
