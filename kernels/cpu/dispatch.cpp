@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "../perturbed_topk.h"
+#include "../ratio_ranking.h"
 
 namespace topreach::kernels {
 
@@ -16,6 +17,8 @@ namespace topreach::kernels {
   extern const TopKCpu<double> topk_double;                                                     \
   void noise_row(PhiloxKey, Noise, int64_t, uint32_t, uint32_t, float*);                        \
   uint32_t noise_checksum(PhiloxKey, Noise, int64_t, int64_t, uint32_t);                        \
+  extern const RatioCpu<float> ratio_float;                                                     \
+  extern const RatioCpu<double> ratio_double;                                                   \
   }
 
 TR_DECLARE_ISA(baseline)
@@ -87,6 +90,16 @@ void noise_row_cpu(PhiloxKey key, Noise noise, int64_t sites, uint32_t draw, uin
 uint32_t noise_checksum_cpu(PhiloxKey key, Noise noise, int64_t sites, int64_t draws,
                             uint32_t row) {
   return TR_PICK(noise_checksum)(key, noise, sites, draws, row);
+}
+
+template <>
+const RatioCpu<float>& ratio_cpu<float>() {
+  return TR_PICK(ratio_float);
+}
+
+template <>
+const RatioCpu<double>& ratio_cpu<double>() {
+  return TR_PICK(ratio_double);
 }
 
 }  // namespace topreach::kernels

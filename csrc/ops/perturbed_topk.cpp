@@ -1,0 +1,343 @@
+#include "perturbed_topk.h"
+
+#include <ATen/Dispatch.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <cmath>
+#include <mutex>
+#include <tuple>
+#include <vector>
+
+#include "../../kernels/perturbed_topk.h"
+#include "key.h"
+#include "perturbed_topk_checks.h"
+#include "scratch.h"
+#include "sum_blocks.h"
+#include "topk_mask.h"
+
+namespace topreach {
+
+void check_perturbed_topk(const at::Tensor& scores, int64_t k, double sigma, int64_t num_samples,
+                          std::string_view estimator, const at::Tensor& key, int64_t row_offset) {
+  constexpr const char* name = "perturbed_topk";
+  check_scores(name, scores, k);
+  TORCH_CHECK_VALUE(std::isfinite(sigma) && sigma >= 0, name,
+                    ": sigma must be finite and not negative, got ", sigma);
+  TORCH_CHECK_VALUE(estimator == "score" || estimator == "score_loo", name,
+                    ": estimator must be 'score' or 'score_loo', got '", estimator, "'");
+  const int64_t fewest = estimator == "score_loo" ? 2 : 1;
+  TORCH_CHECK_VALUE(num_samples >= fewest && num_samples <= INT32_MAX, name,
+                    ": num_samples must be at least ", fewest, " for estimator '", estimator,
+                    "' and below 2^31, got ", num_samples);
+  check_key(name, key, scores.device());
+  check_row_range(name, row_offset, rows_of(scores).rows);
+}
+
+void check_row_range(const char* function, int64_t row_offset, int64_t rows) {
+  TORCH_CHECK_VALUE(row_offset >= 0 && row_offset + rows <= (int64_t{1} << 32), function,
+                    ": row_offset must keep row numbers between 0 and 2^32 - 1, got ", row_offset,
+                    " with ", rows, " rows");
+}
+
+namespace {
+
+using Forward = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+
+auto forward_op() {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("topreach::perturbed_topk", "")
+          .typed<Forward(const at::Tensor&, int64_t, double, int64_t, std::string_view,
+                         std::string_view, const at::Tensor&, int64_t)>();
+  return op;
+}
+
+auto backward_op() {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("topreach::perturbed_topk_backward", "")
+          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                            const at::Tensor&, const at::Tensor&, int64_t, double, int64_t,
+                            std::string_view, std::string_view, const at::Tensor&, int64_t)>();
+  return op;
+}
+
+template <typename T>
+kernels::TopKProblem<T> problem_of(const at::Tensor& scores, int64_t k, double sigma,
+                                   int64_t num_samples, const at::Tensor& key,
+                                   int64_t row_offset) {
+  const auto [rows, sites] = rows_of(scores);
+  return {scores.const_data_ptr<T>(), rows, sites, k, T(sigma), num_samples, key_words(key),
+          row_offset};
+}
+
+// A task is one block of draws of one row.
+struct Tasks {
+  int64_t blocks, count;
+  Tasks(int64_t rows, int64_t draws)
+      : blocks((draws + kernels::kDrawBlock - 1) / kernels::kDrawBlock), count(rows * blocks) {}
+};
+
+// Tasks that one worker should take at least, so that it has some 50 microseconds to do.
+int64_t grain(int64_t sites) {
+  return 1 + 20'000 / (kernels::padded_sites(sites) * kernels::kDrawBlock);
+}
+
+template <typename T>
+void forward_kernel(const kernels::TopKProblem<T>& p, kernels::Noise noise, T* membership,
+                    T* threshold, int32_t* last_tied) {
+  const auto& cpu = kernels::topk_cpu<T>();
+  const at::Tensor count_tensor = at::zeros({p.rows, p.sites}, at::kInt);
+  int32_t* counts = count_tensor.mutable_data_ptr<int32_t>();
+  const Tasks tasks(p.rows, p.draws);
+  std::mutex shared_row;
+  at::parallel_for(0, tasks.count, grain(p.sites), [&](int64_t begin, int64_t end) {
+    Scratch scratch(kernels::TopKScratch<T>::bytes(p.sites));
+    std::vector<int32_t> part;
+    for (int64_t task = begin; task < end;) {
+      const int64_t row = task / tasks.blocks;
+      const int64_t last = std::min(end, (row + 1) * tasks.blocks);
+      const int64_t first_draw = (task - row * tasks.blocks) * kernels::kDrawBlock;
+      const int64_t end_draw =
+          std::min(p.draws, (last - row * tasks.blocks) * kernels::kDrawBlock);
+      const bool whole = first_draw == 0 && end_draw == p.draws;
+      int32_t* into = counts + row * p.sites;
+      if (!whole) {
+        part.assign(size_t(p.sites), 0);
+        into = part.data();
+      }
+      const auto bracket = cpu.bracket(p, noise, row, scratch.get());
+      cpu.forward(p, noise, row, bracket, first_draw, end_draw, into, threshold + row * p.draws,
+                  last_tied + row * p.draws, scratch.get());
+      if (!whole) {  // integers: the order of these additions is of no account
+        const std::lock_guard<std::mutex> lock(shared_row);
+        for (int64_t s = 0; s < p.sites; ++s) counts[row * p.sites + s] += part[size_t(s)];
+      }
+      task = last;
+    }
+  });
+  at::parallel_for(0, p.rows * p.sites, 1 << 15, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) membership[i] = T(counts[i]) / T(p.draws);
+  });
+}
+
+template <typename T>
+void backward_kernel(const kernels::TopKProblem<T>& p, kernels::Noise noise, const T* v,
+                     const T* centre, T scale, const T* threshold, const int32_t* last_tied,
+                     T* grad) {
+  const auto& cpu = kernels::topk_cpu<T>();
+  sum_blocks(p.rows, p.sites, Tasks(p.rows, p.draws).blocks, grain(p.sites),
+             kernels::TopKScratch<T>::bytes(p.sites), grad,
+             [&](int64_t row, int64_t block, T* sums, void* scratch) {
+               const int64_t first = block * kernels::kDrawBlock;
+               cpu.backward(p, noise, row, v + row * p.sites, centre[row], first,
+                            std::min(p.draws, first + kernels::kDrawBlock),
+                            threshold + row * p.draws, last_tied + row * p.draws, sums, scratch);
+             });
+  at::parallel_for(0, p.rows * p.sites, 1 << 15, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) grad[i] = std::isinf(p.scores[i]) ? T(0) : grad[i] * scale;
+  });
+}
+
+at::Tensor per_draw(const at::Tensor& scores, int64_t num_samples, at::ScalarType dtype) {
+  auto sizes = scores.sym_sizes().vec();
+  sizes.back() = num_samples;
+  return at::empty_symint(sizes, scores.options().dtype(dtype));
+}
+
+Forward perturbed_topk_cpu(const at::Tensor& scores, int64_t k, double sigma, int64_t num_samples,
+                           std::string_view estimator, std::string_view noise_name,
+                           const at::Tensor& key, int64_t row_offset) {
+  check_perturbed_topk(scores, k, sigma, num_samples, estimator, key, row_offset);
+  const auto noise = parse_noise("perturbed_topk", noise_name);
+  check_no_nan("perturbed_topk", "scores", scores);
+  const at::Tensor input = scores.contiguous();
+  at::Tensor threshold = per_draw(input, num_samples, input.scalar_type());
+  at::Tensor last_tied = per_draw(input, num_samples, at::kInt);
+  if (is_hard(k, input.size(-1), sigma)) {
+    return {topk_mask(input, k), threshold.fill_(0), last_tied.fill_(kernels::kNoSplitTie)};
+  }
+  at::Tensor membership = at::empty_like(input, at::MemoryFormat::Contiguous);
+  AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "perturbed_topk", [&] {
+    forward_kernel<scalar_t>(
+        problem_of<scalar_t>(input, k, sigma, num_samples, key, row_offset), noise,
+        membership.mutable_data_ptr<scalar_t>(), threshold.mutable_data_ptr<scalar_t>(),
+        last_tied.mutable_data_ptr<int32_t>());
+  });
+  return {membership, threshold, last_tied};
+}
+
+at::Tensor perturbed_topk_backward_cpu(const at::Tensor& grad, const at::Tensor& scores,
+                                       const at::Tensor& membership, const at::Tensor& threshold,
+                                       const at::Tensor& last_tied, int64_t k, double sigma,
+                                       int64_t num_samples, std::string_view estimator,
+                                       std::string_view noise_name, const at::Tensor& key,
+                                       int64_t row_offset) {
+  check_perturbed_topk(scores, k, sigma, num_samples, estimator, key, row_offset);
+  const auto noise = parse_noise("perturbed_topk", noise_name);
+  const at::Tensor input = scores.contiguous();
+  at::Tensor result = at::zeros_like(input, at::MemoryFormat::Contiguous);
+  if (is_hard(k, input.size(-1), sigma)) return result;
+  const at::Tensor v = grad.contiguous(), b = membership.contiguous();
+  const at::Tensor values = threshold.contiguous(), ties = last_tied.contiguous();
+  AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "perturbed_topk_backward", [&] {
+    const auto p = problem_of<scalar_t>(input, k, sigma, num_samples, key, row_offset);
+    const scalar_t* v_data = v.const_data_ptr<scalar_t>();
+    // The mean over draws of b_j . v is b . v.
+    std::vector<scalar_t> centre(size_t(p.rows), scalar_t(0));
+    const bool leave_one_out = estimator == "score_loo";
+    if (leave_one_out) {
+      const scalar_t* b_data = b.const_data_ptr<scalar_t>();
+      for (int64_t row = 0; row < p.rows; ++row) {
+        double sum = 0;
+        for (int64_t i = row * p.sites; i < (row + 1) * p.sites; ++i)
+          sum += double(b_data[i]) * double(v_data[i]);
+        centre[size_t(row)] = scalar_t(sum);
+      }
+    }
+    const double draws = double(leave_one_out ? num_samples - 1 : num_samples);
+    backward_kernel<scalar_t>(p, noise, v_data, centre.data(), scalar_t(1 / (draws * sigma)),
+                              values.const_data_ptr<scalar_t>(), ties.const_data_ptr<int32_t>(),
+                              result.mutable_data_ptr<scalar_t>());
+  });
+  return result;
+}
+
+Forward perturbed_topk_meta(const at::Tensor& scores, int64_t, double, int64_t num_samples,
+                            std::string_view, std::string_view, const at::Tensor&, int64_t) {
+  return {at::empty_like(scores, at::MemoryFormat::Contiguous),
+          per_draw(scores, num_samples, scores.scalar_type()),
+          per_draw(scores, num_samples, at::kInt)};
+}
+
+at::Tensor perturbed_topk_backward_meta(const at::Tensor&, const at::Tensor& scores,
+                                        const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                        int64_t, double, int64_t, std::string_view,
+                                        std::string_view, const at::Tensor&, int64_t) {
+  return at::empty_like(scores, at::MemoryFormat::Contiguous);
+}
+
+class PerturbedTopK : public torch::autograd::Function<PerturbedTopK> {
+ public:
+  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* ctx,
+                                                const at::Tensor& scores, int64_t k, double sigma,
+                                                int64_t num_samples, std::string_view estimator,
+                                                std::string_view noise, const at::Tensor& key,
+                                                int64_t row_offset) {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    auto [membership, threshold, last_tied] =
+        forward_op().call(scores, k, sigma, num_samples, estimator, noise, key, row_offset);
+    ctx->save_for_backward({scores, membership, threshold, last_tied, key});
+    ctx->saved_data["k"] = k;
+    ctx->saved_data["sigma"] = sigma;
+    ctx->saved_data["num_samples"] = num_samples;
+    ctx->saved_data["estimator"] = std::string(estimator);
+    ctx->saved_data["noise"] = std::string(noise);
+    ctx->saved_data["row_offset"] = row_offset;
+    ctx->mark_non_differentiable({threshold, last_tied});
+    return {membership, threshold, last_tied};
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 torch::autograd::variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    auto& data = ctx->saved_data;
+    at::Tensor grad_scores = backward_op().call(
+        grads[0], saved[0], saved[1], saved[2], saved[3], data["k"].toInt(),
+        data["sigma"].toDouble(), data["num_samples"].toInt(), data["estimator"].toStringView(),
+        data["noise"].toStringView(), saved[4], data["row_offset"].toInt());
+    const at::Tensor none;
+    return {grad_scores, none, none, none, none, none, none, none};
+  }
+};
+
+Forward perturbed_topk_autograd(const at::Tensor& scores, int64_t k, double sigma,
+                                int64_t num_samples, std::string_view estimator,
+                                std::string_view noise, const at::Tensor& key,
+                                int64_t row_offset) {
+  const auto out =
+      PerturbedTopK::apply(scores, k, sigma, num_samples, estimator, noise, key, row_offset);
+  return {out[0], out[1], out[2]};
+}
+
+void check_noise_arguments(const char* function, const at::Tensor& key, int64_t num_samples,
+                           int64_t rows, int64_t sites, int64_t row_offset) {
+  check_key(function, key, key.device());
+  TORCH_CHECK_VALUE(num_samples >= 0 && rows >= 0 && sites >= 0, function,
+                    ": num_samples, rows and sites must not be negative, got ", num_samples, ", ",
+                    rows, ", ", sites);
+  check_row_range(function, row_offset, rows);
+}
+
+at::Tensor topk_noise_cpu(const at::Tensor& key, int64_t num_samples, int64_t rows, int64_t sites,
+                          std::string_view noise_name, int64_t row_offset) {
+  check_noise_arguments("topk_noise", key, num_samples, rows, sites, row_offset);
+  const auto noise = parse_noise("topk_noise", noise_name);
+  at::Tensor result = at::empty({num_samples, rows, sites}, at::kFloat);
+  float* out = result.mutable_data_ptr<float>();
+  const auto words = key_words(key);
+  at::parallel_for(0, num_samples * rows, 1 + 20'000 / (sites + 1),
+                   [&](int64_t begin, int64_t end) {
+                     for (int64_t i = begin; i < end; ++i)
+                       kernels::noise_row_cpu(words, noise, sites, uint32_t(i / rows),
+                                              uint32_t(row_offset + i % rows), out + i * sites);
+                   });
+  return result;
+}
+
+at::Tensor topk_noise_checksum_cpu(const at::Tensor& key, int64_t num_samples, int64_t rows,
+                                   int64_t sites, std::string_view noise_name,
+                                   int64_t row_offset) {
+  check_noise_arguments("topk_noise_checksum", key, num_samples, rows, sites, row_offset);
+  const auto noise = parse_noise("topk_noise_checksum", noise_name);
+  at::Tensor result = at::zeros({rows}, at::kLong);
+  int64_t* out = result.mutable_data_ptr<int64_t>();
+  const auto words = key_words(key);
+  at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row)
+      out[row] = kernels::noise_checksum_cpu(words, noise, sites, num_samples,
+                                             uint32_t(row_offset + row));
+  });
+  return result;
+}
+
+}  // namespace
+
+at::Tensor perturbed_topk(const at::Tensor& scores, int64_t k,
+                          const PerturbedTopKOptions& options) {
+  const at::Tensor key =
+      options.key ? *options.key : draw_key(options.generator, scores.device());
+  return std::get<0>(forward_op().call(scores, k, options.sigma, options.num_samples,
+                                       options.estimator, options.noise, key,
+                                       options.row_offset));
+}
+
+TORCH_LIBRARY_IMPL(topreach, CPU, m) {
+  m.impl("perturbed_topk", perturbed_topk_cpu);
+  m.impl("perturbed_topk_backward", perturbed_topk_backward_cpu);
+  m.impl("topk_noise", topk_noise_cpu);
+  m.impl("topk_noise_checksum", topk_noise_checksum_cpu);
+}
+
+TORCH_LIBRARY_IMPL(topreach, Meta, m) {
+  m.impl("perturbed_topk", perturbed_topk_meta);
+  m.impl("perturbed_topk_backward", perturbed_topk_backward_meta);
+}
+
+TORCH_LIBRARY_IMPL(topreach, Autograd, m) {
+  m.impl("perturbed_topk", perturbed_topk_autograd);
+  m.impl("perturbed_topk_backward", torch::autograd::autogradNotImplementedFallback());
+}
+
+}  // namespace topreach

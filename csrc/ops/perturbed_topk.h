@@ -1,0 +1,41 @@
+// Differentiable top-K by perturbation, with score-function gradients.
+#pragma once
+
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+#include <string>
+
+namespace topreach {
+
+struct PerturbedTopKOptions {
+  double sigma = 0.01;             // noise scale, in units of the scores; 0 gives the hard mask
+  int64_t num_samples = 100;       // J
+  std::string estimator = "score"; // gradient: "score" or "score_loo"
+  std::string noise = "normal";    // "normal" or "gumbel"
+  std::optional<at::Tensor> key = std::nullopt;           // int64[2]; drawn if absent
+  std::optional<at::Generator> generator = std::nullopt;  // to draw the key from
+  int64_t row_offset = 0;          // global number of the first row
+};
+
+/// b(r) = (1/J) sum_j TopKMask(r + sigma z_j, K): each site's share of J perturbed top-K sets
+/// [L23 Eq. 3-4, D25 Eq. 11; Berthet et al. 2020].
+///
+/// scores [..., S] float32 or float64; returns [..., S] in [0, 1], each row summing to K. The
+/// gradient is the vector-Jacobian product g = (1/(J sigma)) sum_j (b_j . v) z_j ("score"), or with
+/// b_j . v replaced by its leave-one-out centred value, unbiased too and of much less variance
+/// ("score_loo"). The noise is drawn in the kernel and drawn again in backward.
+///
+/// A row's result depends on (scores, key, row_offset + row number) alone, bit for bit. sigma = 0,
+/// K = 0 and K = S have the exact result and a zero gradient; sites with infinite scores get a zero
+/// gradient.
+///
+/// Raises for k outside 0..S, negative sigma, J < 1 (J < 2 for "score_loo"), unknown names, and, on
+/// the CPU, NaN scores (on CUDA that row comes out NaN).
+///
+///   auto b = topreach::perturbed_topk(scores, 100, {.sigma = 0.01, .num_samples = 100});
+at::Tensor perturbed_topk(const at::Tensor& scores, int64_t k,
+                          const PerturbedTopKOptions& options = {});
+
+}  // namespace topreach

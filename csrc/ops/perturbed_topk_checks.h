@@ -1,0 +1,23 @@
+// Argument checks of perturbed_topk, the same on every device.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string_view>
+
+#include "common.h"
+
+namespace topreach {
+
+void check_perturbed_topk(const at::Tensor& scores, int64_t k, double sigma, int64_t num_samples,
+                          std::string_view estimator, const at::Tensor& key, int64_t row_offset);
+
+// Philox counters hold row numbers in 32 bits.
+void check_row_range(const char* function, int64_t row_offset, int64_t rows);
+
+// Whether the result is the hard mask, whose gradient is zero.
+inline bool is_hard(int64_t k, int64_t sites, double sigma) {
+  return k == 0 || k == sites || sigma == 0;
+}
+
+}  // namespace topreach

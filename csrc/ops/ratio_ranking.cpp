@@ -1,0 +1,231 @@
+#include "ratio_ranking.h"
+
+#include <ATen/Dispatch.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <vector>
+
+#include "../../kernels/ratio_ranking.h"
+#include "common.h"
+#include "ratio_ranking_checks.h"
+#include "sum_blocks.h"
+
+namespace topreach {
+
+void check_ratio_ranking(const at::Tensor& samples, const std::optional<at::Tensor>& log_prob,
+                         double offset, std::string_view estimator) {
+  constexpr const char* name = "ratio_ranking";
+  TORCH_CHECK_TYPE(samples.scalar_type() == at::kFloat || samples.scalar_type() == at::kDouble,
+                   name, ": samples must be float32 or float64, got ", samples.scalar_type(),
+                   "; convert with samples.float()");
+  TORCH_CHECK_VALUE(samples.dim() >= 2, name, ": samples must have shape [M, ..., S], got ",
+                    samples.sizes());
+  TORCH_CHECK_VALUE(samples.size(0) >= 1, name,
+                    ": samples must hold at least one sample (M >= 1), got shape ",
+                    samples.sizes());
+  TORCH_CHECK_VALUE(std::isfinite(offset) && offset >= 0, name,
+                    ": offset must be finite and not negative, got ", offset);
+  const bool diagonal = estimator == "diagonal";
+  TORCH_CHECK_VALUE(diagonal || estimator == "score" || estimator == "score_loo", name,
+                    ": estimator must be 'score', 'score_loo' or 'diagonal', got '", estimator,
+                    "'");
+  if (!log_prob) return;
+  const auto wanted = diagonal ? samples.sizes() : samples.sizes().slice(0, samples.dim() - 1);
+  TORCH_CHECK_VALUE(log_prob->sizes() == wanted, name, ": log_prob must have shape ", wanted,
+                    " for estimator '", estimator, "' and samples of shape ", samples.sizes(),
+                    ", got ", log_prob->sizes(),
+                    diagonal ? "; give the log-probability site by site" : "");
+  TORCH_CHECK_TYPE(log_prob->scalar_type() == samples.scalar_type(), name,
+                   ": log_prob must have the dtype of samples (", samples.scalar_type(),
+                   "), got ", log_prob->scalar_type());
+  TORCH_CHECK_VALUE(log_prob->device() == samples.device(), name,
+                    ": log_prob must be on the device of samples (", samples.device(), "), got ",
+                    log_prob->device());
+  TORCH_CHECK_VALUE(estimator != "score_loo" || samples.size(0) >= 2, name,
+                    ": samples must number at least 2 for estimator 'score_loo', got 1; draw more, "
+                    "or use 'score'");
+}
+
+namespace {
+
+auto forward_op() {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("topreach::ratio_ranking", "")
+          .typed<at::Tensor(const at::Tensor&, const std::optional<at::Tensor>&, double,
+                            std::string_view)>();
+  return op;
+}
+
+auto backward_op() {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("topreach::ratio_ranking_backward", "")
+          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, double,
+                            std::string_view)>();
+  return op;
+}
+
+struct Shape {
+  int64_t samples, rows, sites;
+};
+
+Shape shape_of(const at::Tensor& samples) {
+  const auto [all_rows, sites] = rows_of(samples);
+  return {samples.size(0), all_rows / samples.size(0), sites};
+}
+
+at::Tensor ratio_ranking_cpu(const at::Tensor& samples, const std::optional<at::Tensor>& log_prob,
+                             double offset, std::string_view estimator) {
+  check_ratio_ranking(samples, log_prob, offset, estimator);
+  const at::Tensor y = samples.contiguous();
+  const auto [draws, rows, sites] = shape_of(y);
+  at::Tensor ranking = at::zeros(y.sizes().slice(1), y.options());
+  const int64_t blocks = (draws + kernels::kSampleBlock - 1) / kernels::kSampleBlock;
+  std::atomic<int64_t> bad{-1};  // m * rows + row of a sample that is no count
+  AT_DISPATCH_FLOATING_TYPES(y.scalar_type(), "ratio_ranking", [&, draws = draws, rows = rows,
+                                                                sites = sites] {
+    const scalar_t* data = y.const_data_ptr<scalar_t>();
+    scalar_t* r = ranking.mutable_data_ptr<scalar_t>();
+    const auto& cpu = kernels::ratio_cpu<scalar_t>();
+    sum_blocks(rows, sites, blocks, 1 + 40'000 / (sites * kernels::kSampleBlock + 1), 0, r,
+               [&](int64_t row, int64_t block, scalar_t* sums, void*) {
+                 const int64_t begin = block * kernels::kSampleBlock;
+                 const int64_t m = cpu.forward(
+                     data + row * sites, rows * sites, sites, scalar_t(offset), begin,
+                     std::min(draws, begin + kernels::kSampleBlock), sums);
+                 if (m >= 0) bad = m * rows + row;
+               });
+    for (int64_t i = 0; i < rows * sites; ++i) r[i] /= scalar_t(draws);
+  });
+  if (bad >= 0) {
+    TORCH_CHECK_VALUE(false, "ratio_ranking: samples must be finite counts, not negative, got ",
+                      "another value in sample ", bad / rows, ", row ", bad % rows);
+  }
+  return ranking;
+}
+
+at::Tensor ratio_ranking_backward_cpu(const at::Tensor& grad, const at::Tensor& samples,
+                                      const at::Tensor& ranking, double offset,
+                                      std::string_view estimator) {
+  const at::Tensor y = samples.contiguous(), g = grad.contiguous(), r = ranking.contiguous();
+  const auto [draws, rows, sites] = shape_of(y);
+  const bool diagonal = estimator == "diagonal", leave_one_out = estimator == "score_loo";
+  at::Tensor weights = at::empty(
+      diagonal ? y.sizes() : y.sizes().slice(0, y.dim() - 1), y.options());
+  AT_DISPATCH_FLOATING_TYPES(
+      y.scalar_type(), "ratio_ranking_backward", [&, draws = draws, rows = rows, sites = sites] {
+        const scalar_t* y_data = y.const_data_ptr<scalar_t>();
+        const scalar_t* g_data = g.const_data_ptr<scalar_t>();
+        const scalar_t* r_data = r.const_data_ptr<scalar_t>();
+        scalar_t* w = weights.mutable_data_ptr<scalar_t>();
+        const auto& cpu = kernels::ratio_cpu<scalar_t>();
+        std::vector<scalar_t> centre(size_t(rows), scalar_t(0));
+        if (leave_one_out) {
+          for (int64_t row = 0; row < rows; ++row) {
+            double sum = 0;
+            for (int64_t i = row * sites; i < (row + 1) * sites; ++i)
+              sum += double(g_data[i]) * double(r_data[i]);
+            centre[size_t(row)] = scalar_t(sum);
+          }
+        }
+        const scalar_t scale = scalar_t(1) / scalar_t(leave_one_out ? draws - 1 : draws);
+        at::parallel_for(0, draws * rows, 1 + 40'000 / (sites + 1), [&](int64_t begin,
+                                                                       int64_t end) {
+          for (int64_t i = begin; i < end; ++i) {
+            const scalar_t* sample = y_data + i * sites;
+            const scalar_t* g_row = g_data + (i % rows) * sites;
+            if (diagonal) {
+              cpu.diagonal(sample, g_row, sites, scalar_t(offset), scale, w + i * sites);
+            } else {
+              w[i] = scale * (cpu.reach(sample, g_row, sites, scalar_t(offset)) -
+                              centre[size_t(i % rows)]);
+            }
+          }
+        });
+      });
+  return weights;
+}
+
+at::Tensor ratio_ranking_meta(const at::Tensor& samples, const std::optional<at::Tensor>&, double,
+                              std::string_view) {
+  return at::empty_symint(samples.sym_sizes().slice(1), samples.options());
+}
+
+at::Tensor ratio_ranking_backward_meta(const at::Tensor&, const at::Tensor& samples,
+                                       const at::Tensor&, double, std::string_view estimator) {
+  const auto sizes = samples.sym_sizes();
+  return at::empty_symint(estimator == "diagonal" ? sizes : sizes.slice(0, sizes.size() - 1),
+                          samples.options());
+}
+
+class RatioRanking : public torch::autograd::Function<RatioRanking> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& samples,
+                            const std::optional<at::Tensor>& log_prob, double offset,
+                            std::string_view estimator) {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const at::Tensor ranking = forward_op().call(samples, log_prob, offset, estimator);
+    ctx->save_for_backward({samples, ranking});
+    ctx->saved_data["has_log_prob"] = log_prob.has_value();
+    ctx->saved_data["offset"] = offset;
+    ctx->saved_data["estimator"] = std::string(estimator);
+    return ranking;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 torch::autograd::variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    auto& data = ctx->saved_data;
+    at::Tensor grad_log_prob;
+    if (data["has_log_prob"].toBool()) {
+      grad_log_prob = backward_op().call(grads[0], saved[0], saved[1], data["offset"].toDouble(),
+                                         data["estimator"].toStringView());
+    }
+    const at::Tensor none;
+    return {none, grad_log_prob, none, none};
+  }
+};
+
+at::Tensor ratio_ranking_autograd(const at::Tensor& samples,
+                                  const std::optional<at::Tensor>& log_prob, double offset,
+                                  std::string_view estimator) {
+  return RatioRanking::apply(samples, log_prob, offset, estimator);
+}
+
+}  // namespace
+
+at::Tensor ratio_ranking(const at::Tensor& samples, const std::optional<at::Tensor>& log_prob,
+                         double offset, std::string_view estimator) {
+  if (log_prob && estimator != "diagonal" && log_prob->sizes() == samples.sizes()) {
+    return forward_op().call(samples, log_prob->sum(-1), offset, estimator);
+  }
+  return forward_op().call(samples, log_prob, offset, estimator);
+}
+
+TORCH_LIBRARY_IMPL(topreach, CPU, m) {
+  m.impl("ratio_ranking", ratio_ranking_cpu);
+  m.impl("ratio_ranking_backward", ratio_ranking_backward_cpu);
+}
+
+TORCH_LIBRARY_IMPL(topreach, Meta, m) {
+  m.impl("ratio_ranking", ratio_ranking_meta);
+  m.impl("ratio_ranking_backward", ratio_ranking_backward_meta);
+}
+
+TORCH_LIBRARY_IMPL(topreach, Autograd, m) {
+  m.impl("ratio_ranking", ratio_ranking_autograd);
+  m.impl("ratio_ranking_backward", torch::autograd::autogradNotImplementedFallback());
+}
+
+}  // namespace topreach

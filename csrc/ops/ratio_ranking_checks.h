@@ -1,0 +1,15 @@
+// Argument checks of ratio_ranking, the same on every device.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+#include <string_view>
+
+namespace topreach {
+
+// `log_prob` as the operator takes it: joint [M, ...], or per site for "diagonal".
+void check_ratio_ranking(const at::Tensor& samples, const std::optional<at::Tensor>& log_prob,
+                         double offset, std::string_view estimator);
+
+}  // namespace topreach

@@ -1,0 +1,38 @@
+// Every operator of topreach, in one place. Implementations register themselves in the file of the
+// operator's name; Python sees them as torch.ops.topreach.*.
+//
+// Letters: S sites, K budget, J noise draws, M model samples; `...` is any leading shape.
+// `key` is int64[2] on the device of the scores: the Philox key, entries taken modulo 2^32.
+#include <torch/library.h>
+
+TORCH_LIBRARY(topreach, m) {
+  // ---- choosing K of S ------------------------------------------------------------------------
+  // 0/1 mask of the K largest scores [..., S]; ties go to the lowest index.
+  m.def("topk_mask(Tensor scores, int k) -> Tensor");
+  // Perturbed top-K [L23 Eq. 3-4, D25 Eq. 11] of scores [..., S]: (membership [..., S],
+  // threshold [..., J], last_tied [..., J]); the last two are what backward needs of each draw.
+  m.def(
+      "perturbed_topk(Tensor scores, int k, float sigma, int num_samples, str estimator, "
+      "str noise, Tensor key, int row_offset=0) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "perturbed_topk_backward(Tensor grad, Tensor scores, Tensor membership, Tensor threshold, "
+      "Tensor last_tied, int k, float sigma, int num_samples, str estimator, str noise, "
+      "Tensor key, int row_offset) -> Tensor");
+  // The noise of perturbed_topk, [J, rows, S] float32: for references and plots.
+  m.def(
+      "topk_noise(Tensor key, int num_samples, int rows, int sites, str noise, int row_offset=0)"
+      " -> Tensor");
+  // XOR of the bits of that noise, int64[rows], without storing it.
+  m.def(
+      "topk_noise_checksum(Tensor key, int num_samples, int rows, int sites, str noise, "
+      "int row_offset=0) -> Tensor");
+
+  // ---- ranking --------------------------------------------------------------------------------
+  // Ratio ranking r = mean_m y^m / (offset + 1.y^m) of samples [M, ..., S] [D25 Eq. 7]; the
+  // gradient goes to log_prob: [M, ...] joint, or [M, ..., S] for "diagonal" [D25 Eq. 10].
+  m.def(
+      "ratio_ranking(Tensor samples, Tensor? log_prob, float offset, str estimator) -> Tensor");
+  m.def(
+      "ratio_ranking_backward(Tensor grad, Tensor samples, Tensor ranking, float offset, "
+      "str estimator) -> Tensor");
+}

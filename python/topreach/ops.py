@@ -1,0 +1,166 @@
+"""Choosing K of S sites, differentiably, and the ratio ranking. The kernels are in C++ and CUDA.
+
+Every function takes any leading shape ``...``; S is the number of sites. Sources: [L23] "Learning
+where to intervene with a differentiable top-K operator", [D25] "Decision-aware training of
+spatiotemporal forecasting models to select a top-K subset of sites for intervention".
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+__all__ = ["draw_key", "perturbed_topk", "ratio_ranking", "topk_mask", "topk_noise"]
+
+
+def draw_key(
+    generator: torch.Generator | None = None, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Draw a Philox key from torch's generator, so that ``torch.manual_seed`` rules.
+
+    Args:
+        generator: generator to draw from; the default one of ``device`` if None.
+        device: where the key is to live: that of the scores it will be used with.
+
+    Returns:
+        int64 tensor [2], both entries uniform on [0, 2**32).
+
+    Example:
+        >>> key = tr.draw_key()
+        >>> a = tr.perturbed_topk(scores, 10, sigma=0.1, key=key)
+        >>> b = tr.perturbed_topk(scores, 10, sigma=0.1, key=key)   # the same bits as a
+    """
+    return torch.randint(2**32, (2,), generator=generator, device=device, dtype=torch.int64)
+
+
+def topk_mask(scores: Tensor, k: int) -> Tensor:
+    """Mask of the K largest scores: TopKMask(r, K) of [D25 Eq. 4].
+
+    Args:
+        scores: [..., S] float32 or float64; -inf marks sites that must not be chosen.
+        k: number of sites to choose, 0 <= k <= S.
+
+    Returns:
+        [..., S] of zeros and exactly k ones a row, in the dtype of ``scores``; ties go to the lowest
+        index. It has no gradient: see :func:`perturbed_topk`.
+
+    Raises:
+        ValueError: k outside 0..S; a NaN score on the CPU (on CUDA its row comes out NaN).
+        TypeError: scores of another dtype.
+
+    Example:
+        >>> tr.topk_mask(torch.tensor([3.0, 1.0, 2.0]), 2)
+        tensor([1., 0., 1.])
+    """
+    return torch.ops.topreach.topk_mask(scores, k)
+
+
+def perturbed_topk(
+    scores: Tensor,
+    k: int,
+    *,
+    sigma: float,
+    num_samples: int = 100,
+    estimator: Literal["score", "score_loo"] = "score",
+    noise: Literal["normal", "gumbel"] = "normal",
+    generator: torch.Generator | None = None,
+    key: Tensor | None = None,
+    row_offset: int = 0,
+) -> Tensor:
+    """Differentiable top-K: each site's share of J perturbed top-K sets [L23 Eq. 3-4, D25 Eq. 11].
+
+    The value is b = (1/J) sum_j TopKMask(r + sigma z_j, K). The gradient for an incoming v is
+    (1/(J sigma)) sum_j (b_j . v) z_j (``"score"``, the papers'), or the same with b_j . v centred by
+    the mean of the other draws (``"score_loo"``: as unbiased, and of far less variance). No Jacobian
+    and nothing of size J x S is stored: the noise is drawn in the kernel and again in backward.
+
+    Args:
+        scores: [..., S] float32 or float64, in any unit; -inf marks sites that must not be chosen.
+        k: number of sites to choose, 0 <= k <= S.
+        sigma: noise scale in the unit of the scores, >= 0; 0 gives the hard mask and no gradient.
+        num_samples: number of draws J.
+        estimator: of the gradient, "score" or "score_loo" (which needs J >= 2).
+        noise: "normal", or "gumbel" (for k = 1 the expectation is then softmax(scores / sigma)).
+        generator: torch generator to draw the key from.
+        key: int64 [2] from :func:`draw_key`, instead of a generator.
+        row_offset: global number of the first row. A row's result depends on (scores, key, row
+            number) alone, bit for bit, so a batch may be split over calls or processes.
+
+    Returns:
+        [..., S] in [0, 1] in the dtype of ``scores``; each row sums to k. Sites with infinite scores
+        get a zero gradient, as do all for k = 0 and k = S.
+
+    Raises:
+        ValueError: k, sigma, num_samples, estimator, noise, key or row_offset out of range; a NaN
+            score on the CPU (on CUDA, where the check would synchronise, its row comes out NaN).
+        TypeError: scores of another dtype.
+
+    Example:
+        >>> scores = torch.randn(4, 1000, requires_grad=True)
+        >>> chosen = tr.perturbed_topk(scores, 100, sigma=0.1)
+        >>> (-(chosen * counts).sum()).backward()
+    """
+    if key is None:
+        key = draw_key(generator, scores.device)
+    return torch.ops.topreach.perturbed_topk(
+        scores, k, sigma, num_samples, estimator, noise, key, row_offset
+    )[0]
+
+
+def topk_noise(
+    key: Tensor,
+    num_samples: int,
+    rows: int,
+    sites: int,
+    *,
+    noise: Literal["normal", "gumbel"] = "normal",
+    row_offset: int = 0,
+) -> Tensor:
+    """The noise z that :func:`perturbed_topk` uses with this key, float32 [J, rows, S].
+
+    For references, plots and tests: the operator itself never stores it. Generated by
+    Philox4x32-10 (Salmon et al. 2011).
+    """
+    return torch.ops.topreach.topk_noise(key, num_samples, rows, sites, noise, row_offset)
+
+
+def ratio_ranking(
+    samples: Tensor,
+    log_prob: Tensor | None = None,
+    *,
+    offset: float = 0.0,
+    estimator: Literal["score_loo", "score", "diagonal"] = "score_loo",
+) -> Tensor:
+    """Ratio ranking r_s = mean_m y_s / (offset + sum_s y_s), 0/0 := 0 [D25 Eq. 7].
+
+    Samples are constants; the gradient goes into ``log_prob`` by the score-function identity [D25
+    Eq. 10], as a vector-Jacobian product.
+
+    Args:
+        samples: [M, ..., S] counts, >= 0, float32 or float64, from the model.
+        log_prob: log p(y^m) of the samples under the model. For "score" and "score_loo" the joint
+            one, [M, ...], or that of each site, [M, ..., S], which is then summed over sites. For
+            "diagonal" that of each site.
+        offset: c >= 0 added to the denominator. 0 is the paper's definition; its authors' code has 1.
+        estimator: "score"; "score_loo", the same with a leave-one-out baseline (unbiased too, less
+            variance; M >= 2); or "diagonal", which pairs each site's ratio with its own log p(y_s)
+            only, as the code published with the paper does. It ignores what the other sites do to
+            the denominator and is biased; use it to reproduce that code.
+
+    Returns:
+        r [..., S]; each row sums to at most 1.
+
+    Raises:
+        ValueError: negative or non-finite samples (CPU; on CUDA that row comes out NaN), shapes that
+            do not agree, a negative offset, an unknown estimator.
+        TypeError: samples of another dtype.
+
+    Example:
+        >>> y = distribution.sample(100)                          # [100, T, S]
+        >>> r = tr.ratio_ranking(y, distribution.log_prob(y))     # [T, S], differentiable
+    """
+    if log_prob is not None and estimator != "diagonal" and log_prob.dim() == samples.dim():
+        log_prob = log_prob.sum(-1)
+    return torch.ops.topreach.ratio_ranking(samples, log_prob, offset, estimator)
