@@ -64,7 +64,7 @@ struct SineCosine {
 
 TR_HD SineCosine sine_cosine(uint32_t word) {
   const uint32_t quadrant = (word + 0x20000000u) >> 30;
-  const float r = float(int32_t(word << 2)) * 3.6572791e-10f;  // pi/2 * 2^-32
+  const float r = float(int32_t(word << 2)) * 0x1.921fb6p-32f;  // pi/2 * 2^-32
   const float z = r * r;
   float s = fused(fused(-1.9515296e-4f, z, 8.3321609e-3f), z, -1.6666655e-1f);
   s = fused(s * z, r, r);
@@ -76,7 +76,7 @@ TR_HD SineCosine sine_cosine(uint32_t word) {
   return {(quadrant & 2u) != 0 ? -a : a, ((quadrant + 1u) & 2u) != 0 ? -b : b};
 }
 
-// The four noise values of one counter, for the sites of words 0 to 3.
+// The four noise values z of one counter, for the sites of words 0 to 3.
 struct FourNoises {
   float z0, z1, z2, z3;
 };
@@ -94,10 +94,26 @@ TR_HD FourNoises noise_of_words(PhiloxWords w) {
   }
 }
 
+// Their scores -d log f(z) / dz, the weights of the score-function gradient: z itself for the
+// normal, 1 - exp(-z) for the Gumbel, whose exp(-z) is the exponential that z was made of.
+template <Noise kind>
+TR_HD FourNoises score_of_words(PhiloxWords w) {
+  if constexpr (kind == Noise::kNormal) {
+    return noise_of_words<kind>(w);
+  } else {
+    return {1.0f - exponential(w.x), 1.0f - exponential(w.y), 1.0f - exponential(w.z),
+            1.0f - exponential(w.w)};
+  }
+}
+
+TR_HD PhiloxWords noise_words(PhiloxKey key, uint32_t site_block, uint32_t draw, uint32_t row) {
+  return philox4x32(key, {site_block, draw, row, kTopKNoise});
+}
+
 template <Noise kind>
 TR_HD FourNoises noise_of_counter(PhiloxKey key, uint32_t site_block, uint32_t draw,
                                   uint32_t row) {
-  return noise_of_words<kind>(philox4x32(key, {site_block, draw, row, kTopKNoise}));
+  return noise_of_words<kind>(noise_words(key, site_block, draw, row));
 }
 
 }  // namespace topreach::kernels

@@ -69,7 +69,7 @@ struct TopKCpu {
   void (*forward)(const TopKProblem<T>& problem, Noise noise, int64_t row, Bracket<T> bracket,
                   int64_t begin, int64_t end, int32_t* counts, T* value, int32_t* last_tied,
                   void* scratch);
-  // Adds sum over draws [begin, end) of (b_j . v - centre) z_j to total[sites].
+  // Adds sum over draws [begin, end) of (b_j . v - centre) score(z_j) to total[sites].
   void (*backward)(const TopKProblem<T>& problem, Noise noise, int64_t row, const T* v, T centre,
                    int64_t begin, int64_t end, const T* value, const int32_t* last_tied, T* total,
                    void* scratch);

@@ -228,6 +228,16 @@ at::Tensor perturbed_topk_backward_meta(const at::Tensor&, const at::Tensor& sco
   return at::empty_like(scores, at::MemoryFormat::Contiguous);
 }
 
+at::Tensor topk_noise_meta(const at::Tensor& key, int64_t num_samples, int64_t rows,
+                           int64_t sites, std::string_view, int64_t) {
+  return at::empty({num_samples, rows, sites}, key.options().dtype(at::kFloat));
+}
+
+at::Tensor topk_noise_checksum_meta(const at::Tensor& key, int64_t, int64_t rows, int64_t,
+                                    std::string_view, int64_t) {
+  return at::empty({rows}, key.options());
+}
+
 class PerturbedTopK : public torch::autograd::Function<PerturbedTopK> {
  public:
   static torch::autograd::variable_list forward(torch::autograd::AutogradContext* ctx,
@@ -333,6 +343,8 @@ TORCH_LIBRARY_IMPL(topreach, CPU, m) {
 TORCH_LIBRARY_IMPL(topreach, Meta, m) {
   m.impl("perturbed_topk", perturbed_topk_meta);
   m.impl("perturbed_topk_backward", perturbed_topk_backward_meta);
+  m.impl("topk_noise", topk_noise_meta);
+  m.impl("topk_noise_checksum", topk_noise_checksum_meta);
 }
 
 TORCH_LIBRARY_IMPL(topreach, Autograd, m) {

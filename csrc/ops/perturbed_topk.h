@@ -25,7 +25,7 @@ struct PerturbedTopKOptions {
 /// scores [..., S] float32 or float64; returns [..., S] in [0, 1], each row summing to K. The
 /// gradient is the vector-Jacobian product g = (1/(J sigma)) sum_j (b_j . v) z_j ("score"), or with
 /// b_j . v replaced by its leave-one-out centred value, unbiased too and of much less variance
-/// ("score_loo"). The noise is drawn in the kernel and drawn again in backward.
+/// ("score_loo"). For Gumbel noise 1 - exp(-z_j) takes the place of z_j. The noise is drawn in the kernel and drawn again in backward.
 ///
 /// A row's result depends on (scores, key, row_offset + row number) alone, bit for bit. sigma = 0,
 /// K = 0 and K = S have the exact result and a zero gradient; sites with infinite scores get a zero

@@ -32,18 +32,30 @@ TR_INLINE T greater(T a, T b) {
   return a > b ? a : b;
 }
 
+TR_INLINE void store(float* tile, int lane, FourNoises v) {
+  tile[lane] = v.z0;
+  tile[kTileLanes + lane] = v.z1;
+  tile[2 * kTileLanes + lane] = v.z2;
+  tile[3 * kTileLanes + lane] = v.z3;
+}
+
 template <Noise kind>
 TR_INLINE void noise_tile(PhiloxKey key, uint32_t tile, uint32_t draw, uint32_t row,
                           float* __restrict z) {
   const uint32_t first = tile * kTileLanes;
 #pragma omp simd
-  for (int lane = 0; lane < kTileLanes; ++lane) {
-    const FourNoises v = noise_of_counter<kind>(key, first + uint32_t(lane), draw, row);
-    z[lane] = v.z0;
-    z[kTileLanes + lane] = v.z1;
-    z[2 * kTileLanes + lane] = v.z2;
-    z[3 * kTileLanes + lane] = v.z3;
-  }
+  for (int lane = 0; lane < kTileLanes; ++lane)
+    store(z, lane, noise_of_counter<kind>(key, first + uint32_t(lane), draw, row));
+}
+
+// The scores -f'/f of the noise z that noise_tile gives.
+template <Noise kind>
+TR_INLINE void score_tile(PhiloxKey key, uint32_t tile, uint32_t draw, uint32_t row,
+                          float* __restrict score) {
+  const uint32_t first = tile * kTileLanes;
+#pragma omp simd
+  for (int lane = 0; lane < kTileLanes; ++lane)
+    store(score, lane, score_of_words<kind>(noise_words(key, first + uint32_t(lane), draw, row)));
 }
 
 // Copies those of 16 values that lie in [low, high] to out[n...]; returns the new n.
@@ -182,16 +194,16 @@ TR_INLINE int32_t last_tied_site(const T* u, int64_t k, Order<T> order) {
   }
 }
 
-// Scratch layout of one worker: u, row (the padded scores), values (to select from), z.
+// Scratch layout of one worker: u, row (the padded scores), values (to select from), score.
 template <typename T>
 struct Buffers {
   T *u, *row, *values;
-  float* z;
+  float* score;
   Buffers(void* scratch, int64_t padded)
       : u(static_cast<T*>(scratch)),
         row(u + padded),
         values(row + padded),
-        z(reinterpret_cast<float*>(values + padded)) {}
+        score(reinterpret_cast<float*>(values + padded)) {}
 };
 
 template <typename T>
@@ -325,19 +337,24 @@ void backward_of(const TopKProblem<T>& p, int64_t row, const T* v, T centre, int
   for (int64_t j = begin; j < end; ++j) {
     alignas(64) T reach[kLanes] = {};
     for (int64_t s = 0; s < padded; s += kTileSites) {
-      noise_tile<kind>(p.key, uint32_t(s / kTileSites), uint32_t(j), uint32_t(p.row_offset + row),
-                       b.z + s);
+      const uint32_t tile = uint32_t(s / kTileSites), global = uint32_t(p.row_offset + row);
+      [[maybe_unused]] alignas(64) float drawn[kTileSites];
+      const float* z = b.score + s;
+      score_tile<kind>(p.key, tile, uint32_t(j), global, b.score + s);
+      if constexpr (kind != Noise::kNormal) {  // whose score is the noise itself
+        noise_tile<kind>(p.key, tile, uint32_t(j), global, drawn);
+        z = drawn;
+      }
       if (last_tied[j] == kNoSplitTie) {
-        add_reach<false>(p, b.z + s, b.row + s, padded_v + s, value[j], 0, reach);
+        add_reach<false>(p, z, b.row + s, padded_v + s, value[j], 0, reach);
       } else {
-        add_reach<true>(p, b.z + s, b.row + s, padded_v + s, value[j],
-                        int32_t(last_tied[j] - s), reach);
+        add_reach<true>(p, z, b.row + s, padded_v + s, value[j], int32_t(last_tied[j] - s), reach);
       }
     }
     for (int width = kLanes / 2; width > 0; width /= 2)
       for (int lane = 0; lane < width; ++lane) reach[lane] += reach[lane + width];
     const T weight = reach[0] - centre;
-    for (int64_t s = 0; s < p.sites; ++s) total[s] = fused(weight, T(b.z[s]), total[s]);
+    for (int64_t s = 0; s < p.sites; ++s) total[s] = fused(weight, T(b.score[s]), total[s]);
   }
 }
 
@@ -378,13 +395,16 @@ void noise_row_of(PhiloxKey key, int64_t sites, uint32_t draw, uint32_t row, flo
 template <Noise kind>
 uint32_t checksum_of(PhiloxKey key, int64_t sites, int64_t draws, uint32_t row) {
   uint32_t lanes[kTileSites] = {};
+  const int64_t whole = sites / kTileSites, rest = sites % kTileSites;
   for (int64_t j = 0; j < draws; ++j) {
-    for (int64_t begin = 0; begin < sites; begin += kTileSites) {
-      alignas(64) float tile[kTileSites];
-      noise_tile<kind>(key, uint32_t(begin / kTileSites), uint32_t(j), row, tile);
-      for (int i = 0; i < kTileSites; ++i)
-        lanes[i] ^= begin + i < sites ? bits_of(tile[i]) : 0u;
+    alignas(64) float z[kTileSites];
+    for (int64_t tile = 0; tile < whole; ++tile) {
+      noise_tile<kind>(key, uint32_t(tile), uint32_t(j), row, z);
+      for (int i = 0; i < kTileSites; ++i) lanes[i] ^= bits_of(z[i]);
     }
+    if (rest == 0) continue;
+    noise_tile<kind>(key, uint32_t(whole), uint32_t(j), row, z);
+    for (int i = 0; i < rest; ++i) lanes[i] ^= bits_of(z[i]);
   }
   uint32_t sum = 0;
   for (int i = 0; i < kTileSites; ++i) sum ^= lanes[i];

@@ -73,8 +73,8 @@ def perturbed_topk(
 
     The value is b = (1/J) sum_j TopKMask(r + sigma z_j, K). The gradient for an incoming v is
     (1/(J sigma)) sum_j (b_j . v) z_j (``"score"``, the papers'), or the same with b_j . v centred by
-    the mean of the other draws (``"score_loo"``: as unbiased, and of far less variance). No Jacobian
-    and nothing of size J x S is stored: the noise is drawn in the kernel and again in backward.
+    the mean of the other draws (``"score_loo"``: as unbiased, and of far less variance); for Gumbel
+    noise z_j gives way to its score 1 - exp(-z_j). No Jacobian and nothing of size J x S is stored: the noise is drawn in the kernel and again in backward.
 
     Args:
         scores: [..., S] float32 or float64, in any unit; -inf marks sites that must not be chosen.
