@@ -1,8 +1,8 @@
 """Rankings that need no training, against which any model is to be held.
 
 Each takes a panel and returns forecasts [T, S] for its periods, from the counts *before* each
-period only (earlier
-periods of the same panel included, as in yearly use): `panel.history_y` and `panel.y` joined.
+period only (earlier periods of the same panel included, as in yearly use): `panel.history_y` and
+`panel.y` joined.
 
 They reproduce these figures, recomputed from the published files (MAE and RMSE over all test sites
 and periods;
@@ -33,8 +33,10 @@ def last_period(panel: Panel) -> Tensor:
 
 
 def historical_mean(panel: Panel, window: int | None = None) -> Tensor:
-    """The mean of the counts before each period, [T, S]: of all of them, or of the last `window`
-    (fewer at the start)."""
+    """The mean of all counts before each period, or of the last `window` of them, [T, S].
+
+    Where fewer than `window` periods are known, the mean is over those.
+    """
     if window is not None and (
         isinstance(window, bool) or not isinstance(window, numbers.Integral) or window < 1
     ):
@@ -45,8 +47,7 @@ def historical_mean(panel: Panel, window: int | None = None) -> Tensor:
 
 
 def chance(panel: Panel) -> Tensor:
-    """All sites alike, [T, S] of zeros: its BPR is that of K sites drawn at random, its MAE the
-    mean count."""
+    """Zeros [T, S]: with all sites tied, the BPR of K random sites, and the mean count as MAE."""
     return torch.zeros_like(panel.y)
 
 
@@ -55,8 +56,7 @@ def _mean_before(panel: Panel, window: int | None, name: str) -> Tensor:
     if end[0] == 0:
         raise ValueError(
             f"{name}: panel must have counts before its first period, got none before "
-            f"{panel.times[0]!r}. Pass a "
-            "later part of a split, or Panel(..., history_y=...)."
+            f"{panel.times[0]!r}. Pass a later part of a split, or Panel(..., history_y=...)."
         )
     start = torch.zeros_like(end) if window is None else (end - window).clamp_min(0)
     timeline = panel._timeline.to(torch.float64)

@@ -1,12 +1,10 @@
 """How good a choice of K sites is, and how good a forecast.
 
 Scores and counts are tensors, arrays or pandas tables whose last axis is the sites; counts [T, S],
-scores [..., T, S]
-or both [S]. Scores choose the K sites with the largest values. Sparse counts make many scores tie,
-so every figure is
-the *expectation under uniformly random tie-breaking*: with v the K-th largest score, sites above v
-are chosen with
-m_s = 1, the n_v sites at v with m_s = (K − #above) / n_v.
+scores [..., T, S] or both [S]. Scores choose the K sites with the largest values. Sparse counts
+make many scores tie, so every figure is the *expectation under uniformly random tie-breaking*: with
+v the K-th largest score, sites above v are chosen with m_s = 1, the n_v sites at v with m_s = (K −
+#above) / n_v.
 """
 
 from __future__ import annotations
@@ -31,16 +29,15 @@ def bpr(
         BPR(r, y) = Σ_s m_s y_s / Σ_{s ∈ TopK(y)} y_s
 
     the events in the K chosen sites over those in the best K sites in hindsight; m as in the
-    module's introduction.
-    Source: Heuton et al. 2025, Eq. 2 (2023, Eq. 5).
+    module's introduction. Source: Heuton et al. 2025, Eq. 2 (2023, Eq. 5).
 
     Args:
         scores: [..., T, S] or [S], no NaN; ±inf allowed.
         counts: [T, S] or [S], finite, >= 0.
         k: number of sites K to choose, 1 <= K <= S.
         nan_policy: a period without any event has no BPR, NaN: "propagate" it through the mean,
-        "omit" such periods
-            from the mean, or "raise" a ValueError. It matters to the mean only, save "raise".
+            "omit" such periods from the mean, or "raise" a ValueError. It matters to the mean only,
+            save "raise".
         reduce: "mean" over all leading axes, or "none".
 
     Returns:
@@ -52,7 +49,7 @@ def bpr(
         0.4
     """
     scores, counts, as_tensor = _rows("bpr", scores, counts, k)
-    values = torch.ops.topreach.bpr(scores, counts, k)
+    values = torch.ops.topreach.bpr(scores, counts, int(k))
     return _reduced("bpr", values, nan_policy, reduce, as_tensor)
 
 
@@ -64,9 +61,8 @@ def capture(
         capture(r, y) = Σ_s m_s y_s / Σ_s y_s
 
     Source: the outcome of the PROVIDENT trial, Marshall et al. 2022, doi:10.1111/add.15731 (n/N;
-    "hit rate" in the
-    crime-mapping literature). NaN for a period without events. Arguments, errors and return as for
-    `bpr`.
+    "hit rate" in the crime-mapping literature). NaN for a period without events. Arguments, errors
+    and return as for `bpr`.
 
     Example:
         >>> capture([[3.0, 2.0, 1.0]], [[0, 4, 6]], k=2)
@@ -91,8 +87,8 @@ def pai(
         PAI = (n / N) / (a / A),   n = Σ m_s y_s, N = Σ y_s, a = Σ m_s a_s, A = Σ a_s
 
     Source: Chainey, Tompson & Uhlig 2008, doi:10.1057/palgrave.sj.8350066. 1 is no better than
-    chance. With unequal
-    areas and ties, n and a are each taken in expectation. NaN for a period without events.
+    chance. With unequal areas and ties, n and a are each taken in expectation. NaN for a period
+    without events.
 
     Args:
         areas: size of each site [S], positive; None for equal ones.
@@ -122,8 +118,7 @@ def pei(
         PEI = PAI(r) / max_{|R| = K} PAI(R)
 
     Source: Hunt 2016 (thesis, "Do crime hot spots move?", American University). With equal areas it
-    is the BPR. NaN
-    for a period without events. Arguments, errors and return as for `pai`.
+    is the BPR. NaN for a period without events. Arguments, errors and return as for `pai`.
 
     Example:
         >>> pei([[3.0, 2.0, 1.0, 0.0]], [[0, 4, 6, 0]], k=2)
@@ -150,10 +145,8 @@ def rri(
         RRI = (n₂ / n₁) / (N₂ / N₁)
 
     n: events in the chosen sites, N: in all, 1: the earlier period (on which the choice was made),
-    2: the later one.
-    1 means that the chosen sites kept their share. Source: Levine 2008, "The 'hottest' part of a
-    hotspot",
-    doi:10.1057/sj.2008.9. NaN where n₁ or N₂ is 0.
+    2: the later one. 1 means that the chosen sites kept their share. Source: Levine 2008, "The
+    'hottest' part of a hotspot", Security Journal 21. NaN where n₁ or N₂ is 0.
 
     Args:
         scores: [..., T, S] or [S].
@@ -211,8 +204,9 @@ def _membership(scores: Tensor, k: int) -> Tensor:
     """Each site's chance of being chosen, m [..., S]."""
     v = scores.topk(k, dim=-1).values[..., -1:]
     above, tied = scores > v, scores == v
+    above, tied = above.to(scores.dtype), tied.to(scores.dtype)
     share = (k - above.sum(dim=-1, keepdim=True)) / tied.sum(dim=-1, keepdim=True)
-    return above + tied * share.to(scores.dtype)
+    return above + tied * share
 
 
 def _share(scores: Tensor, counts: Tensor, k: int) -> Tensor:
@@ -230,17 +224,17 @@ def _areas(name: str, areas: Any, counts: Tensor) -> Tensor:
     areas = _tensor(name, areas, "areas").to(counts.device)
     if areas.shape != counts.shape[-1:] or not (torch.isfinite(areas) & (areas > 0)).all():
         raise ValueError(
-            f"{name}: areas must be {counts.shape[-1]} finite numbers > 0, got {areas.tolist()[:8]} "
-            f"of shape {list(areas.shape)}."
+            f"{name}: areas must be {counts.shape[-1]} finite numbers > 0, got "
+            f"{areas.tolist()[:8]} of shape {list(areas.shape)}."
         )
     return areas
 
 
 def _densest(counts: Tensor, areas: Tensor, k: int) -> Tensor:
-    """max over K sites of Σ y / Σ a, [...], by Dinkelbach's iteration λ ← Σ y / Σ a at the top K of
-    y − λ a.
+    """max over K sites of Σ y / Σ a, [...].
 
-    λ ascends through finitely many subsets and stops at the optimum, in practice within ten steps.
+    Dinkelbach's iteration, λ ← Σ y / Σ a at the top K of y − λ a: λ ascends through finitely many
+    subsets and stops at the optimum, in practice within ten steps.
     """
     density = torch.zeros_like(counts[..., 0])
     while True:
@@ -265,8 +259,7 @@ def _rows(
 def _tables(
     name: str, scores: Any, counts: Any, first: str, second: str
 ) -> tuple[Tensor, Tensor, bool]:
-    """Scores and counts as float64 tensors on one device, counts expanded to the shape of the
-    scores."""
+    """Both as float64 tensors on one device, counts expanded to the shape of the scores."""
     _check_labels(name, scores, counts, first, second)
     as_tensor = isinstance(scores, Tensor)
     scores, counts = _tensor(name, scores, first), _tensor(name, counts, second)
@@ -310,8 +303,7 @@ def _tensor(name: str, value: Any, argument: str) -> Tensor:
 
 
 def _check_labels(name: str, scores: Any, counts: Any, first: str, second: str) -> None:
-    """Two pandas tables must agree in their labels: a silent misalignment would be a wrong
-    figure."""
+    """Two pandas tables must agree in their labels, else a figure would be silently wrong."""
     tables = pd.DataFrame | pd.Series
     if not (isinstance(scores, tables) and isinstance(counts, tables)):
         return
@@ -320,8 +312,8 @@ def _check_labels(name: str, scores: Any, counts: Any, first: str, second: str) 
     )
     if not same:
         raise ValueError(
-            f"{name}: {second} must have the row and column labels of {first}, got others. "
-            "Reindex one like the other."
+            f"{name}: {second} must have the row and column labels of {first}, got others. Reindex "
+            "one like the other."
         )
 
 
@@ -335,8 +327,7 @@ def _reduced(name: str, values: Tensor, nan_policy: str, reduce: str, as_tensor:
         at = torch.nonzero(undefined)[0].tolist()
         raise ValueError(
             f"{name}: counts must have events in every period, got none at index {at}. Pass "
-            "nan_policy='omit' to leave "
-            "such periods out of the mean."
+            "nan_policy='omit' to leave such periods out of the mean."
         )
     if reduce == "none":
         return values if as_tensor else values.cpu().numpy()

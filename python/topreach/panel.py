@@ -1,10 +1,8 @@
 """Counts and features of S sites over T periods, and how they are read from a table.
 
-A `Panel` holds x [T, S, P] and y [T, S] with the names of its sites, periods and features.  Every
-choice that
-changes numbers (missing site-periods, duplicate rows) is an argument whose default is an error that
-names the row
-and the column.
+A `Panel` holds x [T, S, P] and y [T, S] with the names of its sites, periods and features. Every
+choice that changes numbers (missing site-periods, duplicate rows) is an argument whose default is
+an error that names the row and the column.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ import numbers
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,10 +28,10 @@ _MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "-nan", "NULL", "null"
 
 
 class Batch(NamedTuple):
-    """What an objective sees of a panel: x [T,S,P], y [T,S], time [T], history [T,S,W] or None,
-    weights [T] or None.
+    """What an objective sees of a panel.
 
-    `history[t, s]` holds the W counts before period t, oldest first.
+    x [T, S, P], y [T, S], time [T], history [T, S, W] or None, weights [T] or None; `history[t, s]`
+    holds the W counts before period t, oldest first.
     """
 
     x: Tensor
@@ -62,18 +60,18 @@ class Panel:
         feature_names: P distinct strings.
         history_y: counts [H, S] of the H periods just before `times[0]`, oldest first, or None.
         counts: "optional" allows the last periods to have no counts (all their y are NaN), for
-        ranking the future.
+            ranking the future.
         source: a word on where the numbers come from, e.g. "simulated"; carried along.
 
     Attributes:
         time_values: times as numbers, float64 [T]: numbers as they are, dates as days since
-        1970-01-01.
+            1970-01-01.
         history_y: counts of all known periods before the first one [H, S], or None if there are
-        none.
+            none.
 
     Example:
-        >>> p = Panel(torch.zeros(3, 2, 1), [[1, 0], [2, 0], [0, 5]], ["a", "b"], [2019, 2020,
-        2021], ["u"])
+        >>> y = [[1, 0], [2, 0], [0, 5]]
+        >>> p = Panel(torch.zeros(3, 2, 1), y, ["a", "b"], [2019, 2020, 2021], ["u"])
         >>> train, valid, test = p.split(valid=2020, test=2021)
         >>> test.batch(window=2).history[0]
         tensor([[1., 2.],
@@ -135,8 +133,7 @@ class Panel:
             t, s, p = (int(i) for i in torch.nonzero(~torch.isfinite(x))[0])
             raise ValueError(
                 f"Panel: x must be finite, got {x[t, s, p].item()} for feature "
-                f"{feature_names[p]!r}, "
-                f"site {site_ids[s]!r}, time {times[t]!r}."
+                f"{feature_names[p]!r}, site {site_ids[s]!r}, time {times[t]!r}."
             )
         if history_y is not None:
             history_y = _as_float32(history_y, "history_y").to(y.device)
@@ -176,27 +173,24 @@ class Panel:
         """Read a long table with one row per site and period.
 
         Sites stand in ascending order (as numbers where all ids are digits), periods in time order,
-        whatever the
-        order of the rows.
+        whatever the order of the rows.
 
         Args:
             df: the table.
             site: column of the site ids. They are strings: "00123" stays "00123", whole numbers
-            become their digits,
-                and white space around an id is taken off.
+                become their digits, and white space around an id is taken off.
             time: column of the periods: numbers, dates or date strings ("2021-03").
             count: column of the counts; None if the table has none (then `counts` must be
-            "optional").
+                "optional").
             features: columns of the features; None takes all other numeric columns and says which
-            it leaves out.
+                it leaves out.
             missing: what to do if a site has no row for a period: "error", or "zero" for a count of
-            zero there, with
-                features from the site's nearest earlier row, else its nearest later one.
+                zero there, with features from the site's nearest earlier row, else its nearest
+                later one.
             duplicates: what to do with several rows of one site and period: "error", or "sum" their
-            counts and
-                average their features.
+                counts and average their features.
             counts: "optional" allows the last periods to have no counts, so that the future can be
-            ranked.
+                ranked.
             source: carried along as `panel.source`.
         """
         name = f"{cls.__name__}.from_frame"
@@ -232,9 +226,8 @@ class Panel:
         """Read a CSV file; see `from_frame` for the arguments.
 
         The site column is read as text. The encoding is UTF-8 (with or without a byte-order mark)
-        or UTF-16 with one;
-        any other must be named. A column that stands twice is taken once if both copies agree, else
-        it is an error.
+        or UTF-16 with one; any other must be named. A column that stands twice is taken once if
+        both copies agree, else it is an error.
         """
         name = f"{cls.__name__}.from_csv"
         df = _read_csv(path, name, text=(site,), sep=sep, encoding=encoding)
@@ -280,8 +273,7 @@ class Panel:
         except ImportError as error:
             raise ImportError(
                 f"{name}: path must be readable, but no Parquet reader is installed. Run `pip "
-                "install pyarrow`, "
-                "or save the table as CSV and use Panel.from_csv."
+                "install pyarrow`, or save the table as CSV and use Panel.from_csv."
             ) from error
         options = {
             "features": features,
@@ -320,9 +312,7 @@ class Panel:
             )
         if len(df) == 0:
             raise ValueError(f"{name}: the table must have at least one row, got none.")
-        df = _drop_repeated_columns(df, name)
-        if counts == "optional" and count is not None and count not in df.columns:
-            count = None
+        df = _drop_repeated_columns(df, name, where)
         roles = {"site": site, "time": time} | ({} if count is None else {"count": count})
         for role, column in roles.items():
             _check_column(df, name, role, column)
@@ -372,8 +362,7 @@ class Panel:
             first = first_row[np.searchsorted(cells, cell[second])]
             raise ValueError(
                 f"{name}: df must have one row per site and time, got {len(cell) - len(cells)} "
-                "more, "
-                f"the first for site {ids[site_code[second]]!r} at time "
+                f"more, the first for site {ids[site_code[second]]!r} at time "
                 f"{times[time_code[second]]!r} ({where(first)} and {where(second)}). "
                 'Pass duplicates="sum" to add their counts and average their features.'
             )
@@ -382,9 +371,8 @@ class Panel:
             t, s = divmod(int(np.argmin(filled)), num_sites)
             raise ValueError(
                 f"{name}: df must have a row for every site and time, got {int((~filled).sum())} "
-                "missing of "
-                f"{filled.size}, the first for site {ids[s]!r} at time {times[t]!r} (columns "
-                f"{site!r}, {time!r}). "
+                f"missing of {filled.size}, the first for site {ids[s]!r} at time {times[t]!r} "
+                f"(columns {site!r}, {time!r}). "
                 'Add the rows, or pass missing="zero" if no row means a count of zero.'
             )
         per_cell = np.maximum(rows_in_cell, 1)
@@ -463,17 +451,16 @@ class Panel:
     def to_frame(
         self, *, site: str = "site", time: str = "time", count: str = "count"
     ) -> pd.DataFrame:
-        """The long table of the panel, one row per period and site, under the given column
-        names."""
+        """The long table, one row per period and site, under the given column names."""
         taken = {site, time, count}
         if len(taken) < 3 or taken & set(self.feature_names):
             raise ValueError(
-                f"Panel.to_frame: site, time and count must be distinct and no feature names, got "
+                "Panel.to_frame: site, time and count must be distinct and no feature names, got "
                 f"{[site, time, count]} with features {self.feature_names}."
             )
         columns = {
             site: np.tile(np.array(self.site_ids, dtype=object), self.num_times),
-            time: [t for t in self.times for _ in range(self.num_sites)],
+            time: pd.Series(self.times).repeat(self.num_sites).array,
             count: self.y.cpu().numpy().ravel(),
         }
         x = self.x.cpu().numpy().reshape(-1, self.num_features)
@@ -486,8 +473,7 @@ class Panel:
         )
 
     def select_times(self, times: Any) -> Panel:
-        """The panel of the given periods (one, or several); earlier ones stay as history, later
-        ones are forgotten."""
+        """The panel of these periods (one or several): earlier ones become history, later go."""
         return self._at(self._positions(times, "Panel.select_times", "times"))
 
     def split(self, *, valid: Any = None, test: Any = None) -> Splits:
@@ -508,15 +494,13 @@ class Panel:
         if valid_at is not None and test_at is not None and valid_at[-1] >= test_at[0]:
             raise ValueError(
                 f"Panel.split: test must come after valid, got test {self.times[test_at[0]]!r} "
-                "with valid "
-                f"{self.times[valid_at[-1]]!r}."
+                f"with valid {self.times[valid_at[-1]]!r}."
             )
         end = (valid_at if valid_at is not None else test_at)[0]
         if end == 0:
             raise ValueError(
                 f"Panel.split: {'test' if valid_at is None else 'valid'} must leave earlier "
-                "periods to train on, got "
-                f"{self.times[0]!r}, the panel's first."
+                f"periods to train on, got {self.times[0]!r}, the panel's first."
             )
         return Splits(
             self._at(list(range(end))),
@@ -525,8 +509,7 @@ class Panel:
         )
 
     def with_history(self, earlier: Panel) -> Panel:
-        """This panel with the counts of `earlier` (the same sites, all its times before these) as
-        its history."""
+        """This panel with `earlier`, of the same sites and wholly before it, as its history."""
         if not isinstance(earlier, Panel):
             raise TypeError(
                 f"Panel.with_history: earlier must be a Panel, got {type(earlier).__name__}."
@@ -534,14 +517,13 @@ class Panel:
         if earlier.site_ids != self.site_ids:
             raise ValueError(
                 "Panel.with_history: earlier must have the same sites in the same order, got "
-                f"{earlier.num_sites} "
-                f"sites for {self.num_sites}. Call panel.align(site_ids=earlier.site_ids) first."
+                f"{earlier.num_sites} sites for {self.num_sites}. Call "
+                "panel.align(site_ids=earlier.site_ids) first."
             )
         if earlier.time_values[-1] >= self.time_values[0]:
             raise ValueError(
-                f"Panel.with_history: earlier must end before {self.times[0]!r}, got one that "
-                "ends at "
-                f"{earlier.times[-1]!r}."
+                f"Panel.with_history: earlier must end before {self.times[0]!r}, got one that ends "
+                f"at {earlier.times[-1]!r}."
             )
         timeline = torch.cat([earlier._timeline.to(self.device), self.y])
         rows = torch.arange(len(timeline) - self.num_times, len(timeline))
@@ -577,8 +559,7 @@ class Panel:
         if x.shape[:2] != self.y.shape or x.ndim != 3 or x.shape[2] != len(feature_names):
             raise ValueError(
                 f"Panel.with_features: x must have shape [{self.num_times}, {self.num_sites}, "
-                f"{len(feature_names)}], "
-                f"got {list(x.shape)}."
+                f"{len(feature_names)}], got {list(x.shape)}."
             )
         return self._replace(x=x, feature_names=list(feature_names))
 
@@ -587,8 +568,8 @@ class Panel:
 
         Args:
             window: W, the number of earlier counts per period; None or 0 for no history. Before the
-            first known
-                period counts are taken as zero, as the published files of the 2025 paper do.
+                first known period counts are taken as zero, as the published files of the 2025
+                paper do.
             weights: weight of each period [T], or a function from time_values [T] to it, or None.
         """
         if window is not None and (
@@ -615,14 +596,13 @@ class Panel:
     def _windows(self, window: int) -> Tensor:
         rows = self._rows.to(self.device)
         lag = rows[:, None] + torch.arange(-window, 0, device=self.device)  # [T, W]
-        history = self._timeline[lag.clamp_min(0)] * (lag >= 0)[:, :, None]
+        history = self._timeline[lag.clamp_min(0)].masked_fill((lag < 0)[:, :, None], 0)
         if torch.isnan(history).any():
             t = int(torch.nonzero(torch.isnan(history))[0, 0])
             raise ValueError(
                 f"Panel.batch: window must reach back over periods with counts, got {window} for "
-                "time "
-                f"{self.times[t]!r}, before which some are unknown. Rank one period ahead at a "
-                "time."
+                f"time {self.times[t]!r}, before which some are unknown. Rank one period ahead at "
+                "a time."
             )
         return history.permute(0, 2, 1).contiguous()
 
@@ -634,10 +614,7 @@ class Panel:
         at = {t: i for i, t in enumerate(self.times)}
         positions = []
         for t in wanted:
-            try:
-                known = at.get(t)
-            except TypeError:
-                known = None
+            known = at[t] if isinstance(t, Hashable) and t in at else self._position_by_value(t)
             if known is None:
                 raise ValueError(
                     f"{name}: {argument} must be among the panel's times, got {t!r}. It has "
@@ -650,6 +627,15 @@ class Panel:
                 f"{name}: {argument} must be distinct, got {self.times[repeated]!r} more than once."
             )
         return sorted(positions)
+
+    def _position_by_value(self, time: Any) -> int | None:
+        """The position of a time written another way than in the panel, as a date for its string."""
+        try:
+            values = _time_values([*self.times, time], "Panel", "times")
+        except (TypeError, ValueError):
+            return None
+        same = np.flatnonzero(values[:-1] == values[-1])
+        return int(same[0]) if same.size else None
 
     def _at(self, positions: list[int]) -> Panel:
         index = torch.tensor(positions)
@@ -676,8 +662,7 @@ class Panel:
 def _read_csv(
     path: Any, name: str, *, text: Sequence[str], sep: str = ",", encoding: str | None = None
 ) -> pd.DataFrame:
-    """The CSV under its own header (repeats kept), the `text` columns as strings, wholly blank
-    lines left out."""
+    """The CSV under its own header, repeats kept; `text` columns as strings; no blank lines."""
     if not os.path.exists(path):
         raise FileNotFoundError(f"{name}: path must be an existing file, got {os.fspath(path)!r}.")
     if os.path.isdir(path):
@@ -724,16 +709,24 @@ def _read_csv(
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise ValueError(
             f"{name}: path must have as many fields in each line as its header's {len(header)}, "
-            f"got: {error}. "
-            "Mend the line, or pass the separator as sep."
+            f"got: {error}. Mend the line, or pass the separator as sep."
         ) from error
     df.columns = header
+    unnamed = [i for i, h in enumerate(header) if not h]
+    if unnamed:
+        warnings.warn(
+            f"{name}: dropped {len(unnamed)} column(s) without a header, the first at position "
+            f"{unnamed[0] + 1}.",
+            stacklevel=3,
+        )
+        df = df.iloc[:, [i for i, h in enumerate(header) if h]]
     return df.dropna(how="all")
 
 
-def _drop_repeated_columns(df: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Columns that stand twice, once: also `timestep.1` where pandas has renamed the second
-    `timestep`."""
+def _drop_repeated_columns(
+    df: pd.DataFrame, name: str, where: Callable[[int], str]
+) -> pd.DataFrame:
+    """Columns that stand twice, once; pandas renames the second `timestep` to `timestep.1`."""
     labels = [str(c) for c in df.columns]
     first = {}
     drop, noted = [], []
@@ -753,7 +746,7 @@ def _drop_repeated_columns(df: pd.DataFrame, name: str) -> pd.DataFrame:
             row = int(np.argmax(differ))
             raise ValueError(
                 f"{name}: df must have distinct columns, got {label!r} twice with different values "
-                f"({df.iloc[row, j]!r} and {df.iloc[row, i]!r} at row {df.index[row]!r}). Rename "
+                f"({df.iloc[row, j]!r} and {df.iloc[row, i]!r} at {where(row)}). Rename "
                 "or drop one of them."
             )
         else:
@@ -792,7 +785,10 @@ def _default_features(
     df: pd.DataFrame, name: str, taken: Iterable[str], where: Callable[[int], str]
 ) -> list[str]:
     taken = set(taken)
-    rest = [c for c in df.columns if c not in taken]
+    unnamed = [c for c in df.columns if re.fullmatch(r"Unnamed: \d+", c)]
+    if unnamed:
+        warnings.warn(f"{name}: left out the column(s) without a header, {unnamed}.", stacklevel=4)
+    rest = [c for c in df.columns if c not in taken and c not in unnamed]
     numeric = [c for c in rest if pd.api.types.is_numeric_dtype(df[c])]
     left_out = [c for c in rest if c not in set(numeric)]
     if left_out:
@@ -816,8 +812,7 @@ def _site_codes(
     if missing.any():
         raise ValueError(
             f"{name}: site {label!r} must have no missing values, got one at "
-            f"{where(int(np.argmax(missing)))} "
-            f"({int(missing.sum())} in all)."
+            f"{where(int(np.argmax(missing)))} ({int(missing.sum())} in all)."
         )
     codes, uniques = pd.factorize(column)
     given = list(uniques)
@@ -841,8 +836,7 @@ def _site_codes(
         row = where(int(np.argmax(codes == given.index(other))))
         raise ValueError(
             f"{name}: site {label!r} must have ids that differ in more than white space or type, "
-            f"got {one!r} and "
-            f"{other!r} (the latter at {row}). Make them the same, or different."
+            f"got {one!r} and {other!r} (the latter at {row}). Make them the same, or different."
         )
     as_numbers = all(i.isascii() and i.isdigit() for i in ids)
     order = sorted(range(len(ids)), key=lambda i: (int(ids[i]), ids[i]) if as_numbers else ids[i])
@@ -858,8 +852,7 @@ def _time_codes(
     if missing.any():
         raise ValueError(
             f"{name}: time {label!r} must have no missing values, got one at "
-            f"{where(int(np.argmax(missing)))} "
-            f"({int(missing.sum())} in all)."
+            f"{where(int(np.argmax(missing)))} ({int(missing.sum())} in all)."
         )
     codes, uniques = pd.factorize(column)
     given = [_plain(u) for u in uniques]
@@ -896,8 +889,7 @@ def _count_values(
             advice = "Rates and averages are no counts: give the number of events."
         raise ValueError(
             f"{name}: count {label!r} must hold whole numbers from 0 to {_MAX_COUNT}, got "
-            f"{value:g} at {where(row)} "
-            f"({int(bad.sum())} such rows). {advice}"
+            f"{value:g} at {where(row)} ({int(bad.sum())} such rows). {advice}"
         )
     return values
 
@@ -911,9 +903,8 @@ def _feature_values(
         row = int(np.argmax(bad))
         raise ValueError(
             f"{name}: features {label!r} must be finite (in float32) with none missing, got "
-            f"{values[row]:g} at "
-            f"{where(row)} ({int(bad.sum())} such rows). Fill or drop them, or leave the column "
-            "out of features."
+            f"{values[row]:g} at {where(row)} ({int(bad.sum())} such rows). Fill or drop them, or "
+            "leave the column out of features."
         )
     return values
 
@@ -946,8 +937,7 @@ def _numbers(
 
 
 def _fill_forward_then_back(x: np.ndarray, filled: np.ndarray) -> None:
-    """Give the cells of x [T, S, P] without a row the values of the site's last filled period, else
-    of its next."""
+    """Fill cells of x [T, S, P] without a row from the site's last filled period, else its next."""
     num_times = len(filled)
     steps = np.arange(num_times)[:, None]
     before = np.maximum.accumulate(np.where(filled, steps, -1), axis=0)
@@ -968,8 +958,7 @@ def _check_missing_counts_last(
         t, s = (int(i) for i in np.argwhere(wrong)[0])
         raise ValueError(
             f"{name}: count {label!r} must be missing for whole periods at the end only, got none "
-            f"for site {ids[s]!r} at "
-            f"time {times[t]!r}. Fill in the count, or drop the period."
+            f"for site {ids[s]!r} at time {times[t]!r}. Fill in the count, or drop the period."
         )
 
 
@@ -1013,8 +1002,7 @@ def _check_counts(
         advice = ' For periods yet to come pass counts="optional".' if missing[t, s] else ""
         raise ValueError(
             f"Panel: {argument} must hold whole numbers from 0 to {_MAX_COUNT}, got "
-            f"{y[t, s].item():g} for site "
-            f"{site_ids[s]!r} at time {times[t]!r}.{advice}"
+            f"{y[t, s].item():g} for site {site_ids[s]!r} at time {times[t]!r}.{advice}"
         )
 
 
@@ -1026,8 +1014,7 @@ def _check_one_of(name: str, argument: str, value: Any, allowed: Sequence[str]) 
 
 
 def _plain(value: Any) -> Any:
-    """Plain Python for NumPy and torch scalars, so that times compare and print as what they
-    are."""
+    """Plain Python for NumPy and torch scalars, so that times compare as what they are."""
     if isinstance(value, np.datetime64):
         return pd.Timestamp(value)
     if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.ndim == 0):
@@ -1077,8 +1064,7 @@ def _time_values(
                 i = texts[int(np.argmax(dates.isna().to_numpy()))]
                 raise ValueError(
                     f"{name}: {argument} must hold numbers, dates or date strings such as "
-                    "'2021-03', got "
-                    f"{times[i]!r}{where(i)}."
+                    f"'2021-03', got {times[i]!r}{where(i)}."
                 )
             values[texts] = [_days(d) for d in dates]
     if len(kinds) > 1:
@@ -1118,15 +1104,13 @@ def _order(have: list[str], want: list[str], argument: str, noun: str, *, exact:
         advice = f" The nearest {noun} it has is {near[0]!r}." if near else ""
         raise ValueError(
             f"Panel.align: {argument} must all be in the panel, got {len(absent)} {noun}(s) that "
-            "it lacks: "
-            f"{_listed(absent)}.{advice} Add their rows or columns."
+            f"it lacks: {_listed(absent)}.{advice} Add their rows or columns."
         )
     unknown = sorted(set(have) - set(want)) if exact else []
     if unknown:
         raise ValueError(
             f"Panel.align: {argument} must cover the panel, got {len(unknown)} unknown {noun}(s) "
-            "in the panel: "
-            f"{_listed(unknown)}. Drop their rows, or fit the model with them."
+            f"in the panel: {_listed(unknown)}. Drop their rows, or fit the model with them."
         )
     repeated = _first_repeated(want)
     if repeated is not None:

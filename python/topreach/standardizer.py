@@ -16,12 +16,10 @@ _ROUNDING = 4 * torch.finfo(torch.float32).eps
 
 
 class Standardizer:
-    """Centre and scale each feature by its mean and population standard deviation over the training
-    rows.
+    """Centre and scale each feature by its mean and population sd over the training rows.
 
     Columns that are constant in training (up to float32 rounding) carry no information there and
-    their coefficient
-    is not identified: they are dropped, with a warning that names them.
+    their coefficient is not identified: they are dropped, with a warning that names them.
 
     Fitted attributes:
         feature_names_: the P names seen in training.
@@ -30,23 +28,19 @@ class Standardizer:
         mean_, scale_: float64, one entry per kept column, in the order of `kept_`.
 
     Example:
-        >>> train, valid, test = tr.datasets.cook_county()
+        >>> train, valid, test = topreach.datasets.cook_county()
         >>> standardizer = Standardizer().fit(train)
         >>> standardizer.transform(test).num_features
-        13
+        12
     """
 
     def fit(self, panel: Panel) -> Standardizer:
         if not isinstance(panel, Panel):
             raise TypeError(f"Standardizer.fit: panel must be a Panel, got {type(panel).__name__}.")
-        x = panel.x.reshape(-1, panel.num_features).to(device="cpu", dtype=torch.float64)
+        x = panel.x.flatten(0, 1).to(device="cpu", dtype=torch.float64)
         mean = x.mean(dim=0)
         scale = (x - mean).square().mean(dim=0).sqrt()
-        constant = (
-            scale <= _ROUNDING * x.abs().amax(dim=0)
-            if len(x)
-            else torch.ones_like(mean, dtype=torch.bool)
-        )
+        constant = scale <= _ROUNDING * x.abs().amax(dim=0)
         self.feature_names_ = list(panel.feature_names)
         self.kept_ = torch.nonzero(~constant).flatten().tolist()
         self.dropped_ = [
@@ -61,8 +55,7 @@ class Standardizer:
         return self
 
     def transform(self, panel: Panel) -> Panel:
-        """The panel with the kept features standardised; features are found by name, others are
-        left out."""
+        """The panel with its kept features standardised, found by name; others are left out."""
         self._check_fitted("transform")
         if not isinstance(panel, Panel):
             raise TypeError(
@@ -73,14 +66,12 @@ class Standardizer:
         return panel.with_features(self._scaled(panel.x), names)
 
     def transform_tensor(self, x: Tensor) -> Tensor:
-        """Raw features [..., P], in the order of `feature_names_`, to standardised kept ones [...,
-        len(kept_)]."""
+        """Raw features [..., P] in the order of `feature_names_` to standardised [..., kept]."""
         self._check_fitted("transform_tensor")
         if x.ndim == 0 or x.shape[-1] != len(self.feature_names_):
             raise ValueError(
                 "Standardizer.transform_tensor: x must have shape [..., "
-                f"{len(self.feature_names_)}], got "
-                f"{list(x.shape)}."
+                f"{len(self.feature_names_)}], got {list(x.shape)}."
             )
         return self._scaled(x[..., self.kept_])
 
@@ -103,8 +94,7 @@ class Standardizer:
         if absent:
             raise ValueError(
                 "Standardizer.from_state_dict: state must have feature_names, kept, mean and "
-                "scale, got none of "
-                f"{sorted(absent)}."
+                f"scale, got none of {sorted(absent)}."
             )
         standardizer = cls()
         standardizer.feature_names_ = [str(name) for name in state["feature_names"]]
@@ -115,8 +105,7 @@ class Standardizer:
         if standardizer.mean_.shape != size or standardizer.scale_.shape != size:
             raise ValueError(
                 f"Standardizer.from_state_dict: mean and scale must have {size[0]} entries like "
-                "kept, got "
-                f"{list(standardizer.mean_.shape)} and {list(standardizer.scale_.shape)}."
+                f"kept, got {list(standardizer.mean_.shape)} and {list(standardizer.scale_.shape)}."
             )
         if (
             any(not 0 <= i < known for i in standardizer.kept_)
@@ -124,8 +113,8 @@ class Standardizer:
         ):
             raise ValueError(
                 f"Standardizer.from_state_dict: kept must index the {known} feature_names and "
-                "scale must be positive, "
-                f"got {standardizer.kept_} and {standardizer.scale_.tolist()}."
+                f"scale must be positive, got {standardizer.kept_} and "
+                f"{standardizer.scale_.tolist()}."
             )
         kept = set(standardizer.kept_)
         standardizer.dropped_ = [

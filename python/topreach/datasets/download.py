@@ -38,17 +38,16 @@ def find_folder(
     """The folder that holds all `files` of the data set loaded by the function `name`.
 
     Looks in `root`, else `$TOPREACH_DATA`, else the user's cache, else downloads
-    `home`/`folder`/FILE into the cache.
-    `root` and `$TOPREACH_DATA` may be the set's own folder or the one above it.
+    `home`/`folder`/FILE into the cache. `root` and `$TOPREACH_DATA` may be the set's own folder or
+    the one above it.
     """
     if root is not None:
         found = _holding(Path(root).expanduser(), folder, files)
         if found is None:
             raise FileNotFoundError(
-                f"{name}: root must be a folder with {', '.join(sorted(files))}, or one with "
-                "these in "
-                f"{folder}/, got {os.fspath(root)!r}. Pass another, or none to look elsewhere and "
-                "download."
+                f"{name}: root must be a folder with {', '.join(sorted(files))}, or one with these "
+                f"in {folder}/, got {os.fspath(root)!r}. Pass another, or none to look elsewhere "
+                "and download."
             )
         return found
     if os.environ.get("TOPREACH_DATA"):
@@ -70,8 +69,7 @@ def _holding(root: Path, folder: str, files: Mapping[str, RemoteFile]) -> Path |
 
 
 def _download(name: str, url: str, target: Path, remote: RemoteFile, folder: str) -> None:
-    """Fetch into a temporary file beside the target, check it, then rename: the target is whole or
-    absent."""
+    """Fetch into a temporary file, check, then rename: the target is whole or absent."""
     target.parent.mkdir(parents=True, exist_ok=True)
     digest, size = hashlib.sha256(), 0
     handle, part = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
@@ -92,18 +90,15 @@ def _download(name: str, url: str, target: Path, remote: RemoteFile, folder: str
             except (OSError, http.client.HTTPException) as error:
                 raise ConnectionError(
                     f"{name}: the data must be on this machine or downloadable, got "
-                    f"{str(error) or repr(error)!r} "
-                    f"from {url}. Offline: set TOPREACH_DATA to (or pass as root) the folder that "
-                    "holds "
-                    f"{folder}/{target.name}, or use topreach.datasets.simulate_county()."
+                    f"{str(error) or repr(error)!r} from {url}. Offline: set TOPREACH_DATA to (or "
+                    f"pass as root) the folder that holds {folder}/{target.name}, or use "
+                    "topreach.datasets.simulate_county()."
                 ) from error
         if size != remote.size or digest.hexdigest() != remote.sha256:
             raise ValueError(
                 f"{name}: {url} must have the SHA-256 {remote.sha256}, got {digest.hexdigest()} "
-                f"({size} of "
-                f"{remote.size} bytes). Try again; if it stays so, the file has changed or the "
-                "network alters it: get "
-                "it by hand and set TOPREACH_DATA."
+                f"({size} of {remote.size} bytes). Try again; if it stays so, the file has changed "
+                "or the network alters it: get it by hand and set TOPREACH_DATA."
             )
         os.replace(part, target)
     finally:

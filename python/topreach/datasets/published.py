@@ -1,5 +1,4 @@
-"""The two open data sets of Heuton et al., "Decision-aware training of spatiotemporal forecasting
-models" (2025)."""
+"""The two open data sets of Heuton et al. 2025, "Decision-aware training of … models"."""
 
 from __future__ import annotations
 
@@ -63,18 +62,14 @@ def cook_county(root: str | os.PathLike | None = None) -> Splits:
     """Opioid-overdose deaths per census tract of Cook County, Illinois, and year; S = 1328.
 
     Periods are the data's own numbers: train 2–5 (2016–2019), validation 6 (2020), test 7 and 8
-    (2021, 2022). The 13
-    features are all columns but the tract (`geoid`), the count and `timestep` (it stands twice in
-    the header), which
-    is the panel's time coordinate: standardise it with the training times if a model takes it.
-    `prev_deaths_05back`
-    is 0 throughout training, so a `Standardizer` drops it. The history holds period 1 (2015), read
-    from the lags.
+    (2021, 2022). The 13 features are all columns but the tract (`geoid`), the count and `timestep`
+    (it stands twice in the header), which is the panel's time coordinate: standardise it with the
+    training times if a model takes it. `prev_deaths_05back` is 0 throughout training, so a
+    `Standardizer` drops it. The history holds period 1 (2015), read from the lags.
 
     Args:
         root: folder with the six CSV files, or one that holds them in `cook_county/`. Without it:
-        `$TOPREACH_DATA`,
-            the user's cache, or a download (1.1 MB) from the public home,
+            `$TOPREACH_DATA`, the user's cache, or a download (1.1 MB) from the public home,
             github.com/tufts-ml/decision-aware-topk.
 
     Returns:
@@ -91,13 +86,11 @@ def aerial_surveys(root: str | os.PathLike | None = None) -> Splits:
     """Whooping cranes seen from the air per 500 m box and two months at Aransas, Texas; S = 1338.
 
     Periods: train 161–175, validation 176–181, test 182–187. The features are all columns but the
-    box (`geoid`), the
-    count and `timestep`. The history holds periods 156–160, read from the lags.
+    box (`geoid`), the count and `timestep`. The history holds periods 156–160, read from the lags.
 
     Args:
         root: folder with the six CSV files, or one that holds them in `aerial_surv/`. Without it:
-        `$TOPREACH_DATA`,
-            the user's cache, or a download (3.0 MB) from the public home,
+            `$TOPREACH_DATA`, the user's cache, or a download (3.0 MB) from the public home,
             github.com/tufts-ml/decision-aware-topk.
 
     Returns:
@@ -118,15 +111,15 @@ def _read(folder: Path, source: str, *, count: str, lags: list[str]) -> Panel:
         y = _read_csv(folder / f"{part}_y.csv", source, text=("geoid",))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            x = _drop_repeated_columns(x, source)
+            x = _drop_repeated_columns(x, source, "row {}".format)
         rows = x.merge(y, on=keys, how="outer", validate="one_to_one", indicator=True)
         unmatched = rows[rows["_merge"] != "both"]
         if len(unmatched):
-            site, time = unmatched[keys].iloc[0]
+            site, time = (unmatched[key].iloc[0] for key in keys)
             raise ValueError(
                 f"{source}: {part}_x.csv and {part}_y.csv must have the same rows, got "
                 f"{len(unmatched)} in one only, "
-                f"the first for site {site!r} at time {time!r}. Get the files again."
+                f"the first for site {site!r} at time {time}. Get the files again."
             )
         parts.append(rows.drop(columns="_merge"))
     df = pd.concat(parts, ignore_index=True)

@@ -1,5 +1,4 @@
-"""A simulated county of the size and summary figures of the Cook County set, for machines without
-data.
+"""A simulated county with the summary figures of Cook County, for machines without data.
 
 Generative model, for sites s at places p_s and years t = 1..8 (1 is history only):
 
@@ -11,8 +10,8 @@ Generative model, for sites s at places p_s and years t = 1..8 (1 is history onl
 m_t are the real set's mean counts per tract and year; σ, ω, σ_w and r are set so that variance,
 share of zeros, correlation between years and the naive baselines' BPR come near the real ones
 (tests/python/test_datasets.py holds them together). The four vulnerability themes are percentile
-ranks of mixtures of log λ_s with smooth fields of their
-own; lags and the neighbours' mean are computed from the simulated counts.
+ranks of mixtures of log λ_s with smooth fields of their own; lags and the neighbours' mean are
+computed from the simulated counts.
 """
 
 from __future__ import annotations
@@ -57,8 +56,8 @@ def simulate_county(seed: int = 0) -> Splits:
     """A simulated panel with the size, periods, feature names and summary figures of `cook_county`.
 
     The numbers are not real, which a warning and `panel.source == "simulated"` say; site ids begin
-    with 99999, which
-    no real census tract does. See the module for the model. The same seed gives the same panel.
+    with 99999, which no real census tract does. See the module for the model. The same seed gives
+    the same panel.
 
     Returns:
         `Splits(train, valid, test)`: periods 2–5, 6, and 7–8, with period 1 as history.
@@ -115,8 +114,7 @@ def simulate_county(seed: int = 0) -> Splits:
 
 
 def _places(generator: np.random.Generator) -> np.ndarray:
-    """Latitude and longitude [S, 2] in a box of a county's size, denser towards its eastern
-    side."""
+    """Latitude and longitude [S, 2] in a county-sized box, denser towards its eastern side."""
     latitude = 41.48 + 0.66 * generator.beta(1.6, 1.2, NUM_SITES)
     longitude = -88.24 + 0.70 * generator.beta(3.2, 1.4, NUM_SITES)
     return np.column_stack([latitude, longitude])
@@ -127,8 +125,7 @@ def _kilometre_like(place: np.ndarray) -> np.ndarray:
 
 
 def _field(generator: np.random.Generator, place: np.ndarray, white: float = 0.0) -> np.ndarray:
-    """A Gaussian field with a squared-exponential covariance, by 256 random Fourier features, plus
-    white noise."""
+    """A smooth Gaussian field by 256 random Fourier features, a share of it white noise."""
     frequency = generator.standard_normal((2, 256)) / _LENGTH
     phase = generator.uniform(0, 2 * np.pi, 256)
     weight = generator.standard_normal(256)
@@ -148,8 +145,7 @@ def _percentile(values: np.ndarray) -> np.ndarray:
 
 
 def _normal_scores(values: np.ndarray) -> np.ndarray:
-    """Standard normal quantiles of the ranks: a Gaussian sample of the same order, without sampling
-    error."""
+    """Standard normal quantiles of the ranks: the same order, an exactly normal sample."""
     rank = torch.from_numpy((values.argsort().argsort() + 0.5) / len(values))
     return torch.special.ndtri(rank).numpy()
 

@@ -1,0 +1,607 @@
+"""Panel: what is read is what stands in the table, and every data trap has an error or a rule."""
+
+import copy
+import datetime
+import doctest
+import pickle
+import re
+import time
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import topreach.panel
+from topreach.panel import Panel
+
+COLUMNS = {"site": "tract", "time": "year", "count": "deaths"}
+
+
+def table(num_sites=3, num_times=4, seed=0):
+    generator = np.random.default_rng(seed)
+    sites = [f"{s:05d}" for s in range(num_sites)]
+    times = list(range(2018, 2018 + num_times))
+    df = pd.DataFrame([(s, t) for t in times for s in sites], columns=["tract", "year"])
+    df["deaths"] = generator.poisson(2.0, len(df))
+    df["income"] = generator.normal(size=len(df)).astype(np.float32)
+    df["lag"] = generator.poisson(1.0, len(df))
+    return df
+
+
+def read(df, **options):
+    return Panel.from_frame(df, **(COLUMNS | options))
+
+
+def write(tmp_path, text, encoding="utf-8"):
+    path = tmp_path / "table.csv"
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def assert_same(a, b):
+    assert (a.site_ids, a.times, a.feature_names) == (b.site_ids, b.times, b.feature_names)
+    assert torch.equal(a.x, b.x)
+    assert torch.equal(a.y.nan_to_num(-1), b.y.nan_to_num(-1))
+
+
+# ---- reading -------------------------------------------------------------------------------------
+
+
+def test_every_cell_lands_in_its_place():
+    df = table()
+    panel = read(df)
+    assert (panel.num_times, panel.num_sites, panel.num_features) == (4, 3, 2)
+    assert panel.feature_names == ["income", "lag"]
+    assert panel.x.dtype == panel.y.dtype == torch.float32
+    for row in df.itertuples():
+        t, s = panel.times.index(row.year), panel.site_ids.index(row.tract)
+        assert panel.y[t, s] == row.deaths
+        assert panel.x[t, s].tolist() == [np.float32(row.income), row.lag]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 5), st.randoms(use_true_random=False))
+def test_row_order_does_not_matter_and_frames_round_trip(num_sites, num_times, random):
+    df = table(num_sites, num_times)
+    order = list(range(len(df)))
+    random.shuffle(order)
+    panel = read(df)
+    assert_same(panel, read(df.iloc[order]))
+    back = panel.to_frame(**COLUMNS)
+    assert len(back) == len(df)
+    assert_same(panel, read(back))
+
+
+def test_csv_and_parquet_agree_with_the_frame(tmp_path):
+    df = table()
+    df.to_csv(tmp_path / "t.csv", index=False)
+    assert_same(read(df), Panel.from_csv(tmp_path / "t.csv", **COLUMNS))
+    pytest.importorskip("pyarrow")
+    df.to_parquet(tmp_path / "t.parquet")
+    assert_same(read(df), Panel.from_parquet(tmp_path / "t.parquet", **COLUMNS))
+
+
+def test_ids_keep_leading_zeros_and_names_that_look_missing(tmp_path):
+    path = write(tmp_path, "tract,year,deaths\n00123,1,2\n123,1,3\nNA,1,0\n 7 ,1,1\n")
+    panel = Panel.from_csv(path, **COLUMNS)
+    assert sorted(panel.site_ids) == ["00123", "123", "7", "NA"]
+
+
+def test_sites_stand_in_the_order_of_their_numbers():
+    df = pd.DataFrame({"tract": [10, 9, 100], "year": 1, "deaths": [1, 2, 3]})
+    assert read(df).site_ids == ["9", "10", "100"]
+    assert read(df.assign(tract=[10.0, 9.0, 100.0])).site_ids == ["9", "10", "100"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_encodings_with_a_mark(tmp_path, encoding):
+    path = write(tmp_path, "tract,year,deaths\nPeñón,1,2\n", encoding)
+    assert Panel.from_csv(path, **COLUMNS).site_ids == ["Peñón"]
+
+
+def test_other_encodings_are_named(tmp_path):
+    path = write(tmp_path, "tract,year,deaths\nPeñón,1,2\n", "latin-1")
+    with pytest.raises(ValueError, match=r"from_csv: path must be UTF-8 .*0xf1.*latin-1"):
+        Panel.from_csv(path, **COLUMNS)
+    assert Panel.from_csv(path, encoding="latin-1", **COLUMNS).site_ids == ["Peñón"]
+
+
+def test_blank_lines_are_left_out_and_lines_are_counted(tmp_path):
+    path = write(tmp_path, "tract,year,deaths\na,1,2\n\nb,1,-3\n\n")
+    with pytest.raises(ValueError, match=r"count 'deaths' .* got -3 at line 4"):
+        Panel.from_csv(path, **COLUMNS)
+    path = write(tmp_path, "tract,year,deaths\na,1,2\n\nb,1,3\n\n")
+    assert Panel.from_csv(path, **COLUMNS).num_sites == 2
+
+
+@pytest.mark.parametrize("text", ["", "\n"])
+def test_empty_file(tmp_path, text):
+    with pytest.raises(ValueError, match="empty file"):
+        Panel.from_csv(write(tmp_path, text), **COLUMNS)
+
+
+def test_header_only(tmp_path):
+    with pytest.raises(ValueError, match="at least one row"):
+        Panel.from_csv(write(tmp_path, "tract,year,deaths\n"), **COLUMNS)
+
+
+def test_lines_with_too_many_fields(tmp_path):
+    for text in ("tract,year,deaths\na,1,2\nb,1,2,9\n", "tract,year,deaths\na,1,2,9\nb,1,2,9\n"):
+        with pytest.raises(ValueError, match="as many fields in each line"):
+            Panel.from_csv(write(tmp_path, text), **COLUMNS)
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="path must be an existing file"):
+        Panel.from_csv(tmp_path / "none.csv", **COLUMNS)
+    with pytest.raises(IsADirectoryError, match="path must be a file"):
+        Panel.from_csv(tmp_path, **COLUMNS)
+    with pytest.raises(FileNotFoundError, match="path must be an existing file"):
+        Panel.from_parquet(tmp_path / "none.parquet", **COLUMNS)
+
+
+def test_another_separator_is_suggested(tmp_path):
+    path = write(tmp_path, "tract;year;deaths\na;1;2\n")
+    with pytest.raises(ValueError, match="another separator"):
+        Panel.from_csv(path, **COLUMNS)
+    assert Panel.from_csv(path, sep=";", **COLUMNS).y.tolist() == [[2.0]]
+
+
+# ---- columns -------------------------------------------------------------------------------------
+
+
+def test_absent_columns_name_the_nearest():
+    with pytest.raises(ValueError, match=r"site must be one of the columns.*'tract'"):
+        read(table(), site="Tracts")
+    with pytest.raises(ValueError, match=r"features must be .*Did you mean 'income'"):
+        read(table(), features=["Income "])
+    with pytest.raises(TypeError, match="features must be a list"):
+        read(table(), features="income")
+    with pytest.raises(ValueError, match="must not hold the site, time or count"):
+        read(table(), features=["deaths"])
+    with pytest.raises(ValueError, match="features must be distinct"):
+        read(table(), features=["lag", "lag"])
+    with pytest.raises(ValueError, match="must be different columns"):
+        read(table(), time="tract")
+    with pytest.raises(TypeError, match="df must be a pandas DataFrame"):
+        read({"tract": [1]})
+
+
+def test_repeated_header_with_the_same_values_is_dropped_with_a_note(tmp_path):
+    path = write(tmp_path, "tract,year,u,year,deaths\na,1,5,1,2\nb,1,6,1.0,3\n")
+    with pytest.warns(UserWarning, match=r"dropped the repeated column\(s\) \['year'\]"):
+        assert Panel.from_csv(path, **COLUMNS).feature_names == ["u"]
+
+
+def test_repeated_header_with_other_values_is_an_error(tmp_path):
+    path = write(tmp_path, "tract,year,u,u,deaths\na,1,5,5,2\nb,1,6,7,3\n")
+    with pytest.raises(ValueError, match=r"distinct columns, got 'u' twice .*6.*7"):
+        Panel.from_csv(path, **COLUMNS)
+
+
+def test_frame_in_which_pandas_renamed_the_repeat(tmp_path):
+    path = write(tmp_path, "tract,year,u,year,deaths\na,1,5,1,2\n")
+    with pytest.warns(UserWarning, match=r"year\.1"):
+        assert read(pd.read_csv(path)).feature_names == ["u"]
+    path = write(tmp_path, "tract,year,u,u.1,deaths\na,1,5,6,2\n")
+    assert read(pd.read_csv(path)).feature_names == ["u", "u.1"]
+
+
+def test_columns_without_a_header_are_no_features(tmp_path):
+    df = table()
+    df.to_csv(tmp_path / "t.csv")  # with the row index as a nameless first column
+    with pytest.warns(UserWarning, match=r"dropped 1 column\(s\) without a header"):
+        assert_same(read(df), Panel.from_csv(tmp_path / "t.csv", **COLUMNS))
+    with pytest.warns(UserWarning, match=r"without a header, \['Unnamed: 0'\]"):
+        assert_same(read(df), read(pd.read_csv(tmp_path / "t.csv", dtype={"tract": str})))
+
+
+def test_text_columns_are_left_out_with_a_note(tmp_path):
+    path = write(tmp_path, "tract,year,deaths,name,u\na,1,2,Loop,1\nb,1,2,Pilsen,2\n")
+    with pytest.warns(UserWarning, match=r"left out the columns \['name'\].*'Loop' at line 2"):
+        assert Panel.from_csv(path, **COLUMNS).feature_names == ["u"]
+
+
+def test_a_bad_cell_in_a_feature_is_located(tmp_path):
+    path = write(tmp_path, "tract,year,deaths,u\na,1,2,1.5\nb,1,2,n/a?\n")
+    with pytest.warns(UserWarning, match="'n/a\\?' at line 3"):
+        assert Panel.from_csv(path, **COLUMNS).feature_names == []
+    with pytest.raises(ValueError, match=r"features 'u' must be numeric, got 'n/a\?' at line 3"):
+        Panel.from_csv(path, features=["u"], **COLUMNS)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39])
+def test_features_must_be_finite(value):
+    df = table().astype({"income": float})
+    df.loc[5, "income"] = value
+    with pytest.raises(ValueError, match=r"features 'income' must be finite .* at row 5"):
+        read(df)
+
+
+def test_dates_are_no_features():
+    df = table().assign(day=pd.Timestamp("2020-01-01"))
+    with pytest.raises(ValueError, match="features 'day' must be numeric"):
+        read(df, features=["day"])
+
+
+def test_no_features_and_flags():
+    assert read(table(), features=[]).num_features == 0
+    assert read(table().assign(flag=True), features=["flag"]).x.unique().tolist() == [1.0]
+
+
+# ---- counts --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [-1, 0.5, np.nan, np.inf, 2.0**24 + 2, "x"])
+def test_odd_counts_are_located(value):
+    df = table()
+    df["deaths"] = df["deaths"].astype(object)
+    df.loc[7, "deaths"] = value
+    with pytest.raises(ValueError, match=r"from_frame: count 'deaths' must .* at row 7 \(1 such"):
+        read(df)
+
+
+def test_counts_written_as_text_or_whole_floats_are_read():
+    df = table()
+    assert_same(read(df), read(df.assign(deaths=df["deaths"].astype(str))))
+    assert_same(read(df), read(df.assign(deaths=df["deaths"].astype(float))))
+    assert_same(read(df), read(df.assign(deaths=df["deaths"].astype("Int64"))))
+
+
+def test_last_periods_may_lack_counts_if_asked_for():
+    df = table()
+    df["deaths"] = df["deaths"].where(df["year"] < 2020)
+    with pytest.raises(ValueError, match='counts="optional"'):
+        read(df)
+    panel = read(df, counts="optional")
+    assert panel.has_counts.tolist() == [True, True, False, False]
+    assert "no counts in the last 2" in repr(panel)
+    df.loc[(df["year"] == 2020) & (df["tract"] == "00001"), "deaths"] = 4
+    with pytest.raises(ValueError, match=r"whole periods at the end only.*'00000'.*2020"):
+        read(df, counts="optional")
+
+
+def test_a_table_without_counts():
+    df = table().drop(columns="deaths")
+    assert not read(df, count=None, counts="optional").has_counts.any()
+    with pytest.raises(ValueError, match="count must name a column"):
+        read(df, count=None)
+    with pytest.raises(ValueError, match="count must be one of the columns"):
+        read(df, counts="optional")
+
+
+# ---- sites and times -----------------------------------------------------------------------------
+
+
+def test_absent_site_periods():
+    df = table().drop(index=4)  # site 00001 in 2019
+    with pytest.raises(ValueError, match=r"1 missing of 12, .*'00001' at time 2019"):
+        read(df)
+    panel, whole = read(df, missing="zero"), read(table())
+    assert panel.y[1, 1] == 0
+    assert torch.equal(panel.x[1, 1], whole.x[0, 1])  # from the period before
+    mask = torch.ones(4, 3, dtype=torch.bool)
+    mask[1, 1] = False
+    assert torch.equal(panel.y[mask], whole.y[mask])
+    assert torch.equal(panel.x[mask], whole.x[mask])
+    first = read(table().drop(index=1), missing="zero")
+    assert torch.equal(first.x[0, 1], whole.x[1, 1])  # no earlier one: from the next
+
+
+def test_absent_rows_of_a_period_to_predict_are_no_zeros():
+    df = table()
+    df["deaths"] = df["deaths"].where(df["year"] < 2021)
+    panel = read(df.drop(index=[4, 10]), missing="zero", counts="optional")
+    assert panel.y[1, 1] == 0
+    assert panel.y[3].isnan().all()
+
+
+def test_repeated_site_periods():
+    df = table()
+    df = pd.concat([df, df.iloc[[5]].assign(deaths=10, income=9.0)], ignore_index=True)
+    with pytest.raises(ValueError, match=r"'00002' at time 2019 \(row 5 and row 12\)"):
+        read(df)
+    panel = read(df, duplicates="sum")
+    assert panel.y[1, 2] == df.loc[5, "deaths"] + 10
+    assert panel.x[1, 2, 0] == pytest.approx((df.loc[5, "income"] + 9) / 2)
+
+
+@pytest.mark.parametrize("bad", ["", "  ", None, np.nan])
+def test_site_ids_must_be_there(bad):
+    df = table()
+    df.loc[2, "tract"] = bad
+    with pytest.raises(ValueError, match=r"site 'tract' must .* at row 2"):
+        read(df)
+
+
+def test_ids_that_differ_in_white_space_only():
+    df = table()
+    df.loc[6, "tract"] = "00000 "
+    with pytest.raises(ValueError, match=r"more than white space.*'00000' and '00000 '.*row 6"):
+        read(df)
+
+
+def test_fractional_ids():
+    with pytest.raises(ValueError, match=r"strings or whole numbers, got 1.5 at row 1"):
+        read(pd.DataFrame({"tract": [1.0, 1.5], "year": 1, "deaths": 0}))
+
+
+def test_unsorted_times_are_put_in_order_by_value():
+    df = pd.DataFrame({"tract": "a", "year": ["10", "9", "11"], "deaths": [10, 9, 11]})
+    panel = read(df)
+    assert panel.times == ["9", "10", "11"]
+    assert panel.y.ravel().tolist() == [9, 10, 11]
+    assert panel.time_values.tolist() == [9, 10, 11]
+
+
+def test_dates():
+    texts = ["2021-01", "2021-02", "2021-03"]
+    days = [(datetime.date(2021, m, 1) - datetime.date(1970, 1, 1)).days for m in (1, 2, 3)]
+    for times in (texts, pd.to_datetime(texts), [datetime.date(2021, m, 1) for m in (1, 2, 3)]):
+        panel = read(pd.DataFrame({"tract": "a", "year": times, "deaths": [1, 2, 3]}))
+        assert panel.time_values.tolist() == days
+        assert panel.time_values.dtype == torch.float64
+        assert panel.times == list(times)
+        for wanted in ("2021-02", datetime.date(2021, 2, 1), pd.Timestamp("2021-02-01")):
+            assert panel.select_times(wanted).y.tolist() == [[2.0]]
+    quarters = pd.period_range("2021Q1", periods=3, freq="Q")
+    panel = read(pd.DataFrame({"tract": "a", "year": quarters, "deaths": 1}))
+    assert np.diff(panel.time_values).tolist() == [90, 91]
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([2019, None], "no missing values, got one at row 1"),
+        (["2019", "soon"], "numbers, dates or date strings such as '2021-03', got 'soon' at row 1"),
+        (["2021-01", "2021-1"], "write each time one way"),
+        ([2019, np.inf], "must be finite"),
+        ([2019, datetime.date(2020, 1, 1)], "all numbers or all dates"),
+    ],
+)
+def test_times_that_cannot_be_ordered(times, message):
+    df = pd.DataFrame({"tract": "a", "year": pd.Series(times, dtype=object), "deaths": 1})
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read(df)
+
+
+def test_gaps_in_whole_numbered_times_are_noted():
+    df = table()
+    with pytest.warns(UserWarning, match="gap between 2018 and 2020"):
+        read(df[df["year"] != 2019])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read(df)
+
+
+def test_options_are_checked():
+    for option in ("missing", "duplicates", "counts"):
+        with pytest.raises(ValueError, match=f"{option} must be one of"):
+            read(table(), **{option: "ignore"})
+
+
+# ---- the constructor -----------------------------------------------------------------------------
+
+GOOD = {
+    "x": torch.zeros(2, 3, 1),
+    "y": torch.ones(2, 3),
+    "site_ids": ["a", "b", "c"],
+    "times": [1, 2],
+    "feature_names": ["u"],
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"x": torch.zeros(2, 3)}, ValueError, "x must have shape [T, S, P], got [2, 3]"),
+        ({"y": torch.zeros(3, 2)}, ValueError, "y must have shape [T, S] = [2, 3], got [3, 2]"),
+        ({"y": "counts"}, TypeError, "y must be a tensor or array of numbers"),
+        ({"site_ids": ["a", "b"]}, ValueError, "site_ids must have 3 entries"),
+        ({"site_ids": ["a", "b", "a"]}, ValueError, "site_ids must be distinct, got 'a'"),
+        ({"site_ids": ["a", "b", 3]}, TypeError, "site_ids must be strings, got 3"),
+        ({"times": [2, 1]}, ValueError, "times must ascend, got 1 after 2"),
+        ({"times": [1, object]}, TypeError, "times must hold numbers, dates"),
+        ({"feature_names": []}, ValueError, "feature_names must have 1 entries"),
+        ({"x": torch.full((2, 3, 1), torch.nan)}, ValueError, "x must be finite, got nan"),
+        ({"y": -torch.ones(2, 3)}, ValueError, "y must hold whole numbers from 0"),
+        ({"y": torch.full((2, 3), torch.nan)}, ValueError, 'counts="optional"'),
+        ({"history_y": torch.zeros(2, 2)}, ValueError, "history_y must have shape [H, 3]"),
+        ({"history_y": -torch.ones(2, 3)}, ValueError, "history_y must hold whole numbers"),
+        ({"counts": "maybe"}, ValueError, "counts must be one of"),
+        (
+            {"x": torch.zeros(0, 3, 1), "y": torch.zeros(0, 3), "times": []},
+            ValueError,
+            "at least one period",
+        ),
+    ],
+)
+def test_constructor_errors(change, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        Panel(**(GOOD | change))
+
+
+def test_arrays_and_scalars_of_other_kinds():
+    panel = Panel(
+        np.zeros((2, 3, 1), dtype=np.int32),
+        np.ones((2, 3), dtype=np.float64),
+        ["a", "b", "c"],
+        np.array([2019, 2020]),
+        ["u"],
+        source="a test",
+    )
+    assert panel.times == [2019, 2020]
+    assert all(type(t) is int for t in panel.times)
+    assert "2 times (2019 to 2020), 3 sites, 1 features, 6 events" in repr(panel)
+    assert "source: a test" in repr(panel)
+
+
+# ---- cutting by time -----------------------------------------------------------------------------
+
+
+def test_split_parts_and_their_history():
+    panel = read(table(num_times=6))
+    train, valid, test = panel.split(valid=2021, test=[2022, 2023])
+    assert (train.times, valid.times, test.times) == ([2018, 2019, 2020], [2021], [2022, 2023])
+    assert train.history_y is None
+    assert torch.equal(valid.history_y, panel.y[:3])
+    assert torch.equal(test.history_y, panel.y[:4])
+    assert torch.equal(torch.cat([train.y, valid.y, test.y]), panel.y)
+    assert torch.equal(torch.cat([train.x, valid.x, test.x]), panel.x)
+    assert torch.equal(test.time_values, panel.time_values[4:])
+    assert panel.split(test=2023).valid is None
+    assert panel.split(valid=2023).test is None
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(3, 8), st.integers(1, 10), st.data())
+def test_windows_are_the_counts_before(num_times, window, data):
+    """history[t, s, w] = y at t − W + w, whatever the cut, and zero before the first count."""
+    panel = read(table(num_times=num_times, seed=num_times))
+    chosen = data.draw(st.sets(st.sampled_from(panel.times), min_size=1))
+    part = panel.select_times(chosen)
+    history = part.batch(window=window).history
+    assert history.shape == (len(chosen), panel.num_sites, window)
+    for i, period in enumerate(sorted(chosen)):
+        for w in range(window):
+            t = panel.times.index(period) - window + w
+            expected = panel.y[t] if t >= 0 else torch.zeros(panel.num_sites)
+            assert torch.equal(history[i, :, w], expected)
+
+
+def test_no_part_knows_later_counts():
+    panel = read(table(num_times=6))
+    later = panel.select_times([2018, 2019, 2020, 2021, 2022, 2023])
+    later.y[4:] = 99
+    part = panel.select_times([2019, 2021])
+    assert len(part._timeline) == 4
+    assert part.select_times(2019)._timeline.shape[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "valid or test must be given"),
+        ({"valid": 2030}, "valid must be among the panel's times, got 2030"),
+        ({"valid": 2020, "test": 2019}, "test must come after valid"),
+        ({"valid": 2018}, "valid must leave earlier periods"),
+        ({"test": []}, "test must hold at least one time"),
+        ({"test": [2019, 2019]}, "test must be distinct"),
+    ],
+)
+def test_split_errors(options, message):
+    with pytest.raises(ValueError, match=message):
+        read(table()).split(**options)
+
+
+def test_history_given_and_joined():
+    panel = Panel(**GOOD, history_y=[[5, 6, 7]])
+    assert panel.batch(window=2).history[0].tolist() == [[0, 5], [0, 6], [0, 7]]
+    whole = read(table(num_times=6))
+    early, late = whole.select_times([2018, 2019, 2020]), read(table(num_times=6).iloc[9:])
+    joined = late.with_history(early)
+    assert torch.equal(joined.batch(window=3).history, whole.batch(window=3).history[3:])
+    with pytest.raises(ValueError, match="earlier must end before 2021"):
+        late.with_history(whole)
+    with pytest.raises(ValueError, match="earlier must have the same sites"):
+        late.with_history(Panel(**GOOD))
+
+
+def test_batch():
+    panel = Panel(**GOOD)
+    x, y, time, history, weights = panel.batch()
+    assert x is panel.x
+    assert y is panel.y
+    assert time.tolist() == [1, 2]
+    assert time.dtype == torch.float32
+    assert history is None
+    assert weights is None
+    assert panel.batch(weights=[1, 2]).weights.tolist() == [1, 2]
+    assert panel.batch(weights=lambda t: 0.5 ** (2 - t)).weights.tolist() == [0.5, 1.0]
+    for bad in ([1], [1, -1], [1, np.nan]):
+        with pytest.raises(ValueError, match="weights must be 2 finite numbers"):
+            panel.batch(weights=bad)
+    for bad in (-1, 1.5, True):
+        with pytest.raises(ValueError, match="window must be a whole number"):
+            panel.batch(window=bad)
+
+
+def test_windows_do_not_reach_over_unknown_counts():
+    panel = Panel(**(GOOD | {"y": torch.full((2, 3), torch.nan)}), counts="optional")
+    assert panel.select_times(1).batch(window=1).history.eq(0).all()
+    with pytest.raises(ValueError, match="window must reach back over periods with counts"):
+        panel.batch(window=1)
+
+
+# ---- a model's sites and features ----------------------------------------------------------------
+
+
+def test_align_reorders():
+    panel = read(table(), features=["income", "lag"]).split(test=2021).test
+    order = ["00002", "00000", "00001"]
+    other = panel.align(site_ids=order, feature_names=["lag"])
+    assert (other.site_ids, other.feature_names) == (order, ["lag"])
+    for new, site in enumerate(order):
+        old = panel.site_ids.index(site)
+        assert torch.equal(other.y[:, new], panel.y[:, old])
+        assert torch.equal(other.x[:, new, 0], panel.x[:, old, 1])
+        assert torch.equal(other.history_y[:, new], panel.history_y[:, old])
+    assert_same(panel.align(), panel)
+
+
+def test_align_errors():
+    panel = read(table())
+    with pytest.raises(ValueError, match=r"1 site\(s\) that it lacks: '00004'.* nearest"):
+        panel.align(site_ids=["00000", "00001", "00002", "00004"])
+    with pytest.raises(ValueError, match=r"1 unknown site\(s\) in the panel: '00002'"):
+        panel.align(site_ids=["00000", "00001"])
+    with pytest.raises(ValueError, match="must be distinct"):
+        panel.align(site_ids=["00000", "00001", "00002", "00002"])
+    with pytest.raises(ValueError, match=r"feature\(s\) that it lacks: 'incomes'.*'income'"):
+        panel.align(feature_names=["incomes"])
+
+
+def test_moving_and_replacing_features():
+    panel = Panel(**GOOD)
+    assert panel.to("cpu").device == torch.device("cpu")
+    meta = panel.to("meta")
+    assert meta.x.is_meta
+    assert meta.y.is_meta
+    with pytest.raises(ValueError, match="x must have shape"):
+        panel.with_features(torch.zeros(2, 3, 2), ["u"])
+    with pytest.raises(ValueError, match="no feature names"):
+        panel.to_frame(site="u")
+
+
+def test_pickle_and_copy():
+    panel = read(table()).split(test=2021).test
+    for other in (pickle.loads(pickle.dumps(panel)), copy.deepcopy(panel)):
+        assert_same(panel, other)
+        assert torch.equal(panel.history_y, other.history_y)
+
+
+def test_examples_in_the_docstrings():
+    assert doctest.testmod(topreach.panel).failed == 0
+
+
+# ---- size ----------------------------------------------------------------------------------------
+
+
+def test_half_a_million_rows_are_read_without_a_python_loop():
+    """A bound on reading 500,000 shuffled rows; a loop over rows takes about ten times as long."""
+    num_sites, num_times = 10_000, 50
+    df = pd.DataFrame(
+        {
+            "tract": np.tile(np.arange(num_sites), num_times).astype(str),
+            "year": np.repeat(np.arange(num_times), num_sites),
+            "deaths": np.random.default_rng(0).poisson(1.0, num_sites * num_times),
+            "u": 1.0,
+        }
+    ).sample(frac=1, random_state=0)
+    start = time.perf_counter()
+    assert read(df).num_sites == num_sites
+    assert time.perf_counter() - start < 10
