@@ -24,7 +24,7 @@ import numbers
 import torch
 from torch import Tensor
 
-from topreach.panel import Panel
+from .panel import Panel
 
 
 def last_period(panel: Panel) -> Tensor:

@@ -671,6 +671,7 @@ def _read_csv(
         with open(path, "rb") as file:
             start = file.read(2)
         encoding = "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    header = []
     try:
         with open(path, encoding=encoding, newline="") as file:
             header = [h.strip() for h in next(csv.reader(file, delimiter=sep), [])]
@@ -706,7 +707,7 @@ def _read_csv(
         ) from error
     except pd.errors.EmptyDataError:
         df = pd.DataFrame(columns=labels)
-    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+    except (csv.Error, pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise ValueError(
             f"{name}: path must have as many fields in each line as its header's {len(header)}, "
             f"got: {error}. Mend the line, or pass the separator as sep."
@@ -817,15 +818,15 @@ def _site_codes(
     codes, uniques = pd.factorize(column)
     given = list(uniques)
     ids = []
-    for u in given:
-        if isinstance(u, float | np.floating):
-            if not float(u).is_integer():
-                row = where(int(np.argmax(codes == given.index(u))))
-                raise ValueError(
-                    f"{name}: site {label!r} must hold strings or whole numbers, got {float(u)!r} "
-                    f"at {row}."
-                )
+    for position, u in enumerate(given):
+        if isinstance(u, float | np.floating) and float(u).is_integer():
             u = int(u)
+        named = isinstance(u, str | numbers.Integral) and not isinstance(u, bool | np.bool_)
+        if not named:
+            first = where(int(np.argmax(codes == position)))
+            raise ValueError(
+                f"{name}: site {label!r} must hold strings or whole numbers, got {u!r} at {first}."
+            )
         ids.append(str(u).strip())
     if "" in ids:
         row = where(int(np.argmax(codes == ids.index(""))))
@@ -1076,9 +1077,7 @@ def _time_values(
 
 
 def _days(date: pd.Timestamp) -> float:
-    if date.tzinfo is not None:
-        date = date.tz_convert("UTC").tz_localize(None)
-    return (date - pd.Timestamp(0)) / pd.Timedelta(days=1)
+    return date.timestamp() / 86_400  # a date without a zone counts as UTC
 
 
 def _first_repeated(values: Sequence[Any]) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from topreach.panel import Panel
+from .panel import Panel
 
 # A column whose spread is within a few roundings of its float32 values tells nothing.
 _ROUNDING = 4 * torch.finfo(torch.float32).eps

@@ -11,7 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import topreach
 from topreach import metrics
 
 RANKED = [metrics.bpr, metrics.capture, metrics.pai, metrics.pei]
@@ -241,6 +240,6 @@ def test_forecasts_must_be_finite(metric):
 
 
 def test_examples_in_the_docstrings():
-    result = doctest.testmod(metrics, extraglobs={"topreach": topreach})
+    result = doctest.testmod(metrics)
     assert result.attempted >= 7
     assert result.failed == 0

@@ -129,6 +129,24 @@ def test_header_only(tmp_path):
         Panel.from_csv(write(tmp_path, "tract,year,deaths\n"), **COLUMNS)
 
 
+@settings(max_examples=300, deadline=None)
+@given(
+    st.one_of(
+        st.just(b"tract,year,deaths,u\n"), st.just(b"\xef\xbb\xbftract,year,deaths\n"), st.just(b"")
+    ),
+    st.one_of(st.binary(max_size=40), st.text('ab,01.;-"\n\r \x00', max_size=60).map(str.encode)),
+)
+def test_any_file_is_read_or_refused_in_words(tmp_path_factory, header, rest):
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    path.write_bytes(header + rest)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            Panel.from_csv(path, **COLUMNS)
+    except (ValueError, TypeError) as error:
+        assert str(error).startswith("Panel.from_csv: ")
+
+
 def test_lines_with_too_many_fields(tmp_path):
     for text in ("tract,year,deaths\na,1,2\nb,1,2,9\n", "tract,year,deaths\na,1,2,9\nb,1,2,9\n"):
         with pytest.raises(ValueError, match="as many fields in each line"):
@@ -376,6 +394,44 @@ def test_gaps_in_whole_numbered_times_are_noted():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read(df)
+
+
+ODD = st.one_of(
+    st.integers(-2, 4),
+    st.floats(allow_nan=True),
+    st.text(max_size=3),
+    st.none(),
+    st.booleans(),
+    st.dates(),
+    st.binary(max_size=2),
+    st.tuples(st.integers(0, 1)),
+    st.just(pd.NaT),
+    st.just(pd.NA),
+    st.complex_numbers(),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.tuples(ODD, ODD, ODD, ODD), max_size=5),
+    st.sampled_from(["error", "zero"]),
+    st.sampled_from(["error", "sum"]),
+    st.sampled_from(["required", "optional"]),
+)
+def test_anything_is_read_rightly_or_refused_in_words(rows, missing, duplicates, counts):
+    df = pd.DataFrame(rows, columns=["tract", "year", "deaths", "u"], dtype=object)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            options = {"missing": missing, "duplicates": duplicates, "counts": counts}
+            panel = read(df, features=["u"], **options)
+    except (ValueError, TypeError) as error:
+        assert str(error).startswith("Panel.from_frame: ")
+        return
+    assert torch.isfinite(panel.x).all()
+    known = panel.y[panel.has_counts]
+    assert (known == known.floor()).all()
+    assert known.sum() == pd.to_numeric(df["deaths"].dropna()).sum()
 
 
 def test_options_are_checked():

@@ -5,7 +5,7 @@ that the environment variable TOPREACH_DATA names, then in the user's cache, the
 a checksum.
 """
 
-from topreach.datasets.published import aerial_surveys, cook_county
-from topreach.datasets.simulated import simulate_county
+from .published import aerial_surveys, cook_county
+from .simulated import simulate_county
 
 __all__ = ["aerial_surveys", "cook_county", "simulate_county"]

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from topreach.datasets.download import RemoteFile, find_folder
-from topreach.panel import Panel, Splits, _drop_repeated_columns, _read_csv
+from ..panel import Panel, Splits, _drop_repeated_columns, _read_csv
+from .download import RemoteFile, find_folder
 
 HOME = (
     "https://raw.githubusercontent.com/tufts-ml/decision-aware-topk/"

@@ -21,7 +21,7 @@ import warnings
 import numpy as np
 import torch
 
-from topreach.panel import Panel, Splits
+from ..panel import Panel, Splits
 
 NUM_SITES = 1328
 TIMES = tuple(range(1, 9))
