@@ -1,7 +1,6 @@
 """Perturbed top-K and the hard mask [L23 Eq. 3-4, D25 Eq. 11]."""
 
 import copy
-import resource
 import subprocess
 import sys
 
@@ -298,7 +297,6 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 tr.perturbed_topk(scores, 100, sigma=.01, num_samples=2000).sum().backward()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert int(run.stdout) < 40_000  # kilobytes
 
