@@ -35,4 +35,37 @@ TORCH_LIBRARY(topreach, m) {
   m.def(
       "ratio_ranking_backward(Tensor grad, Tensor samples, Tensor ranking, float offset, "
       "str estimator) -> Tensor");
+
+  // ---- negative binomial counts ---------------------------------------------------------------
+  // Draws of NegBin(total_count, logits), torch's convention: [M, ...] with ... the broadcast shape
+  // [..., S]; counts in the dtype of total_count.
+  m.def(
+      "negbin_sample(Tensor total_count, Tensor logits, int num_samples, Tensor key, "
+      "int row_offset=0) -> Tensor");
+  // log P(value), elementwise with broadcasting; value may have leading dimensions of its own.
+  m.def("negbin_log_prob(Tensor value, Tensor total_count, Tensor logits) -> Tensor");
+  // Gradients for total_count and logits, each in the shape of the argument.
+  m.def(
+      "negbin_log_prob_backward(Tensor grad, Tensor value, Tensor total_count, Tensor logits) "
+      "-> (Tensor, Tensor)");
+
+  // ---- negative binomial mixed-effects model [D25 Eq. 15, App. E] -------------------------------
+  // mu [..., S] from features x [..., S, P] and times [...]; link "log" or "softplus".
+  m.def(
+      "negbin_mixed_effects_total_count(Tensor x, Tensor time, Tensor intercept, Tensor weight, "
+      "Tensor site_intercept, Tensor site_slope, str link) -> Tensor");
+  // What each site's counts tell about its two effects: (h00, h01, h11) [S, 3], a constant.
+  m.def(
+      "negbin_mixed_effects_information(Tensor total_count, Tensor time, Tensor raw_probs, "
+      "Tensor? weights, str link) -> Tensor");
+  // Penalty of the site effects (scalar): "map" (needs information) or "paper".
+  m.def(
+      "negbin_mixed_effects_penalty(Tensor site_intercept, Tensor site_slope, Tensor raw_sigma, "
+      "Tensor raw_rho, Tensor? information, str penalty) -> Tensor");
+
+  // ---- fraction of best possible reach [L23 Eq. 5, D25 Eq. 2] ----------------------------------
+  // BPR [...] of scores [..., S], the expectation under random tie-breaking; NaN where no reach.
+  m.def("bpr(Tensor scores, Tensor counts, int k) -> Tensor");
+  // sum(membership * counts) / sum of the K largest counts, [...]; differentiable in membership.
+  m.def("soft_bpr(Tensor membership, Tensor counts, int k) -> Tensor");
 }

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "../negbin.h"
 #include "../perturbed_topk.h"
 #include "../ratio_ranking.h"
 
@@ -19,6 +20,8 @@ namespace topreach::kernels {
   uint32_t noise_checksum(PhiloxKey, Noise, int64_t, int64_t, uint32_t);                        \
   extern const RatioCpu<float> ratio_float;                                                     \
   extern const RatioCpu<double> ratio_double;                                                   \
+  extern const NegBinCpu<float> negbin_float;                                                   \
+  extern const NegBinCpu<double> negbin_double;                                                 \
   }
 
 TR_DECLARE_ISA(baseline)
@@ -100,6 +103,16 @@ const RatioCpu<float>& ratio_cpu<float>() {
 template <>
 const RatioCpu<double>& ratio_cpu<double>() {
   return TR_PICK(ratio_double);
+}
+
+template <>
+const NegBinCpu<float>& negbin_cpu<float>() {
+  return TR_PICK(negbin_float);
+}
+
+template <>
+const NegBinCpu<double>& negbin_cpu<double>() {
+  return TR_PICK(negbin_double);
 }
 
 }  // namespace topreach::kernels

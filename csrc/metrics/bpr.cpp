@@ -1,0 +1,93 @@
+#include "bpr.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/library.h>
+
+#include <limits>
+
+namespace topreach {
+
+namespace {
+
+void check_bpr(const char* function, const char* argument, const at::Tensor& chosen,
+               const at::Tensor& counts, int64_t k) {
+  TORCH_CHECK_TYPE(at::isFloatingType(chosen.scalar_type()), function, ": ", argument,
+                   " must be floating point, got ", chosen.scalar_type());
+  TORCH_CHECK_TYPE(!at::isComplexType(counts.scalar_type()), function,
+                   ": counts must be real, got ", counts.scalar_type());
+  TORCH_CHECK_VALUE(chosen.dim() >= 1 && counts.dim() >= 1 &&
+                        chosen.sym_size(-1) == counts.sym_size(-1),
+                    function, ": ", argument, " and counts must have shape [..., S] with the same S, ",
+                    "got ", chosen.sym_sizes(), " and ", counts.sym_sizes());
+  TORCH_CHECK_VALUE(k >= 1 && counts.sym_size(-1) >= k, function,
+                    ": k must be between 1 and S = ", counts.sym_size(-1), ", got ", k);
+}
+
+// b.y / sum_TopK(y) y, with NaN for a row without reach.
+at::Tensor reach_ratio(const at::Tensor& reach, const at::Tensor& y, int64_t k) {
+  const at::Tensor best = std::get<0>(y.topk(k, -1, true, false)).sum(-1);
+  const at::Tensor any = best > 0;
+  const at::Tensor ratio = reach / at::where(any, best, at::ones_like(best));
+  return at::where(any | best.isnan(), ratio,
+                   at::full_like(ratio, std::numeric_limits<double>::quiet_NaN()));
+}
+
+at::Tensor bpr_of(const at::Tensor& scores, const at::Tensor& counts, int64_t k) {
+  check_bpr("bpr", "scores", scores, counts, k);
+  const at::Tensor y = counts.to(scores.scalar_type());
+  const at::Tensor last = std::get<0>(scores.topk(k, -1, true, true)).narrow(-1, k - 1, 1);
+  const at::Tensor above = scores.gt(last), tied = scores.eq(last);
+  // A row with a NaN score has last = NaN, no ties, and comes out 0 / 0 = NaN.
+  const at::Tensor places = k - above.sum(-1);
+  const at::Tensor share = places.to(scores.scalar_type()) / tied.sum(-1);
+  const at::Tensor reach = (y * above).sum(-1) + share * (y * tied).sum(-1);
+  return reach_ratio(reach, y, k);
+}
+
+at::Tensor bpr_cpu(const at::Tensor& scores, const at::Tensor& counts, int64_t k) {
+  TORCH_CHECK_VALUE(!scores.isnan().any().item<bool>(), "bpr: scores must not be NaN, got NaN");
+  TORCH_CHECK_VALUE(!counts.lt(0).any().item<bool>(), "bpr: counts must not be negative, got ",
+                    counts.min().item<double>());
+  TORCH_CHECK_VALUE(!counts.isnan().any().item<bool>(),
+                    "bpr: counts must not be NaN, got NaN; leave out sites or periods without counts");
+  return bpr_of(scores, counts, k);
+}
+
+at::Tensor bpr_meta(const at::Tensor& scores, const at::Tensor& counts, int64_t k) {
+  check_bpr("bpr", "scores", scores, counts, k);
+  const at::Tensor both = at::add(scores, counts.to(scores.scalar_type()));
+  return at::empty_symint(both.sym_sizes().slice(0, both.dim() - 1), scores.options());
+}
+
+at::Tensor bpr_autograd(const at::Tensor& scores, const at::Tensor& counts, int64_t k) {
+  at::AutoDispatchBelowADInplaceOrView below_autograd;
+  return bpr(scores, counts, k);
+}
+
+at::Tensor soft_bpr_of(const at::Tensor& membership, const at::Tensor& counts, int64_t k) {
+  check_bpr("soft_bpr", "membership", membership, counts, k);
+  const at::Tensor y = counts.detach().to(membership.scalar_type());
+  return reach_ratio((membership * y).sum(-1), y, k);
+}
+
+}  // namespace
+
+at::Tensor bpr(const at::Tensor& scores, const at::Tensor& counts, int64_t k) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("topreach::bpr", "")
+                             .typed<at::Tensor(const at::Tensor&, const at::Tensor&, int64_t)>();
+  return op.call(scores, counts, k);
+}
+
+at::Tensor soft_bpr(const at::Tensor& membership, const at::Tensor& counts, int64_t k) {
+  return soft_bpr_of(membership, counts, k);
+}
+
+TORCH_LIBRARY_IMPL(topreach, CPU, m) { m.impl("bpr", bpr_cpu); }
+TORCH_LIBRARY_IMPL(topreach, CUDA, m) { m.impl("bpr", bpr_of); }
+TORCH_LIBRARY_IMPL(topreach, Meta, m) { m.impl("bpr", bpr_meta); }
+TORCH_LIBRARY_IMPL(topreach, Autograd, m) { m.impl("bpr", bpr_autograd); }
+TORCH_LIBRARY_IMPL(topreach, CompositeImplicitAutograd, m) { m.impl("soft_bpr", soft_bpr_of); }
+
+}  // namespace topreach

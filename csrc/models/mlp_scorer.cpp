@@ -1,0 +1,32 @@
+#include "mlp_scorer.h"
+
+#include <torch/types.h>
+
+namespace topreach {
+
+MLPScorerImpl::MLPScorerImpl(int64_t window_, int64_t num_features_, std::vector<int64_t> hidden_)
+    : window(window_), num_features(num_features_), hidden(std::move(hidden_)) {
+  TORCH_CHECK_VALUE(window >= 0 && num_features >= 0 && window + num_features > 0,
+                    "MLPScorer: window and num_features must not be negative, and not both be 0, ",
+                    "got ", window, " and ", num_features);
+  int64_t width = window + num_features;
+  for (const int64_t units : hidden) {
+    TORCH_CHECK_VALUE(units >= 1, "MLPScorer: hidden must hold positive sizes, got ", units);
+    layers->push_back(torch::nn::Linear(width, units));
+    width = units;
+  }
+  layers->push_back(torch::nn::Linear(width, 1));
+  register_module("layers", layers);
+}
+
+torch::Tensor MLPScorerImpl::forward(const torch::Tensor& history,
+                                     const std::optional<torch::Tensor>& x) {
+  torch::Tensor h = scorer_input("MLPScorer", history, x, window, num_features);
+  for (size_t i = 0; i < layers->size(); ++i) {
+    if (i > 0) h = torch::relu(h);
+    h = layers[i]->as<torch::nn::Linear>()->forward(h);
+  }
+  return h.squeeze(-1);
+}
+
+}  // namespace topreach

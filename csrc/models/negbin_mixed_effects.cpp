@@ -1,0 +1,154 @@
+#include "negbin_mixed_effects.h"
+
+#include <torch/library.h>
+
+#include <cmath>
+
+namespace topreach {
+
+namespace {
+
+constexpr double kLeastTotalCount = 1e-30;
+
+bool is_softplus(const char* function, std::string_view link) {
+  TORCH_CHECK_VALUE(link == "log" || link == "softplus", function,
+                    ": link must be 'log' or 'softplus', got '", link, "'");
+  return link == "softplus";
+}
+
+bool is_map(const char* function, std::string_view penalty) {
+  TORCH_CHECK_VALUE(penalty == "map" || penalty == "paper", function,
+                    ": penalty must be 'map' or 'paper', got '", penalty, "'");
+  return penalty == "map";
+}
+
+at::Tensor total_count_of(const at::Tensor& x, const at::Tensor& time, const at::Tensor& intercept,
+                          const at::Tensor& weight, const at::Tensor& site_intercept,
+                          const at::Tensor& site_slope, std::string_view link) {
+  constexpr const char* name = "negbin_mixed_effects_total_count";
+  const bool softplus = is_softplus(name, link);
+  TORCH_CHECK_VALUE(x.dim() >= 2 && x.sym_size(-1) == weight.sym_size(0) &&
+                        x.sym_size(-2) == site_intercept.sym_size(0),
+                    name, ": x must have shape [..., S, P] with S = ", site_intercept.sym_size(0),
+                    " sites and P = ", weight.sym_size(0), " features, got ", x.sym_sizes());
+  TORCH_CHECK_VALUE(time.sym_sizes() == x.sym_sizes().slice(0, x.dim() - 2), name,
+                    ": time must have the leading shape of x, ",
+                    x.sym_sizes().slice(0, x.dim() - 2), ", got ", time.sym_sizes());
+  at::Tensor eta = at::matmul(x, weight) + intercept + site_intercept +
+                   time.unsqueeze(-1).to(x.scalar_type()) * site_slope;
+  return (softplus ? at::softplus(eta) : eta.exp()).clamp_min(kLeastTotalCount);
+}
+
+at::Tensor information_of(const at::Tensor& total_count, const at::Tensor& time,
+                          const at::Tensor& raw_probs, const std::optional<at::Tensor>& weights,
+                          std::string_view link) {
+  const bool softplus = is_softplus("negbin_mixed_effects_information", link);
+  const at::Tensor mu = total_count.detach();
+  const at::Tensor t = time.detach().to(mu.scalar_type()).unsqueeze(-1);
+  const at::Tensor slope = softplus ? -at::expm1(-mu) : mu;  // d mu / d eta
+  at::Tensor w = slope * slope / mu * raw_probs.detach().sigmoid();
+  if (weights) w = w * weights->detach().to(mu.scalar_type()).unsqueeze(-1);
+  const at::Tensor moments = at::stack({w, w * t, w * t * t}, -1);  // [..., S, 3]
+  return moments.flatten(0, -3).sum(0);
+}
+
+at::Tensor penalty_of(const at::Tensor& site_intercept, const at::Tensor& site_slope,
+                      const at::Tensor& raw_sigma, const at::Tensor& raw_rho,
+                      const std::optional<at::Tensor>& information, std::string_view penalty) {
+  constexpr const char* name = "negbin_mixed_effects_penalty";
+  const bool map = is_map(name, penalty);
+  const at::Tensor sigma = at::softplus(raw_sigma);
+  const at::Tensor s0 = sigma.select(0, 0), s1 = sigma.select(0, 1), rho = at::tanh(raw_rho);
+  // 1 - tanh^2 as 1 / cosh^2, which does not cancel.
+  const at::Tensor rest = at::cosh(raw_rho).pow(-2);
+  const at::Tensor u = site_intercept / s0, v = site_slope / s1;
+  const at::Tensor quadratic = (u * u - 2 * rho * u * v + v * v) / (2 * rest);
+  if (!map) return quadratic.mean();
+  TORCH_CHECK_VALUE(information.has_value(), name, ": information must be given for penalty 'map'; ",
+                    "get it from negbin_mixed_effects_information");
+  const at::Tensor h00 = information->select(-1, 0), h01 = information->select(-1, 1),
+                   h11 = information->select(-1, 2);
+  // det(I + Sigma H) = 1 + tr(Sigma H) + det(Sigma) det(H); det H >= 0 but for rounding.
+  const at::Tensor a = s0 * s0, b = s1 * s1;
+  const at::Tensor excess = a * h00 + 2 * rho * s0 * s1 * h01 + b * h11 +
+                            a * b * rest * (h00 * h11 - h01 * h01).clamp_min(0);
+  return quadratic.sum() + 0.5 * at::log1p(excess).sum();
+}
+
+double inverse_softplus(double y) { return y + std::log(-std::expm1(-y)); }
+
+}  // namespace
+
+torch::Tensor negbin_mixed_effects_total_count(
+    const torch::Tensor& x, const torch::Tensor& time, const torch::Tensor& intercept,
+    const torch::Tensor& weight, const torch::Tensor& site_intercept,
+    const torch::Tensor& site_slope, const std::string& link) {
+  return total_count_of(x, time, intercept, weight, site_intercept, site_slope, link);
+}
+
+torch::Tensor negbin_mixed_effects_information(const torch::Tensor& total_count,
+                                               const torch::Tensor& time,
+                                               const torch::Tensor& raw_probs,
+                                               const std::optional<torch::Tensor>& weights,
+                                               const std::string& link) {
+  return information_of(total_count, time, raw_probs, weights, link);
+}
+
+torch::Tensor negbin_mixed_effects_penalty(const torch::Tensor& site_intercept,
+                                           const torch::Tensor& site_slope,
+                                           const torch::Tensor& raw_sigma,
+                                           const torch::Tensor& raw_rho,
+                                           const std::optional<torch::Tensor>& information,
+                                           const std::string& penalty) {
+  return penalty_of(site_intercept, site_slope, raw_sigma, raw_rho, information, penalty);
+}
+
+NegBinMixedEffectsImpl::NegBinMixedEffectsImpl(int64_t num_sites, int64_t num_features,
+                                               const NegBinMixedEffectsOptions& given)
+    : options(given) {
+  constexpr const char* name = "NegBinMixedEffects";
+  TORCH_CHECK_VALUE(num_sites >= 1, name, ": num_sites must be at least 1, got ", num_sites);
+  TORCH_CHECK_VALUE(num_features >= 0, name, ": num_features must not be negative, got ",
+                    num_features);
+  TORCH_CHECK_VALUE(std::isfinite(options.initial_mean) && options.initial_mean > 0, name,
+                    ": initial_mean must be positive and finite, got ", options.initial_mean);
+  is_map(name, options.penalty);
+  const double start = is_softplus(name, options.link) ? inverse_softplus(options.initial_mean)
+                                                       : std::log(options.initial_mean);
+  intercept = register_parameter("intercept", torch::full({}, start, torch::kFloat));
+  weight = register_parameter("weight", torch::zeros({num_features}));
+  site_intercept = register_parameter("site_intercept", torch::zeros({num_sites}));
+  site_slope = register_parameter("site_slope", torch::zeros({num_sites}));
+  raw_probs = register_parameter("raw_probs", torch::zeros({}));
+  raw_sigma =
+      register_parameter("raw_sigma", torch::full({2}, inverse_softplus(0.3), torch::kFloat));
+  raw_rho = register_parameter("raw_rho", torch::zeros({}));
+}
+
+torch::Tensor NegBinMixedEffectsImpl::total_count(const torch::Tensor& x,
+                                                  const torch::Tensor& time) const {
+  return total_count_of(x, time, intercept, weight, site_intercept, site_slope, options.link);
+}
+
+NegativeBinomial NegBinMixedEffectsImpl::forward(const torch::Tensor& x,
+                                                 const torch::Tensor& time) {
+  return {total_count(x, time), raw_probs};
+}
+
+torch::Tensor NegBinMixedEffectsImpl::penalty(const torch::Tensor& x, const torch::Tensor& time,
+                                              const std::optional<torch::Tensor>& weights) {
+  std::optional<torch::Tensor> information;
+  if (options.penalty == "map") {
+    torch::NoGradGuard no_grad;
+    information = information_of(total_count(x, time), time, raw_probs, weights, options.link);
+  }
+  return penalty_of(site_intercept, site_slope, raw_sigma, raw_rho, information, options.penalty);
+}
+
+TORCH_LIBRARY_IMPL(topreach, CompositeImplicitAutograd, m) {
+  m.impl("negbin_mixed_effects_total_count", total_count_of);
+  m.impl("negbin_mixed_effects_information", information_of);
+  m.impl("negbin_mixed_effects_penalty", penalty_of);
+}
+
+}  // namespace topreach

@@ -1,0 +1,198 @@
+// Elementary and special functions in double precision, written out.
+//
+// Only correctly rounded operations (+ - * / and bit casts), no libm and no branches on values where
+// a select will do: so the same bits on every instruction set and on CUDA (compiled without
+// contraction, see platform.h), and loops over them vectorise. Relative errors are a few 1e-16 unless
+// stated; tests/kernels/special_test.cpp compares with libm and closed forms.
+#pragma once
+
+#include "platform.h"
+
+namespace topreach::kernels {
+
+TR_HD uint64_t bits_of(double a) {
+#if defined(__CUDA_ARCH__)
+  return uint64_t(__double_as_longlong(a));
+#else
+  return __builtin_bit_cast(uint64_t, a);
+#endif
+}
+
+TR_HD double double_of(uint64_t a) {
+#if defined(__CUDA_ARCH__)
+  return __longlong_as_double(int64_t(a));
+#else
+  return __builtin_bit_cast(double, a);
+#endif
+}
+
+TR_HD double square_root(double a) {
+#if defined(__CUDA_ARCH__)
+  return __dsqrt_rn(a);
+#else
+  return __builtin_sqrt(a);
+#endif
+}
+
+constexpr double kInfinity = __builtin_inf();
+
+// log(x): 2^e (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)], then the atanh series with the minimax
+// coefficients of fdlibm's __ieee754_log. x = 0 gives -inf, +inf gives +inf, x < 0 and NaN give NaN.
+TR_HD double natural_log(double x) {
+  const bool tiny = x < 0x1p-1022;
+  const double scaled = tiny ? x * 0x1p54 : x;
+  const uint64_t shifted = bits_of(scaled) - 0x3FE6A09E667F3BCDull;
+  const double exponent =
+      double(int32_t(uint32_t(shifted >> 32)) >> 20) - (tiny ? 54.0 : 0.0);
+  const double f =
+      double_of((shifted & 0x000FFFFFFFFFFFFFull) + 0x3FE6A09E667F3BCDull) - 1.0;
+  const double s = f / (2.0 + f);
+  const double z = s * s;
+  double p = 1.479819860511658591e-01;
+  p = p * z + 1.531383769920937332e-01;
+  p = p * z + 1.818357216161805012e-01;
+  p = p * z + 2.222219843214978396e-01;
+  p = p * z + 2.857142874366239149e-01;
+  p = p * z + 3.999999999940941908e-01;
+  p = p * z + 6.666666666666735130e-01;
+  const double half_square = 0.5 * f * f;
+  const double low = exponent * 1.90821492927058770002e-10;
+  const double value = exponent * 6.93147180369123816490e-01 -
+                       ((half_square - (s * (half_square + p * z) + low)) - f);
+  const double edge = x == 0.0 ? -kInfinity : (x < 0.0 ? x * 0.0 / 0.0 : x);
+  return (x > 0.0) & (x < kInfinity) ? value : edge;
+}
+
+// exp(x); 0 below -745.2, +inf above 709.8. Taylor polynomial on |r| <= log(2) / 2.
+TR_HD double exponential_of(double x) {
+  const double inside = x < -760.0 ? -760.0 : (x > 720.0 ? 720.0 : x);
+  const double magic = 0x1.8p52;
+  const double rounded = inside * 1.44269504088896338700e+00 + magic;
+  const double k = rounded - magic;
+  const double r =
+      (inside - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10;
+  double p = 1.0 / 6227020800.0;
+  p = p * r + 1.0 / 479001600.0;
+  p = p * r + 1.0 / 39916800.0;
+  p = p * r + 1.0 / 3628800.0;
+  p = p * r + 1.0 / 362880.0;
+  p = p * r + 1.0 / 40320.0;
+  p = p * r + 1.0 / 5040.0;
+  p = p * r + 1.0 / 720.0;
+  p = p * r + 1.0 / 120.0;
+  p = p * r + 1.0 / 24.0;
+  p = p * r + 1.0 / 6.0;
+  p = p * r + 0.5;
+  const double mantissa = 1.0 + (r + r * r * p);
+  // 2^k in two factors, so that neither leaves the normal range.
+  const uint64_t whole = bits_of(rounded) - bits_of(magic);  // k, in two's complement
+  const uint64_t half = bits_of(k * 0.5 + magic) - bits_of(magic);
+  const double value =
+      mantissa * double_of((half + 1023) << 52) * double_of((whole - half + 1023) << 52);
+  return x == x ? value : x;
+}
+
+// log(1 + u) for u >= 0.
+TR_HD double log1p_positive(double u) {
+  const double w = 1.0 + u;
+  const double value = natural_log(w) + (u - (w - 1.0)) / w;
+  return w < kInfinity ? value : w;
+}
+
+// log(1 + exp(z)), accurate to its last digits however small it is.
+TR_HD double softplus_of(double z) {
+  const double tail = log1p_positive(exponential_of(z < 0.0 ? z : -z));
+  return z > 0.0 ? z + tail : tail;
+}
+
+// 1 / (1 + exp(-z)).
+TR_HD double sigmoid_of(double z) {
+  const double e = exponential_of(z < 0.0 ? z : -z);
+  return (z < 0.0 ? e : 1.0) / (1.0 + e);
+}
+
+// log(1 + d) - d for |d| <= 0.4, with r = d / (2 + d): -d r + 2 r^3 (1/3 + r^2/5 + ...).
+TR_HD double log1p_minus(double d) {
+  const double r = d / (2.0 + d);
+  const double z = r * r;
+  double p = 1.0 / 27.0;
+  p = p * z + 1.0 / 25.0;
+  p = p * z + 1.0 / 23.0;
+  p = p * z + 1.0 / 21.0;
+  p = p * z + 1.0 / 19.0;
+  p = p * z + 1.0 / 17.0;
+  p = p * z + 1.0 / 15.0;
+  p = p * z + 1.0 / 13.0;
+  p = p * z + 1.0 / 11.0;
+  p = p * z + 1.0 / 9.0;
+  p = p * z + 1.0 / 7.0;
+  p = p * z + 1.0 / 5.0;
+  p = p * z + 1.0 / 3.0;
+  return 2.0 * r * z * p - d * r;
+}
+
+// (x + 1)(x + 2) ... (x + 8) for small x.
+TR_HD double rising_eight(double x) {
+  return ((x + 1.0) * (x + 8.0)) * ((x + 2.0) * (x + 7.0)) * ((x + 3.0) * (x + 6.0)) *
+         ((x + 4.0) * (x + 5.0));
+}
+
+// Stirling's remainder: lgamma(x + 1) - (x + 1/2) log x + x - log(2 pi) / 2, for x > 0; below 8
+// from x + 8. Absolute error below 1e-14.
+TR_HD double stirling_remainder(double x) {
+  const bool small = x < 8.0;
+  const double w = small ? x + 8.0 : x;
+  const double inverse = 1.0 / w, z = inverse * inverse;
+  double p = 1.0 / 156.0;
+  p = p * z - 691.0 / 360360.0;
+  p = p * z + 1.0 / 1188.0;
+  p = p * z - 1.0 / 1680.0;
+  p = p * z + 1.0 / 1260.0;
+  p = p * z - 1.0 / 360.0;
+  p = p * z + 1.0 / 12.0;
+  const double far = p * inverse;
+  const double near = far + ((w + 0.5) * natural_log(w) - 8.0) -
+                      natural_log(rising_eight(small ? x : 1.0)) - (x + 0.5) * natural_log(x);
+  return small ? near : far;
+}
+
+// digamma(x) - log(w), with w = x + 8 for x < 8 and w = x otherwise.
+TR_HD double digamma_remainder(double x) {
+  const bool small = x < 8.0;
+  const double w = small ? x + 8.0 : x;
+  const double inverse = 1.0 / w, z = inverse * inverse;
+  double p = -1.0 / 12.0;
+  p = p * z + 691.0 / 32760.0;
+  p = p * z - 1.0 / 132.0;
+  p = p * z + 1.0 / 240.0;
+  p = p * z - 1.0 / 252.0;
+  p = p * z + 1.0 / 120.0;
+  p = p * z - 1.0 / 12.0;
+  const double far = p * z - 0.5 * inverse;
+  // Sum of 1 / (x + j), j = 0..7, in pairs.
+  const double s = small ? x : 1.0;
+  const double shift = ((2.0 * s + 7.0) / (s * (s + 7.0)) + (2.0 * s + 7.0) / ((s + 1.0) * (s + 6.0))) +
+                       ((2.0 * s + 7.0) / ((s + 2.0) * (s + 5.0)) +
+                        (2.0 * s + 7.0) / ((s + 3.0) * (s + 4.0)));
+  return small ? far - shift : far;
+}
+
+// digamma(n + y) - digamma(n) for n > 0, y >= 0.
+TR_HD double digamma_difference(double n, double y) {
+  const double total = n + y;
+  const double from = n < 8.0 ? n + 8.0 : n, to = total < 8.0 ? total + 8.0 : total;
+  // `to` may lie below `from` only when n < 8 <= n + y < n + 8.
+  const bool shifted_apart = (n < 8.0) & !(total < 8.0);
+  const double logs = shifted_apart ? natural_log(to / from) : log1p_positive(y / from);
+  return logs + (digamma_remainder(total) - digamma_remainder(n));
+}
+
+// lgamma(k + 1) for a whole number k >= 0, through Stirling's series at k + 1 (8 below 8).
+TR_HD double log_factorial(double k) {
+  const double x = k > 0.0 ? k : 1.0;
+  const double value = stirling_remainder(x) + (x + 0.5) * natural_log(x) - x +
+                       9.18938533204672741780e-01;
+  return k > 0.0 ? value : 0.0;
+}
+
+}  // namespace topreach::kernels

@@ -1,0 +1,12 @@
+"""Models: what predicts counts, or scores, for every site.
+
+Each is an `nn.Module` whose constructor arguments stand in `config` (plain values), and each has the
+same parameter names as its C++ twin in `csrc/models`.
+"""
+
+from topreach.models.linear_scorer import LinearScorer
+from topreach.models.mlp_scorer import MLPScorer
+from topreach.models.negative_binomial import NegativeBinomial
+from topreach.models.negbin_mixed_effects import NegBinMixedEffects
+
+__all__ = ["LinearScorer", "MLPScorer", "NegBinMixedEffects", "NegativeBinomial"]
