@@ -1,7 +1,9 @@
 """Learn from counts over sites and time which K of S sites to act on.
 
 >>> import topreach as tr
->>> chosen = tr.perturbed_topk(scores, 100, sigma=0.01)
+>>> train, valid, test = tr.datasets.simulate_county()
+>>> ranker = tr.TopKRanker(100).fit(train, valid)
+>>> ranker.rank(test)
 """
 
 from ._library import PACKAGE as _PACKAGE
@@ -9,15 +11,26 @@ from ._library import load as _load
 
 build_info = _load()
 
+from . import baselines, datasets, metrics, models  # noqa: E402
 from .ops import draw_key, perturbed_topk, ratio_ranking, topk_mask, topk_noise  # noqa: E402
+from .panel import Batch, Panel, Splits  # noqa: E402
+from .standardizer import Standardizer  # noqa: E402
 
 __version__ = build_info["version"]
 cmake_prefix_path = str(_PACKAGE / "share" / "cmake")
 
 __all__ = [
+    "Batch",
+    "Panel",
+    "Splits",
+    "Standardizer",
+    "baselines",
     "build_info",
     "cmake_prefix_path",
+    "datasets",
     "draw_key",
+    "metrics",
+    "models",
     "perturbed_topk",
     "ratio_ranking",
     "topk_mask",
