@@ -22,17 +22,22 @@ struct PhiloxWords {
   uint32_t x, y, z, w;
 };
 
+constexpr uint32_t kPhiloxFirst = 0xD2511F53u, kPhiloxSecond = 0xCD9E8D57u;
+
+TR_HD PhiloxKey next_round(PhiloxKey key) {
+  return {key.k0 + 0x9E3779B9u, key.k1 + 0xBB67AE85u};
+}
+
 TR_HD PhiloxWords philox4x32(PhiloxKey key, PhiloxWords c) {
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC unroll 10
 #endif
   for (int round = 0; round < 10; ++round) {
-    const uint64_t p = uint64_t{0xD2511F53u} * c.x;
-    const uint64_t q = uint64_t{0xCD9E8D57u} * c.z;
+    const uint64_t p = uint64_t{kPhiloxFirst} * c.x;
+    const uint64_t q = uint64_t{kPhiloxSecond} * c.z;
     c = {uint32_t(q >> 32) ^ c.y ^ key.k0, uint32_t(q), uint32_t(p >> 32) ^ c.w ^ key.k1,
          uint32_t(p)};
-    key.k0 += 0x9E3779B9u;
-    key.k1 += 0xBB67AE85u;
+    key = next_round(key);
   }
   return c;
 }

@@ -2,6 +2,7 @@
 #include "../perturbed_topk.h"
 
 #include "isa.h"
+#include "philox_tile.h"
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
@@ -39,23 +40,29 @@ TR_INLINE void store(float* tile, int lane, FourNoises v) {
   tile[3 * kTileLanes + lane] = v.z3;
 }
 
+TR_INLINE PhiloxWords of_lane(const TileWords& words, int lane) {
+  return {words[0][lane], words[1][lane], words[2][lane], words[3][lane]};
+}
+
 template <Noise kind>
 TR_INLINE void noise_tile(PhiloxKey key, uint32_t tile, uint32_t draw, uint32_t row,
                           float* __restrict z) {
-  const uint32_t first = tile * kTileLanes;
+  alignas(64) TileWords words;
+  philox_tile(key, tile, draw, row, words);
 #pragma omp simd
   for (int lane = 0; lane < kTileLanes; ++lane)
-    store(z, lane, noise_of_counter<kind>(key, first + uint32_t(lane), draw, row));
+    store(z, lane, noise_of_words<kind>(of_lane(words, lane)));
 }
 
 // The scores -f'/f of the noise z that noise_tile gives.
 template <Noise kind>
 TR_INLINE void score_tile(PhiloxKey key, uint32_t tile, uint32_t draw, uint32_t row,
                           float* __restrict score) {
-  const uint32_t first = tile * kTileLanes;
+  alignas(64) TileWords words;
+  philox_tile(key, tile, draw, row, words);
 #pragma omp simd
   for (int lane = 0; lane < kTileLanes; ++lane)
-    store(score, lane, score_of_words<kind>(noise_words(key, first + uint32_t(lane), draw, row)));
+    store(score, lane, score_of_words<kind>(of_lane(words, lane)));
 }
 
 // Copies those of 16 values that lie in [low, high] to out[n...]; returns the new n.
@@ -119,7 +126,7 @@ TR_INLINE Order<T> rank_all(T* a, int64_t n, int64_t rank) {
     const T t = a[i];
     const int64_t above = count_above(a, padded, t);
     if (above > rank) continue;
-    int64_t equal = 0;
+    int32_t equal = 0;
     for (int64_t j = 0; j < n; ++j) equal += a[j] == t ? 1 : 0;
     if (rank < above + equal) return {t, above, equal};
   }
@@ -135,14 +142,15 @@ Order<T> select_largest(T* a, int64_t n, int64_t rank, T low, T high) {
   int guesses = high - low < T(1e38) ? 3 : 0;
   while (n > 64) {
     if (!(low < high)) return {high, larger, n};
-    int64_t above = 0, kept = 0;
+    int32_t above = 0;  // 32 bits, as wide as the values: the counting loops become vectors
+    int64_t kept = 0;
     if (guesses-- > 0) {
       const double spread = 2.0 * __builtin_sqrt(double(n)), width = double(high) - double(low);
       const double top = (double(rank) - spread) / double(n);
       const double bottom = (double(rank) + spread) / double(n);
       const T to = top > 0 ? T(double(high) - top * width) : high;
       const T from = bottom < 1 ? T(double(high) - bottom * width) : low;
-      int64_t inside = 0;
+      int32_t inside = 0;
       for (int64_t i = 0; i < n; ++i) {
         above += a[i] > to ? 1 : 0;
         inside += (a[i] >= from) & (a[i] <= to) ? 1 : 0;
@@ -161,7 +169,7 @@ Order<T> select_largest(T* a, int64_t n, int64_t rank, T low, T high) {
     } else {
       const T x = a[0], y = a[n / 2], w = a[n - 1];
       const T middle = greater(lesser(x, y), lesser(greater(x, y), w));
-      int64_t equal = 0;
+      int32_t equal = 0;
       for (int64_t i = 0; i < n; ++i) {
         above += a[i] > middle ? 1 : 0;
         equal += a[i] == middle ? 1 : 0;
@@ -245,8 +253,8 @@ TR_INLINE void perturb(const TopKProblem<T>& p, uint32_t draw, uint32_t row, int
   }
 }
 
-// The count above a fixed value varies between draws with a variance of at most 2 min(K, S - K);
-// five of its standard deviations each way make a miss rare.
+// The count above a fixed value differs between draws with a variance of at most 2 min(K, S - K);
+// 3.5 of its standard deviations each way make a miss rare.
 template <typename T, Noise kind>
 Bracket<T> bracket_of(const TopKProblem<T>& p, int64_t row, void* scratch) {
   const int64_t padded = padded_sites(p.sites);
@@ -254,7 +262,7 @@ Bracket<T> bracket_of(const TopKProblem<T>& p, int64_t row, void* scratch) {
   pad_row(p.scores + row * p.sites, p.sites, padded, b.row);
   perturb<T, kind>(p, 0, uint32_t(p.row_offset + row), padded, b);
   const double variance = 2.0 * double(lesser(p.k, p.sites - p.k));
-  const int64_t margin = int64_t(5.0 * __builtin_sqrt(variance)) + 4;
+  const int64_t margin = int64_t(3.5 * __builtin_sqrt(variance)) + 4;
   const int64_t first = p.k - 1 - margin, last = p.k - 1 + margin;
   Bracket<T> bracket;
   bracket.high = first < 0 ? -negative_infinity<T>()
