@@ -1,0 +1,30 @@
+# Each target does its own set-up. Variables: docs/building.md.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test bench lint clean distclean
+PY := .venv/bin/python
+
+help: ## List these targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: ## Install what is missing, make .venv, build the library into it
+	@bash tools/setup.sh
+
+demo: setup ## Train on data, compare the methods, write topreach-demo/ (ARGS="...")
+	@.venv/bin/topreach demo $(ARGS)
+
+test: setup ## Run every test, the C++ ones among them (ARGS="-k name")
+	@$(PY) -m pytest $(ARGS)
+
+bench: setup ## Measure against plain PyTorch, write benchmarks/RESULTS.md
+	@$(PY) benchmarks/run.py $(ARGS)
+
+lint: setup ## Check the Python code's style
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+clean: ## Remove what was built; .venv stays
+	rm -rf build dist python/topreach.egg-info
+	rm -rf python/topreach/lib python/topreach/include python/topreach/share
+
+distclean: clean ## Remove .venv as well
+	rm -rf .venv
