@@ -20,7 +20,6 @@ bench: setup ## Measure against plain PyTorch, write benchmarks/RESULTS.md
 
 lint: setup ## Check the Python code's style
 	@$(PY) -m ruff check .
-	@$(PY) -m ruff format --check .
 
 clean: ## Remove what was built; .venv stays
 	rm -rf build dist python/topreach.egg-info

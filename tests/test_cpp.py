@@ -25,7 +25,9 @@ def binaries() -> list[Path]:
 
 def list_tests(binary: Path) -> list[str]:
     """Full names, `Suite.Test`. What a binary lists begins with its suites, tests indented."""
-    run = subprocess.run([binary, "--gtest_list_tests"], capture_output=True, text=True, timeout=120)
+    run = subprocess.run(
+        [binary, "--gtest_list_tests"], capture_output=True, text=True, timeout=120
+    )
     if run.returncode:
         raise RuntimeError(f"{binary} does not start: {run.stderr}{run.stdout}")
     names, suite = [], ""
@@ -93,7 +95,9 @@ def test_cpp(cpp_test, cpp_reports):
         text = "\n".join(failure["failure"] for failure in failures)
         pytest.fail(f"{text}\n({binary} --gtest_filter={name})", pytrace=False)
     if result.get("result") == "SKIPPED" or result.get("status") == "NOTRUN":
-        pytest.skip("; ".join(s.get("message", "") for s in result.get("skipped", [])) or "disabled")
+        pytest.skip(
+            "; ".join(s.get("message", "") for s in result.get("skipped", [])) or "disabled"
+        )
 
 
 @pytest.mark.parametrize("binary", binaries(), ids=lambda p: p.name)
