@@ -1,0 +1,201 @@
+"""What users outside this tree do: install the wheel, link the C++ library, read each other's files.
+
+The wheel goes into a virtual environment of its own, which sees this one's torch; the C++ library
+is used from there, and from a plain `cmake --install`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = ROOT / "build"
+
+
+def run(*words, cwd, check=True, **environment) -> subprocess.CompletedProcess:
+    """Run a command with a clean PYTHONPATH; a failure shows all that it printed."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "TOPREACH"))}
+    done = subprocess.run(
+        [str(word) for word in words],
+        cwd=cwd,
+        env=inherited | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=1800,
+    )
+    if check and done.returncode:
+        pytest.fail(f"{' '.join(map(str, words))}\n{done.stdout}", pytrace=False)
+    return done
+
+
+def tool(name: str) -> str:
+    """A program of this Python's environment, else of the PATH."""
+    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    assert found, f"{name} is missing: run `make setup`"
+    return found
+
+
+@pytest.fixture(scope="session")
+def built() -> Path:
+    if not (BUILD / "CMakeCache.txt").exists():
+        pytest.fail(f"{BUILD} has no build: run `make setup`", pytrace=False)
+    return BUILD
+
+
+@pytest.fixture(scope="session")
+def wheel(built, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps"]
+    run(*pip, "-w", folder, ROOT, cwd=folder)
+    (path,) = folder.glob("topreach-*.whl")
+    return path
+
+
+@pytest.fixture(scope="session")
+def installed(wheel, tmp_path_factory) -> Path:
+    """The Python of a virtual environment with the wheel, in a folder with a space in its name."""
+    folder = tmp_path_factory.mktemp("a venv")
+    run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder)
+    python = folder / "bin" / "python"
+    # A .pth inside a folder that a .pth adds is not read: so this tree's editable install stays out.
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = Path(run(python, "-c", code, cwd=folder).stdout.strip())
+    (site / "torch-of-the-tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    pip = [sys.executable, "-m", "pip", "--python", python]
+    run(*pip, "install", "-q", "--no-deps", "--no-index", wheel, cwd=folder)
+    return python
+
+
+@pytest.fixture(scope="session")
+def package(installed) -> Path:
+    code = "import topreach; print(topreach.__path__[0])"
+    return Path(run(installed, "-c", code, cwd="/").stdout.strip())
+
+
+# ---- the wheel ---------------------------------------------------------------------------------
+
+
+def test_wheel_holds_library_headers_and_cmake_package(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {
+        "topreach/lib/libtopreach.so",
+        "topreach/include/topreach/topreach.h",
+        "topreach/share/cmake/topreach/topreachConfig.cmake",
+        "topreach/share/topreach/build_info.json",
+    } <= names
+    sources = {f"topreach/{p.relative_to(ROOT / 'python' / 'topreach')}" for p in python_sources()}
+    assert sources == {n for n in names if n.endswith(".py")}
+    assert "-py3-none-" in wheel.name and not wheel.name.endswith("-any.whl")
+
+
+def python_sources() -> list[Path]:
+    return list((ROOT / "python" / "topreach").rglob("*.py"))
+
+
+def test_wheel_admits_the_torch_it_was_built_against_only(wheel):
+    (name,) = [n for n in zipfile.ZipFile(wheel).namelist() if n.endswith(".dist-info/METADATA")]
+    metadata = zipfile.ZipFile(wheel).read(name).decode()
+    minor = ".".join(torch.__version__.split(".")[:2])
+    assert f"Requires-Dist: torch=={minor}.*" in metadata
+    assert "Requires-Python: >=3.11" in metadata
+
+
+def test_installed_wheel_imports_from_anywhere(installed, package, tmp_path):
+    assert ROOT not in package.parents
+    code = (
+        "import torch, topreach as tr\n"
+        "print(tr.topk_mask(torch.tensor([3.0, 1.0, 2.0]), 2).tolist(), tr.__version__)"
+    )
+    version = json.loads((package / "share/topreach/build_info.json").read_text())["version"]
+    assert run(installed, "-c", code, cwd=tmp_path).stdout == f"[1.0, 0.0, 1.0] {version}\n"
+
+
+def test_another_torch_is_refused_in_one_sentence(installed, package, tmp_path):
+    path = package / "share/topreach/build_info.json"
+    kept = path.read_text()
+    path.write_text(json.dumps(json.loads(kept) | {"torch": "2.10.0+cpu"}))
+    try:
+        done = run(installed, "-c", "import topreach", cwd=tmp_path, check=False)
+    finally:
+        path.write_text(kept)
+    assert done.returncode == 1
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith(
+        f"ImportError: topreach: was built against torch 2.10.0+cpu, but torch {torch.__version__} "
+        "is running. Rebuild it against this torch: python -m pip install --no-build-isolation"
+    )
+
+
+def test_isolated_build_says_what_to_do(built, tmp_path):
+    """A build environment without torch, as pip makes one by default."""
+    code = "import sys; sys.modules['torch'] = None; sys.argv = ['setup.py', 'dist_info']\n"
+    code += "exec(compile(open('setup.py').read(), 'setup.py', 'exec'), {'__file__': 'setup.py'})"
+    done = run(sys.executable, "-c", code, cwd=ROOT, check=False)
+    assert done.returncode == 1
+    assert "install torch first" in done.stdout and "--no-build-isolation" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_source_distribution_holds_what_a_build_needs(tmp_path):
+    setup = [sys.executable, "setup.py", "-q"]
+    run(*setup, "egg_info", "-e", tmp_path, "sdist", "-d", tmp_path, cwd=ROOT)
+    (archive,) = tmp_path.glob("topreach-*.tar.gz")
+    shutil.unpack_archive(archive, tmp_path / "source", filter="data")
+    (source,) = (tmp_path / "source").iterdir()
+    for folder in ("cmake", "csrc", "kernels", "python", "tests", "tools", "docs", "examples"):
+        wanted = {
+            path.relative_to(ROOT)
+            for path in (ROOT / folder).rglob("*")
+            if path.is_file() and path.suffix not in (".pyc", ".so")
+            if not {"__pycache__", "lib", "include", "share", "topreach.egg-info"} & set(path.parts)
+        }
+        missing = {path for path in wanted if not (source / path).exists()}
+        assert not missing, f"not in the source distribution: {sorted(map(str, missing))}"
+    for name in ("CMakeLists.txt", "setup.py", "pyproject.toml", "Makefile", "LICENSE", "README.md"):
+        assert (source / name).exists(), name
+
+
+# ---- the C++ package ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session", params=["wheel", "cmake --install"])
+def programs(request, built, tmp_path_factory) -> Path:
+    """examples/cpp, built against the installed wheel or against a C++-only installation."""
+    folder = tmp_path_factory.mktemp("examples")
+    if request.param == "wheel":
+        code = "import topreach; print(topreach.cmake_prefix_path)"
+        python = request.getfixturevalue("installed")
+        prefix = run(python, "-c", code, cwd=folder).stdout.strip()
+    else:
+        prefix = tmp_path_factory.mktemp("prefix")
+        run(tool("cmake"), "--install", built, "--prefix", prefix, cwd=folder)
+        assert not list(prefix.rglob("*.py"))
+    launcher = {"CMAKE_CXX_COMPILER_LAUNCHER": "ccache"} if shutil.which("ccache") else {}
+    run(
+        tool("cmake"),
+        *("-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}"),
+        *("-S", ROOT / "examples" / "cpp", "-B", folder / "build"),
+        f"-DCMAKE_PREFIX_PATH={prefix};{torch.utils.cmake_prefix_path}",
+        cwd=folder,
+        **launcher,
+    )
+    run(tool("cmake"), "--build", folder / "build", "-j2", cwd=folder, **launcher)
+    return folder / "build"
+
+
+def test_train_scorer_learns_and_repeats(programs, tmp_path):
+    printed = run(programs / "train_scorer", cwd=tmp_path).stdout
+    before, after = (float(line.split()[-1]) for line in printed.splitlines())
+    assert after > 0.85 and after > before + 0.1
+    assert run(programs / "train_scorer", cwd=tmp_path, OMP_NUM_THREADS="1").stdout == printed
