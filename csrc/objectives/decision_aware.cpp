@@ -1,0 +1,26 @@
+#include "decision_aware.h"
+
+#include <cmath>
+
+namespace topreach {
+
+ObjectiveValue decision_aware(const NegativeBinomial& counts, const torch::Tensor& y,
+                              const DecisionAwareOptions& options,
+                              const std::optional<torch::Tensor>& penalty) {
+  TORCH_CHECK_VALUE(options.epsilon > 0 && options.epsilon <= 1,
+                    "decision_aware: epsilon must be in (0, 1], got ", options.epsilon);
+  TORCH_CHECK_VALUE(std::isfinite(options.weight) && options.weight >= 0,
+                    "decision_aware: weight must be finite and not negative, got ", options.weight);
+  ObjectiveValue value = nll(counts, y, options.reach.weights, penalty);
+  const auto [bpr, has_events] = soft_reach(counts, y, options.reach);
+  torch::Tensor shortfall =
+      torch::where(has_events, (options.epsilon - bpr).clamp_min(0), torch::zeros_like(bpr));
+  if (options.reach.weights) shortfall = shortfall * *options.reach.weights;
+  const torch::Tensor hinge = options.weight * shortfall.sum();
+  value.loss = value.loss + hinge;
+  value.terms["hinge"] = hinge.detach();
+  value.terms["bpr"] = bpr.detach().sum() / has_events.sum();
+  return value;
+}
+
+}  // namespace topreach

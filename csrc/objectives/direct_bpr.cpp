@@ -1,0 +1,72 @@
+#include "direct_bpr.h"
+
+#include "../metrics/bpr.h"
+#include "../ops/key.h"
+#include "../ops/perturbed_topk.h"
+#include "../ops/ratio_ranking.h"
+
+namespace topreach {
+
+namespace {
+
+// Another key for a second source of noise, as in Python's topreach.objectives.
+torch::Tensor derived_key(const torch::Tensor& key, int64_t stream) {
+  const torch::Tensor step =
+      torch::tensor({int64_t{0x9E3779B9}, int64_t{0x85EBCA6B}}).to(key.device()) * stream;
+  return (key + step).bitwise_and(int64_t{0xFFFFFFFF});
+}
+
+SoftReach soft_reach_with_key(const torch::Tensor& ranking, const torch::Tensor& y,
+                              const DirectBPROptions& options, const torch::Tensor& key) {
+  TORCH_CHECK_VALUE(ranking.sizes() == y.sizes(), "direct_bpr: scores must have the shape of y, ",
+                    y.sizes(), ", got ", ranking.sizes());
+  const torch::Tensor membership = perturbed_topk(
+      ranking, options.k,
+      {options.sigma, options.num_samples, options.estimator, options.noise, derived_key(key, 1)});
+  const torch::Tensor has_events = y.sum(-1).gt(0);
+  // Periods without events are cut off on both sides, so that neither 0/0 nor its gradient passes.
+  const torch::Tensor held =
+      torch::where(has_events.unsqueeze(-1), membership, membership.detach());
+  const torch::Tensor value = soft_bpr(held, y, options.k);
+  return {torch::where(has_events, value, torch::zeros_like(value)), has_events};
+}
+
+torch::Tensor key_of(const torch::Tensor& y, const DirectBPROptions& options) {
+  return options.key ? *options.key : draw_key(options.generator, y.device());
+}
+
+ObjectiveValue from_reach(const SoftReach& reach, const DirectBPROptions& options) {
+  const torch::Tensor weighted = options.weights ? reach.bpr * *options.weights : reach.bpr;
+  return {-weighted.sum(), {{"bpr", reach.bpr.detach().sum() / reach.has_events.sum()}}};
+}
+
+}  // namespace
+
+SoftReach soft_reach(const torch::Tensor& ranking, const torch::Tensor& y,
+                     const DirectBPROptions& options) {
+  return soft_reach_with_key(ranking, y, options, key_of(y, options));
+}
+
+SoftReach soft_reach(const NegativeBinomial& counts, const torch::Tensor& y,
+                     const DirectBPROptions& options) {
+  TORCH_CHECK_VALUE(options.ranking == "ratio" || options.ranking == "mean",
+                    "direct_bpr: ranking must be 'ratio' or 'mean', got '", options.ranking, "'");
+  const torch::Tensor key = key_of(y, options);
+  if (options.ranking == "mean") return soft_reach_with_key(counts.mean(), y, options, key);
+  const torch::Tensor samples = counts.sample(options.model_samples, {.key = key});
+  const torch::Tensor ranking =
+      ratio_ranking(samples, counts.log_prob(samples), options.offset, options.ranking_estimator);
+  return soft_reach_with_key(ranking, y, options, key);
+}
+
+ObjectiveValue direct_bpr(const torch::Tensor& scores, const torch::Tensor& y,
+                          const DirectBPROptions& options) {
+  return from_reach(soft_reach(scores, y, options), options);
+}
+
+ObjectiveValue direct_bpr(const NegativeBinomial& counts, const torch::Tensor& y,
+                          const DirectBPROptions& options) {
+  return from_reach(soft_reach(counts, y, options), options);
+}
+
+}  // namespace topreach

@@ -1,0 +1,198 @@
+#include "ranker.h"
+
+#include <ATen/core/grad_mode.h>
+
+#include "ops/ratio_ranking.h"
+
+namespace topreach {
+
+namespace {
+
+using Model = std::variant<NegBinMixedEffects, LinearScorer, MLPScorer>;
+
+const c10::IValue& config_value(const ModelFile& file, const std::string& name) {
+  for (const auto& [key, value] : file.config) {
+    if (key == name) return value;
+  }
+  TORCH_CHECK_VALUE(false, "Ranker: config of ", file.model, " must have '", name, "', got none");
+}
+
+int64_t config_int(const ModelFile& file, const std::string& name) {
+  const c10::IValue& value = config_value(file, name);
+  TORCH_CHECK_VALUE(value.isInt(), "Ranker: config.", name, " must be a whole number");
+  return value.toInt();
+}
+
+std::string config_text(const ModelFile& file, const std::string& name) {
+  const c10::IValue& value = config_value(file, name);
+  TORCH_CHECK_VALUE(value.isString(), "Ranker: config.", name, " must be a string");
+  return value.toStringRef();
+}
+
+double config_number(const ModelFile& file, const std::string& name) {
+  const c10::IValue& value = config_value(file, name);
+  TORCH_CHECK_VALUE(value.isDouble() || value.isInt(), "Ranker: config.", name,
+                    " must be a number");
+  return value.isInt() ? double(value.toInt()) : value.toDouble();
+}
+
+Model make_model(const ModelFile& file) {
+  if (file.model == "NegBinMixedEffects") {
+    return NegBinMixedEffects(config_int(file, "num_sites"), config_int(file, "num_features"),
+                              NegBinMixedEffectsOptions{config_text(file, "link"),
+                                                        config_text(file, "penalty"),
+                                                        config_number(file, "initial_mean")});
+  }
+  if (file.model == "LinearScorer")
+    return LinearScorer(config_int(file, "window"), config_int(file, "num_features"));
+  TORCH_CHECK_VALUE(file.model == "MLPScorer",
+                    "Ranker: model must be NegBinMixedEffects, LinearScorer or MLPScorer, got ",
+                    file.model);
+  const c10::IValue& hidden = config_value(file, "hidden");
+  TORCH_CHECK_VALUE(hidden.isList(), "Ranker: config.hidden must be a list");
+  std::vector<int64_t> units;
+  for (const auto& item : hidden.toListRef()) {
+    TORCH_CHECK_VALUE(item.isInt(), "Ranker: config.hidden must be a list of whole numbers");
+    units.push_back(item.toInt());
+  }
+  return MLPScorer(config_int(file, "window"), config_int(file, "num_features"), units);
+}
+
+torch::nn::Module& module_of(const Model& model) {
+  return std::visit([](const auto& holder) -> torch::nn::Module& { return *holder; }, model);
+}
+
+void load_state(torch::nn::Module& module, const ModelFile& file) {
+  torch::NoGradGuard no_grad;
+  auto parameters = module.named_parameters();
+  TORCH_CHECK_VALUE(parameters.size() == file.state.size(), "Ranker: state of ", file.model,
+                    " must have ", parameters.size(), " tensors, got ", file.state.size());
+  if (!file.state.empty()) module.to(file.state.front().second.scalar_type());
+  for (const auto& [name, value] : file.state) {
+    torch::Tensor* parameter = parameters.find(name);
+    TORCH_CHECK_VALUE(parameter, "Ranker: state must hold the parameters of ", file.model,
+                      ", got '", name, "'");
+    TORCH_CHECK_VALUE(parameter->sizes() == value.sizes(), "Ranker: state.", name,
+                      " must have shape ", parameter->sizes(), ", got ", value.sizes());
+    parameter->copy_(value);
+  }
+}
+
+}  // namespace
+
+Ranker Ranker::load(const std::string& path) { return Ranker(load_model_file(path)); }
+
+Ranker::Ranker(ModelFile file) : file_(std::move(file)), model_(make_model(file_)) {
+  load_state(module_of(model_), file_);
+  module_of(model_).eval();
+  const bool score = file_.ranking == "score";
+  TORCH_CHECK_VALUE(score != is_probabilistic(), "Ranker: ranking must be ",
+                    is_probabilistic() ? "'ratio' or 'mean'" : "'score'", " for ", file_.model,
+                    ", got '", file_.ranking, "'");
+  if (is_probabilistic()) {
+    const int64_t sites = config_int(file_, "num_sites");
+    TORCH_CHECK_VALUE(int64_t(file_.site_ids.size()) == sites,
+                      "Ranker: site_ids must have one name per site, S = ", sites, ", got ",
+                      file_.site_ids.size());
+  }
+  TORCH_CHECK_VALUE(config_int(file_, "num_features") == 0 ||
+                        config_int(file_, "num_features") ==
+                            int64_t(file_.standardizer.kept.size()),
+                    "Ranker: standardizer must keep the features of the model, ",
+                    config_int(file_, "num_features"), ", got ", file_.standardizer.kept.size());
+}
+
+void Ranker::save(const std::string& path) const {
+  ModelFile file = file_;
+  file.state.clear();
+  for (const auto& item : module_of(model_).named_parameters())
+    file.state.emplace_back(item.key(), item.value().detach().cpu().clone());
+  save_model_file(file, path);
+}
+
+bool Ranker::is_probabilistic() const {
+  return std::holds_alternative<NegBinMixedEffects>(model_);
+}
+
+torch::Tensor Ranker::features(const char* function, const torch::Tensor& x) const {
+  const int64_t columns = int64_t(feature_names().size());
+  TORCH_CHECK_VALUE(x.dim() == 2 && x.size(1) == columns, function,
+                    ": x must have shape [S, P] with the P = ", columns,
+                    " features of training, got ", x.sizes());
+  TORCH_CHECK_VALUE(!is_probabilistic() || x.size(0) == int64_t(site_ids().size()), function,
+                    ": x must have one row per site of training, S = ", site_ids().size(),
+                    ", in the order of site_ids(), got ", x.sizes());
+  // In the model's dtype, with a leading dimension of one period.
+  return file_.standardizer.transform(x)
+      .to(module_of(model_).parameters().front().scalar_type())
+      .unsqueeze(0);
+}
+
+NegativeBinomial Ranker::predict(const char* function, const torch::Tensor& x, double time) const {
+  const torch::Tensor standardised = features(function, x);
+  const torch::Tensor t =
+      torch::full({1}, (time - file_.time_origin) / file_.time_scale, torch::kDouble)
+          .to(torch::kFloat)
+          .to(standardised.scalar_type());
+  return NegBinMixedEffects(std::get<NegBinMixedEffects>(model_))->forward(standardised, t);
+}
+
+torch::Tensor Ranker::score_sites(const torch::Tensor& x, double time,
+                                  const std::optional<torch::Tensor>& history) const {
+  constexpr const char* name = "Ranker::score_sites";
+  torch::NoGradGuard no_grad;
+  if (is_probabilistic()) {
+    const NegativeBinomial counts = predict(name, x, time);
+    if (file_.ranking == "mean") return counts.mean().select(0, 0);
+    return ratio_ranking(counts.sample(file_.model_samples, {.key = file_.key}).select(1, 0));
+  }
+  const torch::Tensor standardised = features(name, x);
+  TORCH_CHECK_VALUE(window() == 0 || history.has_value(), name,
+                    ": history must be given, the counts [S, ", window(), "] of the periods before");
+  if (history) {
+    TORCH_CHECK_VALUE(history->dim() == 2 && history->size(0) == x.size(0) &&
+                          history->size(1) == window(),
+                      name, ": history must have shape [S, W] = [", x.size(0), ", ", window(),
+                      "], got ", history->sizes());
+  }
+  const torch::Tensor past =
+      history ? history->to(standardised.scalar_type()).unsqueeze(0)
+              : torch::zeros({1, x.size(0), 0}, standardised.options());
+  if (const auto* linear = std::get_if<LinearScorer>(&model_))
+    return LinearScorer(*linear)->forward(past, standardised).select(0, 0);
+  return MLPScorer(std::get<MLPScorer>(model_))->forward(past, standardised).select(0, 0);
+}
+
+torch::Tensor Ranker::expected_counts(const torch::Tensor& x, double time) const {
+  TORCH_CHECK_VALUE(is_probabilistic(), "Ranker::expected_counts: the model must predict counts, got ",
+                    file_.model, ", which gives scores only");
+  torch::NoGradGuard no_grad;
+  return predict("Ranker::expected_counts", x, time).mean().select(0, 0);
+}
+
+std::vector<RankedSite> Ranker::rank(const torch::Tensor& x, double time,
+                                     const std::optional<torch::Tensor>& history,
+                                     std::optional<int64_t> k,
+                                     const std::vector<std::string>& site_ids) const {
+  const torch::Tensor scores = score_sites(x, time, history).to(torch::kDouble);
+  const std::vector<std::string>& names = site_ids.empty() ? file_.site_ids : site_ids;
+  const int64_t wanted = k.value_or(file_.k), sites = scores.size(0);
+  TORCH_CHECK_VALUE(int64_t(names.size()) == sites,
+                    "Ranker::rank: site_ids must name the S = ", sites, " rows of x, got ",
+                    names.size(), " names");
+  TORCH_CHECK_VALUE(wanted >= 1 && wanted <= sites, "Ranker::rank: k must be between 1 and S = ",
+                    sites, ", got ", wanted);
+  const torch::Tensor order = std::get<1>(scores.sort(/*stable=*/true, 0, /*descending=*/true));
+  torch::Tensor counts;
+  if (is_probabilistic()) counts = expected_counts(x, time);
+  std::vector<RankedSite> result;
+  for (int64_t i = 0; i < wanted; ++i) {
+    const int64_t at = order[i].item<int64_t>();
+    result.push_back({names[size_t(at)], at, scores[at].item<double>(),
+                      counts.defined() ? std::optional<double>(counts[at].item<double>())
+                                       : std::nullopt});
+  }
+  return result;
+}
+
+}  // namespace topreach
