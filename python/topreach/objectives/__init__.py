@@ -1,0 +1,11 @@
+"""Training objectives: what a step of the optimiser lowers.
+
+An objective is called as `objective(model, batch, *, generator=None, key=None)` and returns an `ObjectiveValue`.
+"""
+
+from topreach.objectives.base import ObjectiveValue
+from topreach.objectives.decision_aware import DecisionAware
+from topreach.objectives.direct_bpr import DirectBPR
+from topreach.objectives.nll import NLL
+
+__all__ = ["NLL", "DecisionAware", "DirectBPR", "ObjectiveValue"]

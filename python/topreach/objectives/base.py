@@ -1,0 +1,186 @@
+"""What the objectives share: calling a model, weights over time, keys, and the soft BPR of a batch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from topreach.ops import draw_key, perturbed_topk, ratio_ranking
+from topreach.panel import Batch
+
+TimeWeights = Callable[[Tensor], Tensor] | Sequence[float] | Tensor | None
+
+_BATCH_ARGUMENTS = ("x", "time", "history")
+_argument_cache: dict[Any, tuple[str, ...]] = {}
+
+
+class ObjectiveValue(NamedTuple):
+    """The scalar to minimise, and its parts for the history (detached scalars, by name)."""
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+
+
+def is_probabilistic(model: nn.Module) -> bool:
+    """Whether the model's forward gives a distribution (`sample`, `log_prob`, `mean`) and not scores."""
+    return bool(getattr(model, "is_probabilistic", False))
+
+
+def accepted_arguments(function: Callable[..., Any], names: Sequence[str]) -> tuple[str, ...]:
+    """Those of `names` that the function takes by keyword."""
+    function = getattr(function, "__func__", function)
+    cache_key = (function, tuple(names))
+    if cache_key not in _argument_cache:
+        parameters = inspect.signature(function).parameters.values()
+        by_name = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        everything = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        _argument_cache[cache_key] = tuple(n for n in names if everything or n in by_name)
+    return _argument_cache[cache_key]
+
+
+def forward(model: nn.Module, batch: Batch) -> Any:
+    """Call the model with those of x [T,S,P], time [T], history [T,S,W] that its `forward` names.
+
+    Returns a distribution over counts [T, S] for a probabilistic model, else scores [T, S].
+    """
+    names = accepted_arguments(type(model).forward, _BATCH_ARGUMENTS)
+    if not names:
+        raise TypeError(
+            f"{type(model).__name__}.forward: its arguments must be among x, time, history, got none of them. "
+            "Name them so, or wrap the model in a module that does."
+        )
+    return model(**{name: getattr(batch, name) for name in names})
+
+
+def penalty(model: nn.Module, batch: Batch, weights: Tensor | None) -> Tensor | None:
+    """The model's own penalty (−log prior) or None; it is given those of x, time, weights that it names."""
+    function = getattr(model, "penalty", None)
+    if not callable(function):
+        return None
+    values = {"x": batch.x, "time": batch.time, "weights": weights}
+    names = accepted_arguments(type(model).penalty, tuple(values))
+    return function(**{name: values[name] for name in names})
+
+
+def period_weights(name: str, time_weights: TimeWeights, batch: Batch) -> Tensor | None:
+    """`batch.weights` times `time_weights`, [T]; None where every weight is 1."""
+    weights = batch.weights
+    if time_weights is None:
+        return weights
+    own = time_weights(batch.time) if callable(time_weights) else time_weights
+    own = torch.as_tensor(own, dtype=batch.y.dtype, device=batch.y.device)
+    if own.shape != batch.time.shape:
+        raise ValueError(
+            f"{name}: time_weights must have shape [{len(batch.time)}], one per period of the batch, got "
+            f"{list(own.shape)}. With minibatches give a function of time, or give them to the Trainer."
+        )
+    return own if weights is None else own * weights
+
+
+def weighted_sum(values: Tensor, weights: Tensor | None) -> Tensor:
+    return values.sum() if weights is None else (values * weights).sum()
+
+
+def derived_key(key: Tensor, stream: int) -> Tensor:
+    """Another key of the same kind (int64 [2], entries below 2^32) for a second source of noise."""
+    step = torch.tensor([0x9E3779B9, 0x85EBCA6B], dtype=torch.int64, device=key.device) * stream
+    return (key + step) & 0xFFFFFFFF
+
+
+class ReachSettings:
+    """The settings that every objective with a soft BPR has, checked; see `DirectBPR` for what they mean."""
+
+    def __init__(
+        self,
+        k: int,
+        *,
+        sigma: float,
+        num_samples: int,
+        model_samples: int,
+        ranking: str,
+        estimator: str,
+        ranking_estimator: str,
+        noise: str,
+        offset: float,
+        time_weights: TimeWeights,
+    ):
+        name = type(self).__name__
+        for argument, value, least in (
+            ("k", k, 1),
+            ("num_samples", num_samples, 2 if estimator == "score_loo" else 1),
+            ("model_samples", model_samples, 2 if ranking_estimator == "score_loo" else 1),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}: {argument} must be a whole number >= {least}, got {value!r}.")
+        if not sigma > 0:
+            raise ValueError(f"{name}: sigma must be > 0 for a gradient to exist, got {sigma!r}.")
+        for argument, value, allowed in (
+            ("ranking", ranking, ("ratio", "mean")),
+            ("estimator", estimator, ("score", "score_loo")),
+            ("ranking_estimator", ranking_estimator, ("score", "score_loo", "diagonal")),
+            ("noise", noise, ("normal", "gumbel")),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name}: {argument} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
+        self.k, self.sigma, self.num_samples, self.model_samples = k, float(sigma), num_samples, model_samples
+        self.ranking, self.estimator, self.ranking_estimator = ranking, estimator, ranking_estimator
+        self.noise, self.offset, self.time_weights = noise, float(offset), time_weights
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.config().items())})"
+
+    def config(self) -> dict[str, Any]:
+        """The settings as plain values; weights over time, which may be a function, are left out."""
+        return {name: value for name, value in vars(self).items() if name != "time_weights"}
+
+    def _ranking_scores(self, output: Any, probabilistic: bool, key: Tensor) -> Tensor:
+        """r [T, S], with its gradient."""
+        if not probabilistic:
+            return output
+        if self.ranking == "mean":
+            return output.mean
+        with torch.no_grad():
+            samples = output.sample(self.model_samples, key=key)
+        log_prob = output.log_prob(samples)
+        if self.ranking_estimator != "diagonal":
+            log_prob = log_prob.sum(-1)
+        return ratio_ranking(samples, log_prob, offset=self.offset, estimator=self.ranking_estimator)
+
+    def _soft_bpr(
+        self, output: Any, probabilistic: bool, batch: Batch, generator: torch.Generator | None, key: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """BPR_t of the perturbed top-K [T], 0 without gradient where a period has no events, and where it has any."""
+        if self.k > batch.y.shape[-1]:
+            raise ValueError(
+                f"{type(self).__name__}: k must be at most the number of sites S = {batch.y.shape[-1]}, got {self.k}."
+            )
+        if key is None:
+            key = draw_key(generator, batch.y.device)
+        scores = self._ranking_scores(output, probabilistic, key)
+        if scores.shape != batch.y.shape:
+            raise ValueError(
+                f"{type(self).__name__}: the model must give scores of shape [T, S] = {list(batch.y.shape)}, got "
+                f"{list(scores.shape)}."
+            )
+        membership = perturbed_topk(
+            scores,
+            self.k,
+            sigma=self.sigma,
+            num_samples=self.num_samples,
+            estimator=self.estimator,
+            noise=self.noise,
+            key=derived_key(key, 1),
+        )
+        has_events = batch.y.sum(-1) > 0
+        # Periods without events are cut off on both sides, so that neither 0/0 nor its gradient gets through.
+        membership = torch.where(has_events.unsqueeze(-1), membership, membership.detach())
+        value = torch.ops.topreach.soft_bpr(membership, batch.y, self.k)
+        return torch.where(has_events, value, torch.zeros_like(value)), has_events
+
+    def _mean_bpr(self, value: Tensor, has_events: Tensor) -> Tensor:
+        """For the history: the mean over periods with events, NaN without any."""
+        return value.detach().sum() / has_events.sum()

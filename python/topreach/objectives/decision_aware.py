@@ -1,0 +1,98 @@
+"""Decision-aware maximum likelihood (DAML)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from topreach.objectives.base import (
+    ObjectiveValue,
+    ReachSettings,
+    TimeWeights,
+    forward,
+    is_probabilistic,
+    period_weights,
+    weighted_sum,
+)
+from topreach.objectives.nll import negative_log_likelihood
+from topreach.panel import Batch
+
+
+class DecisionAware(ReachSettings):
+    """DAML: lowers Σ_t w_t [λ max(0, ε − BPR_t) − log p(y_t)] + penalty.
+
+    Likelihood first, with a hinge that pulls while the top-K decision of a period reaches less than ε of what was
+    possible. BPR_t is that of `DirectBPR`, with the same settings. A period without events has no hinge.
+    Source: 2025 paper Eq. 13 and Algorithm A.1.
+
+    Args:
+        k: K, the number of sites that can be acted on.
+        sigma: σ, the standard deviation of the noise on the ranking.
+        epsilon: ε in (0, 1], the BPR to hold; 1 always pulls.
+        weight: λ, the price of falling short; 30 in the paper.
+        num_samples, model_samples, ranking, estimator, ranking_estimator, noise, offset, time_weights: see `DirectBPR`.
+
+    Calling it: see `DirectBPR`; the model must be probabilistic.
+        Returns ObjectiveValue(loss [], {"nll", "penalty" if the model has one, "hinge", "bpr"}).
+
+    Raises:
+        TypeError: the model gives scores and so has no likelihood.
+
+    Example:
+        >>> objective = DecisionAware(k=100, sigma=0.01, epsilon=0.85)
+        >>> value = objective(model, train.batch())
+        >>> sorted(value.terms)
+        ['bpr', 'hinge', 'nll', 'penalty']
+    """
+
+    def __init__(
+        self,
+        k: int,
+        sigma: float,
+        epsilon: float,
+        weight: float = 30.0,
+        num_samples: int = 100,
+        model_samples: int = 100,
+        ranking: str = "ratio",
+        estimator: str = "score_loo",
+        ranking_estimator: str = "score_loo",
+        *,
+        noise: str = "normal",
+        offset: float = 0.0,
+        time_weights: TimeWeights = None,
+    ):
+        super().__init__(
+            k,
+            sigma=sigma,
+            num_samples=num_samples,
+            model_samples=model_samples,
+            ranking=ranking,
+            estimator=estimator,
+            ranking_estimator=ranking_estimator,
+            noise=noise,
+            offset=offset,
+            time_weights=time_weights,
+        )
+        if not 0 < epsilon <= 1:
+            raise ValueError(f"DecisionAware: epsilon must be in (0, 1], got {epsilon!r}.")
+        if not (weight >= 0 and weight < float("inf")):
+            raise ValueError(f"DecisionAware: weight must be finite and >= 0, got {weight!r}.")
+        self.epsilon, self.weight = float(epsilon), float(weight)
+
+    def __call__(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        *,
+        generator: torch.Generator | None = None,
+        key: Tensor | None = None,
+    ) -> ObjectiveValue:
+        weights = period_weights("DecisionAware", self.time_weights, batch)
+        output = forward(model, batch)
+        terms = negative_log_likelihood("DecisionAware", model, output, batch, weights)
+        value, has_events = self._soft_bpr(output, True, batch, generator, key)
+        shortfall = torch.where(has_events, (self.epsilon - value).clamp_min(0), torch.zeros_like(value))
+        terms["hinge"] = self.weight * weighted_sum(shortfall, weights)
+        loss = sum(terms.values())
+        terms["bpr"] = self._mean_bpr(value, has_events)
+        return ObjectiveValue(loss, {name: term.detach() for name, term in terms.items()})

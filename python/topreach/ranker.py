@@ -1,0 +1,531 @@
+"""From a panel of counts to a fitted model and a ranked list of sites, in scikit-learn manners."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from topreach import metrics
+from topreach.files import atomic_save, load_plain
+from topreach.models import LinearScorer, MLPScorer, NegBinMixedEffects
+from topreach.objectives import NLL, DecisionAware, DirectBPR
+from topreach.objectives.base import TimeWeights, derived_key, forward, is_probabilistic
+from topreach.ops import draw_key, ratio_ranking
+from topreach.panel import Batch, Panel
+from topreach.standardizer import Standardizer
+from topreach.trainer import Trainer
+
+MODEL_FORMAT = "topreach-model"
+MODEL_VERSION = 1
+
+_MODELS = {"negbin": NegBinMixedEffects, "linear": LinearScorer, "mlp": MLPScorer}
+_SAVED = {cls.__name__: (name, cls) for name, cls in _MODELS.items()}
+
+
+class NotFittedError(ValueError, AttributeError):
+    """The ranker was asked for something that only a fitted one has."""
+
+
+class TopKRanker:
+    """Learns from counts over sites and time which K sites to act on.
+
+    Features are standardised and time is scaled by the training rows alone. The negative binomial mixed-effects model
+    is first fitted by MAP ("warm start"), then, for objective "daml", trained on for the top-K decision. With a
+    validation panel the best epoch is kept: for "nll" the one of highest likelihood; for "daml" the one of highest
+    likelihood among those that rank at least as well as the warm start's best, else the one that ranks best (2025
+    paper, App. C.2.2); for "bpr" the one that ranks best.
+
+    Args:
+        k: K, the number of sites that can be acted on.
+        model: "negbin" (`NegBinMixedEffects`: predicts counts), "linear" or "mlp" (scores from the last counts), or a
+            module of your own, which is copied and not changed.
+        objective: "daml", "nll", "bpr", an objective, or "auto": DAML for a model with a likelihood, else direct BPR.
+        sigma: σ, the noise that smooths the top-K, in the units of the ranking; None: 0.01 for ratio scores (their sum
+            is 1), else 0.1.
+        epsilon: ε of DAML, the share of the best possible reach to hold; 1 always pulls.
+        weight: λ of DAML, the price of falling short.
+        num_samples: J, draws of that noise per step.
+        model_samples: M, draws of the model per step.
+        ranking: "ratio", E[y_s / Σ y], or "mean", E[y_s]; scorers rank by their score.
+        rank_samples: draws of the fitted model for the ratio ranking and for chance_top_k.
+        link, penalty: of the negative binomial model.
+        window: W, earlier counts that a scorer sees.
+        hidden: widths of the MLP's hidden layers.
+        optimizer, lr, max_epochs, validate_every, patience, batch_size, clip_gradient, time_weights, checkpoint,
+            progress, device: as in `Trainer`; a function of time in `time_weights` gets the panel's own time values.
+            The warm start writes its checkpoint beside `checkpoint`, with ".warm" added.
+        warm_start_epochs: epochs of the MAP fit before DAML; 0 starts DAML from the initial values.
+        seed: of training and of the ranking's draws.
+
+    Fitted attributes:
+        model_: the module. standardizer_, time_origin_, time_scale_: how the inputs are scaled.
+        site_ids_, feature_names_in_: what the training panel had.
+        history_, best_epoch_, best_score_, trainer_: of the last stage; warm_start_: the `Trainer` of the first, or
+            None. key_: fixes the ranking's draws.
+
+    Example:
+        >>> train, valid, test = tr.datasets.cook_county()
+        >>> ranker = tr.TopKRanker(k=100).fit(train, valid)
+        >>> ranker.score(test)                      # share of the best possible reach
+        >>> ranker.rank(test).query("selected")     # the sites, best first
+    """
+
+    def __init__(
+        self,
+        k: int,
+        *,
+        model: str | nn.Module = "negbin",
+        objective: str | Callable[..., Any] = "auto",
+        sigma: float | None = None,
+        epsilon: float = 1.0,
+        weight: float = 30.0,
+        num_samples: int = 100,
+        model_samples: int = 100,
+        ranking: str = "ratio",
+        rank_samples: int = 1000,
+        link: str = "softplus",
+        penalty: str = "map",
+        window: int = 5,
+        hidden: Sequence[int] = (50, 10),
+        optimizer: str | Callable[..., torch.optim.Optimizer] = "adam",
+        lr: float = 0.01,
+        max_epochs: int = 300,
+        warm_start_epochs: int = 300,
+        validate_every: int = 10,
+        patience: int | None = None,
+        batch_size: int | None = None,
+        clip_gradient: float | None = None,
+        time_weights: TimeWeights = None,
+        seed: int = 0,
+        checkpoint: str | os.PathLike | None = None,
+        progress: bool = True,
+        device: str | torch.device | None = None,
+    ):
+        self.k = k
+        self.model = model
+        self.objective = objective
+        self.sigma = sigma
+        self.epsilon = epsilon
+        self.weight = weight
+        self.num_samples = num_samples
+        self.model_samples = model_samples
+        self.ranking = ranking
+        self.rank_samples = rank_samples
+        self.link = link
+        self.penalty = penalty
+        self.window = window
+        self.hidden = hidden
+        self.optimizer = optimizer
+        self.lr = lr
+        self.max_epochs = max_epochs
+        self.warm_start_epochs = warm_start_epochs
+        self.validate_every = validate_every
+        self.patience = patience
+        self.batch_size = batch_size
+        self.clip_gradient = clip_gradient
+        self.time_weights = time_weights
+        self.seed = seed
+        self.checkpoint = checkpoint
+        self.progress = progress
+        self.device = device
+
+    # ---- scikit-learn manners --------------------------------------------------------------------------------------
+
+    @classmethod
+    def _argument_names(cls) -> list[str]:
+        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments by name."""
+        return {name: getattr(self, name) for name in self._argument_names()}
+
+    def set_params(self, **params: Any) -> TopKRanker:
+        """Change constructor arguments; takes effect at the next `fit`."""
+        for name, value in params.items():
+            if name not in self._argument_names():
+                raise ValueError(
+                    f"TopKRanker.set_params: {name!r} must be an argument of TopKRanker, got none such. There are "
+                    f"{', '.join(self._argument_names())}."
+                )
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        parameters = inspect.signature(type(self).__init__).parameters
+        changed = [
+            f"{name}={value!r}"
+            for name, value in self.get_params().items()
+            if name != "k" and value is not parameters[name].default and value != parameters[name].default
+        ]
+        return f"TopKRanker({', '.join([repr(self.k), *changed])})"
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
+
+    # ---- fitting ---------------------------------------------------------------------------------------------------
+
+    def fit(self, panel: Panel, valid: Panel | None = None, *, resume: bool = False) -> TopKRanker:
+        """Fit on a panel; `valid`, later periods of the same sites, chooses the epoch that is kept.
+
+        resume=True goes on from `checkpoint` if that file exists.
+        """
+        self._check_arguments(panel)
+        if valid is not None and not isinstance(valid, Panel):
+            raise TypeError(f"TopKRanker.fit: valid must be a Panel or None, got {type(valid).__name__}.")
+        standardizer = Standardizer().fit(panel)
+        origin = panel.time_values.mean().item()
+        scale = panel.time_values.std(correction=0).item() or 1.0
+        model = self._make_model(panel, len(standardizer.kept_))
+        objective = self._make_objective(model)
+
+        def prepared(data: Panel) -> Batch:
+            return _prepare(data, standardizer, origin, scale, model, panel.site_ids)
+
+        train_batch = prepared(panel)
+        valid_batch = None if valid is None else prepared(valid)
+        weights = self.time_weights
+        if callable(weights):
+            weights = torch.as_tensor(weights(panel.time_values), dtype=torch.float32)
+
+        def train(objective: Any, epochs: int, monitor: str | None, checkpoint: Any, floor: float | None) -> Trainer:
+            trainer = Trainer(
+                objective,
+                optimizer=self.optimizer,
+                lr=self.lr,
+                max_epochs=epochs,
+                validate_every=self.validate_every,
+                patience=self.patience,
+                monitor=monitor,
+                bpr_floor=floor,
+                k=self.k,
+                ranking=self.ranking if is_probabilistic(model) else None,
+                validation_samples=self.rank_samples,
+                batch_size=self.batch_size,
+                time_weights=weights,
+                clip_gradient=self.clip_gradient,
+                seed=self.seed,
+                checkpoint=checkpoint,
+                progress=self.progress,
+                device=self.device,
+            )
+            return trainer.fit(model, train_batch, valid_batch, resume=resume)
+
+        warm = None
+        if isinstance(objective, DecisionAware) and self.warm_start_epochs > 0:
+            beside = None if self.checkpoint is None else f"{os.fspath(self.checkpoint)}.warm"
+            warm = train(NLL(), self.warm_start_epochs, "nll" if valid is not None else None, beside, None)
+        if warm is not None and warm.interrupted_:
+            trainer = warm
+        else:
+            monitor, floor = None, None
+            if isinstance(objective, NLL) or (isinstance(objective, DecisionAware) and warm is None):
+                monitor = "nll" if isinstance(objective, NLL) else "bpr"
+            elif isinstance(objective, DecisionAware):
+                monitor = "nll"
+                if valid is not None:
+                    best = warm.history_["epoch"] == warm.best_epoch_
+                    floor = float(warm.history_.loc[best, "valid_bpr"].iloc[0])
+                    floor = None if np.isnan(floor) else floor
+            trainer = train(objective, self.max_epochs, monitor, self.checkpoint, floor)
+
+        self.model_ = model.eval()
+        self.standardizer_, self.time_origin_, self.time_scale_ = standardizer, origin, scale
+        self.site_ids_, self.feature_names_in_ = list(panel.site_ids), list(panel.feature_names)
+        self.n_features_in_ = panel.num_features
+        self.key_ = draw_key(torch.Generator().manual_seed(self.seed))
+        self.warm_start_, self.trainer_ = warm, trainer
+        self.history_, self.best_epoch_, self.best_score_ = trainer.history_, trainer.best_epoch_, trainer.best_score_
+        self.interrupted_ = trainer.interrupted_
+        return self
+
+    def _check_arguments(self, panel: Any) -> None:
+        if not isinstance(panel, Panel):
+            raise TypeError(
+                f"TopKRanker.fit: panel must be a Panel, got {type(panel).__name__}. Make one with Panel.from_frame."
+            )
+        if isinstance(self.k, bool) or not isinstance(self.k, int) or not 1 <= self.k <= panel.num_sites:
+            raise ValueError(
+                f"TopKRanker: k must be a whole number from 1 to the number of sites {panel.num_sites}, got {self.k!r}."
+            )
+        if isinstance(self.model, str) and self.model not in _MODELS:
+            raise ValueError(
+                f"TopKRanker: model must be one of {', '.join(map(repr, _MODELS))} or a module, got {self.model!r}."
+            )
+        if self.ranking not in ("ratio", "mean"):
+            raise ValueError(f"TopKRanker: ranking must be 'ratio' or 'mean', got {self.ranking!r}.")
+        for name, least in (("rank_samples", 1), ("warm_start_epochs", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"TopKRanker: {name} must be a whole number >= {least}, got {value!r}.")
+
+    def _make_model(self, panel: Panel, num_features: int) -> nn.Module:
+        if isinstance(self.model, nn.Module):
+            return copy.deepcopy(self.model)
+        if self.model == "negbin":
+            return NegBinMixedEffects(
+                panel.num_sites,
+                num_features,
+                link=self.link,
+                penalty=self.penalty,
+                initial_mean=max(panel.y.mean().item(), 1e-4),
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.seed)
+            if self.model == "linear":
+                return LinearScorer(self.window, num_features)
+            return MLPScorer(self.window, num_features, hidden=tuple(self.hidden))
+
+    def _make_objective(self, model: nn.Module) -> Any:
+        objective = self.objective
+        if not isinstance(objective, str):
+            return objective
+        if objective == "auto":
+            objective = "daml" if is_probabilistic(model) else "bpr"
+        if objective not in ("daml", "nll", "bpr"):
+            raise ValueError(
+                f"TopKRanker: objective must be 'auto', 'daml', 'nll', 'bpr' or an objective, got {objective!r}."
+            )
+        if objective != "bpr" and not is_probabilistic(model):
+            raise TypeError(
+                f"TopKRanker: objective must be 'bpr' for a model that gives scores ({type(model).__name__}), got "
+                f"{objective!r}: it has no likelihood."
+            )
+        if objective == "nll":
+            return NLL()
+        ratio = is_probabilistic(model) and self.ranking == "ratio"
+        sigma = self.sigma if self.sigma is not None else (0.01 if ratio else 0.1)
+        settings = dict(num_samples=self.num_samples, model_samples=self.model_samples, ranking=self.ranking)
+        if objective == "bpr":
+            return DirectBPR(self.k, sigma, **settings)
+        return DecisionAware(self.k, sigma, self.epsilon, self.weight, **settings)
+
+    # ---- using what was fitted -------------------------------------------------------------------------------------
+
+    def predict(self, panel: Panel) -> np.ndarray:
+        """Expected counts [T, S], sites in the order of `site_ids_`.
+
+        Raises:
+            TypeError: the model gives scores, which are no counts; see `rank`.
+        """
+        model = self._fitted("predict")
+        if not is_probabilistic(model):
+            raise TypeError(
+                f"TopKRanker.predict: the model must predict counts, got {type(model).__name__}, which gives scores "
+                "only. Use rank or site_scores."
+            )
+        with torch.no_grad():
+            return forward(model, self._batch(panel)).mean.cpu().numpy()
+
+    def site_scores(self, panel: Panel) -> np.ndarray:
+        """What sites are ranked by, [T, S], more is better: the ratio or mean ranking, or the scorer's output."""
+        self._fitted("site_scores")
+        return torch.stack([score for score, _, _ in self._periods(panel)]).cpu().numpy()
+
+    def rank(self, panel: Panel) -> pd.DataFrame:
+        """All sites of every period of the panel, best first.
+
+        Each period is ranked on its own, with the same draws (`key_`), so its list does not depend on what other
+        periods the panel has. Equal scores stand in the order of `site_ids_`.
+
+        Returns:
+            Columns time, site, score, expected_count, chance_top_k, rank (from 1), selected (rank <= k).
+            chance_top_k is the share of `rank_samples` draws of the model in which the site is among the K highest
+            counts, ties at the K-th sharing the places left. Scorers predict no counts: both columns are NaN.
+        """
+        model = self._fitted("rank")
+        tables = []
+        for t, (score, mean, samples) in enumerate(self._periods(panel)):
+            nothing = torch.full_like(score, torch.nan)
+            if mean is not None and samples is None:
+                samples = self._samples(forward(model, self._batch(panel, t)))
+            chance = nothing if samples is None else _share_of_draws_in_top(samples, self.k)
+            order = torch.sort(score, descending=True, stable=True).indices.cpu()
+            at = torch.arange(1, len(order) + 1)
+            tables.append(
+                pd.DataFrame(
+                    {
+                        "time": [panel.times[t]] * len(order),
+                        "site": [self._sites(panel)[i] for i in order.tolist()],
+                        "score": score.cpu()[order].numpy(),
+                        "expected_count": (nothing if mean is None else mean).cpu()[order].numpy(),
+                        "chance_top_k": chance.cpu()[order].numpy(),
+                        "rank": at.numpy(),
+                        "selected": (at <= self.k).numpy(),
+                    }
+                )
+            )
+        return pd.concat(tables, ignore_index=True)
+
+    def score(self, panel: Panel) -> float:
+        """The fraction of the best possible reach, the mean over periods with events."""
+        self._fitted("score")
+        self._check_counts(panel, "score")
+        return float(metrics.bpr(self.site_scores(panel), self._counts(panel), self.k, nan_policy="omit"))
+
+    @torch.no_grad()
+    def score_repeats(self, panel: Panel, repeats: int = 1000, *, samples: int | None = None) -> np.ndarray:
+        """BPR of `repeats` rankings with fresh draws, [repeats]: the spread that comes from drawing.
+
+        `samples` draws each (None: `rank_samples`); only one ranking's draws are in memory at a time. A ranking
+        without draws ("mean", or a scorer) has no spread.
+        """
+        model = self._fitted("score_repeats")
+        self._check_counts(panel, "score_repeats")
+        if not is_probabilistic(model) or self.ranking == "mean":
+            return np.full(repeats, self.score(panel))
+        batch = self._batch(panel)
+        distribution = forward(model, batch)
+        counts = torch.from_numpy(self._counts(panel))
+        key = derived_key(self.key_, 1).to(batch.y.device)
+        found = []
+        for repeat in range(repeats):
+            key = derived_key(key, 2)
+            drawn = distribution.sample(samples or self.rank_samples, key=key)
+            found.append(float(metrics.bpr(ratio_ranking(drawn).cpu(), counts, self.k, nan_policy="omit")))
+        return np.array(found)
+
+    @torch.no_grad()
+    def _periods(self, panel: Panel):
+        """Per period: score [S], mean [S] or None, and the draws [M, S] if any were made."""
+        for t in range(panel.num_times):
+            output = forward(self.model_, self._batch(panel, t))
+            if not is_probabilistic(self.model_):
+                yield output[0], None, None
+            elif self.ranking == "mean":
+                yield output.mean[0], output.mean[0], None
+            else:
+                samples = self._samples(output)
+                yield ratio_ranking(samples), output.mean[0], samples
+
+    @torch.no_grad()
+    def _samples(self, distribution: Any) -> Tensor:
+        return distribution.sample(self.rank_samples, key=self.key_.to(distribution.mean.device))[:, 0]
+
+    def _batch(self, panel: Panel, t: int | None = None) -> Batch:
+        if not isinstance(panel, Panel):
+            raise TypeError(f"TopKRanker: panel must be a Panel, got {type(panel).__name__}.")
+        if t is not None:
+            panel = panel.select_times([panel.times[t]])
+        batch = _prepare(
+            panel, self.standardizer_, self.time_origin_, self.time_scale_, self.model_, self.site_ids_
+        )
+        device = next((p.device for p in self.model_.parameters()), torch.device("cpu"))
+        return Batch(*(None if tensor is None else tensor.to(device) for tensor in batch))
+
+    def _sites(self, panel: Panel) -> list[str]:
+        return self.site_ids_ if _has_site_effects(self.model_) else panel.site_ids
+
+    def _counts(self, panel: Panel) -> np.ndarray:
+        return panel.align(site_ids=self._sites(panel)).y.cpu().numpy()
+
+    def _check_counts(self, panel: Panel, method: str) -> None:
+        if not isinstance(panel, Panel):
+            raise TypeError(f"TopKRanker.{method}: panel must be a Panel, got {type(panel).__name__}.")
+        if not bool(torch.isfinite(panel.y).all()):
+            raise ValueError(f"TopKRanker.{method}: panel must have counts for all its periods, got some without.")
+
+    def _fitted(self, method: str) -> nn.Module:
+        if not hasattr(self, "model_"):
+            raise NotFittedError(f"TopKRanker.{method}: the ranker must be fitted first, got one that is not. Call fit.")
+        return self.model_
+
+    # ---- file ------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the fitted ranker to one file, which `load` and the C++ library read. It holds no code."""
+        model = self._fitted("save")
+        name = type(model).__name__
+        if name not in _SAVED or type(model) is not _SAVED[name][1]:
+            raise TypeError(
+                f"TopKRanker.save: the model must be one of the library's ({', '.join(_SAVED)}), got {name}. Save a "
+                "module of your own with torch.save(ranker.model_.state_dict(), path)."
+            )
+        config = {key: list(v) if isinstance(v, tuple) else v for key, v in model.config.items()}
+        content = {
+            "format": MODEL_FORMAT,
+            "format_version": MODEL_VERSION,
+            "model": name,
+            "config": config,
+            "state": {key: tensor.detach().cpu().clone() for key, tensor in model.state_dict().items()},
+            "standardizer": self.standardizer_.state_dict(),
+            "time": {"origin": float(self.time_origin_), "scale": float(self.time_scale_)},
+            "site_ids": list(self.site_ids_),
+            "k": int(self.k),
+            "ranking": self.ranking if is_probabilistic(model) else "score",
+            "model_samples": int(self.rank_samples),
+            "key": self.key_.cpu(),
+            "window": int(getattr(model, "window", 0) or 0),
+        }
+        atomic_save(content, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, *, device: str | torch.device | None = None) -> TopKRanker:
+        """Read a file that `save`, or the C++ library, wrote. Nothing in the file is run."""
+        content = load_plain(path, "TopKRanker.load", MODEL_FORMAT, MODEL_VERSION, "path")
+        name = os.fspath(path)
+        if content.get("model") not in _SAVED:
+            raise ValueError(
+                f"TopKRanker.load: path must hold one of {', '.join(_SAVED)}, got {content.get('model')!r} in {name}."
+            )
+        short, model_class = _SAVED[content["model"]]
+        try:
+            config = {key: tuple(v) if isinstance(v, list) else v for key, v in content["config"].items()}
+            model = model_class(**config)
+            model.load_state_dict(content["state"])
+            ranking = content["ranking"]
+            arguments = {key: config[key] for key in ("link", "penalty", "window", "hidden") if key in config}
+            ranker = cls(
+                content["k"],
+                model=short,
+                ranking=ranking if ranking != "score" else "ratio",
+                rank_samples=content["model_samples"],
+                device=device,
+                **arguments,
+            )
+            ranker.standardizer_ = Standardizer.from_state_dict(content["standardizer"])
+            ranker.time_origin_, ranker.time_scale_ = content["time"]["origin"], content["time"]["scale"]
+            ranker.site_ids_, ranker.key_ = list(content["site_ids"]), content["key"]
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"TopKRanker.load: path must hold a whole model, got one with parts that are missing or do not fit in "
+                f"{name} ({error})."
+            ) from error
+        ranker.feature_names_in_ = list(ranker.standardizer_.feature_names_)
+        ranker.n_features_in_ = len(ranker.feature_names_in_)
+        ranker.model_ = model.eval() if device is None else model.to(device).eval()
+        return ranker
+
+
+def _prepare(
+    panel: Panel, standardizer: Standardizer, origin: float, scale: float, model: nn.Module, site_ids: Sequence[str]
+) -> Batch:
+    """The panel as the model takes it: sites in the model's order, features standardised, time scaled."""
+    if _has_site_effects(model):
+        panel = panel.align(site_ids=site_ids)
+    batch = standardizer.transform(panel).batch(window=getattr(model, "window", None) or None)
+    time = ((panel.time_values - origin) / scale).to(torch.float32)
+    return batch._replace(time=time.to(batch.x.device))
+
+
+def _has_site_effects(model: nn.Module) -> bool:
+    """Whether the model knows its sites one by one, so that it can rank no others."""
+    return not isinstance(model, LinearScorer | MLPScorer)
+
+
+def _share_of_draws_in_top(samples: Tensor, k: int) -> Tensor:
+    """[S]: share of the draws [M, S] in which the site is in the top K, ties at the K-th sharing the places left."""
+    total = torch.zeros(samples.shape[1], dtype=torch.float64, device=samples.device)
+    for part in samples.split(max(1, 4_000_000 // samples.shape[1])):
+        last = part.topk(k, dim=-1).values[:, -1:]
+        above, level = part > last, part == last
+        share = (k - above.sum(-1, keepdim=True)) / level.sum(-1, keepdim=True)
+        total += (above + level * share).sum(0, dtype=torch.float64)
+    return (total / len(samples)).to(samples.dtype)
