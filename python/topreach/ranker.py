@@ -464,6 +464,8 @@ class TopKRanker:
             "key": self.key_.cpu(),
             "window": int(getattr(model, "window", 0) or 0),
         }
+        if hasattr(self, "columns_"):
+            content["columns"] = dict(self.columns_)
         atomic_save(content, path)
 
     @classmethod
@@ -498,6 +500,8 @@ class TopKRanker:
                 f"TopKRanker.load: path must hold a whole model, got one with parts that are missing or do not fit in "
                 f"{name} ({error})."
             ) from error
+        if "columns" in content:
+            ranker.columns_ = {str(role): str(column) for role, column in content["columns"].items()}
         ranker.feature_names_in_ = list(ranker.standardizer_.feature_names_)
         ranker.n_features_in_ = len(ranker.feature_names_in_)
         ranker.model_ = model.eval() if device is None else model.to(device).eval()

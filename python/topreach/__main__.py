@@ -1,0 +1,5 @@
+import sys
+
+from topreach.cli import main
+
+sys.exit(main())

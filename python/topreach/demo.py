@@ -1,0 +1,200 @@
+"""`topreach demo`: from a table of counts to a plan, on overdose deaths in Cook County."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from topreach import baselines, metrics
+from topreach.datasets import cook_county, simulate_county
+from topreach.files import atomic_path
+from topreach.panel import Panel, Splits
+from topreach.ranker import TopKRanker
+
+K = 100
+# Chosen on the validation year 2020 alone.
+SETTINGS = dict(lr=0.05, max_epochs=200, warm_start_epochs=200, sigma=0.001, epsilon=1.0, weight=30.0)
+QUICK = dict(max_epochs=20, warm_start_epochs=30, rank_samples=200, num_samples=20, model_samples=20)
+
+
+def run(
+    out: str | os.PathLike = "topreach-demo",
+    *,
+    data: str | os.PathLike | None = None,
+    seed: int = 0,
+    quick: bool = False,
+    device: str | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Train by likelihood and for the decision, compare with the naive plans, and write the plan.
+
+    Writes into the folder `out`: ranked_sites.csv (the K sites of the newest period), model.pt, reach.png and
+    comparison.csv. Earlier files of these names are replaced.
+
+    Args:
+        out: folder, made if needed.
+        data: folder of the Cook County files; None looks where `datasets.cook_county` does, and takes a simulated
+            county if they are not to be had.
+        seed: of the training, the rankings and the simulated county.
+        quick: a short run, to see that it works: few epochs and draws, and 50 repeated rankings.
+        device: where to train, "cpu" or "cuda".
+        progress: whether to show progress.
+
+    Returns:
+        The comparison, a row per method: mae, rmse, bpr, bpr_low, bpr_high (95 % of the repeated rankings).
+    """
+    started = time.perf_counter()
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    (train, valid, test), what = _load(data, seed)
+    print(what)
+    print(
+        f"{train.num_sites} sites, K = {K}. Training: {train.num_times} years, choice of the epoch: "
+        f"{valid.num_times}, held out: {test.num_times}.\n",
+        flush=True,
+    )
+    settings = dict(SETTINGS, **(QUICK if quick else {}), seed=seed, device=device, progress=progress)
+    repeats = 50 if quick else 1000
+
+    rankers = {}
+    for name, objective in (("NLL", "nll"), ("DAML", "daml")):
+        _say(f"{name}: training", progress)
+        epochs = settings["warm_start_epochs"] if objective == "nll" else settings["max_epochs"]
+        ranker = TopKRanker(K, objective=objective, **dict(settings, max_epochs=epochs))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Standardizer.fit: dropped")
+            rankers[name] = ranker.fit(train, valid)
+        if ranker.interrupted_:
+            raise KeyboardInterrupt
+
+    naive = {
+        "last year": baselines.last_period(test),
+        "mean of last 5 years": baselines.historical_mean(test, 5),
+        "mean of all years": baselines.historical_mean(test),
+        "chance": baselines.chance(test),
+    }
+    rows = {}
+    for name, forecast in naive.items():
+        rows[name] = _row(forecast, test, metrics.bpr(forecast, test.y, K), _tie_repeats(forecast, test, repeats, seed))
+    curves: dict[str, Any] = {name: forecast.numpy() for name, forecast in naive.items() if "5" not in name}
+    for name, ranker in rankers.items():
+        _say(f"{name}: {repeats} repeated rankings", progress)
+        spread = ranker.score_repeats(test, repeats)
+        rows[name] = _row(torch.from_numpy(ranker.predict(test)), test, spread.mean(), spread)
+        curves[name] = ranker.site_scores(test)
+    table = pd.DataFrame(rows).T.rename_axis("method")
+
+    samples = rankers["NLL"].rank_samples
+    print(f"\nHeld-out years, means over {test.num_times}. BPR: share of the best possible reach with K = {K};")
+    print(f"[95 % of {repeats} repeated rankings: ties broken at random, NLL and DAML with {samples} draws each]\n")
+    print(format_table(table))
+
+    newest = test.select_times([test.times[-1]])
+    ranked = rankers["DAML"].rank(newest).query("selected").drop(columns="selected")
+    paths = {
+        "the 100 sites": folder / "ranked_sites.csv",
+        "model": folder / "model.pt",
+        "reach against K": folder / "reach.png",
+        "this table": folder / "comparison.csv",
+    }
+    with atomic_path(paths["the 100 sites"]) as path:
+        ranked.to_csv(path, index=False)
+    rankers["DAML"].save(paths["model"])
+    with atomic_path(paths["this table"]) as path:
+        table.to_csv(path)
+    title = "Simulated county" if test.source == "simulated" else "Cook County, opioid-overdose deaths"
+    try:
+        save_reach(curves, test, K, paths["reach against K"], f"{title}, held-out years")
+    except ImportError as error:
+        print(f"No picture: {error}", file=sys.stderr)
+        del paths["reach against K"]
+
+    print()
+    for name, path in paths.items():
+        print(f"{name + ':':17}{path}")
+    print(f"\nDone in {time.perf_counter() - started:.0f} s." + (" A quick run: train longer." if quick else ""))
+    return table
+
+
+def save_reach(curves: dict[str, Any], panel: Panel, k: int, path: Path, title: str) -> None:
+    """Write the picture of reach against K, without a display."""
+    from topreach.plots import plot_reach
+
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("matplotlib must be installed. Run `pip install 'topreach[plot]'`.") from error
+    figure = Figure(figsize=(7.6, 4.4), layout="constrained")
+    ax = plot_reach(curves, panel.y.numpy(), k=k, ax=figure.subplots())
+    ax.set_title(title, loc="left", fontsize="medium")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def format_table(table: pd.DataFrame) -> str:
+    """The comparison as aligned text."""
+    width = max(len(str(name)) for name in [*table.index, "method"])
+    lines = [f"{'method':{width}}  {'MAE':>6}  {'RMSE':>6}  {'BPR':>5}"]
+    lines.append("-" * (len(lines[0]) + 16))
+    for name, row in table.iterrows():
+        text = f"{name:{width}}  {_cell(row['mae'], 6)}  {_cell(row['rmse'], 6)}  {_cell(row['bpr'], 5)}"
+        if np.isfinite(row.get("bpr_low", np.nan)):
+            text += f"  [{row['bpr_low']:.3f}, {row['bpr_high']:.3f}]"
+        lines.append(text)
+    return "\n".join(lines)
+
+
+def _cell(value: float, width: int) -> str:
+    return f"{value:{width}.3f}" if np.isfinite(value) else f"{'–':>{width}}"
+
+
+def _load(data: str | os.PathLike | None, seed: int) -> tuple[Splits, str]:
+    if data is not None:
+        return cook_county(data), f"Opioid-overdose deaths per census tract of Cook County, from {os.fspath(data)}."
+    try:
+        return cook_county(), "Opioid-overdose deaths per census tract of Cook County."
+    except (OSError, ConnectionError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            splits = simulate_county(seed)
+        why = str(error).splitlines()[0]
+        return splits, (
+            "SIMULATED DATA: the Cook County files were not found, so the numbers below say nothing about any real "
+            f"place.\n({why})"
+        )
+
+
+def _row(forecast: torch.Tensor, panel: Panel, bpr: float, repeats: np.ndarray | None) -> dict[str, float]:
+    low, high = np.quantile(repeats, [0.025, 0.975]) if repeats is not None else (np.nan, np.nan)
+    return {
+        "mae": metrics.mae(forecast, panel.y),
+        "rmse": metrics.rmse(forecast, panel.y),
+        "bpr": float(bpr),
+        "bpr_low": float(low),
+        "bpr_high": float(high),
+    }
+
+
+def _tie_repeats(forecast: torch.Tensor, panel: Panel, repeats: int, seed: int) -> np.ndarray:
+    """BPR of a forecast's ranking with its ties broken at random, [repeats]."""
+    generator = np.random.default_rng(seed)
+    scores, counts = forecast.numpy().astype(float), panel.y.numpy().astype(float)
+    best = np.sort(counts, axis=1)[:, -K:].sum(axis=1)
+    found = np.empty(repeats)
+    for i in range(repeats):
+        order = np.lexsort((generator.random(scores.shape), -scores), axis=1)[:, :K]
+        found[i] = np.mean(np.take_along_axis(counts, order, axis=1).sum(axis=1) / best)
+    return found
+
+
+def _say(text: str, progress: bool) -> None:
+    if progress:
+        print(text, file=sys.stderr, flush=True)
