@@ -84,12 +84,13 @@ def run(
     rows = {}
     for name, forecast in naive.items():
         rows[name] = _row(forecast, test, metrics.bpr(forecast, test.y, K), _tie_repeats(forecast, test, repeats, seed))
-    curves: dict[str, Any] = {name: forecast.numpy() for name, forecast in naive.items() if "5" not in name}
+    curves: dict[str, Any] = {}
     for name, ranker in rankers.items():
         _say(f"{name}: {repeats} repeated rankings", progress)
         spread = ranker.score_repeats(test, repeats)
         rows[name] = _row(torch.from_numpy(ranker.predict(test)), test, spread.mean(), spread)
         curves[name] = ranker.site_scores(test)
+    curves = dict(reversed(curves.items())) | {name: f.numpy() for name, f in naive.items() if "5" not in name}
     table = pd.DataFrame(rows).T.rename_axis("method")
 
     samples = rankers["NLL"].rank_samples
@@ -126,15 +127,18 @@ def run(
 
 def save_reach(curves: dict[str, Any], panel: Panel, k: int, path: Path, title: str) -> None:
     """Write the picture of reach against K, without a display."""
-    from topreach.plots import plot_reach
+    from topreach.plots import plot_reach, reach_curve
 
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("matplotlib must be installed. Run `pip install 'topreach[plot]'`.") from error
-    figure = Figure(figsize=(7.6, 4.4), layout="constrained")
-    ax = plot_reach(curves, panel.y.numpy(), k=k, ax=figure.subplots())
-    ax.set_title(title, loc="left", fontsize="medium")
+    figure = Figure(figsize=(10.5, 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    tables = {name: reach_curve(scores, panel.y.numpy()) for name, scores in curves.items()}
+    plot_reach(tables, panel.y.numpy(), k=k, ax=left).get_legend().remove()
+    plot_reach(tables, k=k, value="bpr", ax=right)
+    figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150)
 

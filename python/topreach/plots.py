@@ -103,12 +103,17 @@ def plot_reach(
     ax = _axes(ax, (7.2, 4.4))
     if value == "capture" and counts is not None:
         best = reach_curve(counts, counts)["capture"].loc[:limit]
-        ax.plot(best.index, best, color=_GREY, linewidth=1.2, linestyle=(0, (2, 2)), label="best possible")
+        ax.plot(best.index, best, color=_GREY, linewidth=1.2, linestyle=(0, (2, 2)))
+        at = max(1, round(0.6 * limit))
+        ax.annotate(
+            "best possible", (at, best.loc[at]), (-4, 3), textcoords="offset points", ha="right", va="bottom",
+            color=_GREY, fontsize="small",
+        )  # fmt: skip
     if k is not None and k <= limit:
         ax.axvline(k, color=_GREY, linewidth=0.8, zorder=0)
         ax.annotate(
             f"K = {k}", (k, 1), (3, -3), xycoords=("data", "axes fraction"), textcoords="offset points",
-            ha="left", va="top", color=_GREY, fontsize="small",
+            ha="left", va="top", color=_GREY, fontsize="small", bbox=dict(facecolor="white", edgecolor="none", pad=1),
         )  # fmt: skip
     for i, (name, table) in enumerate(tables.items()):
         line = table[value].loc[:limit]
