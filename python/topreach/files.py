@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import tempfile
 from collections.abc import Iterator
@@ -47,10 +48,9 @@ def load_plain(
     name = os.fspath(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{caller}: {noun} {name} must be a file, got none there.")
+    data = io.BytesIO(Path(path).read_bytes())
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, MemoryError):
-        raise
+        content = torch.load(data, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its unpickler and zip reader do
         raise ValueError(
             f"{caller}: {noun} must be a whole file of format {file_format!r}, got {name}, which cannot be read "

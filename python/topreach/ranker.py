@@ -92,7 +92,7 @@ class TopKRanker:
         ranking: str = "ratio",
         rank_samples: int = 1000,
         link: str = "softplus",
-        penalty: str = "map",
+        penalty: str = "laplace",
         window: int = 5,
         hidden: Sequence[int] = (50, 10),
         optimizer: str | Callable[..., torch.optim.Optimizer] = "adam",

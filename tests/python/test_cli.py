@@ -1,0 +1,223 @@
+"""The command, in this process and in a fresh one: results, errors in one line, files whole or untouched."""
+
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from topreach.cli import main
+from topreach.ranker import TopKRanker
+
+COLUMNS = ["--site", "geoid", "--time", "year", "--count", "deaths"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """counts.csv: 25 sites, 2015-2020, ids with leading zeros; next.csv: 2021, without counts; model.pt."""
+    folder = tmp_path_factory.mktemp("cli")
+    random = np.random.default_rng(0)
+    rate = random.gamma(1.0, 1.5, 25)
+    rows, previous = [], random.poisson(rate)
+    for year in range(2015, 2022):
+        now = random.poisson(rate)
+        for s in range(25):
+            rows.append([f"00{s:03d}", year, now[s], previous[s], round(random.normal(), 3), "a note"])
+        previous = now
+    table = pd.DataFrame(rows, columns=["geoid", "year", "deaths", "lag1", "income", "text"])
+    table[table["year"] < 2021].to_csv(folder / "counts.csv", index=False)
+    table[table["year"] == 2021].drop(columns="deaths").to_csv(folder / "next.csv", index=False)
+    table[table["year"] == 2021].to_csv(folder / "truth.csv", index=False)
+    assert fit(folder, "model.pt") == 0
+    return folder
+
+
+def fit(folder, out, *more):
+    data = ["--data", str(folder / "counts.csv"), *COLUMNS, "--k", "5", "--out", str(folder / out)]
+    return main(["fit", *data, "--epochs", "10", "--quiet", *more])
+
+
+def error_of(capsys):
+    """The one line that was said."""
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("note:")]
+    assert len(lines) == 1 and "Traceback" not in lines[0]
+    return lines[0]
+
+
+def test_fit_rank_evaluate(folder, capsys):
+    assert main(["rank", "--model", str(folder / "model.pt"), "--data", str(folder / "next.csv"), "--out",
+                 str(folder / "ranked.csv")]) == 0  # fmt: skip
+    ranked = pd.read_csv(folder / "ranked.csv", dtype={"site": str})
+    assert list(ranked.columns) == ["time", "site", "score", "expected_count", "chance_top_k", "rank"]
+    assert list(ranked["rank"]) == [1, 2, 3, 4, 5] and (ranked["time"] == 2021).all()
+    assert ranked["site"].str.fullmatch(r"00\d{3}").all()
+    assert TopKRanker.load(folder / "model.pt").feature_names_in_ == ["lag1", "income"]
+    capsys.readouterr()
+    arguments = ["evaluate", "--model", str(folder / "model.pt"), "--data", str(folder / "counts.csv")]
+    assert main([*arguments, "--test", "2", "--repeats", "5", "--out", str(folder / "table.csv")]) == 0
+    printed = capsys.readouterr().out
+    for row in ("last period", "mean of all periods", "chance", "model"):
+        assert re.search(rf"^{row} +[\d.]+ +[\d.]+ +[\d.]+", printed, re.M)
+    widths = {len(line.split("[")[0].rstrip()) for line in printed.splitlines() if re.match("last|mean|chance|model ", line)}
+    assert len(widths) == 1, "the columns must stand under each other"
+    assert len(pd.read_csv(folder / "table.csv")) == 4
+
+
+def test_rank_all_sites_of_chosen_periods(folder):
+    out = folder / "all.csv"
+    arguments = ["--data", str(folder / "counts.csv"), "--out", str(out), "--times", "2019,2020", "--all-sites"]
+    assert main(["rank", "--model", str(folder / "model.pt"), *arguments]) == 0
+    table = pd.read_csv(out)
+    assert len(table) == 50 and set(table["time"]) == {2019, 2020} and table["selected"].sum() == 10
+
+
+def test_evaluate_without_a_model(folder, capsys):
+    assert main(["evaluate", "--data", str(folder / "counts.csv"), *COLUMNS, "--k", "5"]) == 0
+    assert "model" not in capsys.readouterr().out
+
+
+def test_evaluate_one_period_alone_has_no_naive_rows(folder, capsys):
+    assert main(["evaluate", "--data", str(folder / "truth.csv"), *COLUMNS, "--k", "5"]) == 0
+    shown = capsys.readouterr()
+    assert "chance" in shown.out and "last period" not in shown.out and "no earlier periods" in shown.err
+
+
+def test_scorer_by_command(folder):
+    assert fit(folder, "scorer.pt", "--model", "linear") == 0
+    arguments = ["--data", str(folder / "counts.csv"), "--out", str(folder / "scored.csv")]
+    assert main(["rank", "--model", str(folder / "scorer.pt"), *arguments]) == 0
+    assert pd.read_csv(folder / "scored.csv")["expected_count"].isna().all()
+
+
+def test_existing_results_are_kept_unless_forced(folder, capsys):
+    before = (folder / "model.pt").read_bytes()
+    capsys.readouterr()
+    assert fit(folder, "model.pt") == 2
+    assert "--force" in error_of(capsys) and (folder / "model.pt").read_bytes() == before
+    assert fit(folder, "model.pt", "--force", "--seed", "3") == 0
+    assert (folder / "model.pt").read_bytes() != before
+    assert fit(folder, "model.pt", "--force") == 0
+
+
+def test_resume(folder):
+    checkpoint = ["--checkpoint", str(folder / "run.pt")]
+    assert fit(folder, "whole.pt") == 0
+    assert fit(folder, "first.pt", *checkpoint) == 0
+    assert fit(folder, "second.pt", *checkpoint, "--resume") == 0
+    states = [torch.load(folder / name, weights_only=True)["state"] for name in ("whole.pt", "second.pt")]
+    assert all(torch.equal(states[0][n], states[1][n]) for n in states[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["rank", "--model", "absent.pt", "--data", "next.csv", "--out", "o.csv"], "absent.pt must be a file"),
+        (["rank", "--model", "counts.csv", "--data", "next.csv", "--out", "o.csv"], "not such a file"),
+        (["rank", "--model", "model.pt", "--data", "absent.csv", "--out", "o.csv"], "absent.csv"),
+        (["rank", "--model", "model.pt", "--data", "next.csv", "--out", "no/o.csv"], "must exist"),
+        (["rank", "--model", "model.pt", "--data", "next.csv", "--out", "."], "must be a file"),
+        (["rank", "--model", "model.pt", "--data", "next.csv", "--out", "o.csv", "--times", "1999"], "got 1999"),
+        (["rank", "--model", "model.pt", "--data", "next.csv", "--out", "o.csv", "--site", "tract"], "tract"),
+        (["evaluate", "--data", "counts.csv", *COLUMNS], "--k is needed"),
+        (["evaluate", "--data", "counts.csv", "--k", "5"], "--site, --time, --count must name"),
+        (["evaluate", "--data", "counts.csv", *COLUMNS, "--k", "99"], "number of sites, 25, got 99"),
+        (["evaluate", "--data", "counts.csv", *COLUMNS, "--k", "5", "--test", "9"], "--test must be from 1 to"),
+        (["fit", "--data", "counts.csv", *COLUMNS, "--k", "0", "--out", "o.pt"], "--k must be from 1"),
+        (["fit", "--data", "counts.csv", *COLUMNS, "--k", "5", "--out", "o.pt", "--valid", "6"], "--valid must be"),
+        (["fit", "--data", "counts.csv", *COLUMNS, "--k", "5", "--out", "o.pt", "--features", "text"], "text"),
+        (["fit", "--data", "counts.csv", *COLUMNS, "--k", "5", "--out", "o.pt", "--resume"], "--checkpoint"),
+        (["fit", "--data", "counts.csv", *COLUMNS, "--k", "5", "--out", "o.pt", "--model", "mlp", "--objective", "nll"],
+         "no likelihood"),
+        (["demo", "--data", "absent", "--out", "demo"], "absent"),
+    ],
+)  # fmt: skip
+def test_errors_are_one_line_that_names_the_thing(folder, capsys, monkeypatch, arguments, says):
+    monkeypatch.chdir(folder)
+    before = sorted(os.listdir(folder))
+    capsys.readouterr()
+    assert main(arguments) == 2
+    line = error_of(capsys)
+    assert line.startswith(f"topreach {arguments[0]}: error: ") and says in line
+    assert [name for name in sorted(os.listdir(folder)) if name != "demo"] == before
+
+
+def test_debug_shows_the_traceback(folder):
+    with pytest.raises(FileNotFoundError):
+        main(["rank", "--model", "absent.pt", "--data", "next.csv", "--out", "o.csv", "--debug"])
+
+
+@pytest.mark.parametrize("command", ["demo", "fit", "rank", "evaluate"])
+def test_help_has_examples(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert f"topreach {command} --" in capsys.readouterr().out
+
+
+def test_without_a_command_it_says_what_there_is(capsys):
+    assert main([]) == 0
+    assert "examples:" in capsys.readouterr().out
+
+
+def test_a_failed_write_leaves_the_old_file(folder, monkeypatch, capsys):
+    arguments = ["rank", "--model", str(folder / "model.pt"), "--data", str(folder / "next.csv"), "--out"]
+    out = folder / "keep.csv"
+    assert main([*arguments, str(out)]) == 0
+    before, names = out.read_bytes(), sorted(os.listdir(folder))
+
+    def fails(self, path, **options):
+        with open(path, "w") as file:
+            file.write("half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", fails)
+    assert main([*arguments, str(out), "--force"]) == 2
+    assert out.read_bytes() == before and sorted(os.listdir(folder)) == names
+
+
+# ---- demo --------------------------------------------------------------------------------------------------------------------
+
+
+def check_demo(folder, printed):
+    assert sorted(os.listdir(folder)) == ["comparison.csv", "model.pt", "ranked_sites.csv", "reach.png"]
+    ranked = pd.read_csv(folder / "ranked_sites.csv", dtype={"site": str})
+    assert len(ranked) == 100 and ranked["rank"].is_monotonic_increasing and ranked["chance_top_k"].between(0, 1).all()
+    assert (folder / "reach.png").read_bytes()[:4] == b"\x89PNG"
+    assert TopKRanker.load(folder / "model.pt").k == 100
+    table = pd.read_csv(folder / "comparison.csv", index_col="method")
+    assert {"last year", "mean of all years", "chance", "NLL", "DAML"} <= set(table.index)
+    assert (table["bpr_low"] <= table["bpr"]).all() and (table["bpr"] <= table["bpr_high"]).all()
+    for name in os.listdir(folder):
+        assert name in printed
+    return table
+
+
+@pytest.mark.slow
+def test_demo_without_data_says_that_it_is_simulated(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("TOPREACH_DATA", raising=False)
+
+    def offline(*arguments):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("topreach.demo.cook_county", offline)
+    assert main(["demo", "--quick", "--quiet", "--out", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr()
+    check_demo(tmp_path / "out", shown.out)
+    assert "SIMULATED" in shown.out and shown.err == ""
+
+
+@pytest.mark.skipif(not os.environ.get("TOPREACH_DATA"), reason="TOPREACH_DATA is not set")
+def test_demo_on_cook_county_in_a_fresh_process(tmp_path):
+    arguments = [sys.executable, "-m", "topreach", "demo", "--quick", "--out", str(tmp_path / "out")]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "SIMULATED" not in done.stdout and "epoch" in done.stderr
+    table = check_demo(tmp_path / "out", done.stdout)
+    # MATH §6, recomputed from the files, to three digits.
+    assert table.loc["last year", ["mae", "rmse", "bpr"]].round(3).tolist() == [1.069, 1.659, 0.748]
+    assert table.loc["mean of last 5 years", ["mae", "rmse", "bpr"]].round(3).tolist() == [0.943, 1.455, 0.820]
+    assert table.loc["chance", "bpr"] == pytest.approx(0.20, abs=0.005)
