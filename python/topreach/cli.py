@@ -31,31 +31,34 @@ examples:
 `topreach COMMAND --help` tells more. Files are written whole or not at all.
 """
 _FIT = """\
-The table (CSV, or Parquet by its ending) has one row per site and period: an id, a time (a number or a date), a count,
-and features known before the period. The last --valid periods choose the epoch that is kept; the model has learned
-from all earlier ones. Ctrl-C keeps the best model so far; with --checkpoint, --resume goes on.
+The table (CSV, or Parquet by its ending) has one row per site and period: an id, a time (a number
+or a date), a count, and features known before the period. The last --valid periods choose the epoch
+that is kept; the model has learned from all earlier ones. Ctrl-C keeps the best model so far; with
+--checkpoint, --resume goes on.
 
 examples:
   topreach fit --data counts.csv --site geoid --time year --count deaths --k 100 --out model.pt
-  topreach fit --data counts.csv --site id --time month --count n --features lag1,lag2,income --k 20 \\
-      --objective nll --missing zero --out model.pt --force
+  topreach fit --data counts.csv --site id --time month --count n --features lag1,income \\
+      --k 20 --objective nll --missing zero --out model.pt --force
 """
 _RANK = """\
-Ranks the newest period of the table (or those of --times) and writes time, site, score, expected_count, chance_top_k
-(the chance of being among the K highest counts) and rank, for the K best sites (--all-sites: for all). Counts may be
-missing in the periods to rank. Columns are found under the names they had in `topreach fit`.
+Ranks the newest period of the table (or those of --times) and writes time, site, score,
+expected_count, chance_top_k (the chance of being among the K highest counts) and rank, for the K
+best sites (--all-sites: for all). Counts may be missing in the periods to rank. Columns are found
+under the names they had in `topreach fit`.
 
 examples:
   topreach rank --model model.pt --data next_year.csv --out ranked.csv
   topreach rank --model model.pt --data counts.csv --times 2021,2022 --all-sites --out ranked.csv
 """
 _EVALUATE = """\
-Compares rankings on the last --test periods of a table with counts: the model's, and the naive ones (last period, mean
-of all earlier periods, chance). Without --model, the naive ones alone; then --site, --time, --count and --k are needed.
+Compares rankings on the last --test periods of a table with counts: the model's, and the naive ones
+(last period, mean of all earlier periods, chance). Without --model, the naive ones alone; then
+--site, --time, --count and --k are needed.
 
 examples:
   topreach evaluate --model model.pt --data counts.csv --test 2
-  topreach evaluate --data counts.csv --site geoid --time year --count deaths --k 100 --out table.csv
+  topreach evaluate --data counts.csv --site geoid --time year --count deaths --k 100
 """
 
 
@@ -91,11 +94,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _note(message: Any, category: type, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
+def _note(
+    message: Any, category: type, filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
     print(f"note: {message}", file=sys.stderr)
 
 
-# ---- commands ----------------------------------------------------------------------------------------------------------
+# ---- commands ------------------------------------------------------------------------------------
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -118,10 +123,15 @@ def _fit(options: argparse.Namespace) -> None:
     columns = {"site": options.site, "time": options.time, "count": options.count}
     panel = _read(options, columns, options.features)
     if not 1 <= options.k <= panel.num_sites:
-        raise CommandError(f"--k must be from 1 to the number of sites, {panel.num_sites}, got {options.k}")
+        raise CommandError(
+            f"--k must be from 1 to the number of sites, {panel.num_sites}, got {options.k}"
+        )
     held = options.valid if options.valid is not None else int(panel.num_times >= 3)
     if not 0 <= held < panel.num_times:
-        raise CommandError(f"--valid must be from 0 to {panel.num_times - 1} with {panel.num_times} periods, got {held}")
+        raise CommandError(
+            f"--valid must be from 0 to {panel.num_times - 1} with {panel.num_times} periods, got "
+            f"{held}"
+        )
     train, valid = panel, None
     if held:
         train, valid, _ = panel.split(valid=panel.times[-held:])
@@ -140,10 +150,16 @@ def _fit(options: argparse.Namespace) -> None:
     ranker.fit(train, valid, resume=options.resume)
     ranker.columns_ = columns
     ranker.save(options.out)
-    print(f"{panel.num_sites} sites, {train.num_times} periods to learn from, {panel.num_features} features.")
+    print(
+        f"{panel.num_sites} sites, {train.num_times} periods to learn from, {panel.num_features} "
+        "features."
+    )
     if valid is not None:
         share = ranker.score(valid)
-        print(f"The {options.k} sites it picks in the held-back period(s) reach {share:.1%} of the best possible.")
+        print(
+            f"The {options.k} sites it picks in the held-back period(s) reach {share:.1%} of the "
+            "best possible."
+        )
     print(f"model: {options.out}")
     if ranker.interrupted_:
         raise KeyboardInterrupt
@@ -161,7 +177,11 @@ def _rank(options: argparse.Namespace) -> None:
     with atomic_path(options.out) as path:
         ranked.to_csv(path, index=False)
     print(ranked.head(5).to_string(index=False))
-    print(f"... {len(ranked)} rows: {options.out}" if len(ranked) > 5 else f"{len(ranked)} rows: {options.out}")
+    print(
+        f"... {len(ranked)} rows: {options.out}"
+        if len(ranked) > 5
+        else f"{len(ranked)} rows: {options.out}"
+    )
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -176,7 +196,9 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise CommandError("--k is needed without --model")
     panel = _read(options, columns, ranker.feature_names_in_ if ranker is not None else [])
     if not 1 <= options.test <= panel.num_times:
-        raise CommandError(f"--test must be from 1 to the number of periods, {panel.num_times}, got {options.test}")
+        raise CommandError(
+            f"--test must be from 1 to the number of periods, {panel.num_times}, got {options.test}"
+        )
     if not 1 <= k <= panel.num_sites:
         raise CommandError(f"--k must be from 1 to the number of sites, {panel.num_sites}, got {k}")
     test = panel.select_times(panel.times[-options.test :])
@@ -187,7 +209,10 @@ def _evaluate(options: argparse.Namespace) -> None:
             "mean of all periods": baselines.historical_mean(test),
         }
     else:
-        print("note: no earlier periods in the table, so no rows for the last period and the mean", file=sys.stderr)
+        print(
+            "note: no earlier periods in the table, so no rows for the last period and the mean",
+            file=sys.stderr,
+        )
         naive = {}
     naive["chance"] = baselines.chance(test)
     for name, forecast in naive.items():
@@ -196,14 +221,19 @@ def _evaluate(options: argparse.Namespace) -> None:
         ranker.set_params(k=k)
         scores = torch.from_numpy(ranker.site_scores(test))
         counts = test.align(site_ids=ranker.site_ids_) if ranker.model_.is_probabilistic else test
-        forecast = torch.from_numpy(ranker.predict(test)) if ranker.model_.is_probabilistic else None
+        forecast = (
+            torch.from_numpy(ranker.predict(test)) if ranker.model_.is_probabilistic else None
+        )
         rows["model"] = _row(forecast, scores, counts, k)
         if options.repeats:
             spread = np.quantile(ranker.score_repeats(test, options.repeats), [0.025, 0.975])
             rows["model"] |= {"bpr_low": spread[0], "bpr_high": spread[1]}
     table = pd.DataFrame(rows).T.rename_axis("method")
     listed = ", ".join(str(t) for t in test.times[:6]) + (" ..." if len(test.times) > 6 else "")
-    print(f"period(s) {listed}, {test.num_sites} sites, K = {k}; BPR: share of the best possible reach\n")
+    print(
+        f"period(s) {listed}, {test.num_sites} sites, K = {k}; BPR: share of the best possible "
+        "reach\n"
+    )
     print(demo.format_table(table))
     if options.out is not None:
         with atomic_path(options.out) as path:
@@ -211,7 +241,9 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(f"\n{options.out}")
 
 
-def _row(forecast: torch.Tensor | None, scores: torch.Tensor, panel: Panel, k: int) -> dict[str, float]:
+def _row(
+    forecast: torch.Tensor | None, scores: torch.Tensor, panel: Panel, k: int
+) -> dict[str, float]:
     return {
         "mae": np.nan if forecast is None else metrics.mae(forecast, panel.y),
         "rmse": np.nan if forecast is None else metrics.rmse(forecast, panel.y),
@@ -219,19 +251,25 @@ def _row(forecast: torch.Tensor | None, scores: torch.Tensor, panel: Panel, k: i
     }
 
 
-# ---- options -----------------------------------------------------------------------------------------------------------
+# ---- options -------------------------------------------------------------------------------------
 
 
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("topreach", description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=raw)
+    parser = argparse.ArgumentParser(
+        "topreach", description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=raw
+    )
     parser.add_argument("--version", action="version", version=f"topreach {topreach.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     def command(name: str, run: Any, text: str, epilog: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text, epilog=epilog, formatter_class=raw)
+        sub = commands.add_parser(
+            name, help=text, description=text, epilog=epilog, formatter_class=raw
+        )
         sub.add_argument("--device", metavar="D", help="cpu or cuda (default: cpu)")
-        sub.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
+        sub.add_argument(
+            "--debug", action="store_true", help="show the whole traceback of an error"
+        )
         sub.set_defaults(run=run)
         return sub
 
@@ -239,24 +277,52 @@ def _parser() -> argparse.ArgumentParser:
         "demo",
         _demo,
         "Train on overdose deaths in Cook County (or a simulated county), compare, write a plan.",
-        "Writes ranked_sites.csv, model.pt, reach.png and comparison.csv into --out, in place of earlier ones.\n\n"
+        "Writes ranked_sites.csv, model.pt, reach.png and comparison.csv into --out, in place of "
+        "earlier ones.\n\n"
         "example:\n  topreach demo --out results --seed 1\n",
     )
-    sub.add_argument("--out", metavar="DIR", default="topreach-demo", help="folder for the results (topreach-demo)")
-    sub.add_argument("--data", metavar="DIR", help="folder of the Cook County files (default: TOPREACH_DATA, cache, web)")
-    sub.add_argument("--seed", type=int, default=0, metavar="N", help="of training, draws and simulated data (0)")
+    sub.add_argument(
+        "--out",
+        metavar="DIR",
+        default="topreach-demo",
+        help="folder for the results (topreach-demo)",
+    )
+    sub.add_argument(
+        "--data",
+        metavar="DIR",
+        help="folder of the Cook County files (default: TOPREACH_DATA, cache, web)",
+    )
+    sub.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of training, draws and simulated data (0)"
+    )
     sub.add_argument("--quick", action="store_true", help="a short run, to see that it works")
     sub.add_argument("--quiet", action="store_true", help="show no progress")
 
     sub = command("fit", _fit, "Fit a model to a table of counts and save it.", _FIT)
     _data_options(sub, required=True)
-    sub.add_argument("--features", metavar="A,B", type=_names, help="feature columns (default: all other numeric ones)")
-    sub.add_argument("--k", type=int, required=True, metavar="K", help="number of sites that can be acted on")
+    sub.add_argument(
+        "--features",
+        metavar="A,B",
+        type=_names,
+        help="feature columns (default: all other numeric ones)",
+    )
+    sub.add_argument(
+        "--k", type=int, required=True, metavar="K", help="number of sites that can be acted on"
+    )
     sub.add_argument("--out", required=True, metavar="FILE", help="model file to write")
-    sub.add_argument("--model", choices=["negbin", "linear", "mlp"], default="negbin", help="default: negbin")
-    sub.add_argument("--objective", choices=["auto", "daml", "nll", "bpr"], default="auto", help="default: auto")
+    sub.add_argument(
+        "--model", choices=["negbin", "linear", "mlp"], default="negbin", help="default: negbin"
+    )
+    sub.add_argument(
+        "--objective", choices=["auto", "daml", "nll", "bpr"], default="auto", help="default: auto"
+    )
     sub.add_argument("--ranking", choices=["ratio", "mean"], default="ratio", help="default: ratio")
-    sub.add_argument("--valid", type=int, metavar="N", help="last periods that choose the epoch (1; 0 if under 3)")
+    sub.add_argument(
+        "--valid",
+        type=int,
+        metavar="N",
+        help="last periods that choose the epoch (1; 0 if under 3)",
+    )
     sub.add_argument("--epochs", type=int, metavar="N", help="passes over the data, of each stage")
     sub.add_argument("--lr", type=float, metavar="X", help="learning rate")
     sub.add_argument("--seed", type=int, default=0, metavar="N", help="of training and draws (0)")
@@ -268,28 +334,59 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("rank", _rank, "Rank the sites of new data with a saved model.", _RANK)
     sub.add_argument("--model", required=True, metavar="FILE", help="model file")
     _data_options(sub, required=False)
-    sub.add_argument("--times", metavar="A,B", type=_names, help="periods to rank (default: the newest)")
-    sub.add_argument("--all-sites", action="store_true", help="write all sites, not the K best only")
+    sub.add_argument(
+        "--times", metavar="A,B", type=_names, help="periods to rank (default: the newest)"
+    )
+    sub.add_argument(
+        "--all-sites", action="store_true", help="write all sites, not the K best only"
+    )
     sub.add_argument("--out", required=True, metavar="FILE", help="CSV file to write")
     sub.add_argument("--force", action="store_true", help="replace --out if it exists")
 
-    sub = command("evaluate", _evaluate, "Compare a saved model and naive rankings on held-out periods.", _EVALUATE)
+    sub = command(
+        "evaluate",
+        _evaluate,
+        "Compare a saved model and naive rankings on held-out periods.",
+        _EVALUATE,
+    )
     sub.add_argument("--model", metavar="FILE", help="model file")
     _data_options(sub, required=False)
-    sub.add_argument("--test", type=int, default=1, metavar="N", help="last periods of the table to judge on (1)")
+    sub.add_argument(
+        "--test", type=int, default=1, metavar="N", help="last periods of the table to judge on (1)"
+    )
     sub.add_argument("--k", type=int, metavar="K", help="number of sites (default: the model's)")
-    sub.add_argument("--repeats", type=int, default=0, metavar="N", help="repeat the model's ranking, for its spread")
+    sub.add_argument(
+        "--repeats",
+        type=int,
+        default=0,
+        metavar="N",
+        help="repeat the model's ranking, for its spread",
+    )
     sub.add_argument("--out", metavar="FILE", help="CSV file for the table")
     sub.add_argument("--force", action="store_true", help="replace --out if it exists")
     return parser
 
 
 def _data_options(sub: argparse.ArgumentParser, *, required: bool) -> None:
-    sub.add_argument("--data", required=True, metavar="FILE", help="table of counts, CSV or Parquet")
+    sub.add_argument(
+        "--data", required=True, metavar="FILE", help="table of counts, CSV or Parquet"
+    )
     for name, what in (("site", "site id"), ("time", "period"), ("count", "count")):
-        sub.add_argument(f"--{name}", required=required, metavar="COLUMN", help=f"column of the {what}")
-    sub.add_argument("--missing", choices=["error", "zero"], default="error", help="missing site-periods: error or zero")
-    sub.add_argument("--duplicates", choices=["error", "sum"], default="error", help="repeated rows: error or sum")
+        sub.add_argument(
+            f"--{name}", required=required, metavar="COLUMN", help=f"column of the {what}"
+        )
+    sub.add_argument(
+        "--missing",
+        choices=["error", "zero"],
+        default="error",
+        help="missing site-periods: error or zero",
+    )
+    sub.add_argument(
+        "--duplicates",
+        choices=["error", "sum"],
+        default="error",
+        help="repeated rows: error or sum",
+    )
 
 
 def _names(text: str) -> list[str]:
@@ -298,7 +395,9 @@ def _names(text: str) -> list[str]:
 
 def _columns(options: argparse.Namespace, ranker: TopKRanker | None) -> dict[str, str]:
     known = getattr(ranker, "columns_", {})
-    columns = {name: getattr(options, name) or known.get(name) for name in ("site", "time", "count")}
+    columns = {
+        name: getattr(options, name) or known.get(name) for name in ("site", "time", "count")
+    }
     absent = [f"--{name}" for name, column in columns.items() if column is None]
     if absent:
         why = "without --model" if ranker is None else "as the model file does not say"
@@ -306,9 +405,13 @@ def _columns(options: argparse.Namespace, ranker: TopKRanker | None) -> dict[str
     return columns
 
 
-def _read(options: argparse.Namespace, columns: dict[str, str], features: Any, counts: str = "required") -> Panel:
-    read = Panel.from_parquet if options.data.lower().endswith((".parquet", ".pq")) else Panel.from_csv
-    choices = dict(missing=options.missing, duplicates=options.duplicates, counts=counts)
+def _read(
+    options: argparse.Namespace, columns: dict[str, str], features: Any, counts: str = "required"
+) -> Panel:
+    read = (
+        Panel.from_parquet if options.data.lower().endswith((".parquet", ".pq")) else Panel.from_csv
+    )
+    choices = {"missing": options.missing, "duplicates": options.duplicates, "counts": counts}
     return read(options.data, **columns, features=features, **choices)
 
 
@@ -316,7 +419,9 @@ def _times(wanted: list[str], panel: Panel) -> list[Any]:
     by_text = {str(time): time for time in panel.times}
     absent = [text for text in wanted if text not in by_text]
     if absent:
-        raise CommandError(f"--times must be in the table, got {absent[0]}; it has {', '.join(list(by_text)[-8:])}")
+        raise CommandError(
+            f"--times must be in the table, got {absent[0]}; it has {', '.join(list(by_text)[-8:])}"
+        )
     return [time for text, time in by_text.items() if text in wanted]
 
 
@@ -332,5 +437,7 @@ def _may_write(path: str, force: bool) -> None:
 
 def _device(device: str | None) -> str | None:
     if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
-        raise CommandError(f"--device {device} must be there, but torch finds no CUDA device; use --device cpu")
+        raise CommandError(
+            f"--device {device} must be there, but torch finds no CUDA device; use --device cpu"
+        )
     return device

@@ -21,8 +21,21 @@ from topreach.ranker import TopKRanker
 
 K = 100
 # Chosen on the validation year 2020 alone.
-SETTINGS = dict(lr=0.05, max_epochs=200, warm_start_epochs=200, sigma=0.001, epsilon=1.0, weight=30.0)
-QUICK = dict(max_epochs=20, warm_start_epochs=30, rank_samples=200, num_samples=20, model_samples=20)
+SETTINGS = {
+    "lr": 0.05,
+    "max_epochs": 200,
+    "warm_start_epochs": 200,
+    "sigma": 0.001,
+    "epsilon": 1.0,
+    "weight": 30.0,
+}
+QUICK = {
+    "max_epochs": 20,
+    "warm_start_epochs": 30,
+    "rank_samples": 200,
+    "num_samples": 20,
+    "model_samples": 20,
+}
 
 
 def run(
@@ -36,20 +49,21 @@ def run(
 ) -> pd.DataFrame:
     """Train by likelihood and for the decision, compare with the naive plans, and write the plan.
 
-    Writes into the folder `out`: ranked_sites.csv (the K sites of the newest period), model.pt, reach.png and
-    comparison.csv. Earlier files of these names are replaced.
+    Writes into the folder `out`: ranked_sites.csv (the K sites of the newest period), model.pt,
+    reach.png and comparison.csv. Earlier files of these names are replaced.
 
     Args:
         out: folder, made if needed.
-        data: folder of the Cook County files; None looks where `datasets.cook_county` does, and takes a simulated
-            county if they are not to be had.
+        data: folder of the Cook County files; None looks where `datasets.cook_county` does, and
+            takes a simulated county if they are not to be had.
         seed: of the training, the rankings and the simulated county.
         quick: a short run, to see that it works: few epochs and draws, and 50 repeated rankings.
         device: where to train, "cpu" or "cuda".
         progress: whether to show progress.
 
     Returns:
-        The comparison, a row per method: mae, rmse, bpr, bpr_low, bpr_high (95 % of the repeated rankings).
+        The comparison, a row per method: mae, rmse, bpr, bpr_low, bpr_high (95 % of the repeated
+            rankings).
     """
     started = time.perf_counter()
     folder = Path(out)
@@ -57,11 +71,14 @@ def run(
     (train, valid, test), what = _load(data, seed)
     print(what)
     print(
-        f"{train.num_sites} sites, K = {K}. Training: {train.num_times} years, choice of the epoch: "
+        f"{train.num_sites} sites, K = {K}. Training: {train.num_times} years, choice of the "
+        "epoch: "
         f"{valid.num_times}, held out: {test.num_times}.\n",
         flush=True,
     )
-    settings = dict(SETTINGS, **(QUICK if quick else {}), seed=seed, device=device, progress=progress)
+    settings = dict(
+        SETTINGS, **(QUICK if quick else {}), seed=seed, device=device, progress=progress
+    )
     repeats = 50 if quick else 1000
 
     rankers = {}
@@ -83,19 +100,32 @@ def run(
     }
     rows = {}
     for name, forecast in naive.items():
-        rows[name] = _row(forecast, test, metrics.bpr(forecast, test.y, K), _tie_repeats(forecast, test, repeats, seed))
+        rows[name] = _row(
+            forecast,
+            test,
+            metrics.bpr(forecast, test.y, K),
+            _tie_repeats(forecast, test, repeats, seed),
+        )
     curves: dict[str, Any] = {}
     for name, ranker in rankers.items():
         _say(f"{name}: {repeats} repeated rankings", progress)
         spread = ranker.score_repeats(test, repeats)
         rows[name] = _row(torch.from_numpy(ranker.predict(test)), test, spread.mean(), spread)
         curves[name] = ranker.site_scores(test)
-    curves = dict(reversed(curves.items())) | {name: f.numpy() for name, f in naive.items() if "5" not in name}
+    curves = dict(reversed(curves.items())) | {
+        name: f.numpy() for name, f in naive.items() if "5" not in name
+    }
     table = pd.DataFrame(rows).T.rename_axis("method")
 
     samples = rankers["NLL"].rank_samples
-    print(f"\nHeld-out years, means over {test.num_times}. BPR: share of the best possible reach with K = {K};")
-    print(f"[95 % of {repeats} repeated rankings: ties broken at random, NLL and DAML with {samples} draws each]\n")
+    print(
+        f"\nHeld-out years, means over {test.num_times}. BPR: share of the best possible reach "
+        f"with K = {K};"
+    )
+    print(
+        f"[95 % of {repeats} repeated rankings: ties broken at random, NLL and DAML with {samples} "
+        "draws each]\n"
+    )
     print(format_table(table))
 
     newest = test.select_times([test.times[-1]])
@@ -111,7 +141,9 @@ def run(
     rankers["DAML"].save(paths["model"])
     with atomic_path(paths["this table"]) as path:
         table.to_csv(path)
-    title = "Simulated county" if test.source == "simulated" else "Cook County, opioid-overdose deaths"
+    title = (
+        "Simulated county" if test.source == "simulated" else "Cook County, opioid-overdose deaths"
+    )
     try:
         save_reach(curves, test, K, paths["reach against K"], f"{title}, held-out years")
     except ImportError as error:
@@ -121,7 +153,10 @@ def run(
     print()
     for name, path in paths.items():
         print(f"{name + ':':17}{path}")
-    print(f"\nDone in {time.perf_counter() - started:.0f} s." + (" A quick run: train longer." if quick else ""))
+    print(
+        f"\nDone in {time.perf_counter() - started:.0f} s."
+        + (" A quick run: train longer." if quick else "")
+    )
     return table
 
 
@@ -132,7 +167,9 @@ def save_reach(curves: dict[str, Any], panel: Panel, k: int, path: Path, title: 
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("matplotlib must be installed. Run `pip install 'topreach[plot]'`.") from error
+        raise ImportError(
+            "matplotlib must be installed. Run `pip install 'topreach[plot]'`."
+        ) from error
     figure = Figure(figsize=(10.5, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     tables = {name: reach_curve(scores, panel.y.numpy()) for name, scores in curves.items()}
@@ -149,7 +186,8 @@ def format_table(table: pd.DataFrame) -> str:
     lines = [f"{'method':{width}}  {'MAE':>6}  {'RMSE':>6}  {'BPR':>5}"]
     lines.append("-" * (len(lines[0]) + 16))
     for name, row in table.iterrows():
-        text = f"{name:{width}}  {_cell(row['mae'], 6)}  {_cell(row['rmse'], 6)}  {_cell(row['bpr'], 5)}"
+        cells = [_cell(row["mae"], 6), _cell(row["rmse"], 6), _cell(row["bpr"], 5)]
+        text = "  ".join([f"{name:{width}}", *cells])
         if np.isfinite(row.get("bpr_low", np.nan)):
             text += f"  [{row['bpr_low']:.3f}, {row['bpr_high']:.3f}]"
         lines.append(text)
@@ -162,7 +200,9 @@ def _cell(value: float, width: int) -> str:
 
 def _load(data: str | os.PathLike | None, seed: int) -> tuple[Splits, str]:
     if data is not None:
-        return cook_county(data), f"Opioid-overdose deaths per census tract of Cook County, from {os.fspath(data)}."
+        return cook_county(
+            data
+        ), f"Opioid-overdose deaths per census tract of Cook County, from {os.fspath(data)}."
     try:
         return cook_county(), "Opioid-overdose deaths per census tract of Cook County."
     except (OSError, ConnectionError) as error:
@@ -171,12 +211,15 @@ def _load(data: str | os.PathLike | None, seed: int) -> tuple[Splits, str]:
             splits = simulate_county(seed)
         why = str(error).splitlines()[0]
         return splits, (
-            "SIMULATED DATA: the Cook County files were not found, so the numbers below say nothing about any real "
+            "SIMULATED DATA: the Cook County files were not found, so the numbers below say "
+            "nothing about any real "
             f"place.\n({why})"
         )
 
 
-def _row(forecast: torch.Tensor, panel: Panel, bpr: float, repeats: np.ndarray | None) -> dict[str, float]:
+def _row(
+    forecast: torch.Tensor, panel: Panel, bpr: float, repeats: np.ndarray | None
+) -> dict[str, float]:
     low, high = np.quantile(repeats, [0.025, 0.975]) if repeats is not None else (np.nan, np.nan)
     return {
         "mae": metrics.mae(forecast, panel.y),

@@ -1,4 +1,5 @@
-"""Files that are never left half written, and plain files read back without running code from them."""
+"""Files that are never left half written, and plain files read back without running code from
+them."""
 
 from __future__ import annotations
 
@@ -15,11 +16,14 @@ import torch
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it takes the place of `path` once the block ends without error."""
+    """A temporary path beside `path` to write to; it takes the place of `path` once the block ends
+    without error."""
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: its folder {path.parent} must exist. Make it first.")
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    handle, temporary = tempfile.mkstemp(
+        prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
+    )
     os.close(handle)
     try:
         yield Path(temporary)
@@ -53,15 +57,23 @@ def load_plain(
         content = torch.load(data, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its unpickler and zip reader do
         raise ValueError(
-            f"{caller}: {noun} must be a whole file of format {file_format!r}, got {name}, which cannot be read "
+            f"{caller}: {noun} must be a whole file of format {file_format!r}, got {name}, which "
+            "cannot be read "
             f"({type(error).__name__}). It is damaged, cut short, or not such a file."
         ) from error
     if not isinstance(content, dict) or content.get("format") != file_format:
-        raise ValueError(f"{caller}: {noun} must be a file of format {file_format!r}, got another kind in {name}.")
+        raise ValueError(
+            f"{caller}: {noun} must be a file of format {file_format!r}, got another kind in "
+            f"{name}."
+        )
     found = content.get("format_version")
     if found != version:
         raise ValueError(
             f"{caller}: {noun} {name} must have format_version {version}, got {found!r}. "
-            + ("Update topreach to read it." if isinstance(found, int) and found > version else "Make it again.")
+            + (
+                "Update topreach to read it."
+                if isinstance(found, int) and found > version
+                else "Make it again."
+            )
         )
     return content

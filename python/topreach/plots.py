@@ -1,4 +1,5 @@
-"""Pictures of what a model reaches and how it was trained. Every function takes `ax=None` and returns the axes.
+"""Pictures of what a model reaches and how it was trained. Every function takes `ax=None` and
+returns the axes.
 
 Needs matplotlib: `pip install 'topreach[plot]'`.
 """
@@ -14,7 +15,8 @@ import pandas as pd
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's palette, which the common kinds of colour blindness keep apart; dashes tell lines apart without it.
+# Okabe and Ito's palette, which the common kinds of colour blindness keep apart; dashes tell lines
+# apart without it.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _DASHES = ("-", "-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)), "--")
 _GREY = "#767676"
@@ -29,21 +31,30 @@ def reach_curve(scores: Any, counts: Any, max_k: int | None = None) -> pd.DataFr
         max_k: largest K; None for S.
 
     Returns:
-        DataFrame indexed by k with the columns `capture` (share of all events that fall in the top K) and `bpr` (that
-        share of the best K sites' events), means over periods with events. Tied scores count in expectation under
-        random order.
+        DataFrame indexed by k with the columns `capture` (share of all events that fall in the top
+        K) and `bpr` (that share of the best K sites' events), means over periods with events. Tied
+        scores count in expectation under random order.
     """
     scores, counts = (np.atleast_2d(np.asarray(a, dtype=float)) for a in (scores, counts))
     if scores.shape != counts.shape or scores.ndim != 2:
         raise ValueError(
-            f"reach_curve: counts must have the shape of scores, got {counts.shape} and {scores.shape}."
+            f"reach_curve: counts must have the shape of scores, got {counts.shape} and "
+            f"{scores.shape}."
         )
     if np.isnan(scores).any() or not np.isfinite(counts).all():
-        raise ValueError("reach_curve: scores and counts must be numbers, got NaN or infinity among them.")
+        raise ValueError(
+            "reach_curve: scores and counts must be numbers, got NaN or infinity among them."
+        )
     sites = scores.shape[1]
     max_k = sites if max_k is None else max_k
-    if isinstance(max_k, bool) or not isinstance(max_k, int | np.integer) or not 1 <= max_k <= sites:
-        raise ValueError(f"reach_curve: max_k must be a whole number from 1 to S = {sites}, got {max_k!r}.")
+    if (
+        isinstance(max_k, bool)
+        or not isinstance(max_k, int | np.integer)
+        or not 1 <= max_k <= sites
+    ):
+        raise ValueError(
+            f"reach_curve: max_k must be a whole number from 1 to S = {sites}, got {max_k!r}."
+        )
     rows = counts.sum(axis=1) > 0
     if not rows.any():
         raise ValueError("reach_curve: counts must have an event in at least one period, got none.")
@@ -57,7 +68,9 @@ def reach_curve(scores: Any, counts: Any, max_k: int | None = None) -> pd.DataFr
         capture.append(reached / count.sum())
         bpr.append(reached / best)
     index = pd.RangeIndex(1, max_k + 1, name="k")
-    return pd.DataFrame({"capture": np.mean(capture, axis=0), "bpr": np.mean(bpr, axis=0)}, index=index)
+    return pd.DataFrame(
+        {"capture": np.mean(capture, axis=0), "bpr": np.mean(bpr, axis=0)}, index=index
+    )
 
 
 def plot_reach(
@@ -72,12 +85,13 @@ def plot_reach(
     """Reach against K, a line for each method.
 
     Args:
-        curves: by the method's name, a table of `reach_curve`, or scores [T, S] if `counts` is given.
+        curves: by the method's name, a table of `reach_curve`, or scores [T, S] if `counts` is
+            given.
         counts: counts y [T, S]; adds the best possible line to value "capture".
         k: K in use, marked by a vertical line.
         max_k: largest K shown; None: three times `k`, else all.
-        value: "capture", the share of all events that the top K sites hold, or "bpr", their share of what the best K
-            sites hold.
+        value: "capture", the share of all events that the top K sites hold, or "bpr", their share
+            of what the best K sites hold.
         ax: axes to draw on; None makes a figure.
 
     Example:
@@ -106,44 +120,69 @@ def plot_reach(
         ax.plot(best.index, best, color=_GREY, linewidth=1.2, linestyle=(0, (2, 2)))
         at = max(1, round(0.6 * limit))
         ax.annotate(
-            "best possible", (at, best.loc[at]), (-4, 3), textcoords="offset points", ha="right", va="bottom",
-            color=_GREY, fontsize="small",
-        )  # fmt: skip
+            "best possible",
+            (at, best.loc[at]),
+            (-4, 3),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            color=_GREY,
+            fontsize="small",
+        )
     if k is not None and k <= limit:
         ax.axvline(k, color=_GREY, linewidth=0.8, zorder=0)
         ax.annotate(
-            f"K = {k}", (k, 1), (3, -3), xycoords=("data", "axes fraction"), textcoords="offset points",
-            ha="left", va="top", color=_GREY, fontsize="small", bbox=dict(facecolor="white", edgecolor="none", pad=1),
-        )  # fmt: skip
+            f"K = {k}",
+            (k, 1),
+            (3, -3),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="left",
+            va="top",
+            color=_GREY,
+            fontsize="small",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+        )
     for i, (name, table) in enumerate(tables.items()):
         line = table[value].loc[:limit]
-        style = dict(color=_COLOURS[i % len(_COLOURS)], linestyle=_DASHES[i % len(_DASHES)], linewidth=1.8)
+        style = {
+            "color": _COLOURS[i % len(_COLOURS)],
+            "linestyle": _DASHES[i % len(_DASHES)],
+            "linewidth": 1.8,
+        }
         ax.plot(line.index, line, label=name, **style)
     ax.set_xlim(0, limit)
     ax.set_ylim(0, None if value == "capture" else 1.02)
     ax.yaxis.set_major_formatter(lambda v, _: f"{100 * v:.0f} %")
     ax.set_xlabel("K, sites acted on")
-    ax.set_ylabel("share of all events reached" if value == "capture" else "share of the best possible reach")
+    ax.set_ylabel(
+        "share of all events reached" if value == "capture" else "share of the best possible reach"
+    )
     # Outside, so that it covers no line however the lines run.
     handles, labels = ax.get_legend_handles_labels()
     last = [handle.get_ydata()[-1] for handle in handles]
     order = sorted(range(len(handles)), key=lambda i: -last[i])
     ax.legend(
-        [handles[i] for i in order], [labels[i] for i in order],
-        loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False,
-    )  # fmt: skip
+        [handles[i] for i in order],
+        [labels[i] for i in order],
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        frameon=False,
+    )
     _tidy(ax)
     return ax
 
 
-def plot_history(history: pd.DataFrame, *, metric: str | None = None, ax: Axes | None = None) -> Axes:
+def plot_history(
+    history: pd.DataFrame, *, metric: str | None = None, ax: Axes | None = None
+) -> Axes:
     """A quantity of training against the epoch.
 
     Args:
         history: `history_` of a `Trainer` or a `TopKRanker`.
-        metric: "loss", a term of the objective ("nll", "hinge"), or a validation metric without its prefix ("bpr");
-            None: "bpr" if it was measured, else "loss". Where the training and the validation panel both have it,
-            both lines are drawn.
+        metric: "loss", a term of the objective ("nll", "hinge"), or a validation metric without its
+            prefix ("bpr"); None: "bpr" if it was measured, else "loss". Where the training and the
+            validation panel both have it, both lines are drawn.
         ax: axes to draw on; None makes a figure.
     """
     if len(history) == 0:
@@ -157,15 +196,26 @@ def plot_history(history: pd.DataFrame, *, metric: str | None = None, ax: Axes |
     }
     if not measured or metric == "loss":  # sums over panels of different length do not compare
         if metric not in history:
-            names = sorted({c.removeprefix("train_").removeprefix("valid_") for c in history.columns} - {"epoch"})
-            raise ValueError(f"plot_history: metric must be one of {', '.join(names)}, got {metric!r}.")
+            names = sorted(
+                {c.removeprefix("train_").removeprefix("valid_") for c in history.columns}
+                - {"epoch"}
+            )
+            raise ValueError(
+                f"plot_history: metric must be one of {', '.join(names)}, got {metric!r}."
+            )
         measured = {"training": history[["epoch", metric]].dropna()}
     ax = _axes(ax, (6.4, 4.0))
     for i, (label, table) in enumerate(measured.items()):
-        few = dict(marker="o", markersize=3) if len(table) <= 60 else {}
-        ax.plot(table["epoch"], table.iloc[:, 1], label=label, color=_COLOURS[i], linewidth=1.6, **few)
+        few = {"marker": "o", "markersize": 3} if len(table) <= 60 else {}
+        ax.plot(
+            table["epoch"], table.iloc[:, 1], label=label, color=_COLOURS[i], linewidth=1.6, **few
+        )
     ax.set_xlabel("epoch")
-    ax.set_ylabel({"bpr": "share of the best possible reach (BPR)", "nll": "−log likelihood"}.get(metric, metric))
+    ax.set_ylabel(
+        {"bpr": "share of the best possible reach (BPR)", "nll": "−log likelihood"}.get(
+            metric, metric
+        )
+    )
     if len(measured) > 1:
         ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     _tidy(ax)
@@ -178,7 +228,9 @@ def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
-        raise ImportError("topreach.plots: matplotlib must be installed. Run `pip install 'topreach[plot]'`.") from error
+        raise ImportError(
+            "topreach.plots: matplotlib must be installed. Run `pip install 'topreach[plot]'`."
+        ) from error
     return plt.subplots(figsize=size, layout="constrained")[1]
 
 

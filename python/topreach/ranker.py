@@ -37,19 +37,21 @@ class NotFittedError(ValueError, AttributeError):
 class TopKRanker:
     """Learns from counts over sites and time which K sites to act on.
 
-    Features are standardised and time is scaled by the training rows alone. The negative binomial mixed-effects model
-    is first fitted by MAP ("warm start"), then, for objective "daml", trained on for the top-K decision. With a
-    validation panel the best epoch is kept: for "nll" the one of highest likelihood; for "daml" the one of highest
-    likelihood among those that rank at least as well as the warm start's best, else the one that ranks best (2025
-    paper, App. C.2.2); for "bpr" the one that ranks best.
+    Features are standardised and time is scaled by the training rows alone. The negative binomial
+    mixed-effects model is first fitted by MAP ("warm start"), then, for objective "daml", trained
+    on for the top-K decision. With a validation panel the best epoch is kept: for "nll" the one of
+    highest likelihood; for "daml" the one of highest likelihood among those that rank at least as
+    well as the warm start's best, else the one that ranks best (2025 paper, App. C.2.2); for "bpr"
+    the one that ranks best.
 
     Args:
         k: K, the number of sites that can be acted on.
-        model: "negbin" (`NegBinMixedEffects`: predicts counts), "linear" or "mlp" (scores from the last counts), or a
-            module of your own, which is copied and not changed.
-        objective: "daml", "nll", "bpr", an objective, or "auto": DAML for a model with a likelihood, else direct BPR.
-        sigma: σ, the noise that smooths the top-K, in the units of the ranking; None: 0.01 for ratio scores (their sum
-            is 1), else 0.1.
+        model: "negbin" (`NegBinMixedEffects`: predicts counts), "linear" or "mlp" (scores from the
+            last counts), or a module of your own, which is copied and not changed.
+        objective: "daml", "nll", "bpr", an objective, or "auto": DAML for a model with a
+            likelihood, else direct BPR.
+        sigma: σ, the noise that smooths the top-K, in the units of the ranking; None: 0.01 for
+            ratio scores (their sum is 1), else 0.1.
         epsilon: ε of DAML, the share of the best possible reach to hold; 1 always pulls.
         weight: λ of DAML, the price of falling short.
         num_samples: J, draws of that noise per step.
@@ -58,18 +60,19 @@ class TopKRanker:
         rank_samples: draws of the fitted model for the ratio ranking and for chance_top_k.
         link, penalty: of the negative binomial model.
         window: W, earlier counts that a scorer sees.
-        hidden: widths of the MLP's hidden layers.
-        optimizer, lr, max_epochs, validate_every, patience, batch_size, clip_gradient, time_weights, checkpoint,
-            progress, device: as in `Trainer`; a function of time in `time_weights` gets the panel's own time values.
-            The warm start writes its checkpoint beside `checkpoint`, with ".warm" added.
+        hidden: widths of the MLP's hidden layers. optimizer, lr, max_epochs, validate_every,
+        patience, batch_size, clip_gradient, time_weights, checkpoint,
+            progress, device: as in `Trainer`; a function of time in `time_weights` gets the panel's
+            own time values. The warm start writes its checkpoint beside `checkpoint`, with ".warm"
+            added.
         warm_start_epochs: epochs of the MAP fit before DAML; 0 starts DAML from the initial values.
         seed: of training and of the ranking's draws.
 
     Fitted attributes:
         model_: the module. standardizer_, time_origin_, time_scale_: how the inputs are scaled.
         site_ids_, feature_names_in_: what the training panel had.
-        history_, best_epoch_, best_score_, trainer_: of the last stage; warm_start_: the `Trainer` of the first, or
-            None. key_: fixes the ranking's draws.
+        history_, best_epoch_, best_score_, trainer_: of the last stage; warm_start_: the `Trainer`
+            of the first, or None. key_: fixes the ranking's draws.
 
     Example:
         >>> train, valid, test = tr.datasets.cook_county()
@@ -137,7 +140,7 @@ class TopKRanker:
         self.progress = progress
         self.device = device
 
-    # ---- scikit-learn manners --------------------------------------------------------------------------------------
+    # ---- scikit-learn manners --------------------------------------------------------------------
 
     @classmethod
     def _argument_names(cls) -> list[str]:
@@ -152,7 +155,8 @@ class TopKRanker:
         for name, value in params.items():
             if name not in self._argument_names():
                 raise ValueError(
-                    f"TopKRanker.set_params: {name!r} must be an argument of TopKRanker, got none such. There are "
+                    f"TopKRanker.set_params: {name!r} must be an argument of TopKRanker, got none "
+                    "such. There are "
                     f"{', '.join(self._argument_names())}."
                 )
             setattr(self, name, value)
@@ -163,14 +167,16 @@ class TopKRanker:
         changed = [
             f"{name}={value!r}"
             for name, value in self.get_params().items()
-            if name != "k" and value is not parameters[name].default and value != parameters[name].default
+            if name != "k"
+            and value is not parameters[name].default
+            and value != parameters[name].default
         ]
         return f"TopKRanker({', '.join([repr(self.k), *changed])})"
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
 
-    # ---- fitting ---------------------------------------------------------------------------------------------------
+    # ---- fitting ---------------------------------------------------------------------------------
 
     def fit(self, panel: Panel, valid: Panel | None = None, *, resume: bool = False) -> TopKRanker:
         """Fit on a panel; `valid`, later periods of the same sites, chooses the epoch that is kept.
@@ -179,7 +185,9 @@ class TopKRanker:
         """
         self._check_arguments(panel)
         if valid is not None and not isinstance(valid, Panel):
-            raise TypeError(f"TopKRanker.fit: valid must be a Panel or None, got {type(valid).__name__}.")
+            raise TypeError(
+                f"TopKRanker.fit: valid must be a Panel or None, got {type(valid).__name__}."
+            )
         standardizer = Standardizer().fit(panel)
         origin = panel.time_values.mean().item()
         scale = panel.time_values.std(correction=0).item() or 1.0
@@ -195,7 +203,9 @@ class TopKRanker:
         if callable(weights):
             weights = torch.as_tensor(weights(panel.time_values), dtype=torch.float32)
 
-        def train(objective: Any, epochs: int, monitor: str | None, checkpoint: Any, floor: float | None) -> Trainer:
+        def train(
+            objective: Any, epochs: int, monitor: str | None, checkpoint: Any, floor: float | None
+        ) -> Trainer:
             trainer = Trainer(
                 objective,
                 optimizer=self.optimizer,
@@ -221,12 +231,16 @@ class TopKRanker:
         warm = None
         if isinstance(objective, DecisionAware) and self.warm_start_epochs > 0:
             beside = None if self.checkpoint is None else f"{os.fspath(self.checkpoint)}.warm"
-            warm = train(NLL(), self.warm_start_epochs, "nll" if valid is not None else None, beside, None)
+            warm = train(
+                NLL(), self.warm_start_epochs, "nll" if valid is not None else None, beside, None
+            )
         if warm is not None and warm.interrupted_:
             trainer = warm
         else:
             monitor, floor = None, None
-            if isinstance(objective, NLL) or (isinstance(objective, DecisionAware) and warm is None):
+            if isinstance(objective, NLL) or (
+                isinstance(objective, DecisionAware) and warm is None
+            ):
                 monitor = "nll" if isinstance(objective, NLL) else "bpr"
             elif isinstance(objective, DecisionAware):
                 monitor = "nll"
@@ -242,29 +256,44 @@ class TopKRanker:
         self.n_features_in_ = panel.num_features
         self.key_ = draw_key(torch.Generator().manual_seed(self.seed))
         self.warm_start_, self.trainer_ = warm, trainer
-        self.history_, self.best_epoch_, self.best_score_ = trainer.history_, trainer.best_epoch_, trainer.best_score_
+        self.history_, self.best_epoch_, self.best_score_ = (
+            trainer.history_,
+            trainer.best_epoch_,
+            trainer.best_score_,
+        )
         self.interrupted_ = trainer.interrupted_
         return self
 
     def _check_arguments(self, panel: Any) -> None:
         if not isinstance(panel, Panel):
             raise TypeError(
-                f"TopKRanker.fit: panel must be a Panel, got {type(panel).__name__}. Make one with Panel.from_frame."
+                f"TopKRanker.fit: panel must be a Panel, got {type(panel).__name__}. Make one with "
+                "Panel.from_frame."
             )
-        if isinstance(self.k, bool) or not isinstance(self.k, int) or not 1 <= self.k <= panel.num_sites:
+        if (
+            isinstance(self.k, bool)
+            or not isinstance(self.k, int)
+            or not 1 <= self.k <= panel.num_sites
+        ):
             raise ValueError(
-                f"TopKRanker: k must be a whole number from 1 to the number of sites {panel.num_sites}, got {self.k!r}."
+                "TopKRanker: k must be a whole number from 1 to the number of sites "
+                f"{panel.num_sites}, got {self.k!r}."
             )
         if isinstance(self.model, str) and self.model not in _MODELS:
             raise ValueError(
-                f"TopKRanker: model must be one of {', '.join(map(repr, _MODELS))} or a module, got {self.model!r}."
+                f"TopKRanker: model must be one of {', '.join(map(repr, _MODELS))} or a module, "
+                f"got {self.model!r}."
             )
         if self.ranking not in ("ratio", "mean"):
-            raise ValueError(f"TopKRanker: ranking must be 'ratio' or 'mean', got {self.ranking!r}.")
+            raise ValueError(
+                f"TopKRanker: ranking must be 'ratio' or 'mean', got {self.ranking!r}."
+            )
         for name, least in (("rank_samples", 1), ("warm_start_epochs", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"TopKRanker: {name} must be a whole number >= {least}, got {value!r}.")
+                raise ValueError(
+                    f"TopKRanker: {name} must be a whole number >= {least}, got {value!r}."
+                )
 
     def _make_model(self, panel: Panel, num_features: int) -> nn.Module:
         if isinstance(self.model, nn.Module):
@@ -291,23 +320,29 @@ class TopKRanker:
             objective = "daml" if is_probabilistic(model) else "bpr"
         if objective not in ("daml", "nll", "bpr"):
             raise ValueError(
-                f"TopKRanker: objective must be 'auto', 'daml', 'nll', 'bpr' or an objective, got {objective!r}."
+                "TopKRanker: objective must be 'auto', 'daml', 'nll', 'bpr' or an objective, got "
+                f"{objective!r}."
             )
         if objective != "bpr" and not is_probabilistic(model):
             raise TypeError(
-                f"TopKRanker: objective must be 'bpr' for a model that gives scores ({type(model).__name__}), got "
+                "TopKRanker: objective must be 'bpr' for a model that gives scores "
+                f"({type(model).__name__}), got "
                 f"{objective!r}: it has no likelihood."
             )
         if objective == "nll":
             return NLL()
         ratio = is_probabilistic(model) and self.ranking == "ratio"
         sigma = self.sigma if self.sigma is not None else (0.01 if ratio else 0.1)
-        settings = dict(num_samples=self.num_samples, model_samples=self.model_samples, ranking=self.ranking)
+        settings = {
+            "num_samples": self.num_samples,
+            "model_samples": self.model_samples,
+            "ranking": self.ranking,
+        }
         if objective == "bpr":
             return DirectBPR(self.k, sigma, **settings)
         return DecisionAware(self.k, sigma, self.epsilon, self.weight, **settings)
 
-    # ---- using what was fitted -------------------------------------------------------------------------------------
+    # ---- using what was fitted -------------------------------------------------------------------
 
     def predict(self, panel: Panel) -> np.ndarray:
         """Expected counts [T, S], sites in the order of `site_ids_`.
@@ -318,27 +353,30 @@ class TopKRanker:
         model = self._fitted("predict")
         if not is_probabilistic(model):
             raise TypeError(
-                f"TopKRanker.predict: the model must predict counts, got {type(model).__name__}, which gives scores "
+                f"TopKRanker.predict: the model must predict counts, got {type(model).__name__}, "
+                "which gives scores "
                 "only. Use rank or site_scores."
             )
         with torch.no_grad():
             return forward(model, self._batch(panel)).mean.cpu().numpy()
 
     def site_scores(self, panel: Panel) -> np.ndarray:
-        """What sites are ranked by, [T, S], more is better: the ratio or mean ranking, or the scorer's output."""
+        """What sites are ranked by, [T, S], more is better: the ratio or mean ranking, or the
+        scorer's output."""
         self._fitted("site_scores")
         return torch.stack([score for score, _, _ in self._periods(panel)]).cpu().numpy()
 
     def rank(self, panel: Panel) -> pd.DataFrame:
         """All sites of every period of the panel, best first.
 
-        Each period is ranked on its own, with the same draws (`key_`), so its list does not depend on what other
-        periods the panel has. Equal scores stand in the order of `site_ids_`.
+        Each period is ranked on its own, with the same draws (`key_`), so its list does not depend
+        on what other periods the panel has. Equal scores stand in the order of `site_ids_`.
 
         Returns:
-            Columns time, site, score, expected_count, chance_top_k, rank (from 1), selected (rank <= k).
-            chance_top_k is the share of `rank_samples` draws of the model in which the site is among the K highest
-            counts, ties at the K-th sharing the places left. Scorers predict no counts: both columns are NaN.
+            Columns time, site, score, expected_count, chance_top_k, rank (from 1), selected (rank
+            <= k). chance_top_k is the share of `rank_samples` draws of the model in which the site
+            is among the K highest counts, ties at the K-th sharing the places left. Scorers predict
+            no counts: both columns are NaN.
         """
         model = self._fitted("rank")
         tables = []
@@ -368,14 +406,19 @@ class TopKRanker:
         """The fraction of the best possible reach, the mean over periods with events."""
         self._fitted("score")
         self._check_counts(panel, "score")
-        return float(metrics.bpr(self.site_scores(panel), self._counts(panel), self.k, nan_policy="omit"))
+        return float(
+            metrics.bpr(self.site_scores(panel), self._counts(panel), self.k, nan_policy="omit")
+        )
 
     @torch.no_grad()
-    def score_repeats(self, panel: Panel, repeats: int = 1000, *, samples: int | None = None) -> np.ndarray:
-        """BPR of `repeats` rankings with fresh draws, [repeats]: the spread that comes from drawing.
+    def score_repeats(
+        self, panel: Panel, repeats: int = 1000, *, samples: int | None = None
+    ) -> np.ndarray:
+        """BPR of `repeats` rankings with fresh draws, [repeats]: the spread that comes from
+        drawing.
 
-        `samples` draws each (None: `rank_samples`); only one ranking's draws are in memory at a time. A ranking
-        without draws ("mean", or a scorer) has no spread.
+        `samples` draws each (None: `rank_samples`); only one ranking's draws are in memory at a
+        time. A ranking without draws ("mean", or a scorer) has no spread.
         """
         model = self._fitted("score_repeats")
         self._check_counts(panel, "score_repeats")
@@ -389,7 +432,9 @@ class TopKRanker:
         for repeat in range(repeats):
             key = derived_key(key, 2)
             drawn = distribution.sample(samples or self.rank_samples, key=key)
-            found.append(float(metrics.bpr(ratio_ranking(drawn).cpu(), counts, self.k, nan_policy="omit")))
+            found.append(
+                float(metrics.bpr(ratio_ranking(drawn).cpu(), counts, self.k, nan_policy="omit"))
+            )
         return np.array(found)
 
     @torch.no_grad()
@@ -407,7 +452,9 @@ class TopKRanker:
 
     @torch.no_grad()
     def _samples(self, distribution: Any) -> Tensor:
-        return distribution.sample(self.rank_samples, key=self.key_.to(distribution.mean.device))[:, 0]
+        return distribution.sample(self.rank_samples, key=self.key_.to(distribution.mean.device))[
+            :, 0
+        ]
 
     def _batch(self, panel: Panel, t: int | None = None) -> Batch:
         if not isinstance(panel, Panel):
@@ -415,7 +462,12 @@ class TopKRanker:
         if t is not None:
             panel = panel.select_times([panel.times[t]])
         batch = _prepare(
-            panel, self.standardizer_, self.time_origin_, self.time_scale_, self.model_, self.site_ids_
+            panel,
+            self.standardizer_,
+            self.time_origin_,
+            self.time_scale_,
+            self.model_,
+            self.site_ids_,
         )
         device = next((p.device for p in self.model_.parameters()), torch.device("cpu"))
         return Batch(*(None if tensor is None else tensor.to(device) for tensor in batch))
@@ -428,24 +480,34 @@ class TopKRanker:
 
     def _check_counts(self, panel: Panel, method: str) -> None:
         if not isinstance(panel, Panel):
-            raise TypeError(f"TopKRanker.{method}: panel must be a Panel, got {type(panel).__name__}.")
+            raise TypeError(
+                f"TopKRanker.{method}: panel must be a Panel, got {type(panel).__name__}."
+            )
         if not bool(torch.isfinite(panel.y).all()):
-            raise ValueError(f"TopKRanker.{method}: panel must have counts for all its periods, got some without.")
+            raise ValueError(
+                f"TopKRanker.{method}: panel must have counts for all its periods, got some "
+                "without."
+            )
 
     def _fitted(self, method: str) -> nn.Module:
         if not hasattr(self, "model_"):
-            raise NotFittedError(f"TopKRanker.{method}: the ranker must be fitted first, got one that is not. Call fit.")
+            raise NotFittedError(
+                f"TopKRanker.{method}: the ranker must be fitted first, got one that is not. Call "
+                "fit."
+            )
         return self.model_
 
-    # ---- file ------------------------------------------------------------------------------------------------------
+    # ---- file ------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the fitted ranker to one file, which `load` and the C++ library read. It holds no code."""
+        """Write the fitted ranker to one file, which `load` and the C++ library read. It holds no
+        code."""
         model = self._fitted("save")
         name = type(model).__name__
         if name not in _SAVED or type(model) is not _SAVED[name][1]:
             raise TypeError(
-                f"TopKRanker.save: the model must be one of the library's ({', '.join(_SAVED)}), got {name}. Save a "
+                f"TopKRanker.save: the model must be one of the library's ({', '.join(_SAVED)}), "
+                f"got {name}. Save a "
                 "module of your own with torch.save(ranker.model_.state_dict(), path)."
             )
         config = {key: list(v) if isinstance(v, tuple) else v for key, v in model.config.items()}
@@ -454,7 +516,9 @@ class TopKRanker:
             "format_version": MODEL_VERSION,
             "model": name,
             "config": config,
-            "state": {key: tensor.detach().cpu().clone() for key, tensor in model.state_dict().items()},
+            "state": {
+                key: tensor.detach().cpu().clone() for key, tensor in model.state_dict().items()
+            },
             "standardizer": self.standardizer_.state_dict(),
             "time": {"origin": float(self.time_origin_), "scale": float(self.time_scale_)},
             "site_ids": list(self.site_ids_),
@@ -469,21 +533,28 @@ class TopKRanker:
         atomic_save(content, path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike, *, device: str | torch.device | None = None) -> TopKRanker:
+    def load(
+        cls, path: str | os.PathLike, *, device: str | torch.device | None = None
+    ) -> TopKRanker:
         """Read a file that `save`, or the C++ library, wrote. Nothing in the file is run."""
         content = load_plain(path, "TopKRanker.load", MODEL_FORMAT, MODEL_VERSION, "path")
         name = os.fspath(path)
         if content.get("model") not in _SAVED:
             raise ValueError(
-                f"TopKRanker.load: path must hold one of {', '.join(_SAVED)}, got {content.get('model')!r} in {name}."
+                f"TopKRanker.load: path must hold one of {', '.join(_SAVED)}, got "
+                f"{content.get('model')!r} in {name}."
             )
         short, model_class = _SAVED[content["model"]]
         try:
-            config = {key: tuple(v) if isinstance(v, list) else v for key, v in content["config"].items()}
+            config = {
+                key: tuple(v) if isinstance(v, list) else v for key, v in content["config"].items()
+            }
             model = model_class(**config)
             model.load_state_dict(content["state"])
             ranking = content["ranking"]
-            arguments = {key: config[key] for key in ("link", "penalty", "window", "hidden") if key in config}
+            arguments = {
+                key: config[key] for key in ("link", "penalty", "window", "hidden") if key in config
+            }
             ranker = cls(
                 content["k"],
                 model=short,
@@ -493,15 +564,21 @@ class TopKRanker:
                 **arguments,
             )
             ranker.standardizer_ = Standardizer.from_state_dict(content["standardizer"])
-            ranker.time_origin_, ranker.time_scale_ = content["time"]["origin"], content["time"]["scale"]
+            ranker.time_origin_, ranker.time_scale_ = (
+                content["time"]["origin"],
+                content["time"]["scale"],
+            )
             ranker.site_ids_, ranker.key_ = list(content["site_ids"]), content["key"]
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             raise ValueError(
-                f"TopKRanker.load: path must hold a whole model, got one with parts that are missing or do not fit in "
+                "TopKRanker.load: path must hold a whole model, got one with parts that are "
+                "missing or do not fit in "
                 f"{name} ({error})."
             ) from error
         if "columns" in content:
-            ranker.columns_ = {str(role): str(column) for role, column in content["columns"].items()}
+            ranker.columns_ = {
+                str(role): str(column) for role, column in content["columns"].items()
+            }
         ranker.feature_names_in_ = list(ranker.standardizer_.feature_names_)
         ranker.n_features_in_ = len(ranker.feature_names_in_)
         ranker.model_ = model.eval() if device is None else model.to(device).eval()
@@ -509,9 +586,15 @@ class TopKRanker:
 
 
 def _prepare(
-    panel: Panel, standardizer: Standardizer, origin: float, scale: float, model: nn.Module, site_ids: Sequence[str]
+    panel: Panel,
+    standardizer: Standardizer,
+    origin: float,
+    scale: float,
+    model: nn.Module,
+    site_ids: Sequence[str],
 ) -> Batch:
-    """The panel as the model takes it: sites in the model's order, features standardised, time scaled."""
+    """The panel as the model takes it: sites in the model's order, features standardised, time
+    scaled."""
     if _has_site_effects(model):
         panel = panel.align(site_ids=site_ids)
     batch = standardizer.transform(panel).batch(window=getattr(model, "window", None) or None)
@@ -525,7 +608,8 @@ def _has_site_effects(model: nn.Module) -> bool:
 
 
 def _share_of_draws_in_top(samples: Tensor, k: int) -> Tensor:
-    """[S]: share of the draws [M, S] in which the site is in the top K, ties at the K-th sharing the places left."""
+    """[S]: share of the draws [M, S] in which the site is in the top K, ties at the K-th sharing
+    the places left."""
     total = torch.zeros(samples.shape[1], dtype=torch.float64, device=samples.device)
     for part in samples.split(max(1, 4_000_000 // samples.shape[1])):
         last = part.topk(k, dim=-1).values[:, -1:]

@@ -1,7 +1,8 @@
-"""Fits a model by an objective: epochs, validation, the best model kept, checkpoints that continue bit for bit.
+"""Fits a model by an objective: epochs, validation, the best model kept, checkpoints that continue
+bit for bit.
 
-All randomness of a step is a pure function of (seed, step), and the order of minibatches of (seed, epoch), so a run
-that was stopped and resumed goes through the same numbers as one that was not.
+All randomness of a step is a pure function of (seed, step), and the order of minibatches of (seed,
+epoch), so a run that was stopped and resumed goes through the same numbers as one that was not.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import pandas as pd
 import torch
@@ -51,26 +52,31 @@ _OPTIMIZERS = {
     "lbfgs": torch.optim.LBFGS,
 }
 _REMEDIES = {
-    "nll": "The likelihood overflowed: counts far out of the model's reach, or a parameter ran away. Standardise the "
-    "features, lower lr, or set clip_gradient",
-    "penalty": "The prior's scale ran to zero or to infinity. Lower lr, or use the model's penalty='laplace'",
+    "nll": "The likelihood overflowed: counts far out of the model's reach, or a parameter ran "
+    "away. Standardise the features, lower lr, or set clip_gradient",
+    "penalty": "The prior's scale ran to zero or to infinity. Lower lr, or use the model's "
+    "penalty='laplace'",
     "hinge": "The ranking scores overflowed. Lower lr or the objective's weight, or raise sigma",
     "bpr": "The ranking scores overflowed. Lower lr, or raise sigma",
     "gradient": "Lower lr, set clip_gradient, or raise sigma if the objective perturbs a ranking",
-    "loss": "Lower lr or set clip_gradient, and look at the objective for a division by zero or the log of zero",
+    "loss": "Lower lr or set clip_gradient, and look at the objective for a division by zero or "
+    "the log of zero",
 }
 # The order in which terms are blamed: a cause before what follows from it.
 _BLAME = ("penalty", "nll", "bpr", "hinge")
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss or a gradient was NaN or infinite. The model holds the parameters from before that step.
+    """The loss or a gradient was NaN or infinite. The model holds the parameters from before that
+    step.
 
-    Attributes: epoch and step (both from 1), term ("nll", "penalty", "hinge", "bpr", "loss" or "gradient"),
-    parameters (names of those with a non-finite gradient).
+    Attributes: epoch and step (both from 1), term ("nll", "penalty", "hinge", "bpr", "loss" or
+    "gradient"), parameters (names of those with a non-finite gradient).
     """
 
-    def __init__(self, message: str, *, epoch: int, step: int, term: str, parameters: Sequence[str] = ()):
+    def __init__(
+        self, message: str, *, epoch: int, step: int, term: str, parameters: Sequence[str] = ()
+    ):
         super().__init__(message)
         self.epoch, self.step, self.term, self.parameters = epoch, step, term, list(parameters)
 
@@ -95,48 +101,53 @@ class Trainer:
     """Minimises an objective over a panel, by default with Adam.
 
     Args:
-        objective: called as `objective(model, batch)`; `generator=` and `key=` are passed if it takes them. Returns an
-            `ObjectiveValue` or a scalar tensor.
-        optimizer: a name ("adam", "adamw", "sgd", "rmsprop", "adagrad", "lbfgs"), a torch optimizer class (called with
-            `lr`), or a callable from the parameters to an optimizer.
+        objective: called as `objective(model, batch)`; `generator=` and `key=` are passed if it
+            takes them. Returns an `ObjectiveValue` or a scalar tensor.
+        optimizer: a name ("adam", "adamw", "sgd", "rmsprop", "adagrad", "lbfgs"), a torch optimizer
+            class (called with `lr`), or a callable from the parameters to an optimizer.
         lr: learning rate; of no effect if `optimizer` is a callable.
         max_epochs: passes over the training panel.
         validate_every: epochs between validations; the last epoch is always validated.
         patience: stop after this many validations without a better one; None never stops early.
-        monitor: the validation metric that decides which epoch is best: "bpr" (most), "nll", "mae", "rmse" or "loss"
-            (least). None: "bpr" if K is known and the objective is not a plain likelihood, else "nll", else "loss".
-        bpr_floor: with monitor "nll": epochs whose validation BPR is at least this are compared by nll and beat all
-            others, which are compared by BPR (2025 paper, App. C.2.2: the choice among decision-aware models).
+        monitor: the validation metric that decides which epoch is best: "bpr" (most), "nll", "mae",
+            "rmse" or "loss" (least). None: "bpr" if K is known and the objective is not a plain
+            likelihood, else "nll", else "loss".
+        bpr_floor: with monitor "nll": epochs whose validation BPR is at least this are compared by
+            nll and beat all others, which are compared by BPR (2025 paper, App. C.2.2: the choice
+            among decision-aware models).
         k: K for the metric bpr; None takes the objective's `k`.
-        ranking: how a probabilistic model ranks in validation, "ratio" or "mean"; None takes the objective's, else
-            "ratio".
-        validation_samples: draws of the model for that ratio ranking. The same noise at every validation.
-        batch_size: periods in a minibatch, shuffled in every epoch; None takes all at once. A minibatch of B of the T
-            periods has its weights multiplied by T/B, so that its sum estimates the whole panel's, against which a
-            penalty counts once.
-        time_weights: weight of each period: a function from the batch's time [T] to weights [T], or T numbers. They
-            multiply `batch.weights`.
+        ranking: how a probabilistic model ranks in validation, "ratio" or "mean"; None takes the
+            objective's, else "ratio".
+        validation_samples: draws of the model for that ratio ranking. The same noise at every
+            validation.
+        batch_size: periods in a minibatch, shuffled in every epoch; None takes all at once. A
+            minibatch of B of the T periods has its weights multiplied by T/B, so that its sum
+            estimates the whole panel's, against which a penalty counts once.
+        time_weights: weight of each period: a function from the batch's time [T] to weights [T], or
+            T numbers. They multiply `batch.weights`.
         clip_gradient: largest norm of the gradient; a longer one is scaled down to it.
-        scheduler: a callable from the optimizer to a torch learning-rate scheduler, stepped once per epoch
-            (ReduceLROnPlateau: once per validation, with the monitored metric).
+        scheduler: a callable from the optimizer to a torch learning-rate scheduler, stepped once
+            per epoch (ReduceLROnPlateau: once per validation, with the monitored metric).
         seed: of all randomness in training. The global random state is left as it was.
         checkpoint: file for the state of the run, written at every validation and at Ctrl-C.
-        progress: True shows a bar on a terminal or in a notebook, and elsewhere (a log file) prints a line about every
-            tenth of the run; False is silent.
+        progress: True shows a bar on a terminal or in a notebook, and elsewhere (a log file) prints
+            a line about every tenth of the run; False is silent.
         device: where to train; None leaves the model where it is. The panel follows.
 
     Fitted attributes:
-        history_: DataFrame, a row per epoch: epoch, loss, a column per term of the objective, lr, seconds (since the
-            start), and at validations train_* and valid_* metrics (elsewhere NaN).
-        best_epoch_, best_score_: the epoch that was kept and its monitored metric (None without validation).
+        history_: DataFrame, a row per epoch: epoch, loss, a column per term of the objective, lr,
+            seconds (since the start), and at validations train_* and valid_* metrics (elsewhere
+            NaN).
+        best_epoch_, best_score_: the epoch that was kept and its monitored metric (None without
+            validation).
         epochs_: epochs run; stopped_early_, interrupted_: whether patience or Ctrl-C ended it.
         optimizer_: as it stands after the last step.
 
-    The model is trained in place. After `fit` it holds the best parameters on the validation panel, or those of the
-    last epoch if there was none.
+    The model is trained in place. After `fit` it holds the best parameters on the validation panel,
+    or those of the last epoch if there was none.
 
     Example:
-        >>> trainer = Trainer(NLL(), lr=0.05, max_epochs=200, k=100, monitor="nll").fit(model, train, valid)
+        >>> trainer = Trainer(NLL(), lr=0.05, max_epochs=200, k=100).fit(model, train, valid)
         >>> trainer.history_.plot(x="epoch", y="loss")
     """
 
@@ -180,46 +191,70 @@ class Trainer:
         if not (isinstance(lr, int | float) and 0 < lr < math.inf):
             raise ValueError(f"Trainer: lr must be a finite number > 0, got {lr!r}.")
         if clip_gradient is not None and not 0 < clip_gradient < math.inf:
-            raise ValueError(f"Trainer: clip_gradient must be a finite number > 0 or None, got {clip_gradient!r}.")
+            raise ValueError(
+                "Trainer: clip_gradient must be a finite number > 0 or None, got "
+                f"{clip_gradient!r}."
+            )
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise TypeError(f"Trainer: seed must be a whole number, got {seed!r}.")
         if monitor is not None and monitor not in _MONITORS:
-            raise ValueError(f"Trainer: monitor must be one of {', '.join(map(repr, _MONITORS))}, got {monitor!r}.")
+            raise ValueError(
+                f"Trainer: monitor must be one of {', '.join(map(repr, _MONITORS))}, got "
+                f"{monitor!r}."
+            )
         if bpr_floor is not None and monitor != "nll":
-            raise ValueError(f"Trainer: bpr_floor must go with monitor='nll', got monitor={monitor!r}.")
+            raise ValueError(
+                f"Trainer: bpr_floor must go with monitor='nll', got monitor={monitor!r}."
+            )
         if ranking not in (None, "ratio", "mean"):
             raise ValueError(f"Trainer: ranking must be 'ratio' or 'mean', got {ranking!r}.")
         if isinstance(optimizer, str) and optimizer.lower() not in _OPTIMIZERS:
-            raise ValueError(f"Trainer: optimizer must be one of {', '.join(_OPTIMIZERS)}, got {optimizer!r}.")
+            raise ValueError(
+                f"Trainer: optimizer must be one of {', '.join(_OPTIMIZERS)}, got {optimizer!r}."
+            )
         self.objective, self.optimizer, self.lr = objective, optimizer, lr
         self.max_epochs, self.validate_every, self.patience = max_epochs, validate_every, patience
         self.monitor, self.bpr_floor, self.k, self.ranking = monitor, bpr_floor, k, ranking
-        self.validation_samples, self.batch_size, self.time_weights = validation_samples, batch_size, time_weights
+        self.validation_samples, self.batch_size, self.time_weights = (
+            validation_samples,
+            batch_size,
+            time_weights,
+        )
         self.clip_gradient, self.scheduler, self.seed = clip_gradient, scheduler, seed
         self.checkpoint, self.progress, self.device = checkpoint, progress, device
 
-    # ---- fitting ---------------------------------------------------------------------------------------------------
+    # ---- fitting ---------------------------------------------------------------------------------
 
     def fit(
-        self, model: nn.Module, train: Panel | Batch, valid: Panel | Batch | None = None, *, resume: bool = False
+        self,
+        model: nn.Module,
+        train: Panel | Batch,
+        valid: Panel | Batch | None = None,
+        *,
+        resume: bool = False,
     ) -> Trainer:
         """Train the model in place.
 
         Args:
-            model: any module; `forward` names what it takes of x [T,S,P], time [T], history [T,S,W]. One that takes
-                history says how much in an attribute `window`.
+            model: any module; `forward` names what it takes of x [T,S,P], time [T], history
+                [T,S,W]. One that takes history says how much in an attribute `window`.
             train: what to learn from: a panel, or a batch made of one.
             valid: what to choose the best epoch by. None keeps the last epoch.
-            resume: go on from `checkpoint` if that file exists. False starts afresh and writes over it.
+            resume: go on from `checkpoint` if that file exists. False starts afresh and writes over
+                it.
 
         Raises:
             NonFiniteLossError: the loss or a gradient became NaN or infinite.
             ValueError: the checkpoint belongs to another model, objective, optimizer or panel.
         """
         if not isinstance(model, nn.Module):
-            raise TypeError(f"Trainer.fit: model must be a torch.nn.Module, got {type(model).__name__}.")
+            raise TypeError(
+                f"Trainer.fit: model must be a torch.nn.Module, got {type(model).__name__}."
+            )
         if resume and self.checkpoint is None:
-            raise ValueError("Trainer.fit: resume must go with Trainer(checkpoint=...), got checkpoint=None.")
+            raise ValueError(
+                "Trainer.fit: resume must go with Trainer(checkpoint=...), got checkpoint=None."
+            )
         if self.device is not None:
             model.to(self.device)
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -228,7 +263,9 @@ class Trainer:
         train = train._replace(weights=self._weights(train))
         monitor = self._monitor(model) if valid is not None else None
         if self.bpr_floor is not None and self._k() is None:
-            raise ValueError("Trainer.fit: bpr_floor must go with a known K, got none. Give Trainer(k=...).")
+            raise ValueError(
+                "Trainer.fit: bpr_floor must go with a known K, got none. Give Trainer(k=...)."
+            )
 
         optimizer = self._make_optimizer(model)
         scheduler = None if self.scheduler is None else self.scheduler(optimizer)
@@ -248,7 +285,9 @@ class Trainer:
 
         self.interrupted_, self.stopped_early_ = False, False
         started = time.perf_counter() - at.seconds
-        searching = isinstance(optimizer, torch.optim.LBFGS)  # moves the parameters while it asks for gradients
+        searching = isinstance(
+            optimizer, torch.optim.LBFGS
+        )  # moves the parameters while it asks for gradients
         in_update = False
         devices = [device] if device.type == "cuda" else []
 
@@ -258,12 +297,18 @@ class Trainer:
 
         def done() -> bool:
             return at.epoch >= self.max_epochs or (
-                self.patience is not None and at.bad_validations >= self.patience and valid is not None
+                self.patience is not None
+                and at.bad_validations >= self.patience
+                and valid is not None
             )
 
         report = _Report(self.progress, self.max_epochs, at.epoch)
         try:
-            with torch.random.fork_rng(devices=devices), _delayed_interrupt() as interrupted, report:
+            with (
+                torch.random.fork_rng(devices=devices),
+                _delayed_interrupt() as interrupted,
+                report,
+            ):
                 while not done():
                     epoch = at.epoch + 1
                     batches = self._minibatches(train, epoch)
@@ -280,7 +325,8 @@ class Trainer:
                         for name, term in value.items():
                             sums[name] = sums.get(name, 0.0) + term / len(batches)
                         at = at._replace(position=at.position + 1, step=at.step + 1)
-                    # Nothing of the epoch's end counts until all of it is there: Ctrl-C may fall in the midst of it.
+                    # Nothing of the epoch's end counts until all of it is there: Ctrl-C may fall in
+                    # the midst of it.
                     row = {"epoch": epoch, **sums, "lr": optimizer.param_groups[0]["lr"]}
                     after = at._replace(epoch=epoch, position=0)
                     validated = epoch % self.validate_every == 0 or epoch == self.max_epochs
@@ -291,8 +337,12 @@ class Trainer:
                         row |= {f"valid_{n}": v for n, v in found.items()}
                         score = self._score(found, monitor)
                         if best_state is None or score > after.best_score:
-                            best_state = {n: v.detach().clone() for n, v in model.state_dict().items()}
-                            after = after._replace(best_epoch=epoch, best_score=score, bad_validations=0)
+                            best_state = {
+                                n: v.detach().clone() for n, v in model.state_dict().items()
+                            }
+                            after = after._replace(
+                                best_epoch=epoch, best_score=score, bad_validations=0
+                            )
                         else:
                             after = after._replace(bad_validations=after.bad_validations + 1)
                     self._step_scheduler(scheduler, row, monitor, validated and valid is not None)
@@ -305,7 +355,9 @@ class Trainer:
         except KeyboardInterrupt:
             self.interrupted_ = True
             at = at._replace(seconds=time.perf_counter() - started)
-            if not in_update:  # else the parameters are half updated: the file of the last validation stands
+            if (
+                not in_update
+            ):  # else the parameters are half updated: the file of the last validation stands
                 save()
 
         if best_state is not None:
@@ -319,14 +371,18 @@ class Trainer:
             self.best_score_ = float(kept.iloc[0])
         self.monitor_, self.optimizer_ = monitor, optimizer
         if self.interrupted_:
-            kept = f"epoch {self.best_epoch_}" + (f" (best valid {monitor})" if best_state is not None else "")
+            kept = f"epoch {self.best_epoch_}" + (
+                f" (best valid {monitor})" if best_state is not None else ""
+            )
             how = (
-                f"To go on: the same Trainer, with fit(..., resume=True); it reads {os.fspath(self.checkpoint)}."
+                "To go on: the same Trainer, with fit(..., resume=True); it reads "
+                f"{os.fspath(self.checkpoint)}."
                 if self.checkpoint is not None
                 else "Give Trainer(checkpoint=...) to be able to go on another time."
             )
             warnings.warn(
-                f"Trainer.fit: interrupted in epoch {at.epoch + 1} of {self.max_epochs}; the model is that of {kept}. "
+                f"Trainer.fit: interrupted in epoch {at.epoch + 1} of {self.max_epochs}; the model "
+                f"is that of {kept}. "
                 f"{how}",
                 TrainingInterrupted,
                 stacklevel=2,
@@ -336,7 +392,8 @@ class Trainer:
         return self
 
     def evaluate(self, model: nn.Module, data: Panel | Batch) -> dict[str, float]:
-        """The metrics that validation uses: loss, and as far as they apply nll (per site and period), bpr, mae, rmse.
+        """The metrics that validation uses: loss, and as far as they apply nll (per site and
+        period), bpr, mae, rmse.
 
         bpr is that of the model's own ranking, the mean over periods with events.
         """
@@ -345,10 +402,15 @@ class Trainer:
         with torch.random.fork_rng(devices=devices):
             return self._evaluate(model, self._batch(model, data, device, "data"))
 
-    # ---- a step ----------------------------------------------------------------------------------------------------
+    # ---- a step ----------------------------------------------------------------------------------
 
     def _gradient(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, epoch: int, step: int
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        batch: Batch,
+        epoch: int,
+        step: int,
     ) -> dict[str, float]:
         """Loss and gradient of one minibatch, checked to be finite; for L-BFGS the update too."""
 
@@ -379,9 +441,11 @@ class Trainer:
         if isinstance(value, Tensor):
             value = ObjectiveValue(value, {})
         if not isinstance(value, ObjectiveValue) or value.loss.ndim != 0:
+            is_value = isinstance(value, ObjectiveValue)
+            got = f"shape {list(value.loss.shape)}" if is_value else type(value).__name__
             raise TypeError(
                 "Trainer.fit: objective must return a scalar tensor or an ObjectiveValue, got "
-                f"{f'shape {list(value.loss.shape)}' if isinstance(value, ObjectiveValue) else type(value).__name__}."
+                f"{got}."
             )
         return value
 
@@ -389,7 +453,8 @@ class Trainer:
         named = [(n, p) for n, p in model.named_parameters() if p.grad is not None]
         if not named:
             raise RuntimeError(
-                "Trainer.fit: the loss must depend on a parameter of the model, got no gradient at all. Look for a "
+                "Trainer.fit: the loss must depend on a parameter of the model, got no gradient at "
+                "all. Look for a "
                 ".detach(), a .item() or a torch.no_grad() between the parameters and the loss."
             )
         gradients = [p.grad for _, p in named]
@@ -397,9 +462,12 @@ class Trainer:
         if not torch.isfinite(norm):
             bad = [n for n, p in named if not torch.isfinite(p.grad).all()]
             if bad or self.clip_gradient is not None:
-                where = f"parameter(s) {', '.join(bad)}" if bad else "the gradient's norm (overflow)"
+                where = (
+                    f"parameter(s) {', '.join(bad)}" if bad else "the gradient's norm (overflow)"
+                )
                 raise NonFiniteLossError(
-                    f"Trainer.fit: the gradient must be finite, got NaN or infinity for {where} in epoch {epoch}, step "
+                    f"Trainer.fit: the gradient must be finite, got NaN or infinity for {where} in "
+                    f"epoch {epoch}, step "
                     f"{step + 1}, while the loss was finite. {_REMEDIES['gradient']}.",
                     epoch=epoch,
                     step=step + 1,
@@ -417,14 +485,17 @@ class Trainer:
         remedy = _REMEDIES.get(term, _REMEDIES["loss"])
         number = float(value.terms[term]) if term in value.terms else value.loss.item()
         raise NonFiniteLossError(
-            f"Trainer.fit: the loss must be finite, got {number} in its term {term!r} in epoch {epoch}, step "
+            f"Trainer.fit: the loss must be finite, got {number} in its term {term!r} in epoch "
+            f"{epoch}, step "
             f"{step + 1}. {remedy}.",
             epoch=epoch,
             step=step + 1,
             term=term,
         )
 
-    def _step_scheduler(self, scheduler: Any, row: dict[str, float], monitor: str | None, validated: bool) -> None:
+    def _step_scheduler(
+        self, scheduler: Any, row: dict[str, float], monitor: str | None, validated: bool
+    ) -> None:
         if scheduler is None:
             return
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
@@ -433,15 +504,21 @@ class Trainer:
         else:
             scheduler.step()
 
-    # ---- data ------------------------------------------------------------------------------------------------------
+    # ---- data ------------------------------------------------------------------------------------
 
-    def _batch(self, model: nn.Module, data: Panel | Batch, device: torch.device, name: str) -> Batch:
+    def _batch(
+        self, model: nn.Module, data: Panel | Batch, device: torch.device, name: str
+    ) -> Batch:
         if isinstance(data, Panel):
             data = data.batch(window=getattr(model, "window", None) or None)
         if not isinstance(data, Batch):
-            raise TypeError(f"Trainer.fit: {name} must be a Panel or a Batch, got {type(data).__name__}.")
+            raise TypeError(
+                f"Trainer.fit: {name} must be a Panel or a Batch, got {type(data).__name__}."
+            )
         if not torch.isfinite(data.y).all():
-            raise ValueError(f"Trainer.fit: {name} must have a count for every site and period, got NaN.")
+            raise ValueError(
+                f"Trainer.fit: {name} must have a count for every site and period, got NaN."
+            )
         if not torch.isfinite(data.x).all():
             raise ValueError(f"Trainer.fit: {name} must have finite features, got NaN or infinity.")
         return Batch(*(None if t is None else t.to(device) for t in data))
@@ -449,16 +526,24 @@ class Trainer:
     def _weights(self, train: Batch) -> Tensor | None:
         weights = train.weights
         if self.time_weights is not None:
-            own = self.time_weights(train.time) if callable(self.time_weights) else self.time_weights
+            own = (
+                self.time_weights(train.time) if callable(self.time_weights) else self.time_weights
+            )
             own = torch.as_tensor(own, dtype=train.y.dtype, device=train.y.device)
             if own.shape != train.time.shape:
                 raise ValueError(
-                    f"Trainer.fit: time_weights must have shape [{len(train.time)}], one per period of the training "
+                    f"Trainer.fit: time_weights must have shape [{len(train.time)}], one per "
+                    "period of the training "
                     f"panel, got {list(own.shape)}."
                 )
             weights = own if weights is None else own * weights
-        if weights is not None and not (torch.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
-            raise ValueError(f"Trainer.fit: time_weights must be finite, >= 0 and not all 0, got {weights.tolist()}.")
+        if weights is not None and not (
+            torch.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0
+        ):
+            raise ValueError(
+                "Trainer.fit: time_weights must be finite, >= 0 and not all 0, got "
+                f"{weights.tolist()}."
+            )
         return weights
 
     def _minibatches(self, train: Batch, epoch: int) -> list[Batch]:
@@ -475,7 +560,7 @@ class Trainer:
             batches.append(part._replace(weights=weights[rows] * (periods / len(rows))))
         return batches
 
-    # ---- validation ------------------------------------------------------------------------------------------------
+    # ---- validation ------------------------------------------------------------------------------
 
     def _k(self) -> int | None:
         return self.k if self.k is not None else getattr(self.objective, "k", None)
@@ -483,10 +568,13 @@ class Trainer:
     def _monitor(self, model: nn.Module) -> str:
         if self.monitor in ("nll", "mae", "rmse") and not is_probabilistic(model):
             raise ValueError(
-                f"Trainer.fit: monitor must be 'bpr' or 'loss' for a model without a likelihood, got {self.monitor!r}."
+                "Trainer.fit: monitor must be 'bpr' or 'loss' for a model without a likelihood, "
+                f"got {self.monitor!r}."
             )
         if self.monitor == "bpr" and self._k() is None:
-            raise ValueError("Trainer.fit: monitor='bpr' must go with a known K, got none. Give Trainer(k=...).")
+            raise ValueError(
+                "Trainer.fit: monitor='bpr' must go with a known K, got none. Give Trainer(k=...)."
+            )
         if self.monitor is not None:
             return self.monitor
         if self._k() is not None and type(self.objective).__name__ != "NLL":
@@ -507,7 +595,11 @@ class Trainer:
                 found["mae"] = (mean - batch.y).abs().mean().item()
                 found["rmse"] = (mean - batch.y).square().mean().sqrt().item()
                 scores = self._rank(output, batch) if self._k() is not None else None
-            if self._k() is not None and isinstance(scores, Tensor) and scores.shape == batch.y.shape:
+            if (
+                self._k() is not None
+                and isinstance(scores, Tensor)
+                and scores.shape == batch.y.shape
+            ):
                 if not torch.isfinite(scores).all():
                     found["bpr"] = math.nan
                 else:
@@ -547,19 +639,26 @@ class Trainer:
         bpr = found["bpr"] if not math.isnan(found["bpr"]) else -math.inf
         return [1.0, value] if bpr >= self.bpr_floor else [0.0, bpr]
 
-    # ---- optimizer, checkpoint -------------------------------------------------------------------------------------
+    # ---- optimizer, checkpoint -------------------------------------------------------------------
 
     def _make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         parameters = [p for p in model.parameters() if p.requires_grad]
         if not parameters:
-            raise ValueError("Trainer.fit: model must have a parameter that requires a gradient, got none.")
-        make = _OPTIMIZERS[self.optimizer.lower()] if isinstance(self.optimizer, str) else self.optimizer
+            raise ValueError(
+                "Trainer.fit: model must have a parameter that requires a gradient, got none."
+            )
+        make = (
+            _OPTIMIZERS[self.optimizer.lower()]
+            if isinstance(self.optimizer, str)
+            else self.optimizer
+        )
         if isinstance(make, type) and issubclass(make, torch.optim.Optimizer):
             return make(parameters, lr=self.lr)
         optimizer = make(parameters)
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise TypeError(
-                f"Trainer.fit: optimizer must give a torch.optim.Optimizer, got {type(optimizer).__name__}."
+                "Trainer.fit: optimizer must give a torch.optim.Optimizer, got "
+                f"{type(optimizer).__name__}."
             )
         return optimizer
 
@@ -571,13 +670,19 @@ class Trainer:
         train: Batch,
         monitor: str | None,
     ) -> dict[str, str]:
-        """What must agree for a checkpoint to continue; what may change (max_epochs, patience, device) is not in it."""
+        """What must agree for a checkpoint to continue; what may change (max_epochs, patience,
+        device) is not in it."""
         shapes = ", ".join(f"{n} {list(v.shape)}" for n, v in model.state_dict().items())
         config = getattr(model, "config", {})
+        config = config if isinstance(config, dict) else {}
         settings = getattr(self.objective, "config", None)
         objective = f"{_name(self.objective)} {settings() if callable(settings) else ''}".strip()
         options = [
-            {n: v for n, v in group.items() if n not in ("params", "lr", "initial_lr") and not isinstance(v, Tensor)}
+            {
+                n: v
+                for n, v in group.items()
+                if n not in ("params", "lr", "initial_lr") and not isinstance(v, Tensor)
+            }
             for group in optimizer.param_groups
         ]
         data = hashlib.sha256()
@@ -586,16 +691,18 @@ class Trainer:
                 data.update(str(list(tensor.shape)).encode())
                 data.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return {
-            "model": f"{type(model).__name__}({config if isinstance(config, dict) else {}}): {shapes}",
+            "model": f"{type(model).__name__}({config}): {shapes}",
             "objective": objective,
             "optimizer": f"{type(optimizer).__name__} {options}",
-            "learning rate": repr(self.lr if isinstance(self.optimizer, str | type) else "set by the callable"),
+            "learning rate": repr(
+                self.lr if isinstance(self.optimizer, str | type) else "set by the callable"
+            ),
             "scheduler": type(scheduler).__name__ if scheduler is not None else "none",
             "seed": str(self.seed),
             "batch_size": str(self.batch_size),
             "clip_gradient": str(self.clip_gradient),
-            "validation": f"every {self.validate_every}, {monitor}, floor {self.bpr_floor}, K {self._k()}, "
-            f"{self.ranking}, {self.validation_samples} samples",
+            "validation": f"every {self.validate_every}, {monitor}, floor {self.bpr_floor}, "
+            f"K {self._k()}, {self.ranking}, {self.validation_samples} samples",
             "training panel": data.hexdigest()[:16],
         }
 
@@ -613,7 +720,8 @@ class Trainer:
             "best": best_state,
         }
         if not getattr(self, "_checkpoint_is_plain", False):
-            # Once: state that cannot be read back without running code is an error now, not when it is needed.
+            # Once: state that cannot be read back without running code is an error now, not when it
+            # is needed.
             buffer = io.BytesIO()
             torch.save(content, buffer)
             buffer.seek(0)
@@ -621,21 +729,27 @@ class Trainer:
                 torch.load(buffer, weights_only=True)
             except Exception as error:
                 raise TypeError(
-                    "Trainer.fit: checkpoint must hold tensors and plain values only, got others in the state of the "
-                    f"optimizer or scheduler ({error}). Use another one, or Trainer(checkpoint=None)."
+                    "Trainer.fit: checkpoint must hold tensors and plain values only, got others "
+                    "in the state of the "
+                    f"optimizer or scheduler ({error}). Use another one, or "
+                    "Trainer(checkpoint=None)."
                 ) from error
             self._checkpoint_is_plain = True
         atomic_save(content, self.checkpoint)
 
     def _load(self, fingerprint: dict[str, str]) -> dict[str, Any]:
-        content = load_plain(self.checkpoint, "Trainer.fit", CHECKPOINT_FORMAT, CHECKPOINT_VERSION, "checkpoint")
+        content = load_plain(
+            self.checkpoint, "Trainer.fit", CHECKPOINT_FORMAT, CHECKPOINT_VERSION, "checkpoint"
+        )
         saved = content["fingerprint"]
         differing = [name for name in fingerprint if saved.get(name) != fingerprint[name]]
         if differing:
             name = differing[0]
             raise ValueError(
-                f"Trainer.fit: checkpoint {os.fspath(self.checkpoint)} must be of the same run, got another "
-                f"{', '.join(differing)} ({_shorten(saved.get(name))} there, {_shorten(fingerprint[name])} here). "
+                f"Trainer.fit: checkpoint {os.fspath(self.checkpoint)} must be of the same run, "
+                "got another "
+                f"{', '.join(differing)} ({_shorten(saved.get(name))} there, "
+                f"{_shorten(fingerprint[name])} here). "
                 "Use the same settings, another checkpoint file, or resume=False to start afresh."
             )
         return content
@@ -656,14 +770,17 @@ def forward_or_none(model: nn.Module, batch: Batch) -> Any:
 
 
 class _Report:
-    """Progress: a bar on a terminal or in a notebook, plain lines elsewhere, nothing if not asked for."""
+    """Progress: a bar on a terminal or in a notebook, plain lines elsewhere, nothing if not asked
+    for."""
 
     def __init__(self, shown: bool, total: int, done: int):
         self._total, self._bar, self._lines = total, None, shown
         self._every = max(1, total // 10)
         if shown and (sys.stderr.isatty() or _in_notebook()):
             self._lines = False
-            self._bar = tqdm(total=total, initial=done, unit="epoch", desc="fit", dynamic_ncols=True, leave=True)
+            self._bar = tqdm(
+                total=total, initial=done, unit="epoch", desc="fit", dynamic_ncols=True, leave=True
+            )
         self._latest: dict[str, str] = {}
         self._started, self._done = time.perf_counter(), done
 
@@ -681,22 +798,27 @@ class _Report:
             spent = time.perf_counter() - self._started
             left = spent / (row["epoch"] - self._done) * (self._total - row["epoch"])
             found = ", ".join(f"{name} {value}" for name, value in self._latest.items())
-            print(f"fit: epoch {row['epoch']}/{self._total}, {found}, {left:.0f} s left", file=sys.stderr, flush=True)
+            print(
+                f"fit: epoch {row['epoch']}/{self._total}, {found}, {left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def say(self, text: str) -> None:
         tqdm.write(text, file=sys.stderr)
 
-    def __enter__(self) -> _Report:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self._bar is not None:
             self._bar.close()
 
 
 @contextlib.contextmanager
 def _delayed_interrupt() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C waits for the end of a step, so that no half update is saved; a second one does not wait."""
+    """Ctrl-C waits for the end of a step, so that no half update is saved; a second one does not
+    wait."""
     hit = False
 
     def handler(number: int, frame: Any) -> None:

@@ -1,4 +1,5 @@
-"""The command, in this process and in a fresh one: results, errors in one line, files whole or untouched."""
+"""The command, in this process and in a fresh one: results, errors in one line, files whole or
+untouched."""
 
 import os
 import re
@@ -14,11 +15,15 @@ from topreach.cli import main
 from topreach.ranker import TopKRanker
 
 COLUMNS = ["--site", "geoid", "--time", "year", "--count", "deaths"]
+FIT = ["fit", "--data", "counts.csv", *COLUMNS, "--k", "5", "--out", "o.pt"]
+RANK = ["rank", "--model", "model.pt", "--data", "next.csv", "--out", "o.csv"]
+EVALUATE = ["evaluate", "--data", "counts.csv", *COLUMNS]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """counts.csv: 25 sites, 2015-2020, ids with leading zeros; next.csv: 2021, without counts; model.pt."""
+    """counts.csv: 25 sites, 2015-2020, ids with leading zeros; next.csv: 2021, without counts;
+    model.pt."""
     folder = tmp_path_factory.mktemp("cli")
     random = np.random.default_rng(0)
     rate = random.gamma(1.0, 1.5, 25)
@@ -26,7 +31,9 @@ def folder(tmp_path_factory):
     for year in range(2015, 2022):
         now = random.poisson(rate)
         for s in range(25):
-            rows.append([f"00{s:03d}", year, now[s], previous[s], round(random.normal(), 3), "a note"])
+            rows.append(
+                [f"00{s:03d}", year, now[s], previous[s], round(random.normal(), 3), "a note"]
+            )
         previous = now
     table = pd.DataFrame(rows, columns=["geoid", "year", "deaths", "lag1", "income", "text"])
     table[table["year"] < 2021].to_csv(folder / "counts.csv", index=False)
@@ -49,27 +56,54 @@ def error_of(capsys):
 
 
 def test_fit_rank_evaluate(folder, capsys):
-    assert main(["rank", "--model", str(folder / "model.pt"), "--data", str(folder / "next.csv"), "--out",
-                 str(folder / "ranked.csv")]) == 0  # fmt: skip
+    arguments = ["--data", str(folder / "next.csv"), "--out", str(folder / "ranked.csv")]
+    assert main(["rank", "--model", str(folder / "model.pt"), *arguments]) == 0
     ranked = pd.read_csv(folder / "ranked.csv", dtype={"site": str})
-    assert list(ranked.columns) == ["time", "site", "score", "expected_count", "chance_top_k", "rank"]
+    assert list(ranked.columns) == [
+        "time",
+        "site",
+        "score",
+        "expected_count",
+        "chance_top_k",
+        "rank",
+    ]
     assert list(ranked["rank"]) == [1, 2, 3, 4, 5] and (ranked["time"] == 2021).all()
     assert ranked["site"].str.fullmatch(r"00\d{3}").all()
     assert TopKRanker.load(folder / "model.pt").feature_names_in_ == ["lag1", "income"]
     capsys.readouterr()
-    arguments = ["evaluate", "--model", str(folder / "model.pt"), "--data", str(folder / "counts.csv")]
-    assert main([*arguments, "--test", "2", "--repeats", "5", "--out", str(folder / "table.csv")]) == 0
+    arguments = [
+        "evaluate",
+        "--model",
+        str(folder / "model.pt"),
+        "--data",
+        str(folder / "counts.csv"),
+    ]
+    assert (
+        main([*arguments, "--test", "2", "--repeats", "5", "--out", str(folder / "table.csv")]) == 0
+    )
     printed = capsys.readouterr().out
     for row in ("last period", "mean of all periods", "chance", "model"):
-        assert re.search(rf"^{row} +[\d.]+ +[\d.]+ +[\d.]+", printed, re.M)
-    widths = {len(line.split("[")[0].rstrip()) for line in printed.splitlines() if re.match("last|mean|chance|model ", line)}
+        assert re.search(rf"^{row} +[\d.]+ +[\d.]+ +[\d.]+", printed, re.MULTILINE)
+    widths = {
+        len(line.split("[")[0].rstrip())
+        for line in printed.splitlines()
+        if re.match("last|mean|chance|model ", line)
+    }
     assert len(widths) == 1, "the columns must stand under each other"
     assert len(pd.read_csv(folder / "table.csv")) == 4
 
 
 def test_rank_all_sites_of_chosen_periods(folder):
     out = folder / "all.csv"
-    arguments = ["--data", str(folder / "counts.csv"), "--out", str(out), "--times", "2019,2020", "--all-sites"]
+    arguments = [
+        "--data",
+        str(folder / "counts.csv"),
+        "--out",
+        str(out),
+        "--times",
+        "2019,2020",
+        "--all-sites",
+    ]
     assert main(["rank", "--model", str(folder / "model.pt"), *arguments]) == 0
     table = pd.read_csv(out)
     assert len(table) == 50 and set(table["time"]) == {2019, 2020} and table["selected"].sum() == 10
@@ -83,7 +117,11 @@ def test_evaluate_without_a_model(folder, capsys):
 def test_evaluate_one_period_alone_has_no_naive_rows(folder, capsys):
     assert main(["evaluate", "--data", str(folder / "truth.csv"), *COLUMNS, "--k", "5"]) == 0
     shown = capsys.readouterr()
-    assert "chance" in shown.out and "last period" not in shown.out and "no earlier periods" in shown.err
+    assert (
+        "chance" in shown.out
+        and "last period" not in shown.out
+        and "no earlier periods" in shown.err
+    )
 
 
 def test_scorer_by_command(folder):
@@ -108,33 +146,40 @@ def test_resume(folder):
     assert fit(folder, "whole.pt") == 0
     assert fit(folder, "first.pt", *checkpoint) == 0
     assert fit(folder, "second.pt", *checkpoint, "--resume") == 0
-    states = [torch.load(folder / name, weights_only=True)["state"] for name in ("whole.pt", "second.pt")]
+    states = [
+        torch.load(folder / name, weights_only=True)["state"] for name in ("whole.pt", "second.pt")
+    ]
     assert all(torch.equal(states[0][n], states[1][n]) for n in states[0])
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["rank", "--model", "absent.pt", "--data", "next.csv", "--out", "o.csv"], "absent.pt must be a file"),
-        (["rank", "--model", "counts.csv", "--data", "next.csv", "--out", "o.csv"], "not such a file"),
+        (
+            ["rank", "--model", "absent.pt", "--data", "next.csv", "--out", "o.csv"],
+            "absent.pt must be a file",
+        ),
+        (
+            ["rank", "--model", "counts.csv", "--data", "next.csv", "--out", "o.csv"],
+            "not such a file",
+        ),
         (["rank", "--model", "model.pt", "--data", "absent.csv", "--out", "o.csv"], "absent.csv"),
         (["rank", "--model", "model.pt", "--data", "next.csv", "--out", "no/o.csv"], "must exist"),
         (["rank", "--model", "model.pt", "--data", "next.csv", "--out", "."], "must be a file"),
-        (["rank", "--model", "model.pt", "--data", "next.csv", "--out", "o.csv", "--times", "1999"], "got 1999"),
-        (["rank", "--model", "model.pt", "--data", "next.csv", "--out", "o.csv", "--site", "tract"], "tract"),
-        (["evaluate", "--data", "counts.csv", *COLUMNS], "--k is needed"),
+        ([*RANK, "--times", "1999"], "got 1999"),
+        ([*RANK, "--site", "tract"], "tract"),
+        ([*EVALUATE], "--k is needed"),
         (["evaluate", "--data", "counts.csv", "--k", "5"], "--site, --time, --count must name"),
-        (["evaluate", "--data", "counts.csv", *COLUMNS, "--k", "99"], "number of sites, 25, got 99"),
-        (["evaluate", "--data", "counts.csv", *COLUMNS, "--k", "5", "--test", "9"], "--test must be from 1 to"),
-        (["fit", "--data", "counts.csv", *COLUMNS, "--k", "0", "--out", "o.pt"], "--k must be from 1"),
-        (["fit", "--data", "counts.csv", *COLUMNS, "--k", "5", "--out", "o.pt", "--valid", "6"], "--valid must be"),
-        (["fit", "--data", "counts.csv", *COLUMNS, "--k", "5", "--out", "o.pt", "--features", "text"], "text"),
-        (["fit", "--data", "counts.csv", *COLUMNS, "--k", "5", "--out", "o.pt", "--resume"], "--checkpoint"),
-        (["fit", "--data", "counts.csv", *COLUMNS, "--k", "5", "--out", "o.pt", "--model", "mlp", "--objective", "nll"],
-         "no likelihood"),
+        ([*EVALUATE, "--k", "99"], "number of sites, 25, got 99"),
+        ([*EVALUATE, "--k", "5", "--test", "9"], "--test must be from 1 to"),
+        ([*FIT, "--k", "0"], "--k must be from 1"),
+        ([*FIT, "--valid", "6"], "--valid must be"),
+        ([*FIT, "--features", "text"], "text"),
+        ([*FIT, "--resume"], "--checkpoint"),
+        ([*FIT, "--model", "mlp", "--objective", "nll"], "no likelihood"),
         (["demo", "--data", "absent", "--out", "demo"], "absent"),
     ],
-)  # fmt: skip
+)
 def test_errors_are_one_line_that_names_the_thing(folder, capsys, monkeypatch, arguments, says):
     monkeypatch.chdir(folder)
     before = sorted(os.listdir(folder))
@@ -164,7 +209,14 @@ def test_without_a_command_it_says_what_there_is(capsys):
 
 
 def test_a_failed_write_leaves_the_old_file(folder, monkeypatch, capsys):
-    arguments = ["rank", "--model", str(folder / "model.pt"), "--data", str(folder / "next.csv"), "--out"]
+    arguments = [
+        "rank",
+        "--model",
+        str(folder / "model.pt"),
+        "--data",
+        str(folder / "next.csv"),
+        "--out",
+    ]
     out = folder / "keep.csv"
     assert main([*arguments, str(out)]) == 0
     before, names = out.read_bytes(), sorted(os.listdir(folder))
@@ -179,13 +231,22 @@ def test_a_failed_write_leaves_the_old_file(folder, monkeypatch, capsys):
     assert out.read_bytes() == before and sorted(os.listdir(folder)) == names
 
 
-# ---- demo --------------------------------------------------------------------------------------------------------------------
+# ---- demo ----------------------------------------------------------------------------------------
 
 
 def check_demo(folder, printed):
-    assert sorted(os.listdir(folder)) == ["comparison.csv", "model.pt", "ranked_sites.csv", "reach.png"]
+    assert sorted(os.listdir(folder)) == [
+        "comparison.csv",
+        "model.pt",
+        "ranked_sites.csv",
+        "reach.png",
+    ]
     ranked = pd.read_csv(folder / "ranked_sites.csv", dtype={"site": str})
-    assert len(ranked) == 100 and ranked["rank"].is_monotonic_increasing and ranked["chance_top_k"].between(0, 1).all()
+    assert (
+        len(ranked) == 100
+        and ranked["rank"].is_monotonic_increasing
+        and ranked["chance_top_k"].between(0, 1).all()
+    )
     assert (folder / "reach.png").read_bytes()[:4] == b"\x89PNG"
     assert TopKRanker.load(folder / "model.pt").k == 100
     table = pd.read_csv(folder / "comparison.csv", index_col="method")
@@ -212,12 +273,24 @@ def test_demo_without_data_says_that_it_is_simulated(tmp_path, monkeypatch, caps
 
 @pytest.mark.skipif(not os.environ.get("TOPREACH_DATA"), reason="TOPREACH_DATA is not set")
 def test_demo_on_cook_county_in_a_fresh_process(tmp_path):
-    arguments = [sys.executable, "-m", "topreach", "demo", "--quick", "--out", str(tmp_path / "out")]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
+    arguments = [
+        sys.executable,
+        "-m",
+        "topreach",
+        "demo",
+        "--quick",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "SIMULATED" not in done.stdout and "epoch" in done.stderr
     table = check_demo(tmp_path / "out", done.stdout)
     # MATH §6, recomputed from the files, to three digits.
     assert table.loc["last year", ["mae", "rmse", "bpr"]].round(3).tolist() == [1.069, 1.659, 0.748]
-    assert table.loc["mean of last 5 years", ["mae", "rmse", "bpr"]].round(3).tolist() == [0.943, 1.455, 0.820]
+    assert table.loc["mean of last 5 years", ["mae", "rmse", "bpr"]].round(3).tolist() == [
+        0.943,
+        1.455,
+        0.820,
+    ]
     assert table.loc["chance", "bpr"] == pytest.approx(0.20, abs=0.005)

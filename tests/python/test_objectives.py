@@ -1,4 +1,5 @@
-"""Objectives against their formulas written out, and against the gradient of the expectation they estimate."""
+"""Objectives against their formulas written out, and against the gradient of the expectation they
+estimate."""
 
 import itertools
 import math
@@ -39,7 +40,7 @@ def key(seed=0):
     return tr.draw_key(torch.Generator().manual_seed(seed))
 
 
-# ---- likelihood ----------------------------------------------------------------------------------------------------------
+# ---- likelihood ----------------------------------------------------------------------------------
 
 
 def test_nll_is_the_sum_over_periods_and_sites_plus_the_penalty():
@@ -58,7 +59,8 @@ def test_nll_is_the_sum_over_periods_and_sites_plus_the_penalty():
 
 
 def test_weights_over_time_count_periods():
-    """Weight 2 is the same as the period twice, weight 0 as if it were not there; the penalty counts once."""
+    """Weight 2 is the same as the period twice, weight 0 as if it were not there; the penalty
+    counts once."""
     model, batch = fitted_model(), TRAIN.batch()
     twice = [0, 1, 1, 3]
     repeated = batch._replace(x=batch.x[twice], y=batch.y[twice], time=batch.time[twice])
@@ -69,7 +71,9 @@ def test_weights_over_time_count_periods():
         NLL(time_weights=weights)(model, batch),
         NLL(time_weights=weights.tolist())(model, batch),
         NLL(time_weights=lambda time: weights[time.long()])(model, batch),
-        NLL(time_weights=[1.0, 1.0, 0.0, 1.0])(model, batch._replace(weights=torch.tensor([1.0, 2.0, 5.0, 1.0]))),
+        NLL(time_weights=[1.0, 1.0, 0.0, 1.0])(
+            model, batch._replace(weights=torch.tensor([1.0, 2.0, 5.0, 1.0]))
+        ),
     ):
         assert value.loss.item() == pytest.approx(expected.item(), rel=1e-6)
     with pytest.raises(ValueError, match=r"time_weights must have shape \[4\].*Trainer"):
@@ -84,7 +88,7 @@ def test_scorers_have_no_likelihood():
         DecisionAware(3, 0.1, 1.0)(scorer, batch)
 
 
-# ---- reach ---------------------------------------------------------------------------------------------------------------
+# ---- reach ---------------------------------------------------------------------------------------
 
 
 def test_direct_bpr_of_a_scorer_with_little_noise_is_the_hard_bpr():
@@ -97,7 +101,8 @@ def test_direct_bpr_of_a_scorer_with_little_noise_is_the_hard_bpr():
 
 
 def test_gradient_of_direct_bpr_has_the_right_mean():
-    """S = 2, K = 1: E[b_0] = Φ((r_0 − r_1)/(σ√2)), so d(−BPR)/dr_0 = −(y_0 − y_1)/max(y) φ(·)/(σ√2)."""
+    """S = 2, K = 1: E[b_0] = Φ((r_0 − r_1)/(σ√2)), so d(−BPR)/dr_0 = −(y_0 − y_1)/max(y)
+    φ(·)/(σ√2)."""
     r, y, sigma, draws, repeats = torch.tensor([[0.3, 0.1]]), [[1.0, 4.0]], 0.5, 50, 400
     model = FreeScores(r)
     gradients = []
@@ -107,14 +112,17 @@ def test_gradient_of_direct_bpr_has_the_right_mean():
         gradients.append(model.scores.grad[0].clone())
     gradients = torch.stack(gradients)
     u = (0.3 - 0.1) / (sigma * math.sqrt(2))
-    expected = -(1 - 4) / 4 * math.exp(-(u**2) / 2) / math.sqrt(2 * math.pi) / (sigma * math.sqrt(2))
+    expected = (
+        -(1 - 4) / 4 * math.exp(-(u**2) / 2) / math.sqrt(2 * math.pi) / (sigma * math.sqrt(2))
+    )
     error = gradients.std(0) / math.sqrt(repeats)
     assert ((gradients.mean(0) - torch.tensor([expected, -expected])).abs() < 5 * error).all()
 
 
 def test_gradient_through_the_ratio_ranking_has_the_right_mean():
-    """The whole chain of Algorithm A.1 on a model small enough to enumerate: E over the top-K noise by S = 2 closed
-    form at the true ratio ranking; many model samples make r nearly exact, so the chain rule holds."""
+    """The whole chain of Algorithm A.1 on a model small enough to enumerate: E over the top-K noise
+    by S = 2 closed form at the true ratio ranking; many model samples make r nearly exact, so the
+    chain rule holds."""
 
     class Two(nn.Module):
         is_probabilistic = True
@@ -130,7 +138,9 @@ def test_gradient_through_the_ratio_ranking_has_the_right_mean():
         # Poisson: r_s = (λ_s/Λ)(1 − e^{−Λ}).
         rate = log_rate.exp()
         ranking = rate / rate.sum() * (1 - torch.exp(-rate.sum()))
-        b0 = 0.5 * (1 + torch.erf((ranking[0, 0] - ranking[0, 1]) / (0.4 * math.sqrt(2)) / math.sqrt(2)))
+        b0 = 0.5 * (
+            1 + torch.erf((ranking[0, 0] - ranking[0, 1]) / (0.4 * math.sqrt(2)) / math.sqrt(2))
+        )
         return -(b0 * 3 + (1 - b0) * 1) / 3
 
     model, gradients = Two(), []
@@ -154,19 +164,23 @@ def test_mean_ranking_differentiates_the_mean():
     r = model(TRAIN.x).mean
     from topreach.objectives.base import derived_key
 
-    b = tr.perturbed_topk(r, 3, sigma=0.5, num_samples=100, estimator="score_loo", key=derived_key(key(), 1))
+    b = tr.perturbed_topk(
+        r, 3, sigma=0.5, num_samples=100, estimator="score_loo", key=derived_key(key(), 1)
+    )
     expected = -((b * TRAIN.y).sum(-1) / TRAIN.y.topk(3).values.sum(-1)).sum()
     assert value.loss.item() == pytest.approx(expected.item(), rel=1e-5)
     got = torch.autograd.grad(value.loss, model.weight)[0]
-    torch.testing.assert_close(got, torch.autograd.grad(expected, model.weight)[0], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        got, torch.autograd.grad(expected, model.weight)[0], rtol=1e-4, atol=1e-6
+    )
 
 
-# ---- decision-aware ------------------------------------------------------------------------------------------------------
+# ---- decision-aware ------------------------------------------------------------------------------
 
 
 def test_daml_is_likelihood_plus_hinge():
     """2025 paper, Eq. 13, from its parts with the same noise."""
-    model, batch, settings = fitted_model(), TRAIN.batch(), dict(num_samples=40, model_samples=30)
+    model, batch, settings = fitted_model(), TRAIN.batch(), {"num_samples": 40, "model_samples": 30}
     value = DecisionAware(3, 0.05, 0.8, 7.0, **settings)(model, batch, key=key())
     nll = NLL()(model, batch)
     per_period = []
@@ -192,14 +206,19 @@ def test_hinge_is_off_where_the_reach_is_good_enough():
 
 @pytest.mark.parametrize("objective", [DirectBPR(3, 0.05), DecisionAware(3, 0.05, 1.0)])
 def test_periods_without_events_count_nothing(objective):
-    """MATH §1: BPR is undefined there; the loss is finite and the reach part of its gradient zero."""
+    """MATH §1: BPR is undefined there; the loss is finite and the reach part of its gradient
+    zero."""
     model = fitted_model()
     y = TRAIN.y.clone()
     y[1] = 0
     batch = TRAIN.batch()._replace(y=y)
     value = objective(model, batch, key=key())
     gradient = torch.autograd.grad(value.loss, model.site)[0]
-    assert torch.isfinite(value.loss) and torch.isfinite(gradient).all() and torch.isfinite(value.terms["bpr"])
+    assert (
+        torch.isfinite(value.loss)
+        and torch.isfinite(gradient).all()
+        and torch.isfinite(value.terms["bpr"])
+    )
     nothing = batch._replace(y=torch.zeros_like(y))
     value = objective(model, nothing, key=key())
     assert torch.isfinite(value.loss) and value.terms["bpr"].isnan()
@@ -208,14 +227,19 @@ def test_periods_without_events_count_nothing(objective):
         assert value.loss.item() == 0 and not gradient.any()
     else:
         assert value.terms["hinge"].item() == 0
-        torch.testing.assert_close(gradient, torch.autograd.grad(NLL()(model, nothing).loss, model.site)[0])
+        torch.testing.assert_close(
+            gradient, torch.autograd.grad(NLL()(model, nothing).loss, model.site)[0]
+        )
 
 
 def test_key_and_generator_rule_the_noise():
     model, batch, objective = fitted_model(), TRAIN.batch(), DecisionAware(3, 0.05, 1.0)
     losses = [objective(model, batch, key=key(s)).loss.item() for s in (0, 0, 1)]
     assert losses[0] == losses[1] != losses[2]
-    losses = [objective(model, batch, generator=torch.Generator().manual_seed(s)).loss.item() for s in (0, 0, 1)]
+    losses = [
+        objective(model, batch, generator=torch.Generator().manual_seed(s)).loss.item()
+        for s in (0, 0, 1)
+    ]
     assert losses[0] == losses[1] != losses[2]
     torch.manual_seed(0)
     assert objective(model, batch).loss.item() == losses[0]
@@ -223,20 +247,23 @@ def test_key_and_generator_rule_the_noise():
 
 def test_clear_errors():
     for wrong, match in (
-        (dict(k=0), "k must be a whole number >= 1, got 0"),
-        (dict(k=2.5), "k must be a whole number"),
-        (dict(sigma=0.0), "sigma must be > 0"),
-        (dict(sigma=float("nan")), "sigma must be > 0"),
-        (dict(num_samples=1), "num_samples must be a whole number >= 2"),
-        (dict(model_samples=0), "model_samples"),
-        (dict(ranking="median"), "ranking must be one of 'ratio', 'mean'"),
-        (dict(estimator="exactly"), "estimator must be one of"),
-        (dict(ranking_estimator="x"), "ranking_estimator"),
-        (dict(noise="cauchy"), "noise must be one of"),
+        ({"k": 0}, "k must be a whole number >= 1, got 0"),
+        ({"k": 2.5}, "k must be a whole number"),
+        ({"sigma": 0.0}, "sigma must be > 0"),
+        ({"sigma": float("nan")}, "sigma must be > 0"),
+        ({"num_samples": 1}, "num_samples must be a whole number >= 2"),
+        ({"model_samples": 0}, "model_samples"),
+        ({"ranking": "median"}, "ranking must be one of 'ratio', 'mean'"),
+        ({"estimator": "exactly"}, "estimator must be one of"),
+        ({"ranking_estimator": "x"}, "ranking_estimator"),
+        ({"noise": "cauchy"}, "noise must be one of"),
     ):
         with pytest.raises(ValueError, match=match):
             DirectBPR(**{"k": 3, "sigma": 0.1, **wrong})
-    for wrong, match in ((dict(epsilon=0.0), r"epsilon must be in \(0, 1\]"), (dict(weight=-1.0), "weight must be")):
+    for wrong, match in (
+        ({"epsilon": 0.0}, r"epsilon must be in \(0, 1\]"),
+        ({"weight": -1.0}, "weight must be"),
+    ):
         with pytest.raises(ValueError, match=match):
             DecisionAware(**{"k": 3, "sigma": 0.1, "epsilon": 1.0, **wrong})
     with pytest.raises(ValueError, match="k must be at most the number of sites S = 12, got 13"):

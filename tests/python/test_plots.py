@@ -9,7 +9,9 @@ import pytest
 
 from topreach.plots import plot_history, plot_reach, reach_curve
 
-matplotlib = pytest.importorskip("matplotlib", reason="matplotlib is not installed (topreach[plot])")
+matplotlib = pytest.importorskip(
+    "matplotlib", reason="matplotlib is not installed (topreach[plot])"
+)
 matplotlib.use("agg")
 pyplot = pytest.importorskip("matplotlib.pyplot")
 
@@ -24,7 +26,7 @@ COUNTS = np.random.default_rng(0).poisson(1.0, (3, 40))
 SCORES = COUNTS.mean(0) + np.random.default_rng(1).random((3, 40))
 
 
-# ---- the curve ---------------------------------------------------------------------------------------------------------------
+# ---- the curve -----------------------------------------------------------------------------------
 
 
 def test_reach_curve_is_capture_and_bpr_for_every_k():
@@ -34,8 +36,12 @@ def test_reach_curve_is_capture_and_bpr_for_every_k():
     for k in (1, 7, 40):
         reached = [COUNTS[t][np.argsort(-SCORES[t])[:k]].sum() for t in range(3)]
         best = [np.sort(COUNTS[t])[-k:].sum() for t in range(3)]
-        assert table.loc[k, "capture"] == pytest.approx(np.mean([r / COUNTS[t].sum() for t, r in enumerate(reached)]))
-        assert table.loc[k, "bpr"] == pytest.approx(np.mean([r / b for r, b in zip(reached, best, strict=True)]))
+        assert table.loc[k, "capture"] == pytest.approx(
+            np.mean([r / COUNTS[t].sum() for t, r in enumerate(reached)])
+        )
+        assert table.loc[k, "bpr"] == pytest.approx(
+            np.mean([r / b for r, b in zip(reached, best, strict=True)])
+        )
     assert table.iloc[-1].tolist() == pytest.approx([1, 1])
 
 
@@ -50,7 +56,9 @@ def test_reach_curve_averages_over_the_orders_of_tied_sites():
 
 def test_periods_without_events_are_left_out():
     counts = np.vstack([COUNTS[0], np.zeros(40)])
-    pd.testing.assert_frame_equal(reach_curve(SCORES[:2], counts), reach_curve(SCORES[0], COUNTS[0]))
+    pd.testing.assert_frame_equal(
+        reach_curve(SCORES[:2], counts), reach_curve(SCORES[0], COUNTS[0])
+    )
     with pytest.raises(ValueError, match="an event in at least one period"):
         reach_curve(SCORES[0], np.zeros(40))
 
@@ -64,13 +72,15 @@ def test_reach_curve_errors():
         reach_curve(SCORES, COUNTS, 41)
 
 
-# ---- drawing -----------------------------------------------------------------------------------------------------------------
+# ---- drawing -------------------------------------------------------------------------------------
 
 
 def overlaps(figure):
     """Pairs of visible texts whose boxes overlap."""
     renderer = figure.canvas.get_renderer()
-    texts = [t for t in figure.findobj(matplotlib.text.Text) if t.get_visible() and t.get_text().strip()]
+    texts = [
+        t for t in figure.findobj(matplotlib.text.Text) if t.get_visible() and t.get_text().strip()
+    ]
     boxes = [(t.get_text(), t.get_window_extent(renderer)) for t in texts]
     inside = [(n, b) for n, b in boxes if b.width > 0]
     return [(a, b) for (a, x), (b, y) in itertools.combinations(inside, 2) if x.overlaps(y)]
@@ -83,12 +93,20 @@ def test_plot_reach_draws_every_method_and_covers_nothing():
     legend = ax.get_legend()
     assert {t.get_text() for t in legend.get_texts()} == set(names)
     assert not overlaps(ax.figure)
-    assert not legend.get_window_extent().overlaps(ax.get_window_extent()), "the legend must not cover lines"
+    assert not legend.get_window_extent().overlaps(ax.get_window_extent()), (
+        "the legend must not cover lines"
+    )
     assert ax.get_xlim() == (0, 15)
     line = next(line for line in ax.lines if line.get_label() == "model")
     assert line.get_xdata()[0] == 1
-    assert list(line.get_ydata()) == pytest.approx(list(reach_curve(SCORES, COUNTS)["capture"][:15]))
-    styles = {(line.get_color(), str(line.get_linestyle())) for line in ax.lines if line.get_label() in names}
+    assert list(line.get_ydata()) == pytest.approx(
+        list(reach_curve(SCORES, COUNTS)["capture"][:15])
+    )
+    styles = {
+        (line.get_color(), str(line.get_linestyle()))
+        for line in ax.lines
+        if line.get_label() in names
+    }
     assert len(styles) == 4
     bounds = ax.figure.bbox
     box = legend.get_window_extent()
@@ -96,7 +114,7 @@ def test_plot_reach_draws_every_method_and_covers_nothing():
 
 
 def test_plot_reach_takes_axes_tables_and_bpr():
-    figure, (left, right) = pyplot.subplots(1, 2)
+    _figure, (left, right) = pyplot.subplots(1, 2)
     table = reach_curve(SCORES, COUNTS)
     assert plot_reach({"a": table}, value="bpr", ax=right) is right
     assert not left.lines and right.get_ylim()[1] > 1

@@ -15,9 +15,15 @@ from topreach.panel import Panel
 from topreach.ranker import NotFittedError, TopKRanker, _share_of_draws_in_top
 
 TRAIN, VALID = panels(num_times=8, num_sites=20)
-QUICK = dict(
-    max_epochs=6, warm_start_epochs=6, validate_every=2, num_samples=10, model_samples=10, rank_samples=50, progress=False
-)
+QUICK = {
+    "max_epochs": 6,
+    "warm_start_epochs": 6,
+    "validate_every": 2,
+    "num_samples": 10,
+    "model_samples": 10,
+    "rank_samples": 50,
+    "progress": False,
+}
 
 
 def ranker(k=4, **changes):
@@ -35,7 +41,7 @@ def fitted(model="negbin", **changes):
     return FITTED[key]
 
 
-# ---- scikit-learn manners -------------------------------------------------------------------------------------------------
+# ---- scikit-learn manners ------------------------------------------------------------------------
 
 
 def test_constructor_stores_arguments_only():
@@ -76,7 +82,11 @@ def test_fit_returns_self_and_does_not_change_its_arguments():
     assert r.fit(TRAIN, VALID) is r
     assert all(torch.equal(v, before[n]) for n, v in module.state_dict().items())
     assert r.model_ is not module and r.get_params() == parameters
-    assert r.site_ids_ == TRAIN.site_ids and r.feature_names_in_ == ["u", "v"] and r.n_features_in_ == 2
+    assert (
+        r.site_ids_ == TRAIN.site_ids
+        and r.feature_names_in_ == ["u", "v"]
+        and r.n_features_in_ == 2
+    )
 
 
 def test_same_seed_same_model():
@@ -84,7 +94,7 @@ def test_same_seed_same_model():
     assert a.rank(VALID).equals(b.rank(VALID)) and not a.rank(VALID).equals(c.rank(VALID))
 
 
-# ---- kinds of model and objective -------------------------------------------------------------------------------------------
+# ---- kinds of model and objective ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("objective", ["auto", "daml", "nll", "bpr"])
@@ -104,25 +114,32 @@ def test_scorers(model):
     ranked = r.rank(VALID)
     assert ranked["expected_count"].isna().all() and ranked["chance_top_k"].isna().all()
     for objective in ("daml", "nll"):
-        with pytest.raises(TypeError, match="objective must be 'bpr' for a model that gives scores"):
+        with pytest.raises(
+            TypeError, match="objective must be 'bpr' for a model that gives scores"
+        ):
             ranker(model=model, objective=objective).fit(TRAIN)
 
 
 def test_scorers_rank_sites_they_have_not_seen():
-    other = Panel(VALID.x[:, :5], VALID.y[:, :5], [f"new{i}" for i in range(5)], VALID.times, ["u", "v"])
+    other = Panel(
+        VALID.x[:, :5], VALID.y[:, :5], [f"new{i}" for i in range(5)], VALID.times, ["u", "v"]
+    )
     ranked = fitted("linear", window=1).rank(other.select_times(other.times[1:]))
     assert set(ranked["site"]) == {f"new{i}" for i in range(5)}
 
 
 def test_own_objective_and_own_module():
-    r = ranker(model=LogLinear(20, 2), objective=DirectBPR(4, 0.1, num_samples=5, model_samples=5)).fit(TRAIN, VALID)
+    r = ranker(
+        model=LogLinear(20, 2), objective=DirectBPR(4, 0.1, num_samples=5, model_samples=5)
+    ).fit(TRAIN, VALID)
     assert 0 < r.score(VALID) <= 1
     with pytest.raises(TypeError, match="save: the model must be one of the library's"):
         r.save("nowhere")
 
 
 def test_warm_start_gives_the_floor():
-    """2025 paper, App. C.2.2: the likeliest among those that rank at least as well as the likelihood fit."""
+    """2025 paper, App. C.2.2: the likeliest among those that rank at least as well as the
+    likelihood fit."""
     r = ranker(max_epochs=20).fit(TRAIN, VALID)
     warm = r.warm_start_
     floor = warm.history_.set_index("epoch").loc[warm.best_epoch_, "valid_bpr"]
@@ -137,7 +154,9 @@ def test_inputs_are_scaled_by_the_training_rows_alone():
     r = fitted()
     x = TRAIN.x.reshape(-1, 2).double()
     torch.testing.assert_close(r.standardizer_.mean_, x.mean(0))
-    assert r.time_origin_ == pytest.approx(np.mean(TRAIN.times)) and r.time_scale_ == pytest.approx(np.std(TRAIN.times))
+    assert r.time_origin_ == pytest.approx(np.mean(TRAIN.times)) and r.time_scale_ == pytest.approx(
+        np.std(TRAIN.times)
+    )
     one = ranker(objective="nll").fit(TRAIN.select_times(TRAIN.times[-1:]))
     assert one.time_scale_ == 1.0
 
@@ -145,7 +164,9 @@ def test_inputs_are_scaled_by_the_training_rows_alone():
 def test_constant_features_are_dropped_with_a_warning():
     x = torch.cat([TRAIN.x, torch.ones(*TRAIN.y.shape, 1)], dim=-1)
     with pytest.warns(UserWarning, match="constant"):
-        r = ranker(objective="nll").fit(Panel(x, TRAIN.y, TRAIN.site_ids, TRAIN.times, ["u", "v", "one"]))
+        r = ranker(objective="nll").fit(
+            Panel(x, TRAIN.y, TRAIN.site_ids, TRAIN.times, ["u", "v", "one"])
+        )
     assert len(r.model_.weight) == 2
 
 
@@ -160,18 +181,29 @@ def test_time_weights_get_the_panels_own_times():
     assert seen == [TRAIN.times]
 
 
-# ---- ranking ----------------------------------------------------------------------------------------------------------------
+# ---- ranking -------------------------------------------------------------------------------------
 
 
 def test_rank_table():
     r = fitted()
     table = r.rank(VALID)
-    assert list(table.columns) == ["time", "site", "score", "expected_count", "chance_top_k", "rank", "selected"]
+    assert list(table.columns) == [
+        "time",
+        "site",
+        "score",
+        "expected_count",
+        "chance_top_k",
+        "rank",
+        "selected",
+    ]
     assert len(table) == 40
     for time, part in table.groupby("time"):
         assert sorted(part["site"]) == TRAIN.site_ids and list(part["rank"]) == list(range(1, 21))
         assert part["score"].is_monotonic_decreasing and part["selected"].sum() == 4
-        assert part["chance_top_k"].sum() == pytest.approx(4, rel=1e-5) and part["chance_top_k"].between(0, 1).all()
+        assert (
+            part["chance_top_k"].sum() == pytest.approx(4, rel=1e-5)
+            and part["chance_top_k"].between(0, 1).all()
+        )
         counts = dict(zip(TRAIN.site_ids, r.predict(VALID)[VALID.times.index(time)], strict=True))
         assert part["expected_count"].tolist() == pytest.approx([counts[s] for s in part["site"]])
 
@@ -186,11 +218,19 @@ def test_a_period_is_ranked_alike_alone_and_with_others():
 def test_sites_are_matched_by_id():
     r, order = fitted(), torch.randperm(20, generator=torch.Generator().manual_seed(1))
     mixed = Panel(
-        VALID.x[:, order], VALID.y[:, order], [VALID.site_ids[i] for i in order], VALID.times, VALID.feature_names
+        VALID.x[:, order],
+        VALID.y[:, order],
+        [VALID.site_ids[i] for i in order],
+        VALID.times,
+        VALID.feature_names,
     )
     assert r.rank(mixed).equals(r.rank(VALID)) and r.score(mixed) == r.score(VALID)
-    assert (r.predict(mixed) == r.predict(VALID)).all() and (r.score_repeats(mixed, 3) == r.score_repeats(VALID, 3)).all()
-    less = Panel(VALID.x[:, :9], VALID.y[:, :9], VALID.site_ids[:9], VALID.times, VALID.feature_names)
+    assert (r.predict(mixed) == r.predict(VALID)).all() and (
+        r.score_repeats(mixed, 3) == r.score_repeats(VALID, 3)
+    ).all()
+    less = Panel(
+        VALID.x[:, :9], VALID.y[:, :9], VALID.site_ids[:9], VALID.times, VALID.feature_names
+    )
     with pytest.raises(ValueError, match="s09"):
         r.rank(less)
     with pytest.raises(ValueError, match="'v'"):
@@ -198,7 +238,9 @@ def test_sites_are_matched_by_id():
 
 
 def test_chance_of_the_top_k_shares_the_last_places_among_ties():
-    samples = torch.tensor([[3.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0], [4.0, 3.0, 2.0, 1.0], [1.0, 1.0, 0.0, 5.0]])
+    samples = torch.tensor(
+        [[3.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0], [4.0, 3.0, 2.0, 1.0], [1.0, 1.0, 0.0, 5.0]]
+    )
     expected = torch.tensor(
         [[1, 1 / 3, 1 / 3, 1 / 3], [0.5, 0.5, 0.5, 0.5], [1, 1, 0, 0], [0.5, 0.5, 0, 1]]
     ).mean(0)
@@ -216,12 +258,20 @@ def test_equal_scores_stand_in_the_order_of_the_sites():
 
     r = ranker(model=Flat(), objective=lambda m, batch: m.level**2).fit(TRAIN, VALID)
     table = r.rank(VALID.select_times(VALID.times[:1]))
-    assert list(table["site"]) == TRAIN.site_ids and list(table.query("selected")["site"]) == TRAIN.site_ids[:4]
+    assert (
+        list(table["site"]) == TRAIN.site_ids
+        and list(table.query("selected")["site"]) == TRAIN.site_ids[:4]
+    )
 
 
 def test_future_without_counts_can_be_ranked_but_not_scored():
     future = Panel(
-        VALID.x, torch.full_like(VALID.y, torch.nan), VALID.site_ids, VALID.times, ["u", "v"], counts="optional"
+        VALID.x,
+        torch.full_like(VALID.y, torch.nan),
+        VALID.site_ids,
+        VALID.times,
+        ["u", "v"],
+        counts="optional",
     )
     r = fitted()
     assert r.rank(future).equals(r.rank(VALID))
@@ -251,7 +301,7 @@ def test_repeated_rankings_spread_around_the_score():
     assert (steady == steady[0]).all()
 
 
-# ---- files -------------------------------------------------------------------------------------------------------------------
+# ---- files ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("model", "window"), [("negbin", 5), ("linear", 2), ("mlp", 3)])
@@ -302,22 +352,25 @@ def test_resume_through_both_stages(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["run.pt", "run.pt.warm"]
     again = ranker(max_epochs=9, checkpoint=path).fit(TRAIN, VALID, resume=True)
     assert list(again.history_["loss"]) == list(whole.history_["loss"])
-    assert all(torch.equal(a, b) for a, b in zip(whole.model_.parameters(), again.model_.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(whole.model_.parameters(), again.model_.parameters(), strict=True)
+    )
 
 
-# ---- errors --------------------------------------------------------------------------------------------------------------------
+# ---- errors --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("changes", "error", "match"),
     [
-        (dict(k=0), ValueError, "k must be a whole number from 1 to the number of sites 20, got 0"),
-        (dict(k=21), ValueError, "number of sites 20, got 21"),
-        (dict(model="forest"), ValueError, "model must be one of 'negbin', 'linear', 'mlp'"),
-        (dict(objective="mse"), ValueError, "objective must be 'auto'"),
-        (dict(ranking="median"), ValueError, "ranking must be"),
-        (dict(rank_samples=0), ValueError, "rank_samples"),
-        (dict(epsilon=2.0), ValueError, "epsilon"),
+        ({"k": 0}, ValueError, "k must be a whole number from 1 to the number of sites 20, got 0"),
+        ({"k": 21}, ValueError, "number of sites 20, got 21"),
+        ({"model": "forest"}, ValueError, "model must be one of 'negbin', 'linear', 'mlp'"),
+        ({"objective": "mse"}, ValueError, "objective must be 'auto'"),
+        ({"ranking": "median"}, ValueError, "ranking must be"),
+        ({"rank_samples": 0}, ValueError, "rank_samples"),
+        ({"epsilon": 2.0}, ValueError, "epsilon"),
     ],
 )
 def test_clear_errors(changes, error, match):
@@ -330,7 +383,7 @@ def test_a_table_is_no_panel():
         ranker().fit(TRAIN.to_frame())
 
 
-# ---- real data -----------------------------------------------------------------------------------------------------------------
+# ---- real data -----------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not os.environ.get("TOPREACH_DATA"), reason="TOPREACH_DATA is not set")
@@ -341,6 +394,8 @@ def test_cook_county_by_likelihood():
     train, valid, test = cook_county()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        r = TopKRanker(100, objective="nll", max_epochs=60, validate_every=5, progress=False).fit(train, valid)
+        r = TopKRanker(100, objective="nll", max_epochs=60, validate_every=5, progress=False).fit(
+            train, valid
+        )
     assert np.abs(r.predict(test) - test.y.numpy()).mean() <= 1.0
     assert r.score(test) >= 0.80

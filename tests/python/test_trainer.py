@@ -1,4 +1,5 @@
-"""Trainer: the best epoch, resume bit for bit, Ctrl-C, losses that are not finite, checkpoints of other runs."""
+"""Trainer: the best epoch, resume bit for bit, Ctrl-C, losses that are not finite, checkpoints of
+other runs."""
 
 import os
 import signal
@@ -21,11 +22,20 @@ def model():
 
 
 def daml(**changes):
-    return DecisionAware(**{"k": 3, "sigma": 0.02, "epsilon": 1.0, "num_samples": 20, "model_samples": 20, **changes})
+    return DecisionAware(
+        **{"k": 3, "sigma": 0.02, "epsilon": 1.0, "num_samples": 20, "model_samples": 20, **changes}
+    )
 
 
 def trainer(objective=None, **changes):
-    settings = dict(lr=0.05, max_epochs=12, validate_every=3, k=3, validation_samples=50, progress=False)
+    settings = {
+        "lr": 0.05,
+        "max_epochs": 12,
+        "validate_every": 3,
+        "k": 3,
+        "validation_samples": 50,
+        "progress": False,
+    }
     return Trainer(objective or NLL(), **{**settings, **changes})
 
 
@@ -53,7 +63,7 @@ class StopsAt:
         return self.objective(model, batch, key=key)
 
 
-# ---- what it keeps and reports ------------------------------------------------------------------------------------------
+# ---- what it keeps and reports -------------------------------------------------------------------
 
 
 def test_lowers_the_loss_and_keeps_the_best_validation_epoch():
@@ -67,7 +77,9 @@ def test_lowers_the_loss_and_keeps_the_best_validation_epoch():
     best = measured.loc[measured["valid_nll"].idxmin()]
     assert (t.best_epoch_, t.best_score_) == (best["epoch"], best["valid_nll"])
     assert t.evaluate(m, VALID)["nll"] == pytest.approx(best["valid_nll"], rel=1e-6)
-    assert {"nll", "penalty", "lr", "seconds", "train_bpr", "valid_bpr", "valid_mae"} <= set(h.columns)
+    assert {"nll", "penalty", "lr", "seconds", "train_bpr", "valid_bpr", "valid_mae"} <= set(
+        h.columns
+    )
     assert h["seconds"].is_monotonic_increasing
     assert h["loss"].to_numpy() == pytest.approx((h["nll"] + h["penalty"]).to_numpy(), rel=1e-6)
 
@@ -86,7 +98,9 @@ def test_without_validation_keeps_the_last_epoch_and_says_so(capsys):
 
 
 def test_patience_stops_early():
-    t = trainer(monitor="nll", max_epochs=3000, patience=2, validate_every=5, lr=0.1).fit(model(), TRAIN, VALID)
+    t = trainer(monitor="nll", max_epochs=3000, patience=2, validate_every=5, lr=0.1).fit(
+        model(), TRAIN, VALID
+    )
     assert t.stopped_early_ and t.epochs_ == t.best_epoch_ + 10 < 3000
 
 
@@ -126,7 +140,7 @@ def test_seed_decides():
     assert same(fitted[0], fitted[1]) and not same(fitted[0], fitted[2])
 
 
-# ---- one's own models, objectives, optimizers ----------------------------------------------------------------------------
+# ---- one's own models, objectives, optimizers ----------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -166,10 +180,15 @@ def test_scorer_sees_its_window():
 
 
 def test_scheduler_and_lr_in_history():
-    t = trainer(scheduler=lambda o: torch.optim.lr_scheduler.StepLR(o, 5, gamma=0.1)).fit(model(), TRAIN, VALID)
+    t = trainer(scheduler=lambda o: torch.optim.lr_scheduler.StepLR(o, 5, gamma=0.1)).fit(
+        model(), TRAIN, VALID
+    )
     assert t.history_["lr"].to_numpy() == pytest.approx([0.05] * 5 + [0.005] * 5 + [0.0005] * 2)
     plateau = trainer(
-        scheduler=lambda o: torch.optim.lr_scheduler.ReduceLROnPlateau(o, patience=0, threshold=1e9), monitor="nll"
+        scheduler=lambda o: torch.optim.lr_scheduler.ReduceLROnPlateau(
+            o, patience=0, threshold=1e9
+        ),
+        monitor="nll",
     )
     assert plateau.fit(model(), TRAIN, VALID).history_["lr"].iloc[-1] < 0.05
 
@@ -182,7 +201,7 @@ def test_clipping_bounds_the_step():
     assert (after - before).norm().item() == pytest.approx(0.01, rel=1e-3)
 
 
-# ---- minibatches and weights ---------------------------------------------------------------------------------------------
+# ---- minibatches and weights ---------------------------------------------------------------------
 
 
 def test_minibatches_cover_every_period_once_and_estimate_the_whole():
@@ -222,12 +241,12 @@ def test_time_weights():
         trainer(time_weights=[1.0]).fit(model(), TRAIN)
 
 
-# ---- checkpoints -----------------------------------------------------------------------------------------------------------
+# ---- checkpoints ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("settings", [{}, {"batch_size": 3, "optimizer": "sgd", "lr": 0.001}])
 def test_resume_continues_bit_for_bit(tmp_path, settings):
-    settings |= dict(scheduler=lambda o: torch.optim.lr_scheduler.StepLR(o, 4), objective=daml())
+    settings |= {"scheduler": lambda o: torch.optim.lr_scheduler.StepLR(o, 4), "objective": daml()}
     whole, parts = model(), model()
     a = trainer(**settings).fit(whole, TRAIN, VALID)
     path = tmp_path / "run.pt"
@@ -248,16 +267,20 @@ def test_resume_continues_bit_for_bit(tmp_path, settings):
 def test_ctrl_c_leaves_a_checkpoint_that_continues_bit_for_bit(tmp_path, how, call):
     """Anywhere: in the middle of an epoch, or in a validation (call 9 is one)."""
     whole, parts = model(), model()
-    settings = dict(batch_size=2, max_epochs=9)
+    settings = {"batch_size": 2, "max_epochs": 9}
     a = trainer(StopsAt(daml(), -1, how), **settings).fit(whole, TRAIN, VALID)
     path = tmp_path / "run.pt"
     with pytest.warns(TrainingInterrupted, match=r"resume=True.*run\.pt"):
-        stopped = trainer(StopsAt(daml(), call, how), **settings, checkpoint=path).fit(parts, TRAIN, VALID)
+        stopped = trainer(StopsAt(daml(), call, how), **settings, checkpoint=path).fit(
+            parts, TRAIN, VALID
+        )
     assert stopped.interrupted_ and stopped.epochs_ < 9
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     torch.load(path, weights_only=True)
     parts = model()
-    b = trainer(StopsAt(daml(), -1, how), **settings, checkpoint=path).fit(parts, TRAIN, VALID, resume=True)
+    b = trainer(StopsAt(daml(), -1, how), **settings, checkpoint=path).fit(
+        parts, TRAIN, VALID, resume=True
+    )
     assert not b.interrupted_ and same(whole, parts)
     assert a.history_.drop(columns="seconds").equals(b.history_.drop(columns="seconds"))
 
@@ -288,7 +311,7 @@ def test_trains_in_another_thread():
 )
 def test_checkpoint_of_another_run_is_refused(tmp_path, change, named):
     path = tmp_path / "run.pt"
-    settings = dict(objective=daml(), checkpoint=path, max_epochs=3)
+    settings = {"objective": daml(), "checkpoint": path, "max_epochs": 3}
     trainer(**settings).fit(model(), TRAIN, VALID)
     with pytest.raises(ValueError, match=f"another.*{named}.*resume=False"):
         trainer(**(settings | change)).fit(model(), TRAIN, VALID, resume=True)
@@ -298,7 +321,9 @@ def test_checkpoint_of_another_model_or_panel_is_refused(tmp_path):
     path = tmp_path / "run.pt"
     trainer(checkpoint=path).fit(model(), TRAIN, VALID)
     with pytest.raises(ValueError, match="training panel"):
-        trainer(checkpoint=path).fit(model(), TRAIN.select_times(TRAIN.times[1:]), VALID, resume=True)
+        trainer(checkpoint=path).fit(
+            model(), TRAIN.select_times(TRAIN.times[1:]), VALID, resume=True
+        )
     small, _ = panels(num_sites=5)
     with pytest.raises(ValueError, match="another model"):
         trainer(checkpoint=path).fit(LogLinear(5, 2), small, resume=True)
@@ -330,7 +355,7 @@ def test_checkpoint_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["run.pt"]
 
 
-# ---- what goes wrong --------------------------------------------------------------------------------------------------------
+# ---- what goes wrong -----------------------------------------------------------------------------
 
 
 def test_non_finite_loss_names_step_term_and_remedy():

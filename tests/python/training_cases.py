@@ -14,9 +14,13 @@ class PoissonCounts:
 
     def sample(self, num_samples, key=None, generator=None):
         if key is not None:
-            generator = torch.Generator(self.mean.device).manual_seed(int(key[0]) + 2**31 * int(key[1] % 2**31))
+            generator = torch.Generator(self.mean.device).manual_seed(
+                int(key[0]) + 2**31 * int(key[1] % 2**31)
+            )
         with torch.no_grad():
-            return torch.poisson(self.mean.expand(num_samples, *self.mean.shape), generator=generator)
+            return torch.poisson(
+                self.mean.expand(num_samples, *self.mean.shape), generator=generator
+            )
 
     def log_prob(self, y):
         return torch.xlogy(y, self.mean) - self.mean - torch.lgamma(y + 1)
@@ -55,7 +59,8 @@ class Scorer(nn.Module):
 
 
 def panels(num_times=6, num_sites=12, seed=0):
-    """(train, valid): counts that depend on the first of two features, with lasting differences between sites."""
+    """(train, valid): counts that depend on the first of two features, with lasting differences
+    between sites."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(num_times, num_sites, 2, generator=generator)
     rate = (0.5 * x[..., 0] + torch.randn(num_sites, generator=generator)).exp()

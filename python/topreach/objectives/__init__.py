@@ -1,6 +1,7 @@
 """Training objectives: what a step of the optimiser lowers.
 
-An objective is called as `objective(model, batch, *, generator=None, key=None)` and returns an `ObjectiveValue`.
+An objective is called as `objective(model, batch, *, generator=None, key=None)` and returns an
+`ObjectiveValue`.
 """
 
 from topreach.objectives.base import ObjectiveValue

@@ -1,4 +1,5 @@
-"""What the objectives share: calling a model, weights over time, keys, and the soft BPR of a batch."""
+"""What the objectives share: calling a model, weights over time, keys, and the soft BPR of a
+batch."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ class ObjectiveValue(NamedTuple):
 
 
 def is_probabilistic(model: nn.Module) -> bool:
-    """Whether the model's forward gives a distribution (`sample`, `log_prob`, `mean`) and not scores."""
+    """Whether the model's forward gives a distribution (`sample`, `log_prob`, `mean`) and not
+    scores."""
     return bool(getattr(model, "is_probabilistic", False))
 
 
@@ -36,7 +38,9 @@ def accepted_arguments(function: Callable[..., Any], names: Sequence[str]) -> tu
     cache_key = (function, tuple(names))
     if cache_key not in _argument_cache:
         parameters = inspect.signature(function).parameters.values()
-        by_name = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        by_name = {
+            p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        }
         everything = any(p.kind is p.VAR_KEYWORD for p in parameters)
         _argument_cache[cache_key] = tuple(n for n in names if everything or n in by_name)
     return _argument_cache[cache_key]
@@ -50,14 +54,16 @@ def forward(model: nn.Module, batch: Batch) -> Any:
     names = accepted_arguments(type(model).forward, _BATCH_ARGUMENTS)
     if not names:
         raise TypeError(
-            f"{type(model).__name__}.forward: its arguments must be among x, time, history, got none of them. "
+            f"{type(model).__name__}.forward: its arguments must be among x, time, history, got "
+            "none of them. "
             "Name them so, or wrap the model in a module that does."
         )
     return model(**{name: getattr(batch, name) for name in names})
 
 
 def penalty(model: nn.Module, batch: Batch, weights: Tensor | None) -> Tensor | None:
-    """The model's own penalty (−log prior) or None; it is given those of x, time, weights that it names."""
+    """The model's own penalty (−log prior) or None; it is given those of x, time, weights that it
+    names."""
     function = getattr(model, "penalty", None)
     if not callable(function):
         return None
@@ -75,8 +81,10 @@ def period_weights(name: str, time_weights: TimeWeights, batch: Batch) -> Tensor
     own = torch.as_tensor(own, dtype=batch.y.dtype, device=batch.y.device)
     if own.shape != batch.time.shape:
         raise ValueError(
-            f"{name}: time_weights must have shape [{len(batch.time)}], one per period of the batch, got "
-            f"{list(own.shape)}. With minibatches give a function of time, or give them to the Trainer."
+            f"{name}: time_weights must have shape [{len(batch.time)}], one per period of the "
+            "batch, got "
+            f"{list(own.shape)}. With minibatches give a function of time, or give them to the "
+            "Trainer."
         )
     return own if weights is None else own * weights
 
@@ -92,7 +100,8 @@ def derived_key(key: Tensor, stream: int) -> Tensor:
 
 
 class ReachSettings:
-    """The settings that every objective with a soft BPR has, checked; see `DirectBPR` for what they mean."""
+    """The settings that every objective with a soft BPR has, checked; see `DirectBPR` for what they
+    mean."""
 
     def __init__(
         self,
@@ -115,7 +124,9 @@ class ReachSettings:
             ("model_samples", model_samples, 2 if ranking_estimator == "score_loo" else 1),
         ):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name}: {argument} must be a whole number >= {least}, got {value!r}.")
+                raise ValueError(
+                    f"{name}: {argument} must be a whole number >= {least}, got {value!r}."
+                )
         if not sigma > 0:
             raise ValueError(f"{name}: sigma must be > 0 for a gradient to exist, got {sigma!r}.")
         for argument, value, allowed in (
@@ -125,8 +136,16 @@ class ReachSettings:
             ("noise", noise, ("normal", "gumbel")),
         ):
             if value not in allowed:
-                raise ValueError(f"{name}: {argument} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
-        self.k, self.sigma, self.num_samples, self.model_samples = k, float(sigma), num_samples, model_samples
+                raise ValueError(
+                    f"{name}: {argument} must be one of {', '.join(map(repr, allowed))}, got "
+                    f"{value!r}."
+                )
+        self.k, self.sigma, self.num_samples, self.model_samples = (
+            k,
+            float(sigma),
+            num_samples,
+            model_samples,
+        )
         self.ranking, self.estimator, self.ranking_estimator = ranking, estimator, ranking_estimator
         self.noise, self.offset, self.time_weights = noise, float(offset), time_weights
 
@@ -134,7 +153,8 @@ class ReachSettings:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.config().items())})"
 
     def config(self) -> dict[str, Any]:
-        """The settings as plain values; weights over time, which may be a function, are left out."""
+        """The settings as plain values; weights over time, which may be a function, are left
+        out."""
         return {name: value for name, value in vars(self).items() if name != "time_weights"}
 
     def _ranking_scores(self, output: Any, probabilistic: bool, key: Tensor) -> Tensor:
@@ -148,22 +168,32 @@ class ReachSettings:
         log_prob = output.log_prob(samples)
         if self.ranking_estimator != "diagonal":
             log_prob = log_prob.sum(-1)
-        return ratio_ranking(samples, log_prob, offset=self.offset, estimator=self.ranking_estimator)
+        return ratio_ranking(
+            samples, log_prob, offset=self.offset, estimator=self.ranking_estimator
+        )
 
     def _soft_bpr(
-        self, output: Any, probabilistic: bool, batch: Batch, generator: torch.Generator | None, key: Tensor | None
+        self,
+        output: Any,
+        probabilistic: bool,
+        batch: Batch,
+        generator: torch.Generator | None,
+        key: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """BPR_t of the perturbed top-K [T], 0 without gradient where a period has no events, and where it has any."""
+        """BPR_t of the perturbed top-K [T], 0 without gradient where a period has no events, and
+        where it has any."""
         if self.k > batch.y.shape[-1]:
             raise ValueError(
-                f"{type(self).__name__}: k must be at most the number of sites S = {batch.y.shape[-1]}, got {self.k}."
+                f"{type(self).__name__}: k must be at most the number of sites S = "
+                f"{batch.y.shape[-1]}, got {self.k}."
             )
         if key is None:
             key = draw_key(generator, batch.y.device)
         scores = self._ranking_scores(output, probabilistic, key)
         if scores.shape != batch.y.shape:
             raise ValueError(
-                f"{type(self).__name__}: the model must give scores of shape [T, S] = {list(batch.y.shape)}, got "
+                f"{type(self).__name__}: the model must give scores of shape [T, S] = "
+                f"{list(batch.y.shape)}, got "
                 f"{list(scores.shape)}."
             )
         membership = perturbed_topk(
@@ -176,7 +206,8 @@ class ReachSettings:
             key=derived_key(key, 1),
         )
         has_events = batch.y.sum(-1) > 0
-        # Periods without events are cut off on both sides, so that neither 0/0 nor its gradient gets through.
+        # Periods without events are cut off on both sides, so that neither 0/0 nor its gradient
+        # gets through.
         membership = torch.where(has_events.unsqueeze(-1), membership, membership.detach())
         value = torch.ops.topreach.soft_bpr(membership, batch.y, self.k)
         return torch.where(has_events, value, torch.zeros_like(value)), has_events

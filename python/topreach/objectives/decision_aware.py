@@ -10,7 +10,6 @@ from topreach.objectives.base import (
     ReachSettings,
     TimeWeights,
     forward,
-    is_probabilistic,
     period_weights,
     weighted_sum,
 )
@@ -21,16 +20,17 @@ from topreach.panel import Batch
 class DecisionAware(ReachSettings):
     """DAML: lowers Σ_t w_t [λ max(0, ε − BPR_t) − log p(y_t)] + penalty.
 
-    Likelihood first, with a hinge that pulls while the top-K decision of a period reaches less than ε of what was
-    possible. BPR_t is that of `DirectBPR`, with the same settings. A period without events has no hinge.
-    Source: 2025 paper Eq. 13 and Algorithm A.1.
+    Likelihood first, with a hinge that pulls while the top-K decision of a period reaches less than
+    ε of what was possible. BPR_t is that of `DirectBPR`, with the same settings. A period without
+    events has no hinge. Source: 2025 paper Eq. 13 and Algorithm A.1.
 
     Args:
         k: K, the number of sites that can be acted on.
         sigma: σ, the standard deviation of the noise on the ranking.
         epsilon: ε in (0, 1], the BPR to hold; 1 always pulls.
         weight: λ, the price of falling short; 30 in the paper.
-        num_samples, model_samples, ranking, estimator, ranking_estimator, noise, offset, time_weights: see `DirectBPR`.
+        num_samples, model_samples, ranking, estimator, ranking_estimator, noise, offset,
+            time_weights: see `DirectBPR`.
 
     Calling it: see `DirectBPR`; the model must be probabilistic.
         Returns ObjectiveValue(loss [], {"nll", "penalty" if the model has one, "hinge", "bpr"}).
@@ -91,7 +91,9 @@ class DecisionAware(ReachSettings):
         output = forward(model, batch)
         terms = negative_log_likelihood("DecisionAware", model, output, batch, weights)
         value, has_events = self._soft_bpr(output, True, batch, generator, key)
-        shortfall = torch.where(has_events, (self.epsilon - value).clamp_min(0), torch.zeros_like(value))
+        shortfall = torch.where(
+            has_events, (self.epsilon - value).clamp_min(0), torch.zeros_like(value)
+        )
         terms["hinge"] = self.weight * weighted_sum(shortfall, weights)
         loss = sum(terms.values())
         terms["bpr"] = self._mean_bpr(value, has_events)

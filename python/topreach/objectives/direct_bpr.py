@@ -20,28 +20,34 @@ from topreach.panel import Batch
 class DirectBPR(ReachSettings):
     """Direct BPR: lowers −Σ_t w_t BPR(b̂(r_t), y_t).
 
-    r_t [S] ranks the sites: the forward output of a scorer; for a probabilistic model the ratio ranking
-    E[y_s / Σ_s y_s] over `model_samples` draws, or its mean. b̂ is the perturbed top-K E_z[TopKMask(r + σz, K)], and
-    BPR(b, y) = b·y / Σ_TopK(y) y. Gradients go through b̂ by the score function of the noise and through r by that of
-    the model. A period without events has no BPR: it counts as zero and gives no gradient.
-    Sources: 2023 paper Eq. 3-5; 2025 paper Eq. 7, 9-11.
+    r_t [S] ranks the sites: the forward output of a scorer; for a probabilistic model the ratio
+    ranking E[y_s / Σ_s y_s] over `model_samples` draws, or its mean. b̂ is the perturbed top-K
+    E_z[TopKMask(r + σz, K)], and BPR(b, y) = b·y / Σ_TopK(y) y. Gradients go through b̂ by the
+    score function of the noise and through r by that of the model. A period without events has no
+    BPR: it counts as zero and gives no gradient. Sources: 2023 paper Eq. 3-5; 2025 paper Eq. 7,
+    9-11.
 
-    The likelihood is not in it, so a probabilistic model's counts may drift to any scale; see `DecisionAware`.
+    The likelihood is not in it, so a probabilistic model's counts may drift to any scale; see
+    `DecisionAware`.
 
     Args:
         k: K, the number of sites that can be acted on.
-        sigma: σ, the standard deviation of the noise, in the units of r. Ratio scores are of the order 1/S to K/S.
+        sigma: σ, the standard deviation of the noise, in the units of r. Ratio scores are of the
+            order 1/S to K/S.
         num_samples: J, draws of the noise.
         model_samples: M, draws of the model for the ratio ranking.
         ranking: "ratio" or "mean"; of no effect for a scorer.
         estimator: gradient of b̂: "score" (the papers') or "score_loo" (leave-one-out baseline).
-        ranking_estimator: gradient of the ratio ranking: "score", "score_loo" or "diagonal" (biased).
+        ranking_estimator: gradient of the ratio ranking: "score", "score_loo" or "diagonal"
+            (biased).
         noise: "normal" or "gumbel".
         offset: c in y_s / (c + Σ y).
-        time_weights: w_t: a function from the batch's time [T] to weights [T], or one weight per period; None for 1.
+        time_weights: w_t: a function from the batch's time [T] to weights [T], or one weight per
+            period; None for 1.
 
     Calling it:
-        model: gives scores [T, S], or a distribution with `sample(M, key=)` -> [M, T, S] and `log_prob`.
+        model: gives scores [T, S], or a distribution with `sample(M, key=)` -> [M, T, S] and
+            `log_prob`.
         batch: y [T, S] and what the model needs of x, time, history.
         generator, key: the source of the noise; a key int64 [2] fixes it.
         Returns ObjectiveValue(loss [], {"bpr": mean over periods with events}).
@@ -89,4 +95,6 @@ class DirectBPR(ReachSettings):
         weights = period_weights("DirectBPR", self.time_weights, batch)
         output = forward(model, batch)
         value, has_events = self._soft_bpr(output, is_probabilistic(model), batch, generator, key)
-        return ObjectiveValue(-weighted_sum(value, weights), {"bpr": self._mean_bpr(value, has_events)})
+        return ObjectiveValue(
+            -weighted_sum(value, weights), {"bpr": self._mean_bpr(value, has_events)}
+        )

@@ -25,7 +25,8 @@ def negative_log_likelihood(
     """The terms nll = −Σ_t w_t Σ_s log p(y_ts) and, if the model has one, penalty."""
     if not is_probabilistic(model):
         raise TypeError(
-            f"{name}: model must be probabilistic (its forward gives a distribution), got {type(model).__name__}. "
+            f"{name}: model must be probabilistic (its forward gives a distribution), got "
+            f"{type(model).__name__}. "
             "A model that gives scores has no likelihood: train it with DirectBPR."
         )
     terms = {"nll": weighted_sum(-output.log_prob(batch.y).sum(-1), weights)}
@@ -38,11 +39,12 @@ def negative_log_likelihood(
 class NLL:
     """Maximum likelihood: lowers −Σ_t w_t Σ_s log p(y_ts) + penalty.
 
-    The penalty is the model's own −log prior (random effects of `NegBinMixedEffects`), so this is MAP for models that
-    have one. Sources: 2025 paper Eq. 8 and Eq. 20.
+    The penalty is the model's own −log prior (random effects of `NegBinMixedEffects`), so this is
+    MAP for models that have one. Sources: 2025 paper Eq. 8 and Eq. 20.
 
     Args:
-        time_weights: w_t: a function from the batch's time [T] to weights [T], or one weight per period; None for 1.
+        time_weights: w_t: a function from the batch's time [T] to weights [T], or one weight per
+            period; None for 1.
 
     Calling it:
         model: probabilistic; `forward` gives a distribution with `log_prob(y [T, S])` -> [T, S].
