@@ -58,7 +58,7 @@ class TopKRanker:
         model_samples: M, draws of the model per step.
         ranking: "ratio", E[y_s / Σ y], or "mean", E[y_s]; scorers rank by their score.
         rank_samples: draws of the fitted model for the ratio ranking and for chance_top_k.
-        link, penalty: of the negative binomial model.
+        link, penalty: of the negative binomial model; penalty None is the model's default.
         window: W, earlier counts that a scorer sees.
         hidden: widths of the MLP's hidden layers. optimizer, lr, max_epochs, validate_every,
         patience, batch_size, clip_gradient, time_weights, checkpoint,
@@ -95,7 +95,7 @@ class TopKRanker:
         ranking: str = "ratio",
         rank_samples: int = 1000,
         link: str = "softplus",
-        penalty: str = "laplace",
+        penalty: str | None = None,
         window: int = 5,
         hidden: Sequence[int] = (50, 10),
         optimizer: str | Callable[..., torch.optim.Optimizer] = "adam",
@@ -299,12 +299,13 @@ class TopKRanker:
         if isinstance(self.model, nn.Module):
             return copy.deepcopy(self.model)
         if self.model == "negbin":
+            chosen = {} if self.penalty is None else {"penalty": self.penalty}
             return NegBinMixedEffects(
                 panel.num_sites,
                 num_features,
                 link=self.link,
-                penalty=self.penalty,
                 initial_mean=max(panel.y.mean().item(), 1e-4),
+                **chosen,
             )
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)

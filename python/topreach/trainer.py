@@ -55,7 +55,7 @@ _REMEDIES = {
     "nll": "The likelihood overflowed: counts far out of the model's reach, or a parameter ran "
     "away. Standardise the features, lower lr, or set clip_gradient",
     "penalty": "The prior's scale ran to zero or to infinity. Lower lr, or use the model's "
-    "penalty='laplace'",
+    "default penalty",
     "hinge": "The ranking scores overflowed. Lower lr or the objective's weight, or raise sigma",
     "bpr": "The ranking scores overflowed. Lower lr, or raise sigma",
     "gradient": "Lower lr, set clip_gradient, or raise sigma if the objective perturbs a ranking",
