@@ -29,9 +29,9 @@ TR_HD PhiloxKey next_round(PhiloxKey key) {
 }
 
 TR_HD PhiloxWords philox4x32(PhiloxKey key, PhiloxWords c) {
-#if defined(__CUDACC__)
+#if defined(__CUDA_ARCH__)
 #pragma unroll
-#elif defined(__GNUC__) && !defined(__clang__)
+#elif defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
 #pragma GCC unroll 10
 #endif
   for (int round = 0; round < 10; ++round) {

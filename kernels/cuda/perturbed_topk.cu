@@ -19,18 +19,18 @@
 // Memory: thresholds and reaches, rows x J; brackets; nothing of size J x S.
 //
 // Bits: thresholds, counts, and the gradient of estimator "score" equal the CPU's. With
-// `leave_one_out`, centre is a double sum in another order than the CPU's: equal for float but for
-// rare roundings, within 1e-15 S max|b v| for double.
+// `leave_one_out` they do up to the rounding of the centre b . v (row_dot.cuh).
 #include "perturbed_topk.h"
 
 #include <cmath>
 
+#include "row_dot.cuh"
 #include "select.cuh"
 
 namespace topreach::kernels::cuda {
 namespace {
 
-constexpr int kRowThreads = 512, kDrawThreads = 256, kSumSlots = 16;
+constexpr int kDrawThreads = 256, kSumSlots = 16;
 constexpr int kSumThreads = kSumSlots * kTileLanes;
 constexpr uint32_t kCandidates = 2048;
 
@@ -331,29 +331,6 @@ __global__ void __launch_bounds__(kDrawThreads)
   }
 }
 
-// centre[row] = b . v
-template <typename T>
-__global__ void __launch_bounds__(kRowThreads)
-    mean_reach(const T* b, const T* v, int64_t rows, int64_t sites, T* centre) {
-  struct Sums {
-    double of_thread[kRowThreads];
-  };
-  auto& shared = shared_memory<Sums>();
-  for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
-    double sum = 0;
-    for (int64_t s = threadIdx.x; s < sites; s += blockDim.x)
-      sum += double(b[row * sites + s]) * double(v[row * sites + s]);
-    shared.of_thread[threadIdx.x] = sum;
-    for (int width = kRowThreads / 2; width > 0; width /= 2) {
-      __syncthreads();
-      if (int(threadIdx.x) < width && int(threadIdx.x) + width < int(blockDim.x))
-        shared.of_thread[threadIdx.x] += shared.of_thread[threadIdx.x + width];
-    }
-    if (threadIdx.x == 0) centre[row] = T(shared.of_thread[0]);
-    __syncthreads();
-  }
-}
-
 template <typename T>
 __global__ void __launch_bounds__(kRowThreads)
     mask_rows(const T* scores, int64_t rows, int64_t sites, int64_t k, T* mask) {
@@ -476,9 +453,7 @@ cudaError_t backward_of(const TopKProblem<T>& p, const T* v, const T* membership
                              p, v, value, last_tied, work.reach);
   if (error != cudaSuccess) return error;
   if (leave_one_out) {
-    error = launch(mean_reach<T>, blocks_for(p.rows), threads_for(p.sites, kRowThreads),
-                   kRowThreads * sizeof(double), stream, membership, v, p.rows, p.sites,
-                   work.centre);
+    error = launch_row_dot(membership, v, p.rows, p.sites, work.centre, stream);
     if (error != cudaSuccess) return error;
   }
   return launch(sum_over_draws<T, kind, Gradient<T>>, blocks_for(p.rows * tiles_of(p.sites)),
@@ -553,5 +528,6 @@ cudaError_t topk_noise_checksum(const int64_t* key, Noise noise, int64_t draws, 
   template cudaError_t topk_mask<T>(const T*, int64_t, int64_t, int64_t, T*, cudaStream_t);
 TR_INSTANTIATE(float)
 TR_INSTANTIATE(double)
+#undef TR_INSTANTIATE
 
 }  // namespace topreach::kernels::cuda

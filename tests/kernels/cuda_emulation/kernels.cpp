@@ -1,2 +1,0 @@
-// The CUDA sources, compiled for the host.
-#include "../../../kernels/cuda/perturbed_topk.cu"
