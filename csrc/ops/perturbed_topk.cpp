@@ -50,6 +50,21 @@ void check_row_range(const char* function, int64_t row_offset, int64_t rows) {
                     " with ", rows, " rows");
 }
 
+void check_noise_arguments(const char* function, const at::Tensor& key, int64_t num_samples,
+                           int64_t rows, int64_t sites, int64_t row_offset) {
+  check_key(function, key, key.device());
+  TORCH_CHECK_VALUE(num_samples >= 0 && rows >= 0 && sites >= 0, function,
+                    ": num_samples, rows and sites must not be negative, got ", num_samples, ", ",
+                    rows, ", ", sites);
+  check_row_range(function, row_offset, rows);
+}
+
+at::Tensor per_draw(const at::Tensor& scores, int64_t num_samples, at::ScalarType dtype) {
+  auto sizes = scores.sym_sizes().vec();
+  sizes.back() = num_samples;
+  return at::empty_symint(sizes, scores.options().dtype(dtype));
+}
+
 namespace {
 
 using Forward = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
@@ -148,12 +163,6 @@ void backward_kernel(const kernels::TopKProblem<T>& p, kernels::Noise noise, con
   at::parallel_for(0, p.rows * p.sites, 1 << 15, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) grad[i] = std::isinf(p.scores[i]) ? T(0) : grad[i] * scale;
   });
-}
-
-at::Tensor per_draw(const at::Tensor& scores, int64_t num_samples, at::ScalarType dtype) {
-  auto sizes = scores.sym_sizes().vec();
-  sizes.back() = num_samples;
-  return at::empty_symint(sizes, scores.options().dtype(dtype));
 }
 
 Forward perturbed_topk_cpu(const at::Tensor& scores, int64_t k, double sigma, int64_t num_samples,
@@ -279,15 +288,6 @@ Forward perturbed_topk_autograd(const at::Tensor& scores, int64_t k, double sigm
   const auto out =
       PerturbedTopK::apply(scores, k, sigma, num_samples, estimator, noise, key, row_offset);
   return {out[0], out[1], out[2]};
-}
-
-void check_noise_arguments(const char* function, const at::Tensor& key, int64_t num_samples,
-                           int64_t rows, int64_t sites, int64_t row_offset) {
-  check_key(function, key, key.device());
-  TORCH_CHECK_VALUE(num_samples >= 0 && rows >= 0 && sites >= 0, function,
-                    ": num_samples, rows and sites must not be negative, got ", num_samples, ", ",
-                    rows, ", ", sites);
-  check_row_range(function, row_offset, rows);
 }
 
 at::Tensor topk_noise_cpu(const at::Tensor& key, int64_t num_samples, int64_t rows, int64_t sites,

@@ -1,4 +1,4 @@
-// Argument checks of perturbed_topk, the same on every device.
+// Argument checks of perturbed_topk and its noise, the same on every device.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -14,6 +14,13 @@ void check_perturbed_topk(const at::Tensor& scores, int64_t k, double sigma, int
 
 // Philox counters hold row numbers in 32 bits.
 void check_row_range(const char* function, int64_t row_offset, int64_t rows);
+
+// Arguments of topk_noise and topk_noise_checksum.
+void check_noise_arguments(const char* function, const at::Tensor& key, int64_t num_samples,
+                           int64_t rows, int64_t sites, int64_t row_offset);
+
+// An empty tensor [..., num_samples] for scores [..., S].
+at::Tensor per_draw(const at::Tensor& scores, int64_t num_samples, at::ScalarType dtype);
 
 // Whether the result is the hard mask, whose gradient is zero.
 inline bool is_hard(int64_t k, int64_t sites, double sigma) {
