@@ -11,10 +11,12 @@ from ._library import load as _load
 
 build_info = _load()
 
-from . import baselines, datasets, metrics, models  # noqa: E402
+from . import baselines, datasets, metrics, models, objectives  # noqa: E402
 from .ops import draw_key, perturbed_topk, ratio_ranking, topk_mask, topk_noise  # noqa: E402
 from .panel import Batch, Panel, Splits  # noqa: E402
+from .ranker import TopKRanker  # noqa: E402
 from .standardizer import Standardizer  # noqa: E402
+from .trainer import Trainer  # noqa: E402
 
 __version__ = build_info["version"]
 cmake_prefix_path = str(_PACKAGE / "share" / "cmake")
@@ -24,6 +26,8 @@ __all__ = [
     "Panel",
     "Splits",
     "Standardizer",
+    "TopKRanker",
+    "Trainer",
     "baselines",
     "build_info",
     "cmake_prefix_path",
@@ -31,6 +35,7 @@ __all__ = [
     "draw_key",
     "metrics",
     "models",
+    "objectives",
     "perturbed_topk",
     "ratio_ranking",
     "topk_mask",
