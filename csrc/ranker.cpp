@@ -58,8 +58,10 @@ Model make_model(const ModelFile& file) {
   return MLPScorer(config_int(file, "window"), config_int(file, "num_features"), units);
 }
 
-torch::nn::Module& module_of(const Model& model) {
-  return std::visit([](const auto& holder) -> torch::nn::Module& { return *holder; }, model);
+std::shared_ptr<torch::nn::Module> module_of(const Model& model) {
+  return std::visit([](const auto& holder) -> std::shared_ptr<torch::nn::Module> {
+    return holder.ptr();
+  }, model);
 }
 
 void load_state(torch::nn::Module& module, const ModelFile& file) {
@@ -83,8 +85,8 @@ void load_state(torch::nn::Module& module, const ModelFile& file) {
 Ranker Ranker::load(const std::string& path) { return Ranker(load_model_file(path)); }
 
 Ranker::Ranker(ModelFile file) : file_(std::move(file)), model_(make_model(file_)) {
-  load_state(module_of(model_), file_);
-  module_of(model_).eval();
+  load_state(*module_of(model_), file_);
+  module_of(model_)->eval();
   const bool score = file_.ranking == "score";
   TORCH_CHECK_VALUE(score != is_probabilistic(), "Ranker: ranking must be ",
                     is_probabilistic() ? "'ratio' or 'mean'" : "'score'", " for ", file_.model,
@@ -105,7 +107,7 @@ Ranker::Ranker(ModelFile file) : file_(std::move(file)), model_(make_model(file_
 void Ranker::save(const std::string& path) const {
   ModelFile file = file_;
   file.state.clear();
-  for (const auto& item : module_of(model_).named_parameters())
+  for (const auto& item : module_of(model_)->named_parameters())
     file.state.emplace_back(item.key(), item.value().detach().cpu().clone());
   save_model_file(file, path);
 }
@@ -124,7 +126,7 @@ torch::Tensor Ranker::features(const char* function, const torch::Tensor& x) con
                     ", in the order of site_ids(), got ", x.sizes());
   // In the model's dtype, with a leading dimension of one period.
   return file_.standardizer.transform(x)
-      .to(module_of(model_).parameters().front().scalar_type())
+      .to(module_of(model_)->parameters().front().scalar_type())
       .unsqueeze(0);
 }
 

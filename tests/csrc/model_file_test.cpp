@@ -1,0 +1,196 @@
+// The model file and the ranker: written and read by C++, and exchanged with Python.
+#include "../../csrc/io/model_file.h"
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include "../../csrc/ranker.h"
+
+namespace {
+
+using topreach::ModelFile;
+using topreach::Ranker;
+
+class ModelFileTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = (std::filesystem::temp_directory_path() / "topreach-XXXXXX").string();
+    ASSERT_NE(mkdtemp(name.data()), nullptr);
+    folder_ = name;
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+  std::string path(const std::string& name) const { return (folder_ / name).string(); }
+
+  std::filesystem::path folder_;
+};
+
+ModelFile example() {
+  ModelFile file;
+  file.model = "NegBinMixedEffects";
+  file.config = {{"num_sites", int64_t{4}}, {"num_features", int64_t{2}}, {"link", "softplus"},
+                 {"penalty", "map"},        {"initial_mean", 1.5}};
+  torch::manual_seed(3);
+  for (const auto& item : topreach::NegBinMixedEffects(4, 2)->named_parameters())
+    file.state.emplace_back(item.key(), torch::randn_like(item.value()));
+  file.standardizer = {{"a", "b", "c"}, {0, 2}, torch::rand({2}, torch::kDouble),
+                       torch::rand({2}, torch::kDouble) + 0.5};
+  file.time_origin = 2018;
+  file.time_scale = 1.25;
+  file.site_ids = {"0017", "x y", "\xC3\xA9t\xC3\xA9", ""};
+  file.k = 2;
+  file.ranking = "ratio";
+  file.model_samples = 50;
+  file.key = torch::tensor({int64_t{4294967295}, int64_t{7}});
+  file.columns = {{"site", "tract"}};
+  return file;
+}
+
+void expect_equal(const ModelFile& a, const ModelFile& b) {
+  EXPECT_EQ(a.model, b.model);
+  ASSERT_EQ(a.config.size(), b.config.size());
+  for (size_t i = 0; i < a.config.size(); ++i) EXPECT_EQ(a.config[i].first, b.config[i].first);
+  ASSERT_EQ(a.state.size(), b.state.size());
+  for (size_t i = 0; i < a.state.size(); ++i) {
+    EXPECT_EQ(a.state[i].first, b.state[i].first);
+    EXPECT_TRUE(torch::equal(a.state[i].second, b.state[i].second));
+  }
+  EXPECT_EQ(a.standardizer.feature_names, b.standardizer.feature_names);
+  EXPECT_EQ(a.standardizer.kept, b.standardizer.kept);
+  EXPECT_TRUE(torch::equal(a.standardizer.mean, b.standardizer.mean));
+  EXPECT_TRUE(torch::equal(a.standardizer.scale, b.standardizer.scale));
+  EXPECT_EQ(a.time_origin, b.time_origin);
+  EXPECT_EQ(a.time_scale, b.time_scale);
+  EXPECT_EQ(a.site_ids, b.site_ids);
+  EXPECT_EQ(a.k, b.k);
+  EXPECT_EQ(a.ranking, b.ranking);
+  EXPECT_EQ(a.model_samples, b.model_samples);
+  EXPECT_TRUE(torch::equal(a.key, b.key));
+  EXPECT_EQ(a.window, b.window);
+  EXPECT_EQ(a.columns, b.columns);
+}
+
+// The message of the error that reading `path` raises.
+std::string refusal(const std::string& path) {
+  try {
+    Ranker::load(path);
+  } catch (const c10::ValueError& error) {
+    return error.what_without_backtrace();
+  }
+  return "";
+}
+
+TEST_F(ModelFileTest, RoundTrip) {
+  topreach::save_model_file(example(), path("model.pt"));
+  expect_equal(topreach::load_model_file(path("model.pt")), example());
+  // Nothing but the file is left, and writing over it works.
+  topreach::save_model_file(example(), path("model.pt"));
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 1);
+}
+
+TEST_F(ModelFileTest, RefusesWithAReason) {
+  EXPECT_NE(refusal(path("absent.pt")).find("there is none"), std::string::npos);
+  EXPECT_NE(refusal(folder_.string()).find("must be a file"), std::string::npos);
+  topreach::save_model_file(example(), path("model.pt"));
+  std::ifstream in(path("model.pt"), std::ios::binary);
+  const std::string bytes((std::istreambuf_iterator<char>(in)), {});
+  for (const size_t length : {size_t{0}, size_t{1}, size_t{100}, bytes.size() / 2,
+                              bytes.size() - 1}) {
+    std::ofstream(path("cut.pt"), std::ios::binary).write(bytes.data(), std::streamsize(length));
+    EXPECT_NE(refusal(path("cut.pt")).find("damaged, cut short or of another kind"),
+              std::string::npos)
+        << length;
+  }
+  std::ofstream(path("foreign.pt")) << "site,count\n1,2\n";
+  EXPECT_NE(refusal(path("foreign.pt")).find("another kind"), std::string::npos);
+  std::ofstream(path("other.pt"), std::ios::binary).write(
+      torch::pickle_save(torch::rand({3})).data(),
+      std::streamsize(torch::pickle_save(torch::rand({3})).size()));
+  EXPECT_NE(refusal(path("other.pt")), "");
+  EXPECT_THROW(topreach::save_model_file(example(), path("no/such/folder.pt")), c10::ValueError);
+}
+
+TEST_F(ModelFileTest, RefusesPartsThatDoNotFit) {
+  const auto saved = [&](ModelFile file) {
+    topreach::save_model_file(file, path("model.pt"));
+    return refusal(path("model.pt"));
+  };
+  EXPECT_EQ(saved(example()), "");
+  ModelFile file = example();
+  file.model = "Oracle";
+  EXPECT_NE(saved(file).find("got Oracle"), std::string::npos);
+  file = example();
+  file.state[1].second = torch::zeros({5});
+  EXPECT_NE(saved(file).find("must have shape"), std::string::npos);
+  file = example();
+  file.state.pop_back();
+  EXPECT_NE(saved(file).find("must have 7 tensors"), std::string::npos);
+  file = example();
+  file.standardizer.kept = {0, 3};
+  EXPECT_NE(saved(file).find("standardizer.kept"), std::string::npos);
+  file = example();
+  file.ranking = "score";
+  EXPECT_NE(saved(file).find("ranking must be"), std::string::npos);
+  file = example();
+  file.site_ids.pop_back();
+  EXPECT_NE(saved(file).find("site_ids"), std::string::npos);
+  file = example();
+  file.key = torch::zeros({2});
+  EXPECT_NE(saved(file).find("key must be"), std::string::npos);
+  file = example();
+  file.config.pop_back();
+  EXPECT_NE(saved(file).find("initial_mean"), std::string::npos);
+}
+
+TEST_F(ModelFileTest, RankerRanks) {
+  Ranker ranker(example());
+  const auto x = torch::randn({4, 3});
+  const auto scores = ranker.score_sites(x, 2020);
+  EXPECT_TRUE(torch::equal(scores, ranker.score_sites(x, 2020)));
+  const auto places = ranker.rank(x, 2020);
+  ASSERT_EQ(places.size(), 2u);
+  EXPECT_EQ(places[0].index, scores.argmax().item<int64_t>());
+  EXPECT_EQ(places[0].site, example().site_ids[size_t(places[0].index)]);
+  EXPECT_EQ(ranker.rank(x, 2020, std::nullopt, 4).size(), 4u);
+  ranker.save(path("again.pt"));
+  EXPECT_TRUE(torch::equal(Ranker::load(path("again.pt")).score_sites(x, 2020), scores));
+  EXPECT_THROW(ranker.score_sites(torch::randn({4, 2}), 2020), c10::ValueError);
+  EXPECT_THROW(ranker.score_sites(torch::randn({3, 3}), 2020), c10::ValueError);
+  EXPECT_THROW(ranker.rank(x, 2020, std::nullopt, 5), c10::ValueError);
+}
+
+// tests/python/test_model_file.py puts <name>.pt and <name>.inputs.pt (x, time, history, scores) into a
+// folder that it names here, and reads <name>.rewritten.pt afterwards.
+TEST(ModelFileExchange, WithPython) {
+  const char* folder = std::getenv("TOPREACH_EXCHANGE");
+  if (folder == nullptr) GTEST_SKIP() << "run by tests/python/test_model_file.py";
+  int files = 0;
+  for (const std::string name : {"negbin", "negbin_mean", "linear", "mlp"}) {
+    const std::string base = std::string(folder) + "/" + name;
+    if (!std::filesystem::exists(base + ".pt")) continue;
+    ++files;
+    const Ranker ranker = Ranker::load(base + ".pt");
+    std::ifstream stream(base + ".inputs.pt", std::ios::binary);
+    const std::vector<char> bytes((std::istreambuf_iterator<char>(stream)), {});
+    const auto inputs = torch::pickle_load(bytes).toGenericDict();
+    std::optional<torch::Tensor> history;
+    if (inputs.at("history").isTensor()) history = inputs.at("history").toTensor();
+    const auto scores =
+        ranker.score_sites(inputs.at("x").toTensor(), inputs.at("time").toDouble(), history);
+    const auto expected = inputs.at("scores").toTensor();
+    EXPECT_TRUE(torch::equal(scores, expected))
+        << name << ": " << (scores - expected).abs().max().item<double>();
+    const auto places = ranker.rank(inputs.at("x").toTensor(), inputs.at("time").toDouble(),
+                                    history);
+    const auto wanted = inputs.at("order").toListRef();
+    ASSERT_EQ(places.size(), wanted.size());
+    for (size_t i = 0; i < places.size(); ++i) EXPECT_EQ(places[i].index, wanted[i].toInt());
+    ranker.save(base + ".rewritten.pt");
+  }
+  EXPECT_GT(files, 0);
+}
+
+}  // namespace

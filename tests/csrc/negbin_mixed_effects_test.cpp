@@ -1,0 +1,165 @@
+// The mixed-effects model and its penalties (D25 Eq. 15, 18-20).
+#include "../../csrc/models/negbin_mixed_effects.h"
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <cmath>
+
+#include "../../csrc/ops/key.h"
+
+namespace {
+
+using topreach::NegBinMixedEffects;
+using topreach::NegBinMixedEffectsOptions;
+using torch::Tensor;
+
+// -log N(b; 0, Sigma) summed over sites, by torch's linear algebra.
+Tensor joint_prior(const Tensor& b, const Tensor& covariance) {
+  const Tensor quadratic = (b.matmul(covariance.inverse()) * b).sum();
+  const double log_two_pi = std::log(2 * M_PI);
+  return 0.5 * quadratic + double(b.size(0)) * (0.5 * covariance.logdet() + log_two_pi);
+}
+
+double inverse_softplus(double y) { return std::log(std::expm1(y)); }
+
+TEST(NegBinMixedEffects, PredictsTheInitialMean) {
+  for (const char* link : {"log", "softplus"}) {
+    NegBinMixedEffects model(7, 3, NegBinMixedEffectsOptions{link, "map", 1.7});
+    const auto counts = model->forward(torch::randn({2, 7, 3}), torch::tensor({-1.f, 1.f}));
+    EXPECT_TRUE(torch::allclose(counts.mean(), torch::full({2, 7}, 1.7f)));
+  }
+}
+
+TEST(NegBinMixedEffects, TotalCountIsTheEquation) {
+  const auto f64 = torch::kDouble;
+  const auto x = torch::randn({4, 5, 2}, f64), t = torch::randn({4}, f64),
+             b0 = torch::randn({5}, f64), b1 = torch::randn({5}, f64), w = torch::randn({2}, f64),
+             intercept = torch::randn({}, f64);
+  const auto log_mu =
+      topreach::negbin_mixed_effects_total_count(x, t, intercept, w, b0, b1, "log").log();
+  for (int i = 0; i < 4; ++i)
+    for (int s = 0; s < 5; ++s) {
+      const auto eta = intercept + x[i][s].dot(w) + b0[s] + b1[s] * t[i];
+      EXPECT_NEAR(log_mu[i][s].item<double>(), eta.item<double>(), 1e-12);
+    }
+}
+
+// H is the expected information about the two effects that the counts' mean and variance hold.
+TEST(NegBinMixedEffects, InformationByAutograd) {
+  const auto f64 = torch::kDouble;
+  const int64_t periods = 6, sites = 3;
+  for (const std::string link : {"log", "softplus"}) {
+    const auto x = torch::randn({periods, sites, 2}, f64), t = torch::randn({periods}, f64),
+               w = torch::randn({2}, f64) * 0.3, weights = torch::rand({periods}, f64);
+    const auto z = torch::tensor(0.4, f64);
+    auto b = torch::randn({2, sites}, f64).requires_grad_();
+    const auto mu = topreach::negbin_mixed_effects_total_count(x, t, torch::tensor(0.2, f64), w,
+                                                               b[0], b[1], link);
+    const auto h =
+        topreach::negbin_mixed_effects_information(mu, t, z, weights, link);
+    ASSERT_EQ(h.sizes(), (std::vector<int64_t>{sites, 3}));
+    EXPECT_FALSE(h.requires_grad());
+    const auto mean = mu * z.exp(), variance = mean * (1 + z.exp());
+    auto expected = torch::zeros({sites, 2, 2}, f64);
+    for (int64_t i = 0; i < periods; ++i)
+      for (int64_t s = 0; s < sites; ++s) {
+        const auto d = torch::autograd::grad({mean[i][s]}, {b}, {}, true)[0].select(1, s);
+        expected[s] += weights[i] * d.outer(d) / variance[i][s].detach();
+      }
+    const auto matrix = torch::stack({h.select(1, 0), h.select(1, 1), h.select(1, 1),
+                                      h.select(1, 2)}, 1).view({sites, 2, 2});
+    EXPECT_TRUE(torch::allclose(matrix, expected, 1e-9));
+  }
+}
+
+TEST(NegBinMixedEffects, PenaltiesAgreeWithLinearAlgebra) {
+  const auto f64 = torch::kDouble;
+  const auto b = torch::randn({8, 2}, f64), raw_sigma = torch::randn({2}, f64),
+             raw_rho = torch::randn({}, f64);
+  const auto sigma = torch::softplus(raw_sigma), rho = torch::tanh(raw_rho);
+  const auto cross = rho * sigma[0] * sigma[1];
+  const auto covariance =
+      torch::stack({sigma[0] * sigma[0], cross, cross, sigma[1] * sigma[1]}).view({2, 2});
+  const auto factor = torch::randn({8, 2, 2}, f64);
+  const auto h = factor.matmul(factor.transpose(1, 2));
+  const auto information =
+      torch::stack({h.select(1, 0).select(1, 0), h.select(1, 0).select(1, 1),
+                    h.select(1, 1).select(1, 1)}, 1);
+  const auto quadratic = 0.5 * (b.matmul(covariance.inverse()) * b).sum(-1);
+  const auto determinant = 0.5 * torch::logdet(torch::eye(2, f64) + covariance.matmul(h));
+  const auto map = topreach::negbin_mixed_effects_penalty(b.select(1, 0), b.select(1, 1),
+                                                          raw_sigma, raw_rho, information, "map");
+  const auto paper = topreach::negbin_mixed_effects_penalty(
+      b.select(1, 0), b.select(1, 1), raw_sigma, raw_rho, std::nullopt, "paper");
+  EXPECT_NEAR(map.item<double>(), (quadratic + determinant).sum().item<double>(), 1e-9);
+  EXPECT_NEAR(paper.item<double>(), quadratic.mean().item<double>(), 1e-9);
+  EXPECT_THROW(topreach::negbin_mixed_effects_penalty(b.select(1, 0), b.select(1, 1), raw_sigma,
+                                                      raw_rho, std::nullopt, "map"),
+               c10::ValueError);
+}
+
+// Along b = 0, sigma -> 0 the joint density of (b, Sigma) has no bound, with a half-normal prior on
+// sigma (whose density is finite at 0) as without; the shipped penalty stays at or above 0.
+TEST(NegBinMixedEffects, JointDensityIsUnboundedTheShippedPenaltyIsNot) {
+  const auto f64 = torch::kDouble;
+  const auto b = torch::zeros({100, 2}, f64), information = torch::ones({100, 3}, f64) * 4;
+  double joint_before = 0;
+  for (double sigma = 1e-1; sigma > 1e-9; sigma /= 10) {
+    const auto covariance = torch::eye(2, f64) * sigma * sigma;
+    const double half_normal = sigma * sigma;  // -log density of both, less a constant
+    const double joint = joint_prior(b, covariance).item<double>() + half_normal;
+    // Each factor of 10 lowers it by 2 log 10 a site.
+    if (sigma < 1e-1) {
+      EXPECT_NEAR(joint_before - joint, 100 * 2 * std::log(10.0), 1);
+    }
+    joint_before = joint;
+    const auto map = topreach::negbin_mixed_effects_penalty(
+        b.select(1, 0), b.select(1, 1), torch::full({2}, inverse_softplus(sigma), f64),
+        torch::zeros({}, f64), information, "map");
+    EXPECT_GE(map.item<double>(), 0.0);
+    EXPECT_LT(map.item<double>(), 100 * 8 * sigma * sigma + 1e-12);
+    // And effects that are not 0 keep sigma away from 0.
+    const auto apart = topreach::negbin_mixed_effects_penalty(
+        b.select(1, 0) + 0.1, b.select(1, 1), torch::full({2}, inverse_softplus(sigma), f64),
+        torch::zeros({}, f64), information, "map");
+    EXPECT_GT(apart.item<double>(), 100 * 0.5 * 0.01 / (sigma * sigma) * 0.999);
+  }
+  EXPECT_LT(joint_before, -3000);
+}
+
+TEST(NegBinMixedEffects, LossHasGradientsForEveryParameter) {
+  NegBinMixedEffects model(6, 2);
+  const auto x = torch::randn({3, 6, 2}), t = torch::tensor({-1.f, 0.f, 1.f});
+  {
+    torch::NoGradGuard no_grad;
+    model->site_intercept.normal_();
+    model->site_slope.normal_();
+    model->raw_rho.fill_(0.3);
+  }
+  const auto counts = model->forward(x, t);
+  const auto y = counts.sample(1, {.key = torch::tensor({int64_t{1}, int64_t{2}})})[0];
+  EXPECT_FALSE(y.requires_grad());
+  (-counts.log_prob(y).sum() + model->penalty(x, t)).backward();
+  for (const auto& item : model->named_parameters()) {
+    ASSERT_TRUE(item.value().grad().defined()) << item.key();
+    EXPECT_TRUE(item.value().grad().isfinite().all().item<bool>()) << item.key();
+    EXPECT_GT(item.value().grad().abs().sum().item<double>(), 0.0) << item.key();
+  }
+}
+
+TEST(NegBinMixedEffects, RefusesWhatDoesNotFit) {
+  EXPECT_THROW(NegBinMixedEffects(0, 2), c10::ValueError);
+  EXPECT_THROW(NegBinMixedEffects(2, 2, NegBinMixedEffectsOptions{"cubic", "map", 1}),
+               c10::ValueError);
+  EXPECT_THROW(NegBinMixedEffects(2, 2, NegBinMixedEffectsOptions{"log", "none", 1}),
+               c10::ValueError);
+  EXPECT_THROW(NegBinMixedEffects(2, 2, NegBinMixedEffectsOptions{"log", "map", 0}),
+               c10::ValueError);
+  NegBinMixedEffects model(5, 2);
+  EXPECT_THROW(model->forward(torch::zeros({3, 5, 3}), torch::zeros({3})), c10::ValueError);
+  EXPECT_THROW(model->forward(torch::zeros({3, 4, 2}), torch::zeros({3})), c10::ValueError);
+  EXPECT_THROW(model->forward(torch::zeros({3, 5, 2}), torch::zeros({2})), c10::ValueError);
+}
+
+}  // namespace

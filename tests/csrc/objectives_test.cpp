@@ -1,0 +1,124 @@
+// Objectives (D25 Eq. 8, 9, 13) and BPR (L23 Eq. 5).
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include "../../csrc/topreach.h"
+
+namespace {
+
+using torch::Tensor;
+
+Tensor key() { return torch::tensor({int64_t{12}, int64_t{34}}); }
+
+TEST(Bpr, ExpectationUnderTies) {
+  const auto scores = torch::tensor({3.0, 1.0, 1.0, 1.0}), y = torch::tensor({2.0, 6.0, 0.0, 3.0});
+  // Site 0 always, two of the other three: 2 + 2/3 * 9 = 8, of at best 9.
+  EXPECT_NEAR(topreach::bpr(scores, y, 3).item<double>(), 8.0 / 11.0, 1e-12);
+  EXPECT_TRUE(std::isnan(topreach::bpr(scores, torch::zeros({4}), 2).item<double>()));
+  EXPECT_THROW(topreach::bpr(scores, y, 0), c10::ValueError);
+  EXPECT_THROW(topreach::bpr(scores, y, 5), c10::ValueError);
+}
+
+TEST(SoftBpr, NoGradientThroughPeriodsWithoutEvents) {
+  auto b = torch::rand({2, 3}).requires_grad_();
+  const auto y = torch::tensor({{0.f, 0.f, 0.f}, {1.f, 2.f, 0.f}});
+  const auto value = topreach::soft_bpr(b, y, 2);
+  EXPECT_TRUE(std::isnan(value[0].item<float>()));
+  torch::where(y.sum(-1) > 0, value, torch::zeros_like(value)).sum().backward();
+  EXPECT_TRUE(torch::equal(b.grad()[0], torch::zeros({3})));
+  EXPECT_TRUE(torch::allclose(b.grad()[1], torch::tensor({1.f, 2.f, 0.f}) / 3));
+}
+
+struct Fixture {
+  topreach::NegBinMixedEffects model{20, 2};
+  Tensor x = torch::randn({3, 20, 2}), time = torch::tensor({-1.f, 0.f, 1.f});
+  Tensor y = torch::poisson(torch::rand({3, 20}) * 3);
+  Fixture() {
+    torch::NoGradGuard no_grad;
+    for (auto& p : model->parameters()) p.add_(torch::randn_like(p) * 0.2);
+  }
+};
+
+TEST(Objectives, NllIsTheWeightedSum) {
+  Fixture f;
+  const auto counts = f.model->forward(f.x, f.time);
+  const auto weights = torch::tensor({1.f, 0.5f, 2.f});
+  const auto value = topreach::nll(counts, f.y, weights, f.model->penalty(f.x, f.time));
+  const auto expected = -(counts.log_prob(f.y) * weights.unsqueeze(-1)).sum();
+  EXPECT_NEAR(value.terms.at("nll").item<double>(), expected.item<double>(), 1e-3);
+  EXPECT_NEAR(value.loss.item<double>(),
+              (value.terms.at("nll") + value.terms.at("penalty")).item<double>(), 1e-3);
+}
+
+TEST(Objectives, DirectBprOfAScorer) {
+  torch::manual_seed(0);
+  auto scores = torch::randn({2, 30}).requires_grad_();
+  auto y = torch::poisson(torch::rand({2, 30}) * 2);
+  y[1].zero_();
+  const auto value =
+      topreach::direct_bpr(scores, y, {.k = 5, .sigma = 0.1, .num_samples = 50, .key = key()});
+  EXPECT_LE(value.loss.item<double>(), 0.0);
+  EXPECT_GE(value.loss.item<double>(), -1.0);
+  EXPECT_NEAR(value.terms.at("bpr").item<double>(), -value.loss.item<double>(), 1e-6);
+  value.loss.backward();
+  EXPECT_GT(scores.grad()[0].abs().sum().item<double>(), 0.0);
+  EXPECT_TRUE(torch::equal(scores.grad()[1], torch::zeros({30})));
+}
+
+TEST(Objectives, DecisionAwareIsNllPlusHinge) {
+  Fixture f;
+  const auto counts = f.model->forward(f.x, f.time);
+  topreach::DecisionAwareOptions options{
+      .epsilon = 0.9, .weight = 30, .reach = {.k = 4, .sigma = 0.01, .key = key()}};
+  const auto value =
+      topreach::decision_aware(counts, f.y, options, f.model->penalty(f.x, f.time));
+  const auto reach = topreach::soft_reach(counts, f.y, options.reach);
+  const auto hinge = 30 * (0.9 - reach.bpr).clamp_min(0).sum();
+  EXPECT_NEAR(value.terms.at("hinge").item<double>(), hinge.item<double>(), 1e-4);
+  EXPECT_NEAR(value.loss.item<double>(),
+              (value.terms.at("nll") + value.terms.at("penalty") + value.terms.at("hinge"))
+                  .item<double>(),
+              1e-3);
+  value.loss.backward();
+  for (const auto& item : f.model->named_parameters())
+    EXPECT_TRUE(item.value().grad().isfinite().all().item<bool>()) << item.key();
+  // The same key gives the same numbers; epsilon below the reach asks for nothing more.
+  const auto again = topreach::decision_aware(counts, f.y, options);
+  EXPECT_TRUE(torch::equal(again.terms.at("hinge"), value.terms.at("hinge")));
+  options.epsilon = 1e-6;
+  EXPECT_EQ(topreach::decision_aware(counts, f.y, options).terms.at("hinge").item<double>(), 0.0);
+}
+
+TEST(Objectives, TrainingRaisesTheReach) {
+  torch::manual_seed(1);
+  const auto history = torch::rand({4, 60, 3});
+  const auto y = (history.select(-1, 1) * 10).floor();
+  topreach::LinearScorer scorer(3);
+  torch::optim::Adam adam(scorer->parameters(), torch::optim::AdamOptions(0.05));
+  const auto reach = [&] {
+    torch::NoGradGuard no_grad;
+    return topreach::bpr(scorer->forward(history), y, 10).mean().item<double>();
+  };
+  for (int step = 0; step < 150; ++step) {
+    adam.zero_grad();
+    topreach::direct_bpr(scorer->forward(history), y, {.k = 10, .sigma = 0.1}).loss.backward();
+    adam.step();
+  }
+  EXPECT_GT(reach(), 0.95);
+}
+
+TEST(Scorers, ShapesAndNames) {
+  topreach::MLPScorer mlp(5, 2);
+  EXPECT_EQ(mlp->forward(torch::rand({4, 9, 5}), torch::rand({4, 9, 2})).sizes(),
+            (std::vector<int64_t>{4, 9}));
+  EXPECT_EQ(mlp->named_parameters().keys(),
+            (std::vector<std::string>{"layers.0.weight", "layers.0.bias", "layers.1.weight",
+                                      "layers.1.bias", "layers.2.weight", "layers.2.bias"}));
+  EXPECT_THROW(mlp->forward(torch::rand({4, 9, 4}), torch::rand({4, 9, 2})), c10::ValueError);
+  EXPECT_THROW(mlp->forward(torch::rand({4, 9, 5})), c10::ValueError);
+  topreach::LinearScorer linear(5);
+  EXPECT_EQ(linear->named_parameters().keys(),
+            (std::vector<std::string>{"linear.weight", "linear.bias"}));
+}
+
+}  // namespace
