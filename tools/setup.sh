@@ -182,8 +182,28 @@ wants_cuda() {
   case ${TOPREACH_CUDA:-auto} in
     on) ;;
     off) return 1 ;;
-    *) command -v nvcc >/dev/null && nvidia-smi -L >/dev/null 2>&1 ;;
+    *) nvidia-smi -L >/dev/null 2>&1 ;;
   esac
+}
+
+# The CUDA version of the torch in .venv, or nothing.
+torch_cuda_version() {
+  sed -n "s/^cuda: .* = '\(.*\)'/\1/p" .venv/lib/python3*/site-packages/torch/version.py \
+    2>/dev/null || true
+}
+
+install_nvcc() {
+  local cuda
+  wants_cuda || return 0
+  cuda=$(torch_cuda_version)
+  [[ -n $cuda ]] || return 0
+  if [[ -n ${CUDACXX:-} || -x /usr/local/cuda/bin/nvcc ]] || command -v nvcc >/dev/null; then
+    return
+  fi
+  say "installing nvcc $cuda into .venv (without CUDA: TOPREACH_CUDA=off)"
+  pip_install "cuda-toolkit[nvcc,nvvm,crt]==$cuda.*" ||
+    stop "pip could not install nvcc (see above). Install the CUDA toolkit $cuda yourself, or build" \
+      "without: make setup TOPREACH_CUDA=off"
 }
 
 install_torch() {
@@ -277,6 +297,7 @@ make_venv
 if ! environment_is_current; then
   fresh=1
   install_torch
+  install_nvcc
   pip_install "setuptools>=77" wheel cmake ninja numpy ||
     stop "pip could not install setuptools, cmake, ninja and numpy (see above)"
 fi

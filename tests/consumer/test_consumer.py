@@ -6,17 +6,23 @@ is used from there, and from a plain `cmake --install`.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+import warnings
 import zipfile
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+
+import topreach as tr
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build"
@@ -199,3 +205,48 @@ def test_train_scorer_learns_and_repeats(programs, tmp_path):
     before, after = (float(line.split()[-1]) for line in printed.splitlines())
     assert after > 0.85 and after > before + 0.1
     assert run(programs / "train_scorer", cwd=tmp_path, OMP_NUM_THREADS="1").stdout == printed
+
+
+def test_rank_sites_gives_python_s_ranking(programs, model_and_table, tmp_path):
+    model, table, ranker, panel = model_and_table
+    newest = panel.select_times(panel.times[-1:])
+    expected = ranker.rank(newest).query("selected")
+    words = [programs / "rank_sites", model, table, "site", "year", "deaths"]
+    printed = run(*words, cwd=tmp_path).stdout
+    found = pd.read_csv(io.StringIO(printed), dtype={"site": str})
+    assert found["site"].tolist() == expected["site"].tolist()
+    for column in ("score", "expected_count"):
+        # %.9g gives a float32 back exactly.
+        ours = found[column].to_numpy(np.float32)
+        np.testing.assert_array_equal(ours, expected[column].to_numpy(np.float32), err_msg=column)
+
+
+@pytest.mark.parametrize(
+    ("column", "words"), [("deaths", "no column 'deaths'"), ("year", "no column 'year'")]
+)
+def test_rank_sites_names_what_is_missing(programs, model_and_table, tmp_path, column, words):
+    model, table, *_ = model_and_table
+    pd.read_csv(table, dtype={"site": str}).drop(columns=column).to_csv(tmp_path / "t.csv")
+    program = [programs / "rank_sites", model, tmp_path / "t.csv", "site", "year", "deaths"]
+    done = run(*program, cwd=tmp_path, check=False)
+    assert done.returncode == 1 and words in done.stdout
+
+
+@pytest.fixture(scope="session", params=["negbin", "linear", "mlp"])
+def model_and_table(request, tmp_path_factory):
+    """A fitted ranker, its file, and the table that it was fitted on."""
+    folder = tmp_path_factory.mktemp("model")
+    splits = tr.datasets.simulate_county(0)
+    table = pd.concat([part.to_frame() for part in splits])
+    table.columns = ["site", "year", "deaths", *table.columns[3:]]
+    table.to_csv(folder / "table.csv", index=False)
+    columns = dict(site="site", time="year", count="deaths")
+    panel = tr.Panel.from_csv(folder / "table.csv", **columns)
+    train, valid, _ = panel.split(valid=panel.times[-1:])
+    settings = dict(max_epochs=5, warm_start_epochs=5, validate_every=5, rank_samples=50, window=2)
+    ranker = tr.TopKRanker(100, model=request.param, progress=False, **settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ranker.fit(train, valid)
+    ranker.save(folder / "model.pt")
+    return folder / "model.pt", folder / "table.csv", ranker, panel
