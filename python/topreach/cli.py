@@ -408,11 +408,29 @@ def _columns(options: argparse.Namespace, ranker: TopKRanker | None) -> dict[str
 def _read(
     options: argparse.Namespace, columns: dict[str, str], features: Any, counts: str = "required"
 ) -> Panel:
-    read = (
-        Panel.from_parquet if options.data.lower().endswith((".parquet", ".pq")) else Panel.from_csv
+    is_parquet = options.data.lower().endswith((".parquet", ".pq"))
+    columns = dict(columns)
+    if counts == "optional" and options.count is None:
+        # The column that the model was fitted on need not be in the table of a period to come.
+        if columns["count"] not in _header(options.data, is_parquet):
+            columns["count"] = None
+    read = Panel.from_parquet if is_parquet else Panel.from_csv
+    return read(
+        options.data,
+        **columns,
+        features=features,
+        missing=options.missing,
+        duplicates=options.duplicates,
+        counts=counts,
     )
-    choices = {"missing": options.missing, "duplicates": options.duplicates, "counts": counts}
-    return read(options.data, **columns, features=features, **choices)
+
+
+def _header(path: str, is_parquet: bool) -> list[str]:
+    if is_parquet:
+        return list(pd.read_parquet(path).columns)
+    with open(path, "rb") as file:
+        encoding = "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    return list(pd.read_csv(path, nrows=0, encoding=encoding, encoding_errors="replace").columns)
 
 
 def _times(wanted: list[str], panel: Panel) -> list[Any]:
