@@ -109,7 +109,7 @@ def run(
     curves: dict[str, Any] = {}
     for name, ranker in rankers.items():
         _say(f"{name}: {repeats} repeated rankings", progress)
-        spread = ranker.score_repeats(test, repeats)
+        spread = ranker.score_repeats(test, repeats, progress=progress)
         rows[name] = _row(torch.from_numpy(ranker.predict(test)), test, spread.mean(), spread)
         curves[name] = ranker.site_scores(test)
     curves = dict(reversed(curves.items())) | {

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from topreach import metrics
 from topreach.files import atomic_save, load_plain
@@ -21,7 +22,7 @@ from topreach.objectives.base import TimeWeights, derived_key, forward, is_proba
 from topreach.ops import draw_key, ratio_ranking
 from topreach.panel import Batch, Panel
 from topreach.standardizer import Standardizer
-from topreach.trainer import Trainer
+from topreach.trainer import Trainer, shows_bar
 
 MODEL_FORMAT = "topreach-model"
 MODEL_VERSION = 1
@@ -413,10 +414,14 @@ class TopKRanker:
 
     @torch.no_grad()
     def score_repeats(
-        self, panel: Panel, repeats: int = 1000, *, samples: int | None = None
+        self,
+        panel: Panel,
+        repeats: int = 1000,
+        *,
+        samples: int | None = None,
+        progress: bool = False,
     ) -> np.ndarray:
-        """BPR of `repeats` rankings with fresh draws, [repeats]: the spread that comes from
-        drawing.
+        """BPR of `repeats` rankings with fresh draws, [repeats]: the spread that comes from drawing.
 
         `samples` draws each (None: `rank_samples`); only one ranking's draws are in memory at a
         time. A ranking without draws ("mean", or a scorer) has no spread.
@@ -425,17 +430,16 @@ class TopKRanker:
         self._check_counts(panel, "score_repeats")
         if not is_probabilistic(model) or self.ranking == "mean":
             return np.full(repeats, self.score(panel))
-        batch = self._batch(panel)
-        distribution = forward(model, batch)
-        counts = torch.from_numpy(self._counts(panel))
-        key = derived_key(self.key_, 1).to(batch.y.device)
+        distribution = forward(model, self._batch(panel))
+        counts = torch.from_numpy(self._counts(panel)).to(self._device())
+        key = derived_key(self.key_, 1).to(counts.device)
         found = []
-        for repeat in range(repeats):
+        for _ in tqdm(
+            range(repeats), desc="rank", unit="times", disable=not (progress and shows_bar())
+        ):
             key = derived_key(key, 2)
-            drawn = distribution.sample(samples or self.rank_samples, key=key)
-            found.append(
-                float(metrics.bpr(ratio_ranking(drawn).cpu(), counts, self.k, nan_policy="omit"))
-            )
+            ranking = ratio_ranking(distribution.sample(samples or self.rank_samples, key=key))
+            found.append(metrics.bpr(ranking, counts, self.k, nan_policy="omit"))
         return np.array(found)
 
     @torch.no_grad()
@@ -470,8 +474,11 @@ class TopKRanker:
             self.model_,
             self.site_ids_,
         )
-        device = next((p.device for p in self.model_.parameters()), torch.device("cpu"))
+        device = self._device()
         return Batch(*(None if tensor is None else tensor.to(device) for tensor in batch))
+
+    def _device(self) -> torch.device:
+        return next((p.device for p in self.model_.parameters()), torch.device("cpu"))
 
     def _sites(self, panel: Panel) -> list[str]:
         return self.site_ids_ if _has_site_effects(self.model_) else panel.site_ids

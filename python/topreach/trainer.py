@@ -776,7 +776,7 @@ class _Report:
     def __init__(self, shown: bool, total: int, done: int):
         self._total, self._bar, self._lines = total, None, shown
         self._every = max(1, total // 10)
-        if shown and (sys.stderr.isatty() or _in_notebook()):
+        if shown and shows_bar():
             self._lines = False
             self._bar = tqdm(
                 total=total, initial=done, unit="epoch", desc="fit", dynamic_ncols=True, leave=True
@@ -840,7 +840,10 @@ def _delayed_interrupt() -> Iterator[Callable[[], bool]]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _in_notebook() -> bool:
+def shows_bar() -> bool:
+    """Whether a progress bar can be drawn: on a terminal or in a notebook, and not in a log file."""
+    if sys.stderr.isatty():
+        return True
     get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
     shell = get_ipython() if get_ipython is not None else None
     return type(shell).__name__ == "ZMQInteractiveShell"
