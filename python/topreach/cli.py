@@ -410,10 +410,10 @@ def _read(
 ) -> Panel:
     is_parquet = options.data.lower().endswith((".parquet", ".pq"))
     columns = dict(columns)
-    if counts == "optional" and options.count is None:
-        # The column that the model was fitted on need not be in the table of a period to come.
-        if columns["count"] not in _header(options.data, is_parquet):
-            columns["count"] = None
+    # The column that the model was fitted on need not be in the table of a period to come.
+    may_lack = counts == "optional" and options.count is None
+    if may_lack and columns["count"] not in _header(options.data, is_parquet):
+        columns["count"] = None
     read = Panel.from_parquet if is_parquet else Panel.from_csv
     return read(
         options.data,

@@ -22,12 +22,13 @@ from topreach.ranker import TopKRanker
 K = 100
 # Chosen on the validation year 2020 alone.
 SETTINGS = {
-    "lr": 0.05,
-    "max_epochs": 200,
+    "lr": 0.02,
+    "max_epochs": 60,
     "warm_start_epochs": 200,
+    "validate_every": 5,
     "sigma": 0.001,
     "epsilon": 1.0,
-    "weight": 30.0,
+    "weight": 300.0,
 }
 QUICK = {
     "max_epochs": 20,

@@ -421,7 +421,7 @@ class TopKRanker:
         samples: int | None = None,
         progress: bool = False,
     ) -> np.ndarray:
-        """BPR of `repeats` rankings with fresh draws, [repeats]: the spread that comes from drawing.
+        """BPR of `repeats` rankings with fresh draws, [repeats]: the spread due to drawing.
 
         `samples` draws each (None: `rank_samples`); only one ranking's draws are in memory at a
         time. A ranking without draws ("mean", or a scorer) has no spread.

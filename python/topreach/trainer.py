@@ -841,7 +841,7 @@ def _delayed_interrupt() -> Iterator[Callable[[], bool]]:
 
 
 def shows_bar() -> bool:
-    """Whether a progress bar can be drawn: on a terminal or in a notebook, and not in a log file."""
+    """Whether a progress bar can be drawn: on a terminal or in a notebook, not in a log file."""
     if sys.stderr.isatty():
         return True
     get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
