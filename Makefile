@@ -16,7 +16,7 @@ test: setup ## Run every test, the C++ ones among them (ARGS="-k name")
 	@$(PY) -m pytest $(ARGS)
 
 bench: setup ## Measure against plain PyTorch, write benchmarks/RESULTS.md
-	@$(PY) benchmarks/run.py $(ARGS)
+	@$(PY) -m benchmarks $(ARGS)
 
 lint: setup ## Check the Python code's style
 	@$(PY) -m ruff check .

@@ -66,35 +66,35 @@ def ratio_plain(y: Tensor, score: Tensor, g: Tensor | None):
 # ---- one DAML step [D25 Eq. 13, Alg. A.1] on the negative-binomial model: gradients into parameters -
 
 
-def daml_step(model, x, time, y, k, sigma, draws, samples, epsilon, weight, *, paper: bool):
-    """A step of DAML by (a) or (b): sampling by torch.distributions, the rankings' and the masks'
-    derivatives as above. The gradient with respect to total_count [T, S] and logits is formed by
-    hand and handed to autograd, which carries it into the model's parameters."""
-    counts = model(x, time)
-    total_count, logits = counts.total_count, counts.logits
-    with torch.no_grad():
-        reference = NegativeBinomial(total_count, logits=logits.expand_as(total_count))
-        sample = reference.sample((samples,))
-    free = [total_count.detach().requires_grad_(), logits.detach().expand_as(total_count).clone()]
-    free[1].requires_grad_()
-    log_prob = NegativeBinomial(free[0], logits=free[1]).log_prob(sample)
-    ranking = (ratio_paper if paper else ratio_plain)(sample, sample, None)[0]
-    best = y.topk(k, dim=-1).values.sum(-1)
-    b, _ = (topk_paper if paper else topk_plain)(ranking, k, sigma, draws, None)
-    short = epsilon - (b * y).sum(-1) / best
-    v = -(weight * (short > 0) / best)[:, None] * y
-    # The masks' draws are made again for the derivative, as a backward pass that stored nothing would;
-    # (a) and (b) both could store them, at the price of memory, and would save a draw of the noise.
+def daml_step(model, batch, k, sigma, draws, samples, epsilon, weight, *, paper: bool) -> Tensor:
+    """A step of DAML with samples and log-probabilities of torch.distributions: the value from one
+    set of perturbed draws, the derivative from another, whose noise is drawn anew.
+
+    (a) holds d r / d total_count and d r / d logits as Jacobians [T, S, S], as the equations are
+    written; (b) has one backward pass through the joint log-probability."""
+    counts = model(batch.x, batch.time)
+    total_count, logits = torch.broadcast_tensors(counts.total_count, counts.logits)
+    free = [total_count.detach().requires_grad_(), logits.detach().clone().requires_grad_()]
+    law = NegativeBinomial(free[0], logits=free[1])
+    sample = law.sample((samples,))
+    ranking, _ = (ratio_paper if paper else ratio_plain)(sample, None, None)
+    topk = topk_paper if paper else topk_plain
+    best = batch.y.topk(k, dim=-1).values.sum(-1)
+    b, _ = topk(ranking, k, sigma, draws, None)
+    short = epsilon - (b * batch.y).sum(-1) / best
+    v = -(weight * (short > 0) / best)[:, None] * batch.y
+    _, g = topk(ranking, k, sigma, draws, v)
     if paper:
-        _, g = topk_paper(ranking, k, sigma, draws, v)
-        score = torch.autograd.grad(log_prob.sum(), free)
-        pulls = [ratio_paper(sample, one_score, g)[1] for one_score in per_sample(free, sample)]
-        del score
+        per_draw = [p.detach().expand_as(sample).clone().requires_grad_() for p in free]
+        log_prob = NegativeBinomial(per_draw[0], logits=per_draw[1]).log_prob(sample)
+        scores = torch.autograd.grad(log_prob.sum(), per_draw)
+        pulls = [ratio_paper(sample, score, g)[1] for score in scores]
     else:
-        _, g = topk_plain(ranking, k, sigma, draws, v)
         inverse = torch.nan_to_num(1.0 / sample.sum(-1), posinf=0.0)
         w = torch.einsum("mts,ts->mt", sample, g) * inverse / samples
-        pulls = torch.autograd.grad((w * log_prob.sum(-1)).sum(), free)
-    nll = -counts.log_prob(y).sum()
-    surrogate = (pulls[0] * total_count).sum() + (pulls[1] * logits.expand_as(total_count)).sum()
-    (nll + surrogate + model.penalty(x, time)).backward()
+        pulls = torch.autograd.grad((w * law.log_prob(sample).sum(-1)).sum(), free)
+    nll = -NegativeBinomial(total_count, logits=logits).log_prob(batch.y).sum()
+    surrogate = (pulls[0] * total_count).sum() + (pulls[1] * logits).sum()
+    loss = nll + weight * short.clamp_min(0).sum()
+    (nll + surrogate + model.penalty(batch.x, batch.time)).backward()
+    return loss

@@ -3,8 +3,12 @@
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
+#include <torch/library.h>
 
 #include <atomic>
+#include <string>
+
+#include "../../kernels/cpu/dispatch.h"
 
 namespace topreach {
 
@@ -71,6 +75,10 @@ void check_no_nan(const char* function, const char* argument, const at::Tensor& 
   TORCH_CHECK_VALUE(false, function, ": ", argument, " must not be NaN, got NaN in row ",
                     at / sites, ", site ", at % sites,
                     "; mask a site that must not be chosen with -inf");
+}
+
+TORCH_LIBRARY_IMPL(topreach, CompositeImplicitAutograd, m) {
+  m.impl("cpu_capability", []() -> std::string { return kernels::cpu_capability(); });
 }
 
 }  // namespace topreach

@@ -68,4 +68,8 @@ TORCH_LIBRARY(topreach, m) {
   m.def("bpr(Tensor scores, Tensor counts, int k) -> Tensor");
   // sum(membership * counts) / sum of the K largest counts, [...]; differentiable in membership.
   m.def("soft_bpr(Tensor membership, Tensor counts, int k) -> Tensor");
+
+  // ---- the build --------------------------------------------------------------------------------
+  // Instruction set of the CPU kernels in use: baseline, avx2 or avx512.
+  m.def("cpu_capability() -> str");
 }

@@ -13,14 +13,14 @@ namespace topreach {
 
 // total[row, :] += sum over blocks b = 0, 1, ... of what part(row, b, sums, scratch) adds to its
 // zeroed sums[sites]. Blocks are formed apart, a wave of tasks at a time, and added in order; so
-// memory is O((threads + blocks) x sites). `grain` is the least number of blocks for one worker.
+// memory is O(threads x sites), or a megabyte. `grain` is the least number of blocks for a worker.
 template <typename T, typename Part>
 void sum_blocks(int64_t rows, int64_t sites, int64_t blocks, int64_t grain, int64_t scratch_bytes,
                 T* total, const Part& part) {
   const int64_t count = rows * blocks;
   if (count == 0 || sites == 0) return;
   const int64_t wave =
-      std::min(count, std::max<int64_t>({blocks, 4 * at::get_num_threads(), grain}));
+      std::min(count, std::max<int64_t>(4 * at::get_num_threads(), (int64_t{1} << 18) / sites));
   const at::Tensor parts_tensor =
       at::empty({wave, sites}, at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value));
   T* parts = parts_tensor.mutable_data_ptr<T>();

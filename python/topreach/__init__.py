@@ -12,7 +12,14 @@ from ._library import load as _load
 build_info = _load()
 
 from . import baselines, datasets, metrics, models, objectives  # noqa: E402
-from .ops import draw_key, perturbed_topk, ratio_ranking, topk_mask, topk_noise  # noqa: E402
+from .ops import (  # noqa: E402
+    cpu_capability,
+    draw_key,
+    perturbed_topk,
+    ratio_ranking,
+    topk_mask,
+    topk_noise,
+)
 from .panel import Batch, Panel, Splits  # noqa: E402
 from .ranker import TopKRanker  # noqa: E402
 from .standardizer import Standardizer  # noqa: E402
@@ -30,6 +37,7 @@ __all__ = [
     "Trainer",
     "baselines",
     "build_info",
+    "cpu_capability",
     "cmake_prefix_path",
     "datasets",
     "draw_key",

@@ -12,7 +12,23 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["draw_key", "perturbed_topk", "ratio_ranking", "topk_mask", "topk_noise"]
+__all__ = [
+    "cpu_capability",
+    "draw_key",
+    "perturbed_topk",
+    "ratio_ranking",
+    "topk_mask",
+    "topk_noise",
+]
+
+
+def cpu_capability() -> str:
+    """Instruction set of the CPU kernels in use: "baseline", "avx2" or "avx512".
+
+    The best one that the machine has; the environment variable TOPREACH_CPU_CAPABILITY, read when the
+    first kernel runs, can ask for a lower one. Results are the same bits on all of them.
+    """
+    return torch.ops.topreach.cpu_capability()
 
 
 def draw_key(
