@@ -38,12 +38,11 @@ class NotFittedError(ValueError, AttributeError):
 class TopKRanker:
     """Learns from counts over sites and time which K sites to act on.
 
-    Features are standardised and time is scaled by the training rows alone. The negative binomial
-    mixed-effects model is first fitted by MAP ("warm start"), then, for objective "daml", trained
-    on for the top-K decision. With a validation panel the best epoch is kept: for "nll" the one of
-    highest likelihood; for "daml" the one of highest likelihood among those that rank at least as
-    well as the warm start's best, else the one that ranks best (2025 paper, App. C.2.2); for "bpr"
-    the one that ranks best.
+    Features are standardised and time is scaled by the training rows alone. With a validation panel
+    the best epoch is kept: for "nll" the one of highest likelihood; for "bpr" the one that ranks
+    best; for "daml" the one of highest likelihood among those that rank at least as well as a
+    likelihood fit does, else the one that ranks best [D25 App. C.2.2]. So for "daml" the model is
+    fitted twice: first by likelihood, which sets that floor.
 
     Args:
         k: K, the number of sites that can be acted on.
@@ -61,19 +60,22 @@ class TopKRanker:
         rank_samples: draws of the fitted model for the ratio ranking and for chance_top_k.
         link, penalty: of the negative binomial model; penalty None is the model's default.
         window: W, earlier counts that a scorer sees.
-        hidden: widths of the MLP's hidden layers. optimizer, lr, max_epochs, validate_every,
-        patience, batch_size, clip_gradient, time_weights, checkpoint,
-            progress, device: as in `Trainer`; a function of time in `time_weights` gets the panel's
-            own time values. The warm start writes its checkpoint beside `checkpoint`, with ".warm"
-            added.
-        warm_start_epochs: epochs of the MAP fit before DAML; 0 starts DAML from the initial values.
+        hidden: widths of the MLP's hidden layers.
+        optimizer, lr, max_epochs, validate_every, patience, batch_size, clip_gradient,
+            time_weights, checkpoint, progress, device: as in `Trainer`; a function of time in
+            `time_weights` gets the panel's own time values. The likelihood fit before DAML writes
+            its checkpoint beside `checkpoint`, with ".warm" added.
+        warm_start_epochs: epochs of the likelihood fit before DAML; 0 leaves it out, and DAML's
+            best epoch is then the one that ranks best. Without a validation panel it is left out
+            unless `warm_start`.
+        warm_start: whether DAML goes on from that fit's parameters, or starts anew.
         seed: of training and of the ranking's draws.
 
     Fitted attributes:
         model_: the module. standardizer_, time_origin_, time_scale_: how the inputs are scaled.
         site_ids_, feature_names_in_: what the training panel had.
-        history_, best_epoch_, best_score_, trainer_: of the last stage; warm_start_: the `Trainer`
-            of the first, or None. key_: fixes the ranking's draws.
+        history_, best_epoch_, best_score_, trainer_: of the last fit; warm_start_: the `Trainer` of
+            the likelihood fit before it, or None. key_: fixes the ranking's draws.
 
     Example:
         >>> train, valid, test = tr.datasets.cook_county()
@@ -100,10 +102,11 @@ class TopKRanker:
         window: int = 5,
         hidden: Sequence[int] = (50, 10),
         optimizer: str | Callable[..., torch.optim.Optimizer] = "adam",
-        lr: float = 0.01,
+        lr: float = 0.02,
         max_epochs: int = 300,
-        warm_start_epochs: int = 300,
-        validate_every: int = 10,
+        warm_start_epochs: int = 200,
+        warm_start: bool = False,
+        validate_every: int = 5,
         patience: int | None = None,
         batch_size: int | None = None,
         clip_gradient: float | None = None,
@@ -131,6 +134,7 @@ class TopKRanker:
         self.lr = lr
         self.max_epochs = max_epochs
         self.warm_start_epochs = warm_start_epochs
+        self.warm_start = warm_start
         self.validate_every = validate_every
         self.patience = patience
         self.batch_size = batch_size
@@ -230,7 +234,8 @@ class TopKRanker:
             return trainer.fit(model, train_batch, valid_batch, resume=resume)
 
         warm = None
-        if isinstance(objective, DecisionAware) and self.warm_start_epochs > 0:
+        needed = self.warm_start or valid is not None
+        if isinstance(objective, DecisionAware) and needed and self.warm_start_epochs > 0:
             beside = None if self.checkpoint is None else f"{os.fspath(self.checkpoint)}.warm"
             warm = train(
                 NLL(), self.warm_start_epochs, "nll" if valid is not None else None, beside, None
@@ -238,6 +243,8 @@ class TopKRanker:
         if warm is not None and warm.interrupted_:
             trainer = warm
         else:
+            if warm is not None and not self.warm_start:
+                model = self._make_model(panel, len(standardizer.kept_))
             monitor, floor = None, None
             if isinstance(objective, NLL) or (
                 isinstance(objective, DecisionAware) and warm is None

@@ -148,6 +148,17 @@ def test_warm_start_gives_the_floor():
     expected = good["valid_nll"].idxmin() if len(good) else h["valid_bpr"].idxmax()
     assert r.best_epoch_ == expected
     assert ranker(warm_start_epochs=0).fit(TRAIN, VALID).warm_start_ is None
+    assert ranker().fit(TRAIN).warm_start_ is None
+
+
+def test_warm_start_goes_on_from_the_likelihood_fit():
+    """With a hinge that is off, DAML is the likelihood fit: goes on from it, or repeats it."""
+    settings = dict(epsilon=1e-9, optimizer="sgd", lr=1e-4)
+    likely = ranker(objective="nll", **settings).fit(TRAIN)
+    anew = ranker(warm_start=False, **settings).fit(TRAIN)
+    further = ranker(warm_start=True, **settings).fit(TRAIN)
+    losses = [r.history_["nll"].tolist() for r in (likely, anew, further)]
+    assert losses[1] == pytest.approx(losses[0]) and losses[2][0] < losses[0][-1]
 
 
 def test_inputs_are_scaled_by_the_training_rows_alone():
