@@ -75,7 +75,7 @@ class Reader {
     return result;
   }
 
-  Dict root() const { return dict(&root_, "the file"); }
+  Dict root() const { return dict(root_, "the file"); }
 
  private:
   const std::string& path_;

@@ -11,8 +11,9 @@ using torch::Tensor;
 Tensor key() { return torch::tensor({int64_t{12}, int64_t{34}}); }
 
 TEST(Bpr, ExpectationUnderTies) {
-  const auto scores = torch::tensor({3.0, 1.0, 1.0, 1.0}), y = torch::tensor({2.0, 6.0, 0.0, 3.0});
-  // Site 0 always, two of the other three: 2 + 2/3 * 9 = 8, of at best 9.
+  const auto scores = torch::tensor({3.0, 1.0, 1.0, 1.0}, torch::kDouble),
+             y = torch::tensor({2.0, 6.0, 0.0, 3.0}, torch::kDouble);
+  // Site 0 always, two of the other three: 2 + 2/3 * 9 = 8, of at best 11.
   EXPECT_NEAR(topreach::bpr(scores, y, 3).item<double>(), 8.0 / 11.0, 1e-12);
   EXPECT_TRUE(std::isnan(topreach::bpr(scores, torch::zeros({4}), 2).item<double>()));
   EXPECT_THROW(topreach::bpr(scores, y, 0), c10::ValueError);

@@ -1,0 +1,130 @@
+"""The model file, exchanged with the C++ library: the same scores, bit for bit, and back."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+import topreach as tr
+from topreach.models import LinearScorer, MLPScorer, NegBinMixedEffects
+
+ROOT = Path(__file__).resolve().parents[2]
+SITES, FEATURES, WINDOW, K = 300, ["a", "b", "constant", "c"], 4, 30
+
+
+def csrc_tests() -> Path:
+    """The GoogleTest binary of the tree's own build."""
+    found = [
+        path
+        for path in ROOT.glob("build*/tests/topreach_csrc_tests")
+        if os.access(path, os.X_OK)
+    ]
+    if not found:
+        pytest.skip("the C++ tests are not built (cmake -DTOPREACH_TESTS=ON)")
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def content_of(model, ranking, model_samples=64):
+    """What TopKRanker.save writes."""
+    torch.manual_seed(5)
+    kept = [0, 1, 3]
+    return {
+        "format": "topreach-model",
+        "format_version": 1,
+        "model": type(model).__name__,
+        "config": model.config,
+        "state": {name: tensor.clone() for name, tensor in model.state_dict().items()},
+        "standardizer": {
+            "feature_names": FEATURES,
+            "kept": kept,
+            "mean": torch.rand(len(kept), dtype=torch.float64),
+            "scale": torch.rand(len(kept), dtype=torch.float64) + 0.3,
+        },
+        "time": {"origin": 2017.5, "scale": 1.118033988749895},
+        "site_ids": [f"{s:04d} é" for s in range(SITES)],
+        "k": K,
+        "ranking": ranking,
+        "model_samples": model_samples,
+        "key": tr.draw_key(),
+        "window": getattr(model, "window", 0),
+        "columns": {"site": "GEOID", "time": "year"},
+    }
+
+
+def scores_of(model, content, x, time, history):
+    standardizer = content["standardizer"]
+    x = ((x[:, standardizer["kept"]].double() - standardizer["mean"]) / standardizer["scale"]).float()
+    with torch.no_grad():
+        if not model.is_probabilistic:
+            return model(history[None], x[None])[0]
+        t = (time - content["time"]["origin"]) / content["time"]["scale"]
+        counts = model(x[None], torch.tensor([t], dtype=torch.float64).float())
+        if content["ranking"] == "mean":
+            return counts.mean[0]
+        return tr.ratio_ranking(counts.sample(content["model_samples"], key=content["key"])[:, 0])
+
+
+def examples():
+    torch.manual_seed(1)
+    models = {
+        "negbin": (NegBinMixedEffects(SITES, 3, link="softplus", initial_mean=1.2), "ratio"),
+        "negbin_mean": (NegBinMixedEffects(SITES, 3), "mean"),
+        "linear": (LinearScorer(WINDOW, 3), "score"),
+        "mlp": (MLPScorer(WINDOW, 3, hidden=(8, 5)), "score"),
+    }
+    for model, _ in models.values():
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.2 * torch.randn_like(parameter)
+    return models
+
+
+def same(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b) and a.dtype == b.dtype
+    if isinstance(a, dict):
+        return type(b) is dict and a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    return type(a) is type(b) and a == b
+
+
+def test_exchange_with_cpp(tmp_path):
+    binary = csrc_tests()
+    torch.manual_seed(2)
+    x, history = torch.randn(SITES, len(FEATURES)), torch.randint(0, 5, (SITES, WINDOW)).float()
+    contents = {}
+    for name, (model, ranking) in examples().items():
+        contents[name] = content_of(model, ranking)
+        torch.save(contents[name], tmp_path / f"{name}.pt")
+        scores = scores_of(model, contents[name], x, 2021.0, history)
+        torch.save(
+            {
+                "x": x,
+                "time": 2021.0,
+                "history": None if model.is_probabilistic else history,
+                "scores": scores,
+                "order": scores.sort(descending=True, stable=True).indices[:K].tolist(),
+            },
+            tmp_path / f"{name}.inputs.pt",
+        )
+    run = subprocess.run(
+        [binary, "--gtest_filter=ModelFileExchange.*"],
+        env={**os.environ, "TOPREACH_EXCHANGE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "SKIPPED" not in run.stdout
+    for name, content in contents.items():
+        rewritten = torch.load(tmp_path / f"{name}.rewritten.pt", weights_only=True)
+        assert same(rewritten, content), name
+
+
+def test_loading_runs_no_code(tmp_path):
+    """The files hold plain values and tensors: weights_only=True is enough for them."""
+    for name, (model, ranking) in examples().items():
+        content = content_of(model, ranking)
+        torch.save(content, tmp_path / f"{name}.pt")
+        assert same(torch.load(tmp_path / f"{name}.pt", weights_only=True), content)
