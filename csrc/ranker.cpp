@@ -150,7 +150,8 @@ torch::Tensor Ranker::score_sites(const torch::Tensor& x, double time,
   }
   const torch::Tensor standardised = features(name, x);
   TORCH_CHECK_VALUE(window() == 0 || history.has_value(), name,
-                    ": history must be given, the counts [S, ", window(), "] of the periods before");
+                    ": history must be given, the counts [S, ", window(),
+                    "] of the periods before");
   if (history) {
     TORCH_CHECK_VALUE(history->dim() == 2 && history->size(0) == x.size(0) &&
                           history->size(1) == window(),
@@ -166,8 +167,9 @@ torch::Tensor Ranker::score_sites(const torch::Tensor& x, double time,
 }
 
 torch::Tensor Ranker::expected_counts(const torch::Tensor& x, double time) const {
-  TORCH_CHECK_VALUE(is_probabilistic(), "Ranker::expected_counts: the model must predict counts, got ",
-                    file_.model, ", which gives scores only");
+  TORCH_CHECK_VALUE(is_probabilistic(),
+                    "Ranker::expected_counts: the model must predict counts, got ", file_.model,
+                    ", which gives scores only");
   torch::NoGradGuard no_grad;
   return predict("Ranker::expected_counts", x, time).mean().select(0, 0);
 }

@@ -20,15 +20,15 @@ struct RankedSite {
   std::optional<double> expected_count;  // none for scorers
 };
 
-/// Loads a file that Python's `TopKRanker.save` or `Ranker::save` wrote, and ranks sites: with the same
-/// standardisation, scaling of time, draws (the file's key) and so the same scores as Python.
+/// Loads a file that Python's `TopKRanker.save` or `Ranker::save` wrote, and ranks sites: with the
+/// same standardisation, scaling of time, draws (the file's key) and so the same scores as Python.
 ///
 ///   auto ranker = topreach::Ranker::load("model.pt");
 ///   for (const auto& place : ranker.rank(x, 8.0)) std::cout << place.site << ' ' << place.score;
 class Ranker {
  public:
-  /// Raises c10::ValueError for files that load_model_file refuses, and for a state that does not fit
-  /// the model.
+  /// Raises c10::ValueError for files that load_model_file refuses, and for a state that does not
+  /// fit the model.
   static Ranker load(const std::string& path);
   explicit Ranker(ModelFile file);
 
@@ -38,9 +38,9 @@ class Ranker {
   /// What sites are ranked by, [S]; more is better. "ratio": ratio ranking over model_samples draws
   /// with the stored key; "mean": expected counts; "score": the scorer's output.
   ///
-  /// x: raw features [S, P], columns in the order of feature_names(), rows in the order of site_ids()
-  /// for a model with site effects. time: of the period, in the unit of training. history [S, window]:
-  /// counts of the periods before, oldest first; needed if window() > 0.
+  /// x: raw features [S, P], columns in the order of feature_names(), rows in the order of
+  /// site_ids() for a model with site effects. time: of the period, in the unit of training.
+  /// history [S, window]: counts of the periods before, oldest first; needed if window() > 0.
   torch::Tensor score_sites(const torch::Tensor& x, double time,
                             const std::optional<torch::Tensor>& history = std::nullopt) const;
 

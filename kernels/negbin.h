@@ -2,19 +2,19 @@
 //
 // y ~ NegBin(total_count n, logits z) in torch's convention, p = sigmoid(z):
 //   P(y) = Gamma(n + y) / (Gamma(n) y!) (1 - p)^n p^y,  mean n e^z,  variance n e^z (1 + e^z)
-// [Decision-aware training, Eq. 15: n = mu_st, p = q]. n >= 0 is any real number; n = 0 is the point
-// mass at 0.
+// [Decision-aware training, Eq. 15: n = mu_st, p = q]. n >= 0 is any real number; n = 0 is the
+// point mass at 0.
 //
 // Sampling. All draws of one (row, site) share n and z, so the cdf is tabulated once, by the
-// recurrence P(k+1) / P(k) = (n + k) p / (k + 1), from 7.5 standard deviations below the mean (or 0)
-// until the rest of the tail is below 2^-36, and 32-bit uniforms are looked up in it: draw m of
+// recurrence P(k+1) / P(k) = (n + k) p / (k + 1), from 7.5 standard deviations below the mean (or
+// 0) until the rest of the tail is below 2^-36, and 32-bit uniforms are looked up in it: draw m of
 // (row, site) takes word m % 4 of the counter (site, m / 4, row, kNegBinUniform). The cdf is kept
 // with 32 bits, so every probability is right to 2^-32. Where the table would be longer than
 // kTableEntries, a draw is Poisson(Gamma(n) e^z) by exact rejection on counters of its own
 // (kNegBinRejection): Marsaglia & Tsang (2000) for the gamma, with Stuart's boost below shape 1;
 // Hoermann's PTRS (1993), or inversion below a rate of 10, for the Poisson.
-// A draw depends on (n, z, key, row, site, m) alone. Cost at mean 1: about 2 ns a draw on one core
-// with AVX-512, plus some 0.1 us per (row, site); a draw by rejection costs 0.1 to 0.2 us.
+// A draw depends on (n, z, key, row, site, m) alone. Cost on one core at
+// mean 1 and 100 draws a site: 3 ns a draw, the table included; by rejection 0.1 to 0.2 us.
 //
 // Log-probability. For whole y below kTableValues, sums over j < y of log((n + j) p / (j + 1)) and
 // 1 / (n + j), tabulated per site and shared by all draws; otherwise Loader's saddle-point form
@@ -266,8 +266,8 @@ constexpr int64_t kNegBinLikelihoodScratch = kTableValues * kTableLanes * int64_
 
 inline int64_t negbin_tiles(int64_t sites) { return (sites + kTableLanes - 1) / kTableLanes; }
 
-// Work on tiles [begin, end): tiles of kTableLanes sites, those of row 0 first; `scratch` is 64-byte
-// aligned. The same bits on every instruction set.
+// Work on tiles [begin, end): tiles of kTableLanes sites, those of row 0 first; `scratch` is
+// 64-byte aligned. The same bits on every instruction set.
 template <typename T>
 struct NegBinCpu {
   void (*sample)(const NegBinSampling<T>& problem, int64_t begin, int64_t end, void* scratch);

@@ -1,9 +1,9 @@
 // Elementary and special functions in double precision, written out.
 //
-// Only correctly rounded operations (+ - * / and bit casts), no libm and no branches on values where
-// a select will do: so the same bits on every instruction set and on CUDA (compiled without
-// contraction, see platform.h), and loops over them vectorise. Relative errors are a few 1e-16 unless
-// stated; tests/kernels/special_test.cpp compares with libm and closed forms.
+// Only correctly rounded operations (+ - * / and bit casts), no libm and no branches on values
+// where a select will do: so the same bits on every instruction set and on CUDA (compiled without
+// contraction, see platform.h), and loops over them vectorise. Relative errors are a few 1e-16
+// unless stated; tests/kernels/special_test.cpp compares with libm and closed forms.
 #pragma once
 
 #include "platform.h"
@@ -37,7 +37,8 @@ TR_HD double square_root(double a) {
 constexpr double kInfinity = __builtin_inf();
 
 // log(x): 2^e (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)], then the atanh series with the minimax
-// coefficients of fdlibm's __ieee754_log. x = 0 gives -inf, +inf gives +inf, x < 0 and NaN give NaN.
+// coefficients of fdlibm's __ieee754_log. x = 0 gives -inf, +inf gives +inf, x < 0 and NaN give
+// NaN.
 TR_HD double natural_log(double x) {
   const bool tiny = x < 0x1p-1022;
   const double scaled = tiny ? x * 0x1p54 : x;
@@ -171,9 +172,9 @@ TR_HD double digamma_remainder(double x) {
   const double far = p * z - 0.5 * inverse;
   // Sum of 1 / (x + j), j = 0..7, in pairs.
   const double s = small ? x : 1.0;
-  const double shift = ((2.0 * s + 7.0) / (s * (s + 7.0)) + (2.0 * s + 7.0) / ((s + 1.0) * (s + 6.0))) +
-                       ((2.0 * s + 7.0) / ((s + 2.0) * (s + 5.0)) +
-                        (2.0 * s + 7.0) / ((s + 3.0) * (s + 4.0)));
+  const double t = 2.0 * s + 7.0;
+  const double shift = (t / (s * (s + 7.0)) + t / ((s + 1.0) * (s + 6.0))) +
+                       (t / ((s + 2.0) * (s + 5.0)) + t / ((s + 3.0) * (s + 4.0)));
   return small ? far - shift : far;
 }
 

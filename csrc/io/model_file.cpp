@@ -65,11 +65,13 @@ class Reader {
     if (!value || !value->isTensor() || !value->toTensor().defined()) fail(part, "a tensor");
     return value->toTensor();
   }
-  std::vector<c10::IValue> list(const std::optional<c10::IValue>& value, const std::string& part) const {
+  std::vector<c10::IValue> list(const std::optional<c10::IValue>& value,
+                                const std::string& part) const {
     if (!value || !value->isList()) fail(part, "a list");
     return value->toListRef().vec();
   }
-  std::vector<std::string> texts(const std::optional<c10::IValue>& value, const std::string& part) const {
+  std::vector<std::string> texts(const std::optional<c10::IValue>& value,
+                                 const std::string& part) const {
     std::vector<std::string> result;
     for (const auto& item : list(value, part)) result.push_back(text(item, part + "[...]"));
     return result;
@@ -138,8 +140,8 @@ List list_of(const std::vector<std::string>& values) {
 
 Dict new_dict() { return Dict(c10::StringType::get(), c10::AnyType::get()); }
 
-// Lists as lists of any kind: the pickler writes those plainly, while lists of integers would call a
-// function that Python's weights_only=True does not let through.
+// Lists as lists of any kind: the pickler writes those plainly, while lists of integers would call
+// a function that Python's weights_only=True does not let through.
 c10::IValue plain(const c10::IValue& value) {
   if (!value.isList()) return value;
   List list(c10::AnyType::get());
@@ -228,8 +230,9 @@ ModelFile load_model_file(const std::string& path) {
                     "load_model_file: path must be a file of format '", kFormat, "', got ", path,
                     ", which is of another kind");
   const int64_t version = read.integer(read.find(root, "format_version"), "format_version");
-  TORCH_CHECK_VALUE(version <= kModelFileVersion, "load_model_file: format_version must be at most ",
-                    kModelFileVersion, ", got ", version, " in ", path,
+  TORCH_CHECK_VALUE(version <= kModelFileVersion,
+                    "load_model_file: format_version must be at most ", kModelFileVersion,
+                    ", got ", version, " in ", path,
                     "; update topreach to read this file");
   TORCH_CHECK_VALUE(version >= 1, "load_model_file: format_version must be at least 1, got ",
                     version, " in ", path);
@@ -273,8 +276,9 @@ void save_model_file(const ModelFile& file, const std::string& path) {
   const std::string bytes = archive_of(to_value(file));
   std::string temporary = path + ".XXXXXX";
   const int handle = mkstemp(temporary.data());
-  TORCH_CHECK_VALUE(handle >= 0, "save_model_file: path must be in a folder that can be written to, ",
-                    "got ", path, ": ", std::strerror(errno));
+  TORCH_CHECK_VALUE(handle >= 0,
+                    "save_model_file: path must be in a folder that can be written to, got ",
+                    path, ": ", std::strerror(errno));
   size_t written = 0;
   bool ok = true;
   while (ok && written < bytes.size()) {

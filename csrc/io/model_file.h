@@ -46,12 +46,13 @@ struct ModelFile {
   std::vector<std::pair<std::string, std::string>> columns;
 };
 
-/// Reads a model file, checking every part. Raises (c10::ValueError) where there is no such file, and
-/// for a damaged, cut or foreign file, one of a newer format, and parts missing or of a wrong kind.
+/// Reads a model file, checking every part. Raises (c10::ValueError) where there is no such file,
+/// and for a damaged, cut or foreign file, one of a newer format, and parts missing or of a wrong
+/// kind.
 ModelFile load_model_file(const std::string& path);
 
-/// Writes a model file: to a temporary file beside `path`, which then takes its place, so that `path`
-/// is never half written. Raises c10::ValueError where that cannot be done.
+/// Writes a model file: to a temporary file beside `path`, which then takes its place, so that
+/// `path` is never half written. Raises c10::ValueError where that cannot be done.
 void save_model_file(const ModelFile& file, const std::string& path);
 
 }  // namespace topreach

@@ -18,8 +18,9 @@ void check_bpr(const char* function, const char* argument, const at::Tensor& cho
                    ": counts must be real, got ", counts.scalar_type());
   TORCH_CHECK_VALUE(chosen.dim() >= 1 && counts.dim() >= 1 &&
                         chosen.sym_size(-1) == counts.sym_size(-1),
-                    function, ": ", argument, " and counts must have shape [..., S] with the same S, ",
-                    "got ", chosen.sym_sizes(), " and ", counts.sym_sizes());
+                    function, ": ", argument,
+                    " and counts must have shape [..., S] with the same S, got ",
+                    chosen.sym_sizes(), " and ", counts.sym_sizes());
   TORCH_CHECK_VALUE(k >= 1 && counts.sym_size(-1) >= k, function,
                     ": k must be between 1 and S = ", counts.sym_size(-1), ", got ", k);
 }
@@ -50,7 +51,8 @@ at::Tensor bpr_cpu(const at::Tensor& scores, const at::Tensor& counts, int64_t k
   TORCH_CHECK_VALUE(!counts.lt(0).any().item<bool>(), "bpr: counts must not be negative, got ",
                     counts.min().item<double>());
   TORCH_CHECK_VALUE(!counts.isnan().any().item<bool>(),
-                    "bpr: counts must not be NaN, got NaN; leave out sites or periods without counts");
+                    "bpr: counts must not be NaN, got NaN; leave out sites or periods without ",
+                    "counts");
   return bpr_of(scores, counts, k);
 }
 

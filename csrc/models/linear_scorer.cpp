@@ -24,8 +24,8 @@ torch::Tensor scorer_input(const char* function, const torch::Tensor& history,
 LinearScorerImpl::LinearScorerImpl(int64_t window_, int64_t num_features_)
     : window(window_), num_features(num_features_) {
   TORCH_CHECK_VALUE(window >= 0 && num_features >= 0 && window + num_features > 0,
-                    "LinearScorer: window and num_features must not be negative, and not both be 0, ",
-                    "got ", window, " and ", num_features);
+                    "LinearScorer: window and num_features must not be negative, and not both be ",
+                    "0, got ", window, " and ", num_features);
   linear = register_module("linear", torch::nn::Linear(window + num_features, 1));
 }
 

@@ -9,14 +9,15 @@
 
 namespace topreach {
 
-/// What scorers read of a site: its last W counts, oldest first, then its P features, [..., S, W + P].
-/// Raises unless history is [..., S, window] and x, if num_features > 0, [..., S, num_features].
+/// What scorers read of a site: its last W counts, oldest first, then its P features, [..., S, W +
+/// P]. Raises unless history is [..., S, window] and x, if num_features > 0, [..., S,
+/// num_features].
 torch::Tensor scorer_input(const char* function, const torch::Tensor& history,
                            const std::optional<torch::Tensor>& x, int64_t window,
                            int64_t num_features);
 
-/// r_s = w.[y_{s,t-W:t-1}, x_s] + b, the weights shared over sites and times. Parameters linear.weight
-/// [1, W + P] and linear.bias [1], as in Python's topreach.models.LinearScorer.
+/// r_s = w.[y_{s,t-W:t-1}, x_s] + b, the weights shared over sites and times. Parameters
+/// linear.weight [1, W + P] and linear.bias [1], as in Python's topreach.models.LinearScorer.
 class LinearScorerImpl : public torch::nn::Module {
  public:
   explicit LinearScorerImpl(int64_t window, int64_t num_features = 0);

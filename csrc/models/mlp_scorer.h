@@ -12,9 +12,9 @@
 
 namespace topreach {
 
-/// r_s = MLP([y_{s,t-W:t-1}, x_s]) with ReLU between layers and weights shared over sites and times;
-/// 50 and 10 hidden units by default, as in the paper. Parameters layers.0.weight, layers.0.bias,
-/// layers.1.weight, ..., as in Python's topreach.models.MLPScorer.
+/// r_s = MLP([y_{s,t-W:t-1}, x_s]) with ReLU between layers and weights shared over sites and
+/// times; 50 and 10 hidden units by default, as in the paper. Parameters layers.0.weight,
+/// layers.0.bias, layers.1.weight, ..., as in Python's topreach.models.MLPScorer.
 class MLPScorerImpl : public torch::nn::Module {
  public:
   explicit MLPScorerImpl(int64_t window, int64_t num_features = 0,

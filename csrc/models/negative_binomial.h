@@ -9,8 +9,9 @@
 
 namespace topreach {
 
-/// NegBin(total_count n, logits z) in torch's convention: mean n e^z, P(0) = (1 + e^z)^-n. Parameters
-/// broadcast to the shape [..., S] of one draw. Python: topreach.models.NegativeBinomial.
+/// NegBin(total_count n, logits z) in torch's convention: mean n e^z, P(0) = (1 + e^z)^-n.
+/// Parameters broadcast to the shape [..., S] of one draw. Python:
+/// topreach.models.NegativeBinomial.
 struct NegativeBinomial {
   torch::Tensor total_count, logits;
 

@@ -64,8 +64,9 @@ at::Tensor penalty_of(const at::Tensor& site_intercept, const at::Tensor& site_s
   const at::Tensor u = site_intercept / s0, v = site_slope / s1;
   const at::Tensor quadratic = (u * u - 2 * rho * u * v + v * v) / (2 * rest);
   if (!map) return quadratic.mean();
-  TORCH_CHECK_VALUE(information.has_value(), name, ": information must be given for penalty 'map'; ",
-                    "get it from negbin_mixed_effects_information");
+  TORCH_CHECK_VALUE(information.has_value(), name,
+                    ": information must be given for penalty 'map'; get it from ",
+                    "negbin_mixed_effects_information");
   const at::Tensor h00 = information->select(-1, 0), h01 = information->select(-1, 1),
                    h11 = information->select(-1, 2);
   // det(I + Sigma H) = 1 + tr(Sigma H) + det(Sigma) det(H); det H >= 0 but for rounding.

@@ -2,7 +2,8 @@
 // [Decision-aware training, Eq. 15 and Appendix E].
 //
 //   y_ts ~ NegBin(total_count mu_ts, probs q),   mean mu_ts q / (1 - q)
-//   eta_ts = b0 + beta.x_ts + b0_s + b1_s t,     mu = exp(eta) ("log") or softplus(eta) ("softplus")
+//   eta_ts = b0 + beta.x_ts + b0_s + b1_s t
+//   mu = exp(eta), link "log", or softplus(eta), link "softplus"
 //   (b0_s, b1_s) ~ N(0, Sigma),  Sigma from s0, s1, rho
 // Unconstrained parameters: logit q, softplus^-1 of s0 and s1, artanh rho.
 #pragma once
@@ -17,9 +18,9 @@
 
 namespace topreach {
 
-/// mu [..., S]: total_count of the counts, from features x [..., S, P] and times [...]. `link` is "log"
-/// (the paper's text) or "softplus" (its authors' code). Never below 1e-30, so that log-probabilities
-/// of counts stay finite.
+/// mu [..., S]: total_count of the counts, from features x [..., S, P] and times [...]. `link` is
+/// "log" (the paper's text) or "softplus" (its authors' code). Never below 1e-30, so that
+/// log-probabilities of counts stay finite.
 torch::Tensor negbin_mixed_effects_total_count(
     const torch::Tensor& x, const torch::Tensor& time, const torch::Tensor& intercept,
     const torch::Tensor& weight, const torch::Tensor& site_intercept,
@@ -40,13 +41,14 @@ torch::Tensor negbin_mixed_effects_information(const torch::Tensor& total_count,
 ///          minus the log marginal likelihood, with the information H_s (above) held constant. b is
 ///          then the posterior mode given Sigma, and Sigma is fitted to what the sites' counts
 ///          support.
-/// "paper"  mean_s b_s' Sigma^-1 b_s / 2, as the authors' code has it: no log |Sigma|, and a mean where
-///          the prior has a sum. It favours large Sigma, and soon does not regularise at all.
+/// "paper"  mean_s b_s' Sigma^-1 b_s / 2, as the authors' code has it: no log |Sigma|, and a mean
+///          where the prior has a sum. It favours large Sigma, and soon does not regularise at all.
 ///
 /// Why "map" is not the joint density of (b, Sigma): its -log N(b; 0, Sigma) = b' Sigma^-1 b / 2 +
-/// log |Sigma| / 2 goes to minus infinity as b = 0 and Sigma -> 0, with a half-normal prior on s0, s1
-/// too, whose density is finite at 0. log det(I + Sigma H) >= 0 takes the place of log |Sigma|, so the
-/// penalty is never negative. To hold Sigma fixed: raw_sigma.requires_grad_(false), and raw_rho.
+/// log |Sigma| / 2 goes to minus infinity as b = 0 and Sigma -> 0, with a half-normal prior on s0,
+/// s1 too, whose density is finite at 0. log det(I + Sigma H) >= 0 takes the place of log |Sigma|,
+/// so the penalty is never negative. To hold Sigma fixed: raw_sigma.requires_grad_(false), and
+/// raw_rho.
 ///
 /// `information` is needed by "map" and not read by "paper".
 torch::Tensor negbin_mixed_effects_penalty(const torch::Tensor& site_intercept,

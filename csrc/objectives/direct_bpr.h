@@ -38,9 +38,9 @@ SoftReach soft_reach(const torch::Tensor& ranking, const torch::Tensor& y,
 SoftReach soft_reach(const NegativeBinomial& counts, const torch::Tensor& y,
                      const DirectBPROptions& options);
 
-/// -sum_t w_t BPR(b(r_t), y_t), terms {"bpr": mean over periods with events}. The first form takes the
-/// scores r [T, S] of a scorer, the second a predictive distribution. With the same key, Python's
-/// topreach.objectives.DirectBPR gives the same numbers.
+/// -sum_t w_t BPR(b(r_t), y_t), terms {"bpr": mean over periods with events}. The first form takes
+/// the scores r [T, S] of a scorer, the second a predictive distribution. With the same key,
+/// Python's topreach.objectives.DirectBPR gives the same numbers.
 ///
 ///   topreach::direct_bpr(scorer->forward(history), y, {.k = 100, .sigma = 0.1}).loss.backward();
 ObjectiveValue direct_bpr(const torch::Tensor& scores, const torch::Tensor& y,

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "../../csrc/objectives/decision_aware.h"
 #include "../../csrc/ranker.h"
 
 namespace {
@@ -73,6 +74,11 @@ void expect_equal(const ModelFile& a, const ModelFile& b) {
   EXPECT_EQ(a.columns, b.columns);
 }
 
+std::vector<char> bytes_of(const std::string& path) {
+  std::ifstream stream(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(stream), {}};
+}
+
 // The message of the error that reading `path` raises.
 std::string refusal(const std::string& path) {
   try {
@@ -95,8 +101,7 @@ TEST_F(ModelFileTest, RefusesWithAReason) {
   EXPECT_NE(refusal(path("absent.pt")).find("there is none"), std::string::npos);
   EXPECT_NE(refusal(folder_.string()).find("must be a file"), std::string::npos);
   topreach::save_model_file(example(), path("model.pt"));
-  std::ifstream in(path("model.pt"), std::ios::binary);
-  const std::string bytes((std::istreambuf_iterator<char>(in)), {});
+  const std::vector<char> bytes = bytes_of(path("model.pt"));
   for (const size_t length : {size_t{0}, size_t{1}, size_t{100}, bytes.size() / 2,
                               bytes.size() - 1}) {
     std::ofstream(path("cut.pt"), std::ios::binary).write(bytes.data(), std::streamsize(length));
@@ -111,6 +116,26 @@ TEST_F(ModelFileTest, RefusesWithAReason) {
       std::streamsize(torch::pickle_save(torch::rand({3})).size()));
   EXPECT_NE(refusal(path("other.pt")), "");
   EXPECT_THROW(topreach::save_model_file(example(), path("no/such/folder.pt")), c10::ValueError);
+}
+
+// Bytes that changed: refused, or without effect on what is read; never a crash.
+TEST_F(ModelFileTest, SurvivesChangedBytes) {
+  topreach::save_model_file(example(), path("model.pt"));
+  const std::vector<char> bytes = bytes_of(path("model.pt"));
+  uint64_t state = 1;
+  const auto random = [&] {
+    return (state = state * 6364136223846793005u + 1442695040888963407u) >> 33;
+  };
+  int refused = 0;
+  for (int i = 0; i < 500; ++i) {
+    std::vector<char> changed = bytes;
+    for (uint64_t flips = 1 + random() % 3; flips > 0; --flips)
+      changed[random() % changed.size()] ^= char(1 << random() % 8);
+    std::ofstream(path("changed.pt"), std::ios::binary)
+        .write(changed.data(), std::streamsize(changed.size()));
+    refused += refusal(path("changed.pt")).empty() ? 0 : 1;
+  }
+  EXPECT_GT(refused, 100);
 }
 
 TEST_F(ModelFileTest, RefusesPartsThatDoNotFit) {
@@ -162,8 +187,8 @@ TEST_F(ModelFileTest, RankerRanks) {
   EXPECT_THROW(ranker.rank(x, 2020, std::nullopt, 5), c10::ValueError);
 }
 
-// tests/python/test_model_file.py puts <name>.pt and <name>.inputs.pt (x, time, history, scores) into a
-// folder that it names here, and reads <name>.rewritten.pt afterwards.
+// tests/python/test_model_file.py puts <name>.pt and <name>.inputs.pt (x, time, history, scores)
+// into a folder that it names here, and reads <name>.rewritten.pt afterwards.
 TEST(ModelFileExchange, WithPython) {
   const char* folder = std::getenv("TOPREACH_EXCHANGE");
   if (folder == nullptr) GTEST_SKIP() << "run by tests/python/test_model_file.py";
@@ -173,9 +198,7 @@ TEST(ModelFileExchange, WithPython) {
     if (!std::filesystem::exists(base + ".pt")) continue;
     ++files;
     const Ranker ranker = Ranker::load(base + ".pt");
-    std::ifstream stream(base + ".inputs.pt", std::ios::binary);
-    const std::vector<char> bytes((std::istreambuf_iterator<char>(stream)), {});
-    const auto inputs = torch::pickle_load(bytes).toGenericDict();
+    const auto inputs = torch::pickle_load(bytes_of(base + ".inputs.pt")).toGenericDict();
     std::optional<torch::Tensor> history;
     if (inputs.at("history").isTensor()) history = inputs.at("history").toTensor();
     const auto scores =
@@ -190,6 +213,16 @@ TEST(ModelFileExchange, WithPython) {
     for (size_t i = 0; i < places.size(); ++i) EXPECT_EQ(places[i].index, wanted[i].toInt());
     ranker.save(base + ".rewritten.pt");
   }
+  const std::string base = std::string(folder) + "/objective.pt";
+  const auto given = torch::pickle_load(bytes_of(base)).toGenericDict();
+  const auto tensor = [&](const char* name) { return given.at(name).toTensor(); };
+  const topreach::NegativeBinomial counts{tensor("total_count"), tensor("logits")};
+  topreach::DecisionAwareOptions options{
+      .epsilon = 0.8, .weight = 30, .reach = {.k = 20, .sigma = 0.01, .key = tensor("key")}};
+  const auto daml = topreach::decision_aware(counts, tensor("y"), options);
+  const auto direct = topreach::direct_bpr(tensor("total_count"), tensor("y"), options.reach);
+  EXPECT_TRUE(torch::equal(daml.loss, tensor("decision_aware")));
+  EXPECT_TRUE(torch::equal(direct.loss, tensor("direct_bpr")));
   EXPECT_GT(files, 0);
 }
 

@@ -1,5 +1,5 @@
-// Negative binomial sampling and log-probability (kernels/negbin.h): distribution, independence across
-// counters, the same bits whatever the instruction set, and closed forms.
+// Negative binomial sampling and log-probability (kernels/negbin.h): distribution, independence
+// across counters, the same bits whatever the instruction set, and closed forms.
 #include "../../kernels/negbin.h"
 
 #include <gtest/gtest.h>
@@ -87,7 +87,8 @@ struct Parameters {
 
 class NegBinDistribution : public ::testing::TestWithParam<Parameters> {};
 
-// Tables (short, long, starting above 0) and rejection (small and large shape, small and large rate).
+// Tables (short, long, starting above 0) and rejection (small and large shape, small and large
+// rate).
 TEST_P(NegBinDistribution, MatchesThePmf) {
   const auto [n, z] = GetParam();
   const int64_t sites = 128, samples = 4000;

@@ -125,6 +125,4 @@ def test_opcheck():
     scores = torch.randn(3, 6)
     counts = torch.randint(1, 5, (3, 6)).float()
     torch.library.opcheck(torch.ops.topreach.bpr.default, (scores, counts, 2))
-    torch.library.opcheck(
-        torch.ops.topreach.soft_bpr.default, (scores.requires_grad_(), counts, 2)
-    )
+    torch.library.opcheck(torch.ops.topreach.soft_bpr.default, (scores.requires_grad_(), counts, 2))

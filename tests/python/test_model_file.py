@@ -8,18 +8,30 @@ import pytest
 import torch
 
 import topreach as tr
-from topreach.models import LinearScorer, MLPScorer, NegBinMixedEffects
+from topreach.models import LinearScorer, MLPScorer, NegativeBinomial, NegBinMixedEffects
+from topreach.objectives import DecisionAware, DirectBPR
+from topreach.panel import Batch
 
 ROOT = Path(__file__).resolve().parents[2]
 SITES, FEATURES, WINDOW, K = 300, ["a", "b", "constant", "c"], 4, 30
 
 
+class Constant(torch.nn.Module):
+    """A model that predicts the same whatever it is given."""
+
+    def __init__(self, output):
+        super().__init__()
+        self.output = output
+        self.is_probabilistic = isinstance(output, NegativeBinomial)
+
+    def forward(self, x):
+        return self.output
+
+
 def csrc_tests() -> Path:
     """The GoogleTest binary of the tree's own build."""
     found = [
-        path
-        for path in ROOT.glob("build*/tests/topreach_csrc_tests")
-        if os.access(path, os.X_OK)
+        path for path in ROOT.glob("build*/tests/topreach_csrc_tests") if os.access(path, os.X_OK)
     ]
     if not found:
         pytest.skip("the C++ tests are not built (cmake -DTOPREACH_TESTS=ON)")
@@ -55,7 +67,9 @@ def content_of(model, ranking, model_samples=64):
 
 def scores_of(model, content, x, time, history):
     standardizer = content["standardizer"]
-    x = ((x[:, standardizer["kept"]].double() - standardizer["mean"]) / standardizer["scale"]).float()
+    x = (
+        (x[:, standardizer["kept"]].double() - standardizer["mean"]) / standardizer["scale"]
+    ).float()
     with torch.no_grad():
         if not model.is_probabilistic:
             return model(history[None], x[None])[0]
@@ -108,6 +122,22 @@ def test_exchange_with_cpp(tmp_path):
             },
             tmp_path / f"{name}.inputs.pt",
         )
+    counts = NegativeBinomial(torch.rand(3, 80) + 0.1, torch.tensor(0.3))
+    y, key = counts.sample(1)[0], tr.draw_key()
+    batch = Batch(torch.zeros(3, 80, 0), y, torch.zeros(3), None, None)
+    daml = DecisionAware(k=20, sigma=0.01, epsilon=0.8)(Constant(counts), batch, key=key)
+    direct = DirectBPR(k=20, sigma=0.01)(Constant(counts.total_count), batch, key=key)
+    torch.save(
+        {
+            "total_count": counts.total_count,
+            "logits": counts.logits,
+            "y": y,
+            "key": key,
+            "decision_aware": daml.loss,
+            "direct_bpr": direct.loss,
+        },
+        tmp_path / "objective.pt",
+    )
     run = subprocess.run(
         [binary, "--gtest_filter=ModelFileExchange.*"],
         env={**os.environ, "TOPREACH_EXCHANGE": str(tmp_path)},

@@ -27,7 +27,9 @@ def mixed_effects(seed=0, sites=6, features=2, dtype=torch.float64, **options):
 
 def inputs(sites=6, features=2, times=4, dtype=torch.float64):
     torch.manual_seed(9)
-    return torch.randn(times, sites, features, dtype=dtype), torch.linspace(-1, 1, times, dtype=dtype)
+    return torch.randn(times, sites, features, dtype=dtype), torch.linspace(
+        -1, 1, times, dtype=dtype
+    )
 
 
 MODELS = [
@@ -131,9 +133,9 @@ def test_penalties_against_linear_algebra():
 
 
 def test_map_is_close_to_the_marginal_likelihood():
-    """One site, slope known to be 0: -log of the integral over its intercept, by quadrature, differs
-    from NLL + penalty at the best intercept by what Laplace's approximation leaves out; the two agree
-    on which sigma0 is best."""
+    """One site, slope known to be 0: -log of the integral over its intercept, by quadrature,
+    differs from NLL + penalty at the best intercept by what Laplace's approximation leaves out; the
+    two agree on which sigma0 is best."""
     periods, sigmas = 40, np.array([0.2, 0.4, 0.8, 1.6, 3.2])
     torch.manual_seed(0)
     x, time = torch.zeros(periods, 1, 0, dtype=torch.float64), torch.zeros(periods).double()

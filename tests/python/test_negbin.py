@@ -132,7 +132,8 @@ def test_same_draws_for_any_thread_count_and_instruction_set():
     script = (
         "import torch, topreach, hashlib; torch.set_num_threads(int(__import__('sys').argv[1]));"
         "g = torch.Generator().manual_seed(1);"
-        "n = torch.exp(3 * torch.randn(5, 333, generator=g)); z = 2 * torch.randn(5, 333, generator=g);"
+        "n = torch.exp(3 * torch.randn(5, 333, generator=g));"
+        "z = 2 * torch.randn(5, 333, generator=g);"
         "y = torch.ops.topreach.negbin_sample(n, z, 13, torch.tensor([5, 6]));"
         "p = torch.ops.topreach.negbin_log_prob(y, n, z);"
         "print(hashlib.sha256(y.numpy().tobytes() + p.numpy().tobytes()).hexdigest())"
@@ -142,7 +143,9 @@ def test_same_draws_for_any_thread_count_and_instruction_set():
         for threads in ("1", "2"):
             environment = {**os.environ, "TOPREACH_CPU_CAPABILITY": isa}
             run = [sys.executable, "-c", script, threads]
-            digests.add(subprocess.run(run, env=environment, capture_output=True, check=True).stdout)
+            digests.add(
+                subprocess.run(run, env=environment, capture_output=True, check=True).stdout
+            )
     assert len(digests) == 1
 
 
@@ -207,7 +210,11 @@ def test_extremes_against_mpmath():
         assert abs(got[i].item() - want) <= 1e-11 + 1e-13 * abs(want), (y, n, z)
         slope_n, slope_z = (float(slope) for slope in exact_slopes(y, n, z))
         softplus = np.logaddexp(0, z)
-        assert abs(dn[i].item() - slope_n) <= 1e-12 * (abs(slope_n + softplus) + softplus), (y, n, z)
+        assert abs(dn[i].item() - slope_n) <= 1e-12 * (abs(slope_n + softplus) + softplus), (
+            y,
+            n,
+            z,
+        )
         terms = y * special.expit(-z) + n * special.expit(z)
         assert abs(dz[i].item() - slope_z) <= 1e-12 * terms, (y, n, z)
 
@@ -310,7 +317,9 @@ def test_bad_types_raise():
 
 def test_double_backward_raises():
     n = torch.ones(3).requires_grad_()
-    slope = torch.autograd.grad(log_prob(torch.ones(3), n, torch.zeros(3)).sum(), n, create_graph=True)
+    slope = torch.autograd.grad(
+        log_prob(torch.ones(3), n, torch.zeros(3)).sum(), n, create_graph=True
+    )
     with pytest.raises(RuntimeError, match="not implemented"):
         slope[0].sum().backward()
 

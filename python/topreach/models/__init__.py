@@ -1,7 +1,7 @@
 """Models: what predicts counts, or scores, for every site.
 
-Each is an `nn.Module` whose constructor arguments stand in `config` (plain values), and each has the
-same parameter names as its C++ twin in `csrc/models`.
+Each is an `nn.Module` whose constructor arguments stand in `config` (plain values), and each has
+the same parameter names as its C++ twin in `csrc/models`.
 """
 
 from topreach.models.linear_scorer import LinearScorer

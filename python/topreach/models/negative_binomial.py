@@ -16,8 +16,8 @@ class NegativeBinomial:
 
     torch's convention: mean n e^z, variance n e^z (1 + e^z). n >= 0 is any real number. Unlike
     `torch.distributions.NegativeBinomial`, draws and log-probabilities come from fused kernels: the
-    draws are counter-based (a key gives the same bits for any batch split and thread count), and both
-    are right for tiny and huge parameters.
+    draws are counter-based (a key gives the same bits for any batch split and thread count), and
+    both are right for tiny and huge parameters.
 
     Args:
         total_count: n, float32 or float64, broadcast with logits to [..., S].

@@ -14,23 +14,23 @@ from topreach.models.negative_binomial import NegativeBinomial
 class NegBinMixedEffects(nn.Module):
     """y_ts ~ NegBin(total_count μ_ts, probs q) with site effects [D25 Eq. 15 and App. E].
 
-    η_ts = b0 + β·x_ts + b0_s + b1_s t;  μ = exp(η) (``link="log"``, the paper's text) or softplus(η)
-    (``"softplus"``, its authors' code); mean count μ q / (1 − q);  (b0_s, b1_s) ~ N(0, Σ), Σ from σ0,
-    σ1, ρ.
+    η_ts = b0 + β·x_ts + b0_s + b1_s t;  μ = exp(η) (``link="log"``, the paper's text) or
+    softplus(η) (``"softplus"``, its authors' code); mean count μ q / (1 − q);
+    (b0_s, b1_s) ~ N(0, Σ), Σ from σ0, σ1, ρ.
 
     `penalty` is what is added to the negative log-likelihood for the site effects:
 
     ``"map"``
-        Σ_s [½ b_sᵀ Σ⁻¹ b_s + ½ log det(I + Σ H_s)]: Laplace's approximation to minus the log marginal
-        likelihood. H_s = Σ_t w_t W_ts [[1, t], [t, t²]], W = (d mean/dη)² / Var[y], tells how much
+        Σ_s [½ b_sᵀ Σ⁻¹ b_s + ½ log det(I + Σ H_s)]: Laplace's approximation to minus the log
+        marginal likelihood. H_s = Σ_t w_t W_ts [[1, t], [t, t²]], W = (d mean/dη)² / Var[y], tells how much
         the site's counts know about its effects; it is held constant. So b is the posterior mode
         given Σ, and Σ is fitted to what the counts support.
     ``"paper"``
-        mean_s ½ b_sᵀ Σ⁻¹ b_s, as the authors' code has it: no log|Σ|, and a mean where the prior has
-        a sum. It favours large Σ and soon does not regularise at all: stop early.
+        mean_s ½ b_sᵀ Σ⁻¹ b_s, as the authors' code has it: no log|Σ|, and a mean where the prior
+        has a sum. It favours large Σ and soon does not regularise at all: stop early.
 
-    The joint density of effects and Σ, which the paper writes down (Eq. 20), has no maximum: at b = 0,
-    −log N(b; 0, Σ) = ½ log|Σ| + … goes to −∞ as σ → 0. A half-normal prior on σ does not mend that,
+    The joint density of effects and Σ, which the paper writes down (Eq. 20), has no maximum: at
+    b = 0, −log N(b; 0, Σ) = ½ log|Σ| + … goes to −∞ as σ → 0. A half-normal prior on σ does not mend that,
     for its density is finite at 0. ``"map"`` is never negative and 0 at b = 0, σ → 0. To hold Σ
     fixed instead: ``model.raw_sigma.requires_grad_(False)``, and ``raw_rho``.
 
@@ -42,9 +42,9 @@ class NegBinMixedEffects(nn.Module):
         initial_mean: mean count that the untrained model predicts, > 0: give that of the training
             data. The rest starts at β = 0, b = 0, q = ½, σ0 = σ1 = 0.3, ρ = 0.
 
-    Parameters, as in C++: intercept [], weight [P], site_intercept [S], site_slope [S], raw_probs []
-    (logit q), raw_sigma [2] (softplus), raw_rho [] (tanh). Scale time to about unit variance, so that
-    one prior fits intercepts and slopes.
+    Parameters, as in C++: intercept [], weight [P], site_intercept [S], site_slope [S],
+    raw_probs [] (logit q), raw_sigma [2] (softplus), raw_rho [] (tanh). Scale time to about unit
+    variance, so that one prior fits intercepts and slopes.
 
     Raises:
         ValueError: num_sites < 1, num_features < 0, initial_mean not positive, an unknown name.
@@ -117,8 +117,8 @@ class NegBinMixedEffects(nn.Module):
         if self.config["penalty"] == "map":
             if x is None or time is None:
                 raise ValueError(
-                    "NegBinMixedEffects.penalty: x and time must be given for penalty='map', got None; "
-                    "pass those of the counts being fitted."
+                    "NegBinMixedEffects.penalty: x and time must be given for penalty='map', got "
+                    "None; pass those of the counts being fitted."
                 )
             with torch.no_grad():
                 information = torch.ops.topreach.negbin_mixed_effects_information(
