@@ -1,14 +1,71 @@
+// topreach::perturbed_topk and topk_mask as a C++ user meets them.
 #include "../../csrc/ops/perturbed_topk.h"
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include "../../csrc/ops/key.h"
+#include "../../csrc/ops/topk_mask.h"
+
 namespace {
 
 TEST(PerturbedTopK, RowsSumToK) {
+  torch::manual_seed(0);
   const auto scores = torch::randn({3, 40});
   const auto b = topreach::perturbed_topk(scores, 7, {.sigma = 0.5, .num_samples = 33});
   EXPECT_TRUE(torch::allclose(b.sum(-1), torch::full({3}, 7.f)));
+}
+
+TEST(PerturbedTopK, TwoSitesClosedForm) {
+  // P(site 0 wins) = Phi((r0 - r1) / (sigma sqrt 2)), over 200,000 draws: 5 standard errors.
+  const auto scores = torch::tensor({0.3, -0.1}, torch::kDouble).repeat({400, 1});
+  const auto key = torch::tensor({7, 8}, torch::kLong);
+  const auto b =
+      topreach::perturbed_topk(scores, 1, {.sigma = 0.5, .num_samples = 500, .key = key});
+  const double p = 0.5 * std::erfc(-0.4 / (0.5 * std::sqrt(2.0)) / std::sqrt(2.0));
+  EXPECT_NEAR(b.select(1, 0).mean().item<double>(), p, 5 * std::sqrt(p * (1 - p) / 200'000));
+}
+
+TEST(PerturbedTopK, GradientFollowsTheScores) {
+  torch::manual_seed(0);
+  auto scores = torch::zeros({1, 50}, torch::requires_grad());
+  const auto v = torch::linspace(0, 1, 50).unsqueeze(0);
+  const auto b = topreach::perturbed_topk(
+      scores, 10, {.sigma = 1.0, .num_samples = 20'000, .estimator = "score_loo"});
+  (b * v).sum().backward();
+  const auto g = scores.grad();
+  // equal scores: the exact gradient is proportional to v less its mean
+  const auto cosine = torch::cosine_similarity(g, v - v.mean(), -1).item<float>();
+  EXPECT_GT(cosine, 0.95f);
+}
+
+TEST(PerturbedTopK, SeedRules) {
+  const auto scores = torch::randn({60});
+  torch::manual_seed(5);
+  const auto a = topreach::perturbed_topk(scores, 9, {.sigma = 1.0});
+  torch::manual_seed(5);
+  const auto key = topreach::draw_key();
+  EXPECT_TRUE(torch::equal(a, topreach::perturbed_topk(scores, 9, {.sigma = 1.0, .key = key})));
+}
+
+TEST(PerturbedTopK, ErrorsNameArgumentAndValue) {
+  const auto scores = torch::zeros({4});
+  try {
+    topreach::perturbed_topk(scores, 5, {.sigma = 1.0});
+    FAIL() << "k = 5 of 4 sites was taken";
+  } catch (const c10::ValueError& error) {
+    EXPECT_NE(std::string(error.what_without_backtrace())
+                  .find("perturbed_topk: k must be between 0 and S = 4, got 5"),
+              std::string::npos);
+  }
+  EXPECT_THROW(topreach::perturbed_topk(scores, 1, {.sigma = -1.0}), c10::ValueError);
+  EXPECT_THROW(topreach::perturbed_topk(scores.to(torch::kLong), 1), c10::TypeError);
+  EXPECT_THROW(topreach::topk_mask(torch::full({3}, NAN), 1), c10::ValueError);
+}
+
+TEST(TopKMask, LowestIndexFirst) {
+  const auto mask = topreach::topk_mask(torch::tensor({1.f, 2.f, 2.f, 2.f}), 2);
+  EXPECT_TRUE(torch::equal(mask, torch::tensor({0.f, 1.f, 1.f, 0.f})));
 }
 
 }  // namespace
