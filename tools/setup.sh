@@ -38,7 +38,7 @@ compiler_is_new_enough() {
   [[ $("$1" --version 2>/dev/null | head -n 1) == *clang* ]] && return
   local major
   major=$("$1" -dumpversion 2>/dev/null) || return 1
-  ((${major%%.*} >= oldest_gcc))
+  [[ ${major%%.*} =~ ^[0-9]+$ ]] && ((${major%%.*} >= oldest_gcc))
 }
 
 find_compiler() {
@@ -131,6 +131,10 @@ install_system_packages() {
       "manager, then run make again"
   fi
   if ! may_be_root; then
+    if [[ ${packages[*]} == libgtest-dev ]]; then
+      say "building without the C++ tests; to have them: sudo $command"
+      return
+    fi
     stop "installing them takes root. Run: sudo apt-get update && sudo $command"
   fi
   say "installing them: $command"
@@ -257,6 +261,8 @@ build_key() {
 build_is_current() {
   [[ -e $build_stamp && -e python/topreach/share/topreach/build_info.json ]] || return 1
   diff -q "$build_stamp" <(build_key) >/dev/null || return 1
+  # GoogleTest may have come since.
+  [[ -x build/tests/topreach_kernel_tests || ! -e /usr/include/gtest/gtest.h ]] || return 1
   local sources=(CMakeLists.txt setup.py cmake csrc kernels tests/CMakeLists.txt tests/csrc)
   sources+=(tests/kernels)
   [[ -d tests/cuda ]] && sources+=(tests/cuda)
@@ -273,11 +279,12 @@ check_cuda_torch() {
 build() {
   check_cuda_torch
   say "building the library and its C++ tests (the first time takes minutes)"
-  local compiler started
+  local compiler started tests=ON
   compiler=$(find_compiler)
   mkdir -p build
   started=$(mktemp)
-  CXX=${CXX:-$compiler} CMAKE_ARGS="-DTOPREACH_TESTS=ON ${CMAKE_ARGS:-}" \
+  has_googletest "$compiler" || tests=OFF
+  CXX=${CXX:-$compiler} CMAKE_ARGS="-DTOPREACH_TESTS=$tests ${CMAKE_ARGS:-}" \
     "$venv_python" setup.py -q build_ext --inplace >&2 || {
     rm -f "$started"
     stop "the build failed (see above); docs/building.md has a list of causes"
@@ -289,26 +296,31 @@ build() {
 
 # ------------------------------------------------------------------------------------------------
 
-if [[ -x $venv_python ]] && environment_is_current && build_is_current; then
-  exit 0
-fi
-install_system_packages
-make_venv
-if ! environment_is_current; then
-  fresh=1
-  install_torch
-  install_nvcc
-  pip_install "setuptools>=77" wheel cmake ninja numpy ||
-    stop "pip could not install setuptools, cmake, ninja and numpy (see above)"
-fi
-if ! build_is_current; then
-  build
-fi
-if [[ -n ${fresh:-} ]]; then
-  say "installing topreach and what its tests need into .venv"
-  MAX_JOBS=${MAX_JOBS:-} CMAKE_ARGS="-DTOPREACH_TESTS=ON ${CMAKE_ARGS:-}" \
-    pip_install --no-build-isolation -e '.[plot,parquet,test]' ||
-    stop "pip could not install topreach (see above)"
-  environment_key >"$environment_stamp"
-fi
-say "done"
+main() {
+  local fresh=
+  if [[ -x $venv_python ]] && environment_is_current && build_is_current; then
+    return
+  fi
+  install_system_packages
+  make_venv
+  if ! environment_is_current; then
+    fresh=1
+    install_torch
+    install_nvcc
+    pip_install "setuptools>=77" wheel cmake ninja numpy ||
+      stop "pip could not install setuptools, cmake, ninja and numpy (see above)"
+  fi
+  if ! build_is_current; then
+    build
+  fi
+  if [[ $fresh ]]; then
+    say "installing topreach and what its tests need into .venv"
+    CXX=${CXX:-$(find_compiler)} pip_install --no-build-isolation -e '.[plot,parquet,test]' ||
+      stop "pip could not install topreach (see above)"
+    environment_key >"$environment_stamp"
+  fi
+  say "done"
+}
+
+main
+exit  # the rest of the file, should it change meanwhile, is not read

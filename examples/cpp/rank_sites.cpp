@@ -7,7 +7,6 @@
 // features are found by the names that the model knows. Prints site, score and expected count of the
 // K sites to choose, best first.
 #include <topreach/topreach.h>
-#include <torch/torch.h>
 
 #include <algorithm>
 #include <cstdio>

@@ -57,7 +57,13 @@ def test_version_stands_in_one_place():
 def test_map_of_the_maths_names_every_operator_file():
     page = (ROOT / "docs" / "maths.md").read_text()
     files = [*(ROOT / "csrc").glob("models/*.cpp"), *(ROOT / "csrc").glob("objectives/*.cpp")]
-    files += [p for p in (ROOT / "csrc" / "ops").glob("*.cpp") if p.stem not in ("common", "schemas")]
+    files += [
+        p for p in (ROOT / "csrc" / "ops").glob("*.cpp") if p.stem not in ("common", "schemas")
+    ]
     files += (ROOT / "csrc" / "metrics").glob("*.cpp")
-    missing = [str(p.relative_to(ROOT)) for p in files if f"({Path('..') / p.relative_to(ROOT)})" not in page]
+    missing = [
+        str(p.relative_to(ROOT))
+        for p in files
+        if f"({Path('..') / p.relative_to(ROOT)})" not in page
+    ]
     assert not missing
