@@ -4,7 +4,7 @@
 // A kernel is a plain __global__ function. It is launched by launch(), takes its shared memory from
 // shared_memory<T>() (dynamic, so that the emulation can poison it), and uses of CUDA what the
 // emulation knows: threadIdx, blockIdx, blockDim, gridDim, __syncthreads, __syncthreads_or,
-// __shfl_up_sync, __shfl_down_sync, __ballot_sync, atomicAdd and atomicXor.
+// __shfl_up_sync, __shfl_down_sync, __ballot_sync, atomicAdd, atomicMax and atomicXor.
 #pragma once
 
 #include <cstdint>

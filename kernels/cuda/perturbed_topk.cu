@@ -1,5 +1,5 @@
 // Perturbed top-K on CUDA: b(r) = (1/J) sum_j TopKMask(r + sigma z_j, K) and its score-function
-// vector-Jacobian product g = (scale) sum_j (b_j . v - centre) z_j; see ../perturbed_topk.h.
+// vector-Jacobian product g = scale sum_j (b_j . v - centre) score(z_j); see ../perturbed_topk.h.
 //
 // Noise is cheaper to draw again than to keep: four sites take one Philox call and some 200
 // instructions in all. So each kernel draws what it needs:
@@ -35,11 +35,6 @@ constexpr int kSumThreads = kSumSlots * kTileLanes;
 constexpr uint32_t kCandidates = 2048;
 
 using Word64 = unsigned long long;  // as CUDA's 64-bit atomics want it
-
-template <typename T>
-TR_HD T infinity() {
-  return T(float_of(0x7F800000u));
-}
 
 template <typename T>
 TR_HD T not_a_number() {
@@ -123,7 +118,7 @@ __global__ void __launch_bounds__(kRowThreads)
       using Image = decltype(image_of(T()));
       const UnknownBits<Image> all(0, ~Image{0});
       const int64_t first = p.k - 1 - margin, last = p.k - 1 + margin;
-      bracket = {lowest_finite<T>(), infinity<T>()};
+      bracket = {lowest_finite<T>(), T(kInfinity)};
       if (first >= 0)
         bracket.high = value_of(select_largest(images, uint32_t(first), all, shared).key);
       if (last < p.sites) {
@@ -204,6 +199,10 @@ struct Membership {
   const int32_t* last_tied;
   T sigma, draws;
 
+  template <Noise kind>
+  __device__ static FourNoises values(PhiloxWords words) {
+    return noise_of_words<kind>(words);
+  }
   __device__ Draw draw(int64_t, int64_t item) const { return {value[item], last_tied[item]}; }
   __device__ Sum add(Sum sum, Draw t, float z, T score, int64_t site) const {
     return sum + (chosen(fused(sigma, T(z), score), site, t) ? 1 : 0);
@@ -220,6 +219,10 @@ struct Gradient {
   const T* centre;  // null: zero
   T scale;
 
+  template <Noise kind>
+  __device__ static FourNoises values(PhiloxWords words) {
+    return score_of_words<kind>(words);
+  }
   __device__ Draw draw(int64_t row, int64_t item) const {
     return centre != nullptr ? reach[item] - centre[row] : reach[item];
   }
@@ -263,8 +266,9 @@ __global__ void __launch_bounds__(kSumThreads)
       Sum part[4] = {};
       for (int64_t j = begin; j < end; ++j) {
         const auto draw = term.draw(row, row * p.draws + j);
-        const FourNoises n = noise_of_counter<kind>(key, uint32_t(tile * kTileLanes + lane),
-                                                    uint32_t(j), uint32_t(p.row_offset + row));
+        const FourNoises n = Term::template values<kind>(
+            noise_words(key, uint32_t(tile * kTileLanes + lane), uint32_t(j),
+                        uint32_t(p.row_offset + row)));
         const float z[4] = {n.z0, n.z1, n.z2, n.z3};
         for (int w = 0; w < 4; ++w)
           part[w] = term.add(part[w], draw, z[w], score[w], site + w * kTileLanes);

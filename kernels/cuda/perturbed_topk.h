@@ -34,7 +34,7 @@ template <typename T>
 cudaError_t perturbed_topk(const TopKProblem<T>& problem, Noise noise, T* membership, T* value,
                            int32_t* last_tied, void* workspace, cudaStream_t stream);
 
-// grad [rows, sites] = scale * sum_j (b_j . v - centre) z_j, zero where the score is infinite;
+// grad [rows, sites] = scale * sum_j (b_j . v - centre) score(z_j), zero where the score is infinite;
 // centre = b . v if `leave_one_out`, else 0.
 template <typename T>
 cudaError_t perturbed_topk_backward(const TopKProblem<T>& problem, Noise noise, const T* v,

@@ -21,7 +21,7 @@ constexpr int kThreads = 256, kLanes = 16, kEach = 4;  // a thread loads kEach s
 
 template <typename T>
 TR_HD bool is_count(T y) {
-  return y >= T(0) && y <= T(sizeof(T) == 4 ? 3.4028234663852886e38 : 1.7976931348623157e308);
+  return y >= T(0) && y <= T(sizeof(T) == 4 ? 0x1.fffffep127 : 0x1.fffffffffffffp1023);
 }
 
 // One half is loaded while lanes 0 to 15 add the other, sites ascending.

@@ -7,9 +7,8 @@
 // result does not depend on the order of the atomics. Shared memory: 1 KB.
 #pragma once
 
-#include <cstring>
-
 #include "../perturbed_topk.h"
+#include "../special.h"
 #include "launch.cuh"
 
 namespace topreach::kernels::cuda {
@@ -21,9 +20,7 @@ TR_HD uint32_t image_of(float a) {
 }
 
 TR_HD uint64_t image_of(double a) {
-  const double b = a + 0.0;
-  uint64_t bits;
-  memcpy(&bits, &b, sizeof bits);
+  const uint64_t bits = bits_of(a + 0.0);
   return (bits >> 63) != 0 ? ~bits : bits | uint64_t{1} << 63;
 }
 
@@ -32,10 +29,7 @@ TR_HD float value_of(uint32_t image) {
 }
 
 TR_HD double value_of(uint64_t image) {
-  const uint64_t bits = (image >> 63) != 0 ? image & ~(uint64_t{1} << 63) : ~image;
-  double a;
-  memcpy(&a, &bits, sizeof a);
-  return a;
+  return double_of((image >> 63) != 0 ? image & ~(uint64_t{1} << 63) : ~image);
 }
 
 // Values whose images lie in [low, high] share the bits above the lowest `count`.

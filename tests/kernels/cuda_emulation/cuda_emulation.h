@@ -147,6 +147,14 @@ T atomicAdd(T* address, T value) {
 }
 
 template <typename T>
+T atomicMax(T* address, T value) {
+  ::cuda_emulation::before_atomic();
+  const T old = *address;
+  *address = old < value ? value : old;
+  return old;
+}
+
+template <typename T>
 T atomicXor(T* address, T value) {
   ::cuda_emulation::before_atomic();
   const T old = *address;
