@@ -132,10 +132,10 @@ __global__ void __launch_bounds__(kRowThreads)
 
 template <typename T>
 struct ThresholdShared {
-  T values[kCandidates];
-  int32_t sites[kCandidates];
   SelectShared select;
   uint32_t above, gathered;
+  T values[kCandidates];
+  int32_t sites[kCandidates];
 };
 
 template <typename T, Noise kind>
@@ -149,7 +149,6 @@ __global__ void __launch_bounds__(kDrawThreads)
     Threshold<T> found{low, kNoSplitTie};
     if (low == low) {
       const PerturbedRow<T, kind> draw(p, row, item - row * p.draws);
-      __syncthreads();  // the item before is done with `shared`
       if (threadIdx.x == 0) shared.above = shared.gathered = 0;
       __syncthreads();
       uint32_t larger = 0;

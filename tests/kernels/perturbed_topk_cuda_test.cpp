@@ -25,7 +25,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 template <typename T>
 struct Result {
-  std::vector<T> membership, value, grad;
+  std::vector<T> membership, value, grad, grad_loo;
   std::vector<int32_t> last_tied;
 };
 
@@ -47,6 +47,7 @@ struct Case {
       v.push_back(T(normal(random)));
     }
   }
+  T scale() const { return T(1) / T(draws); }
 };
 
 template <typename T>
@@ -58,7 +59,7 @@ T dot(const T* a, const T* b, int64_t n) {
 
 // As csrc/ops/perturbed_topk.cpp does it.
 template <typename T>
-Result<T> on_cpu(const Case<T>& c, bool leave_one_out, T scale) {
+Result<T> on_cpu(const Case<T>& c) {
   const topreach::kernels::TopKProblem<T> p{
       c.scores.data(), c.rows,  c.sites, c.k, c.sigma, c.draws,
       {uint32_t(c.key[0]), uint32_t(c.key[1])}, c.row_offset};
@@ -66,6 +67,7 @@ Result<T> on_cpu(const Case<T>& c, bool leave_one_out, T scale) {
   Result<T> r;
   r.membership.assign(c.scores.size(), T(0));
   r.grad.assign(c.scores.size(), T(0));
+  r.grad_loo.assign(c.scores.size(), T(0));
   r.value.assign(size_t(c.rows * c.draws), T(0));
   r.last_tied.assign(size_t(c.rows * c.draws), 0);
   std::vector<unsigned char> memory(
@@ -80,28 +82,31 @@ Result<T> on_cpu(const Case<T>& c, bool leave_one_out, T scale) {
     T* b = r.membership.data() + row * c.sites;
     for (int64_t s = 0; s < c.sites; ++s) b[s] = T(counts[size_t(s)]) / T(c.draws);
     const T* v = c.v.data() + row * c.sites;
-    const T centre = leave_one_out ? dot(b, v, c.sites) : T(0);
-    T* grad = r.grad.data() + row * c.sites;
-    for (int64_t begin = 0; begin < c.draws; begin += kDrawBlock) {
-      std::vector<T> part(size_t(c.sites), T(0));
-      cpu.backward(p, c.noise, row, v, centre, begin, std::min(c.draws, begin + kDrawBlock), value,
-                   last_tied, part.data(), scratch);
-      for (int64_t s = 0; s < c.sites; ++s) grad[s] += part[size_t(s)];
+    for (const bool leave_one_out : {false, true}) {
+      const T centre = leave_one_out ? dot(b, v, c.sites) : T(0);
+      T* grad = (leave_one_out ? r.grad_loo : r.grad).data() + row * c.sites;
+      for (int64_t begin = 0; begin < c.draws; begin += kDrawBlock) {
+        std::vector<T> part(size_t(c.sites), T(0));
+        cpu.backward(p, c.noise, row, v, centre, begin, std::min(c.draws, begin + kDrawBlock),
+                     value, last_tied, part.data(), scratch);
+        for (int64_t s = 0; s < c.sites; ++s) grad[s] += part[size_t(s)];
+      }
+      for (int64_t s = 0; s < c.sites; ++s)
+        grad[s] = std::isinf(c.scores[size_t(row * c.sites + s)]) ? T(0) : grad[s] * c.scale();
     }
-    for (int64_t s = 0; s < c.sites; ++s)
-      grad[s] = std::isinf(c.scores[size_t(row * c.sites + s)]) ? T(0) : grad[s] * scale;
   }
   return r;
 }
 
 template <typename T>
-Result<T> on_cuda(const Case<T>& c, bool leave_one_out, T scale) {
+Result<T> on_cuda(const Case<T>& c) {
   const cuda::TopKProblem<T> p{c.scores.data(), c.rows, c.sites, c.k,
                                c.sigma,         c.draws, c.key,  c.row_offset};
   Result<T> r;
   const T nan = std::numeric_limits<T>::quiet_NaN();
   r.membership.assign(c.scores.size(), nan);
   r.grad.assign(c.scores.size(), nan);
+  r.grad_loo.assign(c.scores.size(), nan);
   r.value.assign(size_t(c.rows * c.draws), nan);
   r.last_tied.assign(size_t(c.rows * c.draws), -1);
   // Exactly as much as asked for, so that AddressSanitizer sees more, and poisoned.
@@ -110,11 +115,14 @@ Result<T> on_cuda(const Case<T>& c, bool leave_one_out, T scale) {
   EXPECT_EQ(cuda::perturbed_topk(p, c.noise, r.membership.data(), r.value.data(),
                                  r.last_tied.data(), workspace.data(), nullptr),
             cudaSuccess);
-  std::fill(workspace.begin(), workspace.end(), nan);
-  EXPECT_EQ(cuda::perturbed_topk_backward(p, c.noise, c.v.data(), r.membership.data(),
-                                          r.value.data(), r.last_tied.data(), leave_one_out, scale,
-                                          r.grad.data(), workspace.data(), nullptr),
-            cudaSuccess);
+  for (const bool leave_one_out : {false, true}) {
+    std::fill(workspace.begin(), workspace.end(), nan);
+    T* grad = (leave_one_out ? r.grad_loo : r.grad).data();
+    EXPECT_EQ(cuda::perturbed_topk_backward(p, c.noise, c.v.data(), r.membership.data(),
+                                            r.value.data(), r.last_tied.data(), leave_one_out,
+                                            c.scale(), grad, workspace.data(), nullptr),
+              cudaSuccess);
+  }
   return r;
 }
 
@@ -125,17 +133,13 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
 
 template <typename T>
 void expect_agreement(const Case<T>& c) {
-  const T scale = T(1 / double(c.draws));
-  const auto cpu = on_cpu(c, false, scale), gpu = on_cuda(c, false, scale);
+  const auto cpu = on_cpu(c), gpu = on_cuda(c);
   EXPECT_EQ(gpu.value, cpu.value);  // as numbers: the two zeros are one
   EXPECT_TRUE(same_bits(gpu.last_tied, cpu.last_tied));
   EXPECT_TRUE(same_bits(gpu.membership, cpu.membership));
   EXPECT_TRUE(same_bits(gpu.grad, cpu.grad));
-  if (c.draws < 2) return;
   // The centre is a double sum in another order: it differs by at most n eps sum |b v|, rounded to
-  // T, and enters each of J weights of a gradient sum_j w_j z_j with |z| below 7 (normal, 31 bits).
-  const auto cpu_loo = on_cpu(c, true, scale), gpu_loo = on_cuda(c, true, scale);
-  EXPECT_TRUE(same_bits(gpu_loo.membership, cpu.membership));
+  // T, and enters each of J weights of a gradient mean_j w_j score(z_j), scores below 25.
   for (int64_t row = 0; row < c.rows; ++row) {
     double size = 0, weights = 0;
     for (int64_t s = 0; s < c.sites; ++s) {
@@ -144,11 +148,11 @@ void expect_agreement(const Case<T>& c) {
       weights += std::abs(double(c.v[i]));
     }
     const double eps = std::numeric_limits<T>::epsilon();
-    const double off = size * (double(c.sites) * 1.2e-16 + eps) * 25 * double(c.draws) * scale;
-    const double rounding = weights * eps * 25 * double(c.draws) * scale;
+    const double off = size * (double(c.sites) * 1.2e-16 + eps) * 25;
+    const double rounding = weights * eps * 25;
     for (int64_t s = 0; s < c.sites; ++s) {
       const size_t i = size_t(row * c.sites + s);
-      EXPECT_NEAR(gpu_loo.grad[i], cpu_loo.grad[i], off + rounding) << "site " << s;
+      EXPECT_NEAR(gpu.grad_loo[i], cpu.grad_loo[i], off + rounding) << "site " << s;
     }
   }
 }
@@ -190,17 +194,17 @@ TEST(TopKNoiseCuda, HasTheBitsOfTheCpu) {
 }
 
 TYPED_TEST(PerturbedTopKCuda, AgreesForManyShapes) {
-  for (const int64_t sites : {2, 9, 31, 64, 65, 300, 1620, 4500}) {
+  for (const int64_t sites : {2, 9, 64, 65, 300, 1620, 3000}) {
     for (int64_t k : {int64_t{1}, sites / 3, sites - 1}) {
       k = std::clamp<int64_t>(k, 1, sites - 1);
       SCOPED_TRACE(testing::Message() << "S " << sites << ", K " << k);
-      expect_agreement(Case<TypeParam>(2, sites, k, 23, 0.1));
+      expect_agreement(Case<TypeParam>(2, sites, k, 12, 0.1));
     }
   }
 }
 
 TYPED_TEST(PerturbedTopKCuda, AgreesForManyNumbersOfDraws) {
-  for (const int64_t draws : {1, 2, 9, 10, 11, 20, 160, 161, 350}) {
+  for (const int64_t draws : {1, 2, 10, 11, 161, 330}) {
     SCOPED_TRACE(testing::Message() << "J " << draws);
     expect_agreement(Case<TypeParam>(2, 70, 20, draws, 0.5));
   }
@@ -219,7 +223,7 @@ TYPED_TEST(PerturbedTopKCuda, AgreesInAnyOrderOfThreads) {
 }
 
 TYPED_TEST(PerturbedTopKCuda, AgreesWithGumbelNoise) {
-  Case<TypeParam> c(2, 200, 1, 40, 1.0);
+  Case<TypeParam> c(2, 200, 30, 40, 1.0);
   c.noise = Noise::kGumbel;
   expect_agreement(c);
 }
@@ -257,7 +261,7 @@ TYPED_TEST(PerturbedTopKCuda, FindsThresholdsWhateverTheBracket) {
   using T = TypeParam;
   Case<T> c(1, 3000, 200, 14, 0.3);
   for (T& r : c.scores) r = std::round(r * 4) / 4;
-  const auto cpu = on_cpu(c, false, T(1));
+  const auto cpu = on_cpu(c);
   const cuda::TopKProblem<T> p{c.scores.data(), c.rows, c.sites, c.k,
                                c.sigma,         c.draws, c.key,  c.row_offset};
   const T t = cpu.value[3], low = std::numeric_limits<T>::lowest(), infinity = T(kInfinity);
@@ -281,7 +285,7 @@ TYPED_TEST(PerturbedTopKCuda, FindsThresholdsWhateverTheBracket) {
 TYPED_TEST(PerturbedTopKCuda, BracketsHoldTheThresholds) {
   using T = TypeParam;
   Case<T> c(4, 5000, 1000, 40, 0.3);
-  const auto cpu = on_cpu(c, false, T(1));
+  const auto cpu = on_cpu(c);
   const cuda::TopKProblem<T> p{c.scores.data(), c.rows, c.sites, c.k,
                                c.sigma,         c.draws, c.key,  c.row_offset};
   std::vector<topreach::kernels::Bracket<T>> brackets(4);
@@ -301,21 +305,23 @@ TYPED_TEST(PerturbedTopKCuda, RowsDependOnTheirGlobalNumberAlone) {
   last.scores.assign(all.scores.begin() + from, all.scores.end());
   last.v.assign(all.v.begin() + from, all.v.end());
   last.row_offset = all.row_offset + 4;
-  const auto a = on_cuda(all, true, TypeParam(1)), b = on_cuda(last, true, TypeParam(1));
+  const auto a = on_cuda(all), b = on_cuda(last);
   EXPECT_TRUE(std::equal(b.membership.begin(), b.membership.end(), a.membership.begin() + from));
   EXPECT_TRUE(std::equal(b.grad.begin(), b.grad.end(), a.grad.begin() + from));
+  EXPECT_TRUE(std::equal(b.grad_loo.begin(), b.grad_loo.end(), a.grad_loo.begin() + from));
 }
 
 TYPED_TEST(PerturbedTopKCuda, MakesRowsWithNanNan) {
   Case<TypeParam> c(3, 80, 7, 15, 0.2);
-  const auto clean = on_cuda(c, true, TypeParam(1));
+  const auto clean = on_cuda(c);
   c.scores[80 + 79] = std::numeric_limits<TypeParam>::quiet_NaN();
   c.scores[80 + 3] = TypeParam(kInfinity);
-  const auto r = on_cuda(c, true, TypeParam(1));
+  const auto r = on_cuda(c);
   for (size_t i = 0; i < 240; ++i) {
     const bool bad = i / 80 == 1;
     EXPECT_EQ(std::isnan(r.membership[i]), bad);
     EXPECT_EQ(std::isnan(r.grad[i]), bad);
+    EXPECT_EQ(std::isnan(r.grad_loo[i]), bad);
     if (!bad) {
       EXPECT_EQ(r.membership[i], clean.membership[i]);
       EXPECT_EQ(r.grad[i], clean.grad[i]);
