@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Builds the library with its CUDA kernels, imports it and runs the tests that need no GPU, on a
+# machine that may have neither a GPU nor a CUDA toolkit: torch's CUDA build and nvcc come from PyPI
+# into an environment of their own. Quick when repeated.
+#
+# Environment: TOPREACH_CUDA_VENV (default .venv-cuda), TOPREACH_CUDA_TORCH (torch==2.11.0, whose
+# PyPI wheel is the CUDA 13.0 build), MAX_JOBS. Arguments go to pytest. Needs python3, g++, and, to be
+# quick, ccache; 6 GB of disk.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+venv=${TOPREACH_CUDA_VENV:-.venv-cuda}
+torch=${TOPREACH_CUDA_TORCH:-torch==2.11.0}
+build=build/cuda
+package=$build/package  # the Python package with the CUDA library in it
+tools="cmake ninja setuptools numpy pandas tqdm hypothesis matplotlib mpmath pyarrow pytest scipy"
+
+[[ -x $venv/bin/python ]] || "${PYTHON:-python3}" -m venv "$venv"
+python=$(cd "$venv/bin" && pwd)/python
+stamp=$venv/topreach-cuda.txt
+if [[ $(cat "$stamp" 2>/dev/null) != "$torch $tools" ]]; then
+  # shellcheck disable=SC2086
+  "$python" -m pip install --quiet --disable-pip-version-check "$torch" $tools
+  cuda=$("$python" -c 'import torch; print(torch.version.cuda or "")')
+  if [[ -z $cuda ]]; then
+    echo "cuda_build: $torch is a build without CUDA; name one with it in TOPREACH_CUDA_TORCH" >&2
+    exit 1
+  fi
+  "$python" -m pip install --quiet --disable-pip-version-check \
+    "cuda-toolkit[nvcc,nvvm,crt]==$cuda.*"
+  echo "$torch $tools" >"$stamp"
+fi
+
+export PATH="$(dirname "$python"):$PATH" CCACHE_NOHASHDIR=1 CCACHE_BASEDIR=$PWD
+cmake -G Ninja -S . -B "$build" -DTOPREACH_CUDA=on -DTOPREACH_WERROR=ON \
+  -DPython_EXECUTABLE="$python" -DCMAKE_INSTALL_MESSAGE=NEVER
+cmake --build "$build" -j "${MAX_JOBS:-2}"
+
+rm -rf "$package"
+mkdir -p "$package/topreach"
+(cd python/topreach && tar -c --exclude=lib --exclude=include --exclude=share --exclude=__pycache__ .) |
+  tar -x -C "$package/topreach"
+cmake --install "$build" --prefix "$package/topreach"
+
+export PYTHONPATH=$PWD/$package TOPREACH_CPP_TESTS=$build
+"$python" - <<'CHECK'
+import torch
+import topreach
+
+assert topreach.__file__.startswith(__import__("os").environ["PYTHONPATH"]), topreach.__file__
+assert topreach.build_info["cuda"] == torch.version.cuda, topreach.build_info
+names = {line.split("::")[1].split(".")[0] for line in torch._C._dispatch_get_all_op_names()
+         if line.startswith("topreach::")}
+has = torch._C._dispatch_has_kernel_for_dispatch_key
+missing = [n for n in sorted(names)
+           if has(f"topreach::{n}", "CPU") and not has(f"topreach::{n}", "CUDA")]
+assert not missing, f"no CUDA kernel: {missing}"
+print(f"topreach {topreach.__version__}, CUDA {torch.version.cuda}, GPU: {torch.cuda.is_available()}")
+CHECK
+"$python" -m pytest -q -p no:cacheprovider "${@:-tests/python}" tests/test_cpp.py

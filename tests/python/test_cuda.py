@@ -1,0 +1,210 @@
+"""The operators on a real GPU, against the CPU: the same noise, thresholds and counts, bit for bit.
+
+Skipped where there is no GPU; the same kernels run there under the host emulation of
+tests/kernels/cuda_emulation.
+"""
+
+import pytest
+import torch
+
+import topreach as tr
+from topreach._library import build_info
+
+pytestmark = [
+    pytest.mark.skipif(
+        not build_info()["cuda"], reason="the library was built without CUDA (TOPREACH_CUDA)"
+    ),
+    pytest.mark.skipif(
+        not torch.cuda.is_available(), reason="torch sees no GPU (torch.cuda.is_available())"
+    ),
+]
+
+OPS = torch.ops.topreach
+KEY = torch.tensor([12345, 678910], dtype=torch.int64)
+DTYPES = [torch.float32, torch.float64]
+INF = float("inf")
+
+
+def random_scores(*shape, dtype, seed=0):
+    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def no_sync():
+    """Any call that waits for the device raises."""
+    torch.cuda.synchronize()
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    yield
+    torch.cuda.set_sync_debug_mode(before)
+
+
+@pytest.mark.parametrize("noise", ["normal", "gumbel"])
+@pytest.mark.parametrize("sites", [1, 9, 64, 1620])
+def test_noise_has_the_bits_of_the_cpu(noise, sites):
+    cpu = OPS.topk_noise(KEY, 7, 3, sites, noise, 5)
+    gpu = OPS.topk_noise(KEY.cuda(), 7, 3, sites, noise, 5)
+    assert torch.equal(cpu.view(torch.int32), gpu.cpu().view(torch.int32))
+    sums = OPS.topk_noise_checksum(KEY.cuda(), 7, 3, sites, noise, 5)
+    assert torch.equal(OPS.topk_noise_checksum(KEY, 7, 3, sites, noise, 5), sums.cpu())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("noise", ["normal", "gumbel"])
+@pytest.mark.parametrize(
+    "rows, sites, k, draws",
+    [(3, 9, 2, 25), (10, 1620, 100, 100), (2, 1620, 1619, 33), (1, 100_000, 1000, 100),
+     (1, 20_000, 10_000, 20), (70_000, 9, 3, 10)],
+)  # fmt: skip
+def test_perturbed_topk_is_that_of_the_cpu(dtype, noise, rows, sites, k, draws):
+    scores = random_scores(rows, sites, dtype=dtype)
+    v = random_scores(rows, sites, dtype=dtype, seed=1)
+    scores[0, : sites // 4] = -INF
+    for estimator in ["score", "score_loo"]:
+        options = (k, 0.1, draws, estimator, noise)
+        cpu = OPS.perturbed_topk(scores, *options, KEY, 3)
+        gpu = OPS.perturbed_topk(scores.cuda(), *options, KEY.cuda(), 3)
+        for a, b in zip(cpu, gpu):
+            assert torch.equal(a, b.cpu())
+        g_cpu = OPS.perturbed_topk_backward(v, scores, *cpu, *options, KEY, 3)
+        g_gpu = OPS.perturbed_topk_backward(v.cuda(), scores.cuda(), *gpu, *options, KEY.cuda(), 3)
+        if estimator == "score":
+            assert torch.equal(g_cpu, g_gpu.cpu())
+        else:
+            # the centre b . v is a double sum in another order, rounded to the dtype; it enters
+            # J weights of mean_j w_j score(z_j) / sigma with scores below 25
+            eps = torch.finfo(dtype).eps
+            bound = 25 / 0.1 * (eps + 1.2e-16 * sites) * (cpu[0] * v).abs().sum(-1, keepdim=True)
+            bound = bound + 25 / 0.1 * eps * v.abs().sum(-1, keepdim=True)
+            assert ((g_cpu - g_gpu.cpu()).abs() <= bound).all()
+
+
+def test_repeats_bit_for_bit():
+    scores = random_scores(4, 1328, dtype=torch.float32).cuda().requires_grad_()
+    v = random_scores(4, 1328, dtype=torch.float32, seed=1).cuda()
+    results = []
+    for _ in range(5):
+        b = tr.perturbed_topk(scores, 100, sigma=0.1, estimator="score_loo", key=KEY.cuda())
+        results.append((b.detach(), torch.autograd.grad(b, scores, v)[0]))
+    for b, g in results[1:]:
+        assert torch.equal(b, results[0][0]) and torch.equal(g, results[0][1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_mask_and_special_values(dtype):
+    scores = random_scores(6, 100, dtype=dtype).mul(2).round().div(2)  # ties
+    scores[1, ::3] = -INF
+    scores[2, ::3] = INF
+    scores[3, 5:] = -INF
+    for k in [0, 1, 10, 99, 100]:
+        assert torch.equal(tr.topk_mask(scores, k), tr.topk_mask(scores.cuda(), k).cpu())
+        b = tr.perturbed_topk(scores, k, sigma=0.1, key=KEY)
+        on_gpu = tr.perturbed_topk(scores.cuda(), k, sigma=0.1, key=KEY.cuda())
+        assert torch.equal(b, on_gpu.cpu())
+
+
+@pytest.mark.parametrize("sigma, k", [(0.1, 5), (0.0, 5), (0.1, 0), (0.1, 50)])
+def test_nan_rows_are_nan_without_waiting(sigma, k, no_sync):
+    scores = torch.zeros(3, 50, device="cuda")
+    scores[1].index_fill_(0, torch.arange(7, 8, device="cuda"), float("nan"))
+    scores.requires_grad_()
+    key = torch.arange(2, device="cuda")
+    b = tr.perturbed_topk(scores, k, sigma=sigma, estimator="score_loo", key=key)
+    (g,) = torch.autograd.grad(b, scores, torch.ones_like(b))
+    torch.cuda.set_sync_debug_mode("default")
+    for result in [b.detach(), g]:
+        assert result.isnan().all(-1).tolist() == [False, True, False]
+        assert result.isnan().any(-1).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("estimator", ["score", "score_loo", "diagonal"])
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+def test_ratio_ranking_is_that_of_the_cpu(dtype, estimator, offset):
+    generator = torch.Generator().manual_seed(0)
+    y = torch.poisson(torch.full((77, 4, 1328), 0.3, dtype=dtype), generator=generator)
+    y[3] = 0
+    g = random_scores(4, 1328, dtype=dtype)
+    r = OPS.ratio_ranking(y, None, offset, estimator)
+    assert torch.equal(r, OPS.ratio_ranking(y.cuda(), None, offset, estimator).cpu())
+    w = OPS.ratio_ranking_backward(g, y, r, offset, estimator)
+    on_gpu = OPS.ratio_ranking_backward(g.cuda(), y.cuda(), r.cuda(), offset, estimator).cpu()
+    if estimator == "score_loo":
+        bound = g.abs().max() * (1.2e-16 * 1328 + 2 * torch.finfo(dtype).eps)
+        assert (w - on_gpu).abs().max() <= bound
+    else:
+        assert torch.equal(w, on_gpu)
+    y[5, 2, 7] = -1
+    rows = OPS.ratio_ranking(y.cuda(), None, offset, estimator).isnan()
+    assert rows.all(-1).tolist() == rows.any(-1).tolist() == [False, False, True, False]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_negbin_is_that_of_the_cpu(dtype):
+    n = random_scores(4, 1328, dtype=dtype).mul(3).exp()
+    z = random_scores(4, 1328, dtype=dtype, seed=1)
+    y = OPS.negbin_sample(n, z, 21, KEY, 2)
+    assert torch.equal(y, OPS.negbin_sample(n.cuda(), z.cuda(), 21, KEY.cuda(), 2).cpu())
+    results = []
+    for device in ["cpu", "cuda"]:
+        parameters = [t.to(device).requires_grad_() for t in (n.detach(), z.detach())]
+        log_prob = OPS.negbin_log_prob(y.to(device), *parameters)
+        grads = torch.autograd.grad(log_prob, parameters, torch.ones_like(log_prob))
+        results.append([log_prob.detach().cpu(), *(g.cpu() for g in grads)])
+    for a, b in zip(*results):
+        assert torch.equal(a, b)
+
+
+def training_step(n, z, y, key):
+    """One decision-aware step: sample, rank, choose, and the gradient of the reach."""
+    samples = OPS.negbin_sample(n, z, 20, key, 0)
+    log_prob = OPS.negbin_log_prob(samples, n, z).sum(-1)
+    r = tr.ratio_ranking(samples, log_prob)
+    b = tr.perturbed_topk(r, 50, sigma=0.001, estimator="score_loo", key=key)
+    return torch.autograd.grad(-(b * y).sum(), [n, z])
+
+
+def test_a_training_step_never_waits(no_sync):
+    n = torch.ones(4, 1328, device="cuda", requires_grad=True)
+    z = torch.zeros(4, 1328, device="cuda", requires_grad=True)
+    grads = training_step(n, z, torch.ones(4, 1328, device="cuda"), torch.arange(2, device="cuda"))
+    torch.cuda.set_sync_debug_mode("default")
+    assert all(g.isfinite().all() for g in grads)
+
+
+def test_a_training_step_runs_in_a_cuda_graph():
+    n = torch.rand(4, 1328, device="cuda").add(0.5).requires_grad_()
+    z = torch.zeros(4, 1328, device="cuda", requires_grad=True)
+    y, key = torch.rand(4, 1328, device="cuda"), KEY.cuda()
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        training_step(n, z, y, key)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = training_step(n, z, y, key)
+    for seed in [1, 2]:  # the key is read on the device: a replay draws anew
+        key.copy_(torch.tensor([seed, seed + 1]))
+        graph.replay()
+        for a, b in zip(captured, training_step(n, z, y, key)):
+            assert torch.equal(a, b)
+
+
+def test_uses_the_current_stream_and_the_tensors_device():
+    scores = random_scores(2, 500, dtype=torch.float32)
+    want = tr.perturbed_topk(scores, 20, sigma=0.1, key=KEY)
+    device = torch.device("cuda", torch.cuda.device_count() - 1)
+    stream = torch.cuda.Stream(device)
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(10_000_000)
+        got = tr.perturbed_topk(
+            scores.to(device, non_blocking=True), 20, sigma=0.1, key=KEY.to(device)
+        )
+    stream.synchronize()
+    assert got.device == device and torch.equal(got.cpu(), want)
+
+
+def test_rejects_a_key_on_another_device():
+    with pytest.raises(ValueError, match="key must be on the device of the other arguments"):
+        tr.perturbed_topk(torch.zeros(9, device="cuda"), 2, sigma=0.1, key=KEY)
