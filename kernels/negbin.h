@@ -177,7 +177,9 @@ TR_HD double poisson_variate(const NegBinCounter& c, double rate) {
     const PhiloxWords w = rejection_words(c, kPoisson, attempt);
     const double u = unit_of(w.x, w.y) - 0.5, v = unit_of(w.z, w.w);
     const double us = 0.5 - (u < 0.0 ? -u : u);
-    const double k = floor_of((2.0 * a / us + b) * u + rate + 0.43);
+    const double place = (2.0 * a / us + b) * u + rate + 0.43;
+    if (!(place > -0x1p62 && place < 0x1p62)) continue;  // us near 0: rejected below in any case
+    const double k = floor_of(place);
     if (us >= 0.07 && v <= v_r) return k;
     if (k < 0.0 || (us < 0.013 && v > us)) continue;
     if (natural_log(v * inverse_alpha / (a / (us * us) + b)) <= poisson_log_pmf(k, rate)) return k;

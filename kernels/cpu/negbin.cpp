@@ -226,7 +226,7 @@ TR_INLINE bool load_values(const T* value, int64_t width, double* y, int32_t* in
 #pragma omp simd reduction(+ : other)
   for (int lane = 0; lane < kLanes; ++lane) {
     const double v = y[lane];
-    const bool small = v < double(kTableValues);
+    const bool small = (v >= 0.0) & (v < double(kTableValues));
     const int32_t whole = int32_t(small ? v : 0.0);
     const bool tabled = small & (double(whole) == v);
     index[lane] = tabled ? whole : -1;

@@ -127,7 +127,7 @@ TEST_F(ModelFileTest, SurvivesChangedBytes) {
     return (state = state * 6364136223846793005u + 1442695040888963407u) >> 33;
   };
   int refused = 0;
-  for (int i = 0; i < 500; ++i) {
+  for (int i = 0; i < 200; ++i) {
     std::vector<char> changed = bytes;
     for (uint64_t flips = 1 + random() % 3; flips > 0; --flips)
       changed[random() % changed.size()] ^= char(1 << random() % 8);
@@ -135,7 +135,7 @@ TEST_F(ModelFileTest, SurvivesChangedBytes) {
         .write(changed.data(), std::streamsize(changed.size()));
     refused += refusal(path("changed.pt")).empty() ? 0 : 1;
   }
-  EXPECT_GT(refused, 100);
+  EXPECT_GT(refused, 40);
 }
 
 TEST_F(ModelFileTest, RefusesPartsThatDoNotFit) {
@@ -213,6 +213,10 @@ TEST(ModelFileExchange, WithPython) {
     for (size_t i = 0; i < places.size(); ++i) EXPECT_EQ(places[i].index, wanted[i].toInt());
     ranker.save(base + ".rewritten.pt");
   }
+  EXPECT_NE(refusal(std::string(folder) + "/newer.pt").find("update topreach"), std::string::npos);
+  EXPECT_NE(refusal(std::string(folder) + "/list.pt").find("must be a dictionary"),
+            std::string::npos);
+  EXPECT_NE(refusal(std::string(folder) + "/state.pt").find("of another kind"), std::string::npos);
   const std::string base = std::string(folder) + "/objective.pt";
   const auto given = torch::pickle_load(bytes_of(base)).toGenericDict();
   const auto tensor = [&](const char* name) { return given.at(name).toTensor(); };

@@ -122,6 +122,9 @@ def test_exchange_with_cpp(tmp_path):
             },
             tmp_path / f"{name}.inputs.pt",
         )
+    torch.save({**contents["linear"], "format_version": 2}, tmp_path / "newer.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    torch.save(LinearScorer(3).state_dict(), tmp_path / "state.pt")
     counts = NegativeBinomial(torch.rand(3, 80) + 0.1, torch.tensor(0.3))
     y, key = counts.sample(1)[0], tr.draw_key()
     batch = Batch(torch.zeros(3, 80, 0), y, torch.zeros(3), None, None)
