@@ -9,6 +9,7 @@ namespace topreach {
 namespace {
 
 constexpr double kLeastTotalCount = 1e-30;
+constexpr double kPriorShape = 1.0, kPriorScale = 0.1;  // of the variances, for "map"
 
 bool is_softplus(const char* function, std::string_view link) {
   TORCH_CHECK_VALUE(link == "log" || link == "softplus", function,
@@ -16,10 +17,15 @@ bool is_softplus(const char* function, std::string_view link) {
   return link == "softplus";
 }
 
-bool is_map(const char* function, std::string_view penalty) {
-  TORCH_CHECK_VALUE(penalty == "map" || penalty == "paper", function,
-                    ": penalty must be 'map' or 'paper', got '", penalty, "'");
-  return penalty == "map";
+void check_penalty(const char* function, std::string_view penalty) {
+  TORCH_CHECK_VALUE(penalty == "laplace" || penalty == "map" || penalty == "paper", function,
+                    ": penalty must be 'laplace', 'map' or 'paper', got '", penalty, "'");
+}
+
+// -log density of an inverse-gamma variance [Gelman et al. 2013, Bayesian Data Analysis, A.1].
+at::Tensor inverse_gamma(const at::Tensor& log_variance) {
+  return (kPriorShape + 1) * log_variance + kPriorScale * at::exp(-log_variance) -
+         kPriorShape * std::log(kPriorScale) + std::lgamma(kPriorShape);
 }
 
 at::Tensor total_count_of(const at::Tensor& x, const at::Tensor& time, const at::Tensor& intercept,
@@ -56,16 +62,21 @@ at::Tensor penalty_of(const at::Tensor& site_intercept, const at::Tensor& site_s
                       const at::Tensor& raw_sigma, const at::Tensor& raw_rho,
                       const std::optional<at::Tensor>& information, std::string_view penalty) {
   constexpr const char* name = "negbin_mixed_effects_penalty";
-  const bool map = is_map(name, penalty);
+  check_penalty(name, penalty);
   const at::Tensor sigma = at::softplus(raw_sigma);
   const at::Tensor s0 = sigma.select(0, 0), s1 = sigma.select(0, 1), rho = at::tanh(raw_rho);
   // 1 - tanh^2 as 1 / cosh^2, which does not cancel.
   const at::Tensor rest = at::cosh(raw_rho).pow(-2);
   const at::Tensor u = site_intercept / s0, v = site_slope / s1;
   const at::Tensor quadratic = (u * u - 2 * rho * u * v + v * v) / (2 * rest);
-  if (!map) return quadratic.mean();
+  if (penalty == "paper") return quadratic.mean();
+  if (penalty == "map") {
+    const at::Tensor v0 = 2 * s0.log(), v1 = 2 * s1.log();  // log variances
+    const at::Tensor constant = 0.5 * (v0 + v1 + rest.log()) + std::log(2 * M_PI);
+    return (quadratic + constant).sum() + inverse_gamma(v0) + inverse_gamma(v1);
+  }
   TORCH_CHECK_VALUE(information.has_value(), name,
-                    ": information must be given for penalty 'map'; get it from ",
+                    ": information must be given for penalty 'laplace'; get it from ",
                     "negbin_mixed_effects_information");
   const at::Tensor h00 = information->select(-1, 0), h01 = information->select(-1, 1),
                    h11 = information->select(-1, 2);
@@ -113,7 +124,7 @@ NegBinMixedEffectsImpl::NegBinMixedEffectsImpl(int64_t num_sites, int64_t num_fe
                     num_features);
   TORCH_CHECK_VALUE(std::isfinite(options.initial_mean) && options.initial_mean > 0, name,
                     ": initial_mean must be positive and finite, got ", options.initial_mean);
-  is_map(name, options.penalty);
+  check_penalty(name, options.penalty);
   const double start = is_softplus(name, options.link) ? inverse_softplus(options.initial_mean)
                                                        : std::log(options.initial_mean);
   intercept = register_parameter("intercept", torch::full({}, start, torch::kFloat));
@@ -139,7 +150,7 @@ NegativeBinomial NegBinMixedEffectsImpl::forward(const torch::Tensor& x,
 torch::Tensor NegBinMixedEffectsImpl::penalty(const torch::Tensor& x, const torch::Tensor& time,
                                               const std::optional<torch::Tensor>& weights) {
   std::optional<torch::Tensor> information;
-  if (options.penalty == "map") {
+  if (options.penalty == "laplace") {
     torch::NoGradGuard no_grad;
     information = information_of(total_count(x, time), time, raw_probs, weights, options.link);
   }

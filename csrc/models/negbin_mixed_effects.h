@@ -37,20 +37,20 @@ torch::Tensor negbin_mixed_effects_information(const torch::Tensor& total_count,
 
 /// What is added to the negative log-likelihood for the site effects (a scalar):
 ///
-/// "map"    sum_s [b_s' Sigma^-1 b_s / 2 + log det(I + Sigma H_s) / 2]: Laplace's approximation to
-///          minus the log marginal likelihood, with the information H_s (above) held constant. b is
-///          then the posterior mode given Sigma, and Sigma is fitted to what the sites' counts
-///          support.
-/// "paper"  mean_s b_s' Sigma^-1 b_s / 2, as the authors' code has it: no log |Sigma|, and a mean
-///          where the prior has a sum. It favours large Sigma, and soon does not regularise at all.
+/// "laplace"  sum_s [b_s' Sigma^-1 b_s / 2 + log det(I + Sigma H_s) / 2]: Laplace's approximation to
+///            minus the log marginal likelihood, with the information H_s (above) held constant. b
+///            is then the posterior mode given Sigma, and Sigma is fitted to what the sites' counts
+///            support. Never negative.
+/// "map"      -sum_s log N(b_s; 0, Sigma) - log p(s0^2) - log p(s1^2) [Eq. 18-20], with
+///            inverse-gamma(shape 1, scale 0.1) priors on the variances. The paper gives none, but
+///            without them the joint density of (b, Sigma) has no maximum: it grows without bound
+///            as b = 0, Sigma -> 0, with a half-normal prior on s0, s1 too, whose density is finite
+///            at 0. Even so its mode shrinks Sigma towards 0 as the sites grow in number.
+/// "paper"    mean_s b_s' Sigma^-1 b_s / 2, as the authors' code has it: no log |Sigma|, and a mean
+///            where the prior has a sum. It favours large Sigma, and soon does not regularise at all.
 ///
-/// Why "map" is not the joint density of (b, Sigma): its -log N(b; 0, Sigma) = b' Sigma^-1 b / 2 +
-/// log |Sigma| / 2 goes to minus infinity as b = 0 and Sigma -> 0, with a half-normal prior on s0,
-/// s1 too, whose density is finite at 0. log det(I + Sigma H) >= 0 takes the place of log |Sigma|,
-/// so the penalty is never negative. To hold Sigma fixed: raw_sigma.requires_grad_(false), and
-/// raw_rho.
-///
-/// `information` is needed by "map" and not read by "paper".
+/// To hold Sigma fixed: raw_sigma.requires_grad_(false), and raw_rho. `information` is needed by
+/// "laplace" and not read by the others.
 torch::Tensor negbin_mixed_effects_penalty(const torch::Tensor& site_intercept,
                                            const torch::Tensor& site_slope,
                                            const torch::Tensor& raw_sigma,
@@ -59,9 +59,9 @@ torch::Tensor negbin_mixed_effects_penalty(const torch::Tensor& site_intercept,
                                            const std::string& penalty);
 
 struct NegBinMixedEffectsOptions {
-  std::string link = "log";     // "log" or "softplus"
-  std::string penalty = "map";  // "map" or "paper"
-  double initial_mean = 1.0;    // mean count that the untrained model predicts, > 0
+  std::string link = "log";         // "log" or "softplus"
+  std::string penalty = "laplace";  // "laplace", "map" or "paper"
+  double initial_mean = 1.0;        // mean count that the untrained model predicts, > 0
 };
 
 /// The model; Python's topreach.models.NegBinMixedEffects has the same parameter names:

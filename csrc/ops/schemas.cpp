@@ -58,7 +58,8 @@ TORCH_LIBRARY(topreach, m) {
   m.def(
       "negbin_mixed_effects_information(Tensor total_count, Tensor time, Tensor raw_probs, "
       "Tensor? weights, str link) -> Tensor");
-  // Penalty of the site effects (scalar): "map" (needs information) or "paper".
+  // Penalty of the site effects (scalar): "laplace" (needs information), "map" or
+  // "paper".
   m.def(
       "negbin_mixed_effects_penalty(Tensor site_intercept, Tensor site_slope, Tensor raw_sigma, "
       "Tensor raw_rho, Tensor? information, str penalty) -> Tensor");

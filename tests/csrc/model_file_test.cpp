@@ -33,7 +33,7 @@ ModelFile example() {
   ModelFile file;
   file.model = "NegBinMixedEffects";
   file.config = {{"num_sites", int64_t{4}}, {"num_features", int64_t{2}}, {"link", "softplus"},
-                 {"penalty", "map"},        {"initial_mean", 1.5}};
+                 {"penalty", "laplace"},    {"initial_mean", 1.5}};
   torch::manual_seed(3);
   for (const auto& item : topreach::NegBinMixedEffects(4, 2)->named_parameters())
     file.state.emplace_back(item.key(), torch::randn_like(item.value()));

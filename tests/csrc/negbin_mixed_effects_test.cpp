@@ -25,7 +25,7 @@ double inverse_softplus(double y) { return std::log(std::expm1(y)); }
 
 TEST(NegBinMixedEffects, PredictsTheInitialMean) {
   for (const char* link : {"log", "softplus"}) {
-    NegBinMixedEffects model(7, 3, NegBinMixedEffectsOptions{link, "map", 1.7});
+    NegBinMixedEffects model(7, 3, NegBinMixedEffectsOptions{link, "laplace", 1.7});
     const auto counts = model->forward(torch::randn({2, 7, 3}), torch::tensor({-1.f, 1.f}));
     EXPECT_TRUE(torch::allclose(counts.mean(), torch::full({2, 7}, 1.7f)));
   }
@@ -88,14 +88,22 @@ TEST(NegBinMixedEffects, PenaltiesAgreeWithLinearAlgebra) {
                     h.select(1, 1).select(1, 1)}, 1);
   const auto quadratic = 0.5 * (b.matmul(covariance.inverse()) * b).sum(-1);
   const auto determinant = 0.5 * torch::logdet(torch::eye(2, f64) + covariance.matmul(h));
-  const auto map = topreach::negbin_mixed_effects_penalty(b.select(1, 0), b.select(1, 1),
-                                                          raw_sigma, raw_rho, information, "map");
+  const auto laplace = topreach::negbin_mixed_effects_penalty(b.select(1, 0), b.select(1, 1),
+                                                          raw_sigma, raw_rho, information, "laplace");
   const auto paper = topreach::negbin_mixed_effects_penalty(
       b.select(1, 0), b.select(1, 1), raw_sigma, raw_rho, std::nullopt, "paper");
-  EXPECT_NEAR(map.item<double>(), (quadratic + determinant).sum().item<double>(), 1e-9);
+  EXPECT_NEAR(laplace.item<double>(), (quadratic + determinant).sum().item<double>(), 1e-9);
   EXPECT_NEAR(paper.item<double>(), quadratic.mean().item<double>(), 1e-9);
+  const auto map = topreach::negbin_mixed_effects_penalty(
+      b.select(1, 0), b.select(1, 1), raw_sigma, raw_rho, std::nullopt, "map");
+  double prior = 0;  // inverse-gamma(1, 0.1): density 0.1 v^-2 exp(-0.1 / v)
+  for (int i : {0, 1}) {
+    const double v = covariance[i][i].item<double>();
+    prior -= std::log(0.1) - 2 * std::log(v) - 0.1 / v;
+  }
+  EXPECT_NEAR(map.item<double>(), joint_prior(b, covariance).item<double>() + prior, 1e-9);
   EXPECT_THROW(topreach::negbin_mixed_effects_penalty(b.select(1, 0), b.select(1, 1), raw_sigma,
-                                                      raw_rho, std::nullopt, "map"),
+                                                      raw_rho, std::nullopt, "laplace"),
                c10::ValueError);
 }
 
@@ -114,15 +122,15 @@ TEST(NegBinMixedEffects, JointDensityIsUnboundedTheShippedPenaltyIsNot) {
       EXPECT_NEAR(joint_before - joint, 100 * 2 * std::log(10.0), 1);
     }
     joint_before = joint;
-    const auto map = topreach::negbin_mixed_effects_penalty(
+    const auto laplace = topreach::negbin_mixed_effects_penalty(
         b.select(1, 0), b.select(1, 1), torch::full({2}, inverse_softplus(sigma), f64),
-        torch::zeros({}, f64), information, "map");
-    EXPECT_GE(map.item<double>(), 0.0);
-    EXPECT_LT(map.item<double>(), 100 * 8 * sigma * sigma + 1e-12);
+        torch::zeros({}, f64), information, "laplace");
+    EXPECT_GE(laplace.item<double>(), 0.0);
+    EXPECT_LT(laplace.item<double>(), 100 * 8 * sigma * sigma + 1e-12);
     // And effects that are not 0 keep sigma away from 0.
     const auto apart = topreach::negbin_mixed_effects_penalty(
         b.select(1, 0) + 0.1, b.select(1, 1), torch::full({2}, inverse_softplus(sigma), f64),
-        torch::zeros({}, f64), information, "map");
+        torch::zeros({}, f64), information, "laplace");
     EXPECT_GT(apart.item<double>(), 100 * 0.5 * 0.01 / (sigma * sigma) * 0.999);
   }
   EXPECT_LT(joint_before, -3000);
@@ -150,11 +158,11 @@ TEST(NegBinMixedEffects, LossHasGradientsForEveryParameter) {
 
 TEST(NegBinMixedEffects, RefusesWhatDoesNotFit) {
   EXPECT_THROW(NegBinMixedEffects(0, 2), c10::ValueError);
-  EXPECT_THROW(NegBinMixedEffects(2, 2, NegBinMixedEffectsOptions{"cubic", "map", 1}),
+  EXPECT_THROW(NegBinMixedEffects(2, 2, NegBinMixedEffectsOptions{"cubic", "laplace", 1}),
                c10::ValueError);
   EXPECT_THROW(NegBinMixedEffects(2, 2, NegBinMixedEffectsOptions{"log", "none", 1}),
                c10::ValueError);
-  EXPECT_THROW(NegBinMixedEffects(2, 2, NegBinMixedEffectsOptions{"log", "map", 0}),
+  EXPECT_THROW(NegBinMixedEffects(2, 2, NegBinMixedEffectsOptions{"log", "laplace", 0}),
                c10::ValueError);
   NegBinMixedEffects model(5, 2);
   EXPECT_THROW(model->forward(torch::zeros({3, 5, 3}), torch::zeros({3})), c10::ValueError);

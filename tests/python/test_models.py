@@ -98,7 +98,8 @@ def test_log_likelihood_and_gradients_against_scipy_and_differences():
             penalty = torch.ops.topreach.negbin_mixed_effects_penalty
             return (
                 -torch.ops.topreach.negbin_log_prob(y, mu, z).sum()
-                + penalty(s0, s1, sigma, rho, information, "map")
+                + penalty(s0, s1, sigma, rho, information, "laplace")
+                + penalty(s0, s1, sigma, rho, None, "map")
                 + penalty(s0, s1, sigma, rho, None, "paper")
             )
 
@@ -130,9 +131,30 @@ def test_penalties_against_linear_algebra():
     assert torch.allclose(model.penalty(x, time, weights), want)
     paper = mixed_effects(penalty="paper")
     assert torch.allclose(paper.penalty(), quadratic.mean())
+    joint = mixed_effects(penalty="map")
+    want = -stats.multivariate_normal.logpdf(
+        b.detach().numpy(), np.zeros(2), joint.covariance.detach().numpy()
+    ).sum()
+    variances = joint.covariance.diagonal().detach().numpy()
+    want -= stats.invgamma.logpdf(variances, 1, scale=0.1).sum()
+    assert np.isclose(joint.penalty().item(), want)
 
 
-def test_map_is_close_to_the_marginal_likelihood():
+def test_map_has_a_mode_where_the_plain_joint_density_has_none():
+    """At b = 0, sigma -> 0: the joint density of Eq. 20 falls without end, "map" turns up again."""
+    values = []
+    for sigma in (1e-1, 1e-2, 1e-3, 1e-4):
+        model = mixed_effects(penalty="map")
+        with torch.no_grad():
+            model.site_intercept.zero_()
+            model.site_slope.zero_()
+            model.raw_sigma.fill_(sigma).expm1_().log_()
+        values.append(model.penalty().item())
+    assert values[1] < values[2] < values[3]
+    assert values[3] > 1e6  # scale / sigma^2, twice
+
+
+def test_laplace_is_close_to_the_marginal_likelihood():
     """One site, slope known to be 0: -log of the integral over its intercept, by quadrature,
     differs from NLL + penalty at the best intercept by what Laplace's approximation leaves out; the
     two agree on which sigma0 is best."""
@@ -320,7 +342,7 @@ def test_opcheck():
         (mu, time, p["raw_probs"].detach(), torch.rand(4, dtype=torch.float64), "log"),
     )
     information = torch.rand(6, 3, dtype=torch.float64)
-    for penalty in ("map", "paper"):
+    for penalty in ("laplace", "map", "paper"):
         torch.library.opcheck(
             torch.ops.topreach.negbin_mixed_effects_penalty.default,
             (*effects, p["raw_sigma"], p["raw_rho"], information, penalty),

@@ -20,25 +20,28 @@ class NegBinMixedEffects(nn.Module):
 
     `penalty` is what is added to the negative log-likelihood for the site effects:
 
-    ``"map"``
-        Σ_s [½ b_sᵀ Σ⁻¹ b_s + ½ log det(I + Σ H_s)]: Laplace's approximation to minus the log
-        marginal likelihood. H_s = Σ_t w_t W_ts [[1, t], [t, t²]], W = (d mean/dη)² / Var[y], tells how much
+    ``"laplace"``
+        Σ_s [½ b_sᵀ Σ⁻¹ b_s + ½ log det(I + Σ H_s)]: Laplace's approximation to minus the log marginal
+        likelihood. H_s = Σ_t w_t W_ts [[1, t], [t, t²]], W = (d mean/dη)² / Var[y], tells how much
         the site's counts know about its effects; it is held constant. So b is the posterior mode
-        given Σ, and Σ is fitted to what the counts support.
+        given Σ, and Σ is fitted to what the counts support. Never negative.
+    ``"map"``
+        −Σ_s log N(b_s; 0, Σ) − log p(σ0²) − log p(σ1²) [Eq. 18-20], with inverse-gamma(shape 1, scale
+        0.1) priors on the variances. The paper gives none, but without them the joint density of
+        effects and Σ has no maximum: it grows without bound as b = 0, σ → 0, with a half-normal
+        prior on σ too, whose density is finite at 0. Even so the mode shrinks Σ towards 0 as the
+        sites grow in number.
     ``"paper"``
-        mean_s ½ b_sᵀ Σ⁻¹ b_s, as the authors' code has it: no log|Σ|, and a mean where the prior
-        has a sum. It favours large Σ and soon does not regularise at all: stop early.
+        mean_s ½ b_sᵀ Σ⁻¹ b_s, as the authors' code has it: no log|Σ|, and a mean where the prior has
+        a sum. It favours large Σ and soon does not regularise at all: stop early.
 
-    The joint density of effects and Σ, which the paper writes down (Eq. 20), has no maximum: at
-    b = 0, −log N(b; 0, Σ) = ½ log|Σ| + … goes to −∞ as σ → 0. A half-normal prior on σ does not mend that,
-    for its density is finite at 0. ``"map"`` is never negative and 0 at b = 0, σ → 0. To hold Σ
-    fixed instead: ``model.raw_sigma.requires_grad_(False)``, and ``raw_rho``.
+    To hold Σ fixed: ``model.raw_sigma.requires_grad_(False)``, and ``raw_rho``.
 
     Args:
         num_sites: S.
         num_features: P.
         link: "log" or "softplus".
-        penalty: "map" or "paper".
+        penalty: "laplace", "map" or "paper".
         initial_mean: mean count that the untrained model predicts, > 0: give that of the training
             data. The rest starts at β = 0, b = 0, q = ½, σ0 = σ1 = 0.3, ρ = 0.
 
@@ -63,7 +66,7 @@ class NegBinMixedEffects(nn.Module):
         num_features: int,
         *,
         link: Literal["log", "softplus"] = "log",
-        penalty: Literal["map", "paper"] = "map",
+        penalty: Literal["laplace", "map", "paper"] = "laplace",
         initial_mean: float = 1.0,
     ):
         super().__init__()
@@ -74,8 +77,10 @@ class NegBinMixedEffects(nn.Module):
             raise ValueError(f"{name}: num_features must not be negative, got {num_features}.")
         if link not in ("log", "softplus"):
             raise ValueError(f"{name}: link must be 'log' or 'softplus', got {link!r}.")
-        if penalty not in ("map", "paper"):
-            raise ValueError(f"{name}: penalty must be 'map' or 'paper', got {penalty!r}.")
+        if penalty not in ("laplace", "map", "paper"):
+            raise ValueError(
+                f"{name}: penalty must be 'laplace', 'map' or 'paper', got {penalty!r}."
+            )
         initial_mean = float(initial_mean)
         if not 0 < initial_mean < math.inf:
             raise ValueError(
@@ -110,11 +115,11 @@ class NegBinMixedEffects(nn.Module):
         """The penalty of the site effects, a scalar (see the class).
 
         Args:
-            x, time: those of the counts being fitted; needed by "map", not read by "paper".
+            x, time: those of the counts being fitted; needed by "laplace", not read by the others.
             weights: w_t, like `time`: the weight of each period in the likelihood; 1 if None.
         """
         information = None
-        if self.config["penalty"] == "map":
+        if self.config["penalty"] == "laplace":
             if x is None or time is None:
                 raise ValueError(
                     "NegBinMixedEffects.penalty: x and time must be given for penalty='map', got "
