@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.distributions import NegativeBinomial
 
-
 # ---- perturbed top-K: scores [T, S], v [T, S] -> (b [T, S], gradient [T, S]) ------------------------
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import torch
 
 PACKAGE = Path(__file__).resolve().parent
-_REBUILD = "python -m pip install --no-build-isolation --force-reinstall --no-deps <topreach's source>"
+_REBUILD = (
+    "python -m pip install --no-build-isolation --force-reinstall --no-deps <topreach's source>"
+)
 
 
 def _library_path() -> Path:

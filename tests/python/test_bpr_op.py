@@ -8,6 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import topreach  # noqa: F401  (registers the operators)
+
 bpr = torch.ops.topreach.bpr
 soft_bpr = torch.ops.topreach.soft_bpr
 

@@ -193,7 +193,9 @@ def test_one_long_row_on_any_thread_count():
 def test_leading_shapes_and_strides():
     scores = torch.randn(2, 3, 4, 50)
     b = tr.perturbed_topk(scores, 9, sigma=0.5, key=KEY)
-    assert torch.equal(b.reshape(24, 50), tr.perturbed_topk(scores.reshape(24, 50), 9, sigma=0.5, key=KEY))
+    assert torch.equal(
+        b.reshape(24, 50), tr.perturbed_topk(scores.reshape(24, 50), 9, sigma=0.5, key=KEY)
+    )
     strided = scores.transpose(0, 3)
     assert torch.equal(
         tr.perturbed_topk(strided, 2, sigma=0.5, key=KEY),
@@ -215,14 +217,17 @@ def test_seeds_rule():
     assert torch.equal(a, tr.perturbed_topk(scores, 5, sigma=1.0, generator=generator))
     large = KEY + (1 << 32)
     assert torch.equal(
-        tr.perturbed_topk(scores, 5, sigma=1.0, key=KEY), tr.perturbed_topk(scores, 5, sigma=1.0, key=large)
+        tr.perturbed_topk(scores, 5, sigma=1.0, key=KEY),
+        tr.perturbed_topk(scores, 5, sigma=1.0, key=large),
     )
 
 
 # ---- edges ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sites, k, sigma", [(5, 0, 1.0), (5, 5, 1.0), (5, 2, 0.0), (1, 1, 1.0), (1, 0, 1.0)])
+@pytest.mark.parametrize(
+    "sites, k, sigma", [(5, 0, 1.0), (5, 5, 1.0), (5, 2, 0.0), (1, 1, 1.0), (1, 0, 1.0)]
+)
 def test_hard_cases_have_no_gradient(sites, k, sigma):
     scores = torch.tensor([[0.3, 0.1, 0.9, 0.2, 0.9]])[:, :sites]
     b, g = vjp(scores, torch.ones_like(scores), k, sigma=sigma, key=KEY)
@@ -276,7 +281,9 @@ def test_sorted_and_constant_scores():
     ):  # fmt: skip
         for k in (1, 777, 50_000, 99_999):
             chosen = torch.sort(scores, descending=True, stable=True).indices[:k]
-            assert torch.equal(tr.topk_mask(scores, k), torch.zeros_like(scores).scatter_(0, chosen, 1.0))
+            assert torch.equal(
+                tr.topk_mask(scores, k), torch.zeros_like(scores).scatter_(0, chosen, 1.0)
+            )
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (2, 0, 5)])
@@ -299,7 +306,9 @@ before = peak()
 tr.perturbed_topk(scores, 100, sigma=.01, num_samples=2000).sum().backward()
 print(peak() - before)
 """
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert int(run.stdout) < 40_000  # kilobytes
 
 
@@ -337,7 +346,9 @@ def test_errors_name_function_argument_and_value(change, error, message):
 def test_topk_mask_errors():
     with pytest.raises(ValueError, match="topk_mask: k must be between 0 and S = 3, got 4"):
         tr.topk_mask(torch.zeros(3), 4)
-    with pytest.raises(ValueError, match="topk_mask: scores must not be NaN, got NaN in row 0, site 2"):
+    with pytest.raises(
+        ValueError, match="topk_mask: scores must not be NaN, got NaN in row 0, site 2"
+    ):
         tr.topk_mask(torch.tensor([0.0, 0.0, float("nan")]), 1)
 
 
@@ -351,13 +362,30 @@ def test_opcheck(estimator):
         torch.ops.topreach.perturbed_topk.default, (scores, 4, 0.5, 8, estimator, "normal", KEY, 0)
     )
     torch.library.opcheck(torch.ops.topreach.topk_mask.default, (scores.detach(), 4))
-    b, threshold, tied = torch.ops.topreach.perturbed_topk(scores.detach(), 4, 0.5, 8, estimator, "normal", KEY)
+    b, threshold, tied = torch.ops.topreach.perturbed_topk(
+        scores.detach(), 4, 0.5, 8, estimator, "normal", KEY
+    )
     torch.library.opcheck(
         torch.ops.topreach.perturbed_topk_backward.default,
-        (torch.randn(3, 20), scores.detach(), b, threshold, tied, 4, 0.5, 8, estimator, "normal", KEY, 0),
+        (
+            torch.randn(3, 20),
+            scores.detach(),
+            b,
+            threshold,
+            tied,
+            4,
+            0.5,
+            8,
+            estimator,
+            "normal",
+            KEY,
+            0,
+        ),
     )
     torch.library.opcheck(torch.ops.topreach.topk_noise.default, (KEY, 2, 3, 5, "normal", 0))
-    torch.library.opcheck(torch.ops.topreach.topk_noise_checksum.default, (KEY, 2, 3, 5, "normal", 0))
+    torch.library.opcheck(
+        torch.ops.topreach.topk_noise_checksum.default, (KEY, 2, 3, 5, "normal", 0)
+    )
 
 
 def test_compiled_step_equals_eager():
@@ -391,5 +419,7 @@ def test_double_backward_raises():
     scores = torch.randn(6, requires_grad=True)
     b = tr.perturbed_topk(scores, 2, sigma=1.0, key=KEY)
     (g,) = torch.autograd.grad(b.square().sum(), scores, create_graph=True)
-    with pytest.raises(RuntimeError, match="derivative for topreach::perturbed_topk_backward is not implemented"):
+    with pytest.raises(
+        RuntimeError, match="derivative for topreach::perturbed_topk_backward is not implemented"
+    ):
         g.sum().backward()

@@ -132,7 +132,9 @@ def test_diagonal_is_the_biased_shortcut():
     """Its expectation is E[g_s rho_s d log p(y_s)], which is not the gradient."""
     logits, g, exact, y, outcomes, weight = bernoulli_problem()
     got = estimates(logits, g, y, "diagonal")
-    share = torch.where(outcomes.sum(-1, keepdim=True) > 0, outcomes / outcomes.sum(-1, keepdim=True), 0)
+    share = torch.where(
+        outcomes.sum(-1, keepdim=True) > 0, outcomes / outcomes.sum(-1, keepdim=True), 0
+    )
     want = (weight[:, None] * g * share * (outcomes - torch.sigmoid(logits))).sum(0)
     error = got.std(0) / len(got) ** 0.5
     assert ((got.mean(0) - want).abs() < 5 * error).all()
@@ -255,7 +257,8 @@ def test_compiled_step_equals_eager():
         return (tr.ratio_ranking(y, log_prob) * g).sum()
 
     grads = [
-        torch.autograd.grad(f(rate, y, g), rate)[0] for f in (step, torch.compile(step, fullgraph=True))
+        torch.autograd.grad(f(rate, y, g), rate)[0]
+        for f in (step, torch.compile(step, fullgraph=True))
     ]
     assert torch.allclose(*grads, rtol=1e-4, atol=1e-6)
 
@@ -273,5 +276,7 @@ before = peak()
 tr.ratio_ranking(y, log_prob).sum().backward()
 print(peak() - before)
 """
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert int(run.stdout) < 30_000  # kilobytes
