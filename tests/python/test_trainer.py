@@ -17,6 +17,14 @@ from topreach.trainer import NonFiniteLossError, Trainer, TrainingInterrupted
 TRAIN, VALID = panels()
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """A shell ignores SIGINT for what it starts in the background; these tests raise it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def model():
     return LogLinear(12, 2)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..panel import Panel, Splits, _drop_repeated_columns, _read_csv
+from ..columns import drop_repeated_columns, read_csv
+from ..panel import Panel, Splits
 from .download import RemoteFile, find_folder
 
 HOME = (
@@ -107,11 +108,11 @@ def _read(folder: Path, source: str, *, count: str, lags: list[str]) -> Panel:
     keys = ["geoid", "timestep"]
     parts = []
     for part in ("train", "valid", "test"):
-        x = _read_csv(folder / f"{part}_x.csv", source, text=("geoid",))
-        y = _read_csv(folder / f"{part}_y.csv", source, text=("geoid",))
+        x = read_csv(folder / f"{part}_x.csv", source, text=("geoid",))
+        y = read_csv(folder / f"{part}_y.csv", source, text=("geoid",))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            x = _drop_repeated_columns(x, source, "row {}".format)
+            x = drop_repeated_columns(x, source, "row {}".format)
         rows = x.merge(y, on=keys, how="outer", validate="one_to_one", indicator=True)
         unmatched = rows[rows["_merge"] != "both"]
         if len(unmatched):
