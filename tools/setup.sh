@@ -56,6 +56,11 @@ has_googletest() {
   echo '#include <gtest/gtest.h>' | "$1" -x c++ -E -o /dev/null - 2>/dev/null
 }
 
+has_python_headers() {
+  "$1" -c 'import os, sys, sysconfig
+sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' 2>/dev/null
+}
+
 can_make_venv() { "$1" -c 'import ensurepip, venv' 2>/dev/null; }
 
 is_in_apt() { [[ $(apt-cache policy "$1" 2>/dev/null) == *"Candidate: "[0-9]* ]]; }
@@ -87,10 +92,16 @@ find_missing_packages() {
       [[ $python == */python3.* ]] && name=${python##*/}-venv
       packages+=("$name") reasons+=("$name (to make .venv)")
     fi
+    if ! has_python_headers "$python"; then
+      name=python3-dev
+      [[ $python == */python3.* ]] && name=${python##*/}-dev
+      packages+=("$name") reasons+=("$name (headers that torch.compile needs)")
+    fi
   else
     name=python3
     command -v python3 >/dev/null && name=$(newest_python_in_apt)
-    packages+=("$name" "$name-venv") reasons+=("$name and $name-venv (Python 3.11 or newer)")
+    packages+=("$name" "$name-venv" "$name-dev")
+    reasons+=("$name, $name-venv, $name-dev (Python 3.11 or newer)")
   fi
   if ! compiler=$(find_compiler); then
     name=g++
@@ -131,8 +142,8 @@ install_system_packages() {
       "manager, then run make again"
   fi
   if ! may_be_root; then
-    if [[ ${packages[*]} == libgtest-dev ]]; then
-      say "building without the C++ tests; to have them: sudo $command"
+    if [[ ! ${packages[*]} =~ (g\+\+|venv) ]]; then
+      say "going on without, so that some tests cannot run; to have them: sudo $command"
       return
     fi
     stop "installing them takes root. Run: sudo apt-get update && sudo $command"
