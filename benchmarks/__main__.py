@@ -8,6 +8,7 @@ each contender in a fresh process, the growth of its peak resident size over one
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import platform
 import statistics
@@ -69,11 +70,13 @@ def ratio_task(backward: bool):
     score = y - rate
     g = torch.randn(4, 1328)
 
+    log_prob = torch.zeros(100, 4, requires_grad=True)
+
     def ours():
-        theta = torch.zeros(4, 1328, requires_grad=backward)
-        r = tr.ratio_ranking(y, (score * theta).sum(-1) if backward else None)
+        r = tr.ratio_ranking(y, log_prob if backward else None)
         if backward:
-            torch.autograd.grad(r, theta, g)
+            (weight,) = torch.autograd.grad(r, log_prob, g)
+            torch.einsum("mt,mts->ts", weight, score)
 
     pull = g if backward else None
     return {
@@ -155,10 +158,9 @@ def measure_time(task: str, seconds: float) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def peak() -> int:
-    """Peak resident size of this process in kilobytes (getrusage would count its parent's too)."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0])
+def resident(field: str) -> int:
+    """VmRSS, or VmHWM, its peak, in kilobytes (getrusage would count the parent's peak too)."""
+    return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0])
 
 
 def memory_of_one(task: str, name: str) -> None:
@@ -167,13 +169,15 @@ def memory_of_one(task: str, name: str) -> None:
     # Threads, libraries and the allocator's first pages are not the method's: a small problem first.
     for warm_up in topk_task(2, 300, BUDGET, SIGMA, True).values():
         warm_up()
-    before = peak()
+    ctypes.CDLL(None).malloc_trim(0)  # freed pages would hide what the call takes
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    before = resident("VmRSS")
     call()
-    print(peak() - before)
+    print(max(0, resident("VmHWM") - before))
 
 
 def measure_memory(task: str, name: str) -> float | None:
-    if sys.platform != "linux":
+    if platform.libc_ver()[0] != "glibc":  # malloc_trim and /proc
         return None
     arguments = [sys.executable, "-m", "benchmarks", "--memory", task, name]
     run = subprocess.run(
