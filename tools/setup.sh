@@ -7,7 +7,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly oldest_gcc=11
 readonly default_torch="torch==2.13.0"
-readonly torch_cpu_index="INDEX"
 readonly venv_python=.venv/bin/python
 readonly environment_stamp=.venv/topreach-setup.txt
 readonly build_stamp=build/topreach-setup.txt
@@ -185,14 +184,6 @@ torch_version() {
     2>/dev/null || true
 }
 
-cpu_index_answers() {
-  [[ $(uname -m) == x86_64 ]] || return 1  # elsewhere PyPI has the CPU build
-  "$venv_python" - "$torch_cpu_index/torch/" 2>/dev/null <<'END'
-import sys, urllib.request
-urllib.request.urlopen(urllib.request.Request(sys.argv[1], method="HEAD"), timeout=5)
-END
-}
-
 wants_cuda() {
   case ${TOPREACH_CUDA:-auto} in
     on) ;;
@@ -233,12 +224,9 @@ install_torch() {
   case $(torch_version) in 2.11.* | 2.12.* | 2.13.*) return ;; esac
   if wants_cuda; then
     say "installing $default_torch with CUDA (5 GB; without: TOPREACH_CUDA=off)"
-  elif cpu_index_answers; then
-    say "installing $default_torch, the CPU build (200 MB), from $torch_cpu_index"
-    pip_install "$default_torch" --index-url "$torch_cpu_index" && return
-    say "that failed; trying pip's usual index"
   else
-    say "installing $default_torch"
+    say "installing $default_torch (for the CPU build, where pip would take the one with CUDA, see" \
+      "docs/building.md)"
   fi
   pip_install "$default_torch" || stop "pip could not install $default_torch (see above). $no_network"
 }
