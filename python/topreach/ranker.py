@@ -21,8 +21,9 @@ from topreach.objectives import NLL, DecisionAware, DirectBPR
 from topreach.objectives.base import TimeWeights, derived_key, forward, is_probabilistic
 from topreach.ops import draw_key, ratio_ranking
 from topreach.panel import Batch, Panel
+from topreach.progress import shows_bar
 from topreach.standardizer import Standardizer
-from topreach.trainer import Trainer, shows_bar
+from topreach.trainer import Trainer
 
 MODEL_FORMAT = "topreach-model"
 MODEL_VERSION = 1
