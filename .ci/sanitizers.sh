@@ -5,8 +5,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PATH="$PWD/.venv/bin:$PATH"
 build=build/sanitize
-cmake -G Ninja -S . -B "$build" -DTOPREACH_CUDA=off -DTOPREACH_SANITIZE=ON -DTOPREACH_WERROR=ON \
-  -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPython_EXECUTABLE="$PWD/.venv/bin/python"
+# Warnings are errors in the other builds; under sanitizers GCC warns of torch's headers wrongly.
+cmake -G Ninja -S . -B "$build" -DTOPREACH_CUDA=off -DTOPREACH_SANITIZE=ON \
+  -DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS="-O1 -g1" -DPython_EXECUTABLE="$PWD/.venv/bin/python"
 cmake --build "$build" -j "${MAX_JOBS:-2}"
 # torch itself is not built with the sanitizers: a container that torch fills and our code reads has
 # no annotations, which looks like an overflow. Nothing else is suppressed.
