@@ -120,6 +120,10 @@ TEST_F(ModelFileTest, RefusesWithAReason) {
 
 // Bytes that changed: refused, or without effect on what is read; never a crash.
 TEST_F(ModelFileTest, SurvivesChangedBytes) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "torch's reader may ask for a string of a damaged length; where operator new then "
+                  "throws, AddressSanitizer's ends the program";
+#endif
   topreach::save_model_file(example(), path("model.pt"));
   const std::vector<char> bytes = bytes_of(path("model.pt"));
   uint64_t state = 1;
