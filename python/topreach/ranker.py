@@ -51,8 +51,8 @@ class TopKRanker:
             last counts), or a module of your own, which is copied and not changed.
         objective: "daml", "nll", "bpr", an objective, or "auto": DAML for a model with a
             likelihood, else direct BPR.
-        sigma: σ, the noise that smooths the top-K, in the units of the ranking; None: 0.01 for
-            ratio scores (their sum is 1), else 0.1.
+        sigma: σ, the noise that smooths the top-K, in the units of the ranking; None: 0.4 / S for
+            ratio scores, whose mean is 1 / S, else 0.1.
         epsilon: ε of DAML, the share of the best possible reach to hold; 1 always pulls.
         weight: λ of DAML, the price of falling short.
         num_samples: J, draws of that noise per step.
@@ -198,7 +198,7 @@ class TopKRanker:
         origin = panel.time_values.mean().item()
         scale = panel.time_values.std(correction=0).item() or 1.0
         model = self._make_model(panel, len(standardizer.kept_))
-        objective = self._make_objective(model)
+        objective = self._make_objective(model, panel.num_sites)
 
         def prepared(data: Panel) -> Batch:
             return _prepare(data, standardizer, origin, scale, model, panel.site_ids)
@@ -322,7 +322,7 @@ class TopKRanker:
                 return LinearScorer(self.window, num_features)
             return MLPScorer(self.window, num_features, hidden=tuple(self.hidden))
 
-    def _make_objective(self, model: nn.Module) -> Any:
+    def _make_objective(self, model: nn.Module, num_sites: int) -> Any:
         objective = self.objective
         if not isinstance(objective, str):
             return objective
@@ -342,7 +342,7 @@ class TopKRanker:
         if objective == "nll":
             return NLL()
         ratio = is_probabilistic(model) and self.ranking == "ratio"
-        sigma = self.sigma if self.sigma is not None else (0.01 if ratio else 0.1)
+        sigma = self.sigma if self.sigma is not None else (0.4 / num_sites if ratio else 0.1)
         settings = {
             "num_samples": self.num_samples,
             "model_samples": self.model_samples,
