@@ -5,8 +5,6 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/ones_like.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
@@ -42,6 +40,25 @@ void check_perturbed_topk(const at::Tensor& scores, int64_t k, double sigma, int
                     "' and below 2^31, got ", num_samples);
   check_key(name, key, scores.device());
   check_row_range(name, row_offset, rows_of(scores).rows);
+}
+
+void check_perturbed_topk_backward(const at::Tensor& grad, const at::Tensor& scores,
+                                   const at::Tensor& membership, const at::Tensor& threshold,
+                                   const at::Tensor& last_tied, int64_t k, double sigma,
+                                   int64_t num_samples, std::string_view estimator,
+                                   const at::Tensor& key, int64_t row_offset) {
+  check_perturbed_topk(scores, k, sigma, num_samples, estimator, key, row_offset);
+  constexpr const char* name = "perturbed_topk_backward";
+  auto per_draw_sizes = scores.sizes().vec();
+  per_draw_sizes.back() = num_samples;
+  TORCH_CHECK_VALUE(grad.sizes() == scores.sizes() && membership.sizes() == scores.sizes(), name,
+                    ": grad and membership must have the shape of scores, ", scores.sizes(),
+                    ", got ", grad.sizes(), " and ", membership.sizes());
+  TORCH_CHECK_VALUE(threshold.sizes() == at::IntArrayRef(per_draw_sizes) &&
+                        last_tied.sizes() == at::IntArrayRef(per_draw_sizes),
+                    name, ": threshold and last_tied must have shape ",
+                    at::IntArrayRef(per_draw_sizes), ", as perturbed_topk returns them, got ",
+                    threshold.sizes(), " and ", last_tied.sizes());
 }
 
 void check_row_range(const char* function, int64_t row_offset, int64_t rows) {
@@ -193,7 +210,8 @@ at::Tensor perturbed_topk_backward_cpu(const at::Tensor& grad, const at::Tensor&
                                        int64_t num_samples, std::string_view estimator,
                                        std::string_view noise_name, const at::Tensor& key,
                                        int64_t row_offset) {
-  check_perturbed_topk(scores, k, sigma, num_samples, estimator, key, row_offset);
+  check_perturbed_topk_backward(grad, scores, membership, threshold, last_tied, k, sigma,
+                                num_samples, estimator, key, row_offset);
   const auto noise = parse_noise("perturbed_topk", noise_name);
   const at::Tensor input = scores.contiguous();
   at::Tensor result = at::zeros_like(input, at::MemoryFormat::Contiguous);

@@ -12,6 +12,13 @@ namespace topreach {
 void check_perturbed_topk(const at::Tensor& scores, int64_t k, double sigma, int64_t num_samples,
                           std::string_view estimator, const at::Tensor& key, int64_t row_offset);
 
+// The same, and that what backward is given has the shapes of scores and of its draws.
+void check_perturbed_topk_backward(const at::Tensor& grad, const at::Tensor& scores,
+                                   const at::Tensor& membership, const at::Tensor& threshold,
+                                   const at::Tensor& last_tied, int64_t k, double sigma,
+                                   int64_t num_samples, std::string_view estimator,
+                                   const at::Tensor& key, int64_t row_offset);
+
 // Philox counters hold row numbers in 32 bits.
 void check_row_range(const char* function, int64_t row_offset, int64_t rows);
 

@@ -4,7 +4,6 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -54,6 +53,16 @@ void check_ratio_ranking(const at::Tensor& samples, const std::optional<at::Tens
   TORCH_CHECK_VALUE(estimator != "score_loo" || samples.size(0) >= 2, name,
                     ": samples must number at least 2 for estimator 'score_loo', got 1; draw more, "
                     "or use 'score'");
+}
+
+void check_ratio_ranking_backward(const at::Tensor& grad, const at::Tensor& samples,
+                                  const at::Tensor& ranking, double offset,
+                                  std::string_view estimator) {
+  check_ratio_ranking(samples, std::nullopt, offset, estimator);
+  const auto wanted = samples.sizes().slice(1);
+  TORCH_CHECK_VALUE(grad.sizes() == wanted && ranking.sizes() == wanted,
+                    "ratio_ranking_backward: grad and ranking must have the shape of one sample, ",
+                    wanted, ", got ", grad.sizes(), " and ", ranking.sizes());
 }
 
 namespace {
@@ -118,6 +127,7 @@ at::Tensor ratio_ranking_cpu(const at::Tensor& samples, const std::optional<at::
 at::Tensor ratio_ranking_backward_cpu(const at::Tensor& grad, const at::Tensor& samples,
                                       const at::Tensor& ranking, double offset,
                                       std::string_view estimator) {
+  check_ratio_ranking_backward(grad, samples, ranking, offset, estimator);
   const at::Tensor y = samples.contiguous(), g = grad.contiguous(), r = ranking.contiguous();
   const auto [draws, rows, sites] = shape_of(y);
   const bool diagonal = estimator == "diagonal", leave_one_out = estimator == "score_loo";

@@ -12,4 +12,9 @@ namespace topreach {
 void check_ratio_ranking(const at::Tensor& samples, const std::optional<at::Tensor>& log_prob,
                          double offset, std::string_view estimator);
 
+// The same for backward, whose grad and ranking have the shape of one sample.
+void check_ratio_ranking_backward(const at::Tensor& grad, const at::Tensor& samples,
+                                  const at::Tensor& ranking, double offset,
+                                  std::string_view estimator);
+
 }  // namespace topreach

@@ -235,6 +235,16 @@ def test_errors(samples, log_prob, options, error, message):
         tr.ratio_ranking(samples, log_prob, **options)
 
 
+def test_backward_refuses_shapes_that_do_not_agree():
+    y = torch.ones(5, 3, 8)
+    with pytest.raises(
+        ValueError, match=r"must have the shape of one sample, \[3, 8\], got \[3, 2\]"
+    ):
+        torch.ops.topreach.ratio_ranking_backward(
+            torch.ones(3, 2), y, tr.ratio_ranking(y), 0.0, "score"
+        )
+
+
 @pytest.mark.parametrize("estimator", ["score", "score_loo", "diagonal"])
 def test_opcheck(estimator):
     y = torch.poisson(torch.rand(5, 3, 8))

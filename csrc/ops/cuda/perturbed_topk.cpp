@@ -58,7 +58,8 @@ at::Tensor perturbed_topk_backward_cuda(const at::Tensor& grad, const at::Tensor
                                         int64_t num_samples, std::string_view estimator,
                                         std::string_view noise_name, const at::Tensor& key,
                                         int64_t row_offset) {
-  check_perturbed_topk(scores, k, sigma, num_samples, estimator, key, row_offset);
+  check_perturbed_topk_backward(grad, scores, membership, threshold, last_tied, k, sigma,
+                                num_samples, estimator, key, row_offset);
   const auto noise = parse_noise("perturbed_topk", noise_name);
   const OnDeviceOf device(scores);
   if (is_hard(k, scores.size(-1), sigma))

@@ -42,6 +42,7 @@ at::Tensor ratio_ranking_cuda(const at::Tensor& samples, const std::optional<at:
 at::Tensor ratio_ranking_backward_cuda(const at::Tensor& grad, const at::Tensor& samples,
                                        const at::Tensor& ranking, double offset,
                                        std::string_view estimator) {
+  check_ratio_ranking_backward(grad, samples, ranking, offset, estimator);
   const OnDeviceOf device(samples);
   const at::Tensor y = samples.contiguous(), g = grad.contiguous(), r = ranking.contiguous();
   const bool diagonal = estimator == "diagonal";
