@@ -10,6 +10,7 @@
 #include "objectives/decision_aware.h"
 #include "objectives/direct_bpr.h"
 #include "objectives/nll.h"
+#include "ops/expected_topk.h"
 #include "ops/key.h"
 #include "ops/negbin.h"
 #include "ops/perturbed_topk.h"

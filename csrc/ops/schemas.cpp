@@ -18,6 +18,13 @@ TORCH_LIBRARY(topreach, m) {
       "perturbed_topk_backward(Tensor grad, Tensor scores, Tensor membership, Tensor threshold, "
       "Tensor last_tied, int k, float sigma, int num_samples, str estimator, str noise, "
       "Tensor key, int row_offset) -> Tensor");
+  // Expected top-K, its limit for J -> infinity, of scores [..., S]; method "exact" or "mean_field".
+  // (membership [..., S], bounds [..., 2] float64): of each row what the other operator needs.
+  m.def("expected_topk(Tensor scores, int k, float sigma, str method) -> (Tensor, Tensor)");
+  // Its Jacobian, which is symmetric, times v [..., S]: both backward and forward mode.
+  m.def(
+      "expected_topk_jvp(Tensor v, Tensor scores, Tensor bounds, int k, float sigma, str method) "
+      "-> Tensor");
   // The noise of perturbed_topk, [J, rows, S] float32: for references and plots.
   m.def(
       "topk_noise(Tensor key, int num_samples, int rows, int sites, str noise, int row_offset=0)"

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "../expected_topk.h"
 #include "../negbin.h"
 #include "../perturbed_topk.h"
 #include "../ratio_ranking.h"
@@ -16,6 +17,8 @@ namespace topreach::kernels {
   namespace isa {                                                                               \
   extern const TopKCpu<float> topk_float;                                                       \
   extern const TopKCpu<double> topk_double;                                                     \
+  extern const ExpectedTopKCpu<float> expected_topk_float;                                      \
+  extern const ExpectedTopKCpu<double> expected_topk_double;                                    \
   void noise_row(PhiloxKey, Noise, int64_t, uint32_t, uint32_t, float*);                        \
   uint32_t noise_checksum(PhiloxKey, Noise, int64_t, int64_t, uint32_t);                        \
   extern const RatioCpu<float> ratio_float;                                                     \
@@ -83,6 +86,16 @@ const TopKCpu<float>& topk_cpu<float>() {
 template <>
 const TopKCpu<double>& topk_cpu<double>() {
   return TR_PICK(topk_double);
+}
+
+template <>
+const ExpectedTopKCpu<float>& expected_topk_cpu<float>() {
+  return TR_PICK(expected_topk_float);
+}
+
+template <>
+const ExpectedTopKCpu<double>& expected_topk_cpu<double>() {
+  return TR_PICK(expected_topk_double);
 }
 
 void noise_row_cpu(PhiloxKey key, Noise noise, int64_t sites, uint32_t draw, uint32_t row,

@@ -15,10 +15,12 @@ from . import baselines, datasets, metrics, models, objectives  # noqa: E402
 from .ops import (  # noqa: E402
     cpu_capability,
     draw_key,
+    expected_topk,
     perturbed_topk,
     ratio_ranking,
     topk_mask,
     topk_noise,
+    topk_probability,
 )
 from .panel import Batch, Panel, Splits  # noqa: E402
 from .ranker import TopKRanker  # noqa: E402
@@ -41,6 +43,7 @@ __all__ = [
     "cmake_prefix_path",
     "datasets",
     "draw_key",
+    "expected_topk",
     "metrics",
     "models",
     "objectives",
@@ -48,4 +51,5 @@ __all__ = [
     "ratio_ranking",
     "topk_mask",
     "topk_noise",
+    "topk_probability",
 ]

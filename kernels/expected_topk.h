@@ -1,0 +1,291 @@
+// Expected top-K without sampling, for normal noise: b_i = P(site i is among the K largest of
+// r + sigma z), the limit J -> infinity of the perturbed top-K, and its Jacobian
+// J_ik = -w_ik, J_ii = sum_k w_ik.
+//
+// Write P_i(t) = Phi((r_i - t) / sigma) and f_i for its density in t. For a threshold t the number of
+// sites above it is a Poisson binomial, N(t) = sum_l Bernoulli(P_l(t)), and
+//
+//   b_i  = int P_i(t) sum_{k != i} f_k(t) P(N_{-ik}(t) = K - 1) dt
+//   w_ik = int f_i(t) f_k(t) P(N_{-ik}(t) = K - 1) dt,     (J v)_i = sum_k w_ik (v_i - v_k)
+//
+// N_{-ik} being N without sites i and k. Its law comes from the characteristic function,
+// P(N_{-ik} = K - 1) = (1/2 pi) int C e^{-i omega (K - 1)} / (c_i c_k) d omega with
+// c_l = 1 + P_l (e^{i omega} - 1), C = prod c_l, in which the sum over k separates:
+//
+//   F = sum_k f_k / c_k, F_v = sum_k f_k v_k / c_k, E = C e^{-i omega (K - 1)} / 2 pi
+//   b_i = int int P_i (E / c_i) (F - f_i / c_i),  (J v)_i = int int f_i (E / c_i) (v_i F - F_v)
+//
+// Sums on a grid. log C, F, F_v are sums over sites of functions of r_i that are smooth on the scale
+// of sigma, and b_i and (J v)_i are such functions of r_i (and v_i). So each site is spread once, with
+// Lagrange weights, over ten nodes of a grid of spacing sigma / 8, the integrals are taken for the
+// grid's few hundred points, and a site's result is interpolated from its ten nodes: O(S) with a
+// constant of some 30 ns, and O(nodes x frequencies x points) whatever S is. The grid must not be used
+// where 1 / c has a pole nearby, which is at P = 1/2, omega = pi: harmless when V = sum P (1 - P) is
+// large, since |C| <= exp(-2 V sin^2(omega / 2)) then hides it; when V is small the sites near the
+// threshold, few by then, are points themselves ("direct"). So are all sites of a short row.
+//
+// Errors, each kept below about 1e-9 of the largest value:
+//  - thresholds: the K-th largest perturbed score lies within 9 sigma of [r_(K+1), r_(K)] but for
+//    S 1e-19; gaps beyond 18 sigma give the hard mask. Inside, thresholds t are left out only where
+//    Bernstein's inequality (or, for small V, Chernoff's) bounds P(N <= K) or P(N >= K) by 1e-10.
+//  - nodes in t: the trapezoidal rule on the whole line, whose error for an analytic integrand falls
+//    like exp(-2 pi^2 s^2 / h^2): h is .55 of the integrand's width s = min(sqrt(V) / sum f, .7 sigma).
+//  - frequencies: R points on the circle alias counts that lie R apart; R exceeds the distance from
+//    K - 1 to counts of probability 1e-10. Frequencies where |C| < 1e-10 are left out.
+//  - the grid: 872 (1/8)^10 / 10! times the tenth derivative, 3e-11 for P.
+// And a check at no cost: the density of the K-th largest perturbed score, int int E F, must be 1. If
+// it is not to 1e-8, the step is halved and the circle's points are doubled.
+//
+// Mean field: tau solves sum_i P_i(tau) = K; b_i = P_i(tau); (J v)_i = f_i (v_i - sum f v / sum f).
+// O(S), and an approximation: N's fluctuations are neglected.
+#pragma once
+
+#include <cstdint>
+
+#include "special.h"
+
+namespace topreach::kernels {
+
+constexpr double kReach = 9.0;        // |z| beyond which noise never goes: Phi(-9) = 1e-19
+constexpr int kGridOrder = 10;        // nodes that a site is spread over
+constexpr int kGridPerSigma = 8;      // nodes per sigma
+constexpr int kGridSize = 448;        // nodes of the widest row, a multiple of 8
+constexpr double kTail = 23.0;        // -log of the probabilities that are left out
+constexpr double kSmoothVariance = 16.0;  // V above which no site needs to be direct
+constexpr double kNear = 1.75;        // direct sites: those so close to a threshold that counts
+
+// A row's scores in units of sigma: x = (r - centre) / sigma.
+struct TopKFrame {
+  double centre, sigma;
+  double half;  // half the gap between the K-th and the (K+1)-th largest score, in x
+
+  // Whether no noise can change the choice, K sites being apart from the rest. (Also if the K-th or
+  // the next is infinite.)
+  TR_HD bool hard() const { return !(half <= kReach); }
+  TR_HD double position(double score) const { return (score - centre) / sigma; }
+  // Sites beyond +limit are chosen for sure, those below -limit never are; the rest are active.
+  TR_HD double limit() const { return half + 2 * kReach; }
+  TR_HD double threshold_limit() const { return half + kReach; }
+  TR_HD double grid_origin() const { return -limit() - 0.5; }
+  TR_HD double grid_position(int node) const {
+    return grid_origin() + double(node) * (1.0 / kGridPerSigma);
+  }
+};
+
+TR_HD TopKFrame frame_of(double kth, double next, double sigma) {
+  return {0.5 * kth + 0.5 * next, sigma, 0.5 * ((kth - next) / sigma)};
+}
+
+// The factor 1 / prod_{i != m} (m - i) of the Lagrange weight of node m = 0..9.
+TR_HD double lagrange_factor(int m) {
+  constexpr double factor[kGridOrder] = {
+      -1.0 / 362880, 1.0 / 40320, -1.0 / 10080, 1.0 / 4320, -1.0 / 2880,
+      1.0 / 2880,    -1.0 / 4320, 1.0 / 10080,  -1.0 / 40320, 1.0 / 362880};
+  return factor[m];
+}
+
+// Moments of N(t): mean sum P, variance sum P (1 - P), and density sum f = -d mean / dt.
+struct TopKMoments {
+  double mean, variance, density;
+};
+
+// d such that |N - mean| > d has probability below exp(-kTail) on either side (Bernstein).
+TR_HD double tail_width(double variance) {
+  return kTail / 3 + square_root(kTail * kTail / 9 + 2 * kTail * (variance > 0 ? variance : 0.0));
+}
+
+// The threshold with sum P = target; moments(t) must be the same for all callers at work on a row.
+template <typename Moments>
+TR_HD double solve_mean(const Moments& moments, double target, double low, double high,
+                        double tolerance) {
+  double t = 0.5 * (low + high);
+  for (int i = 0; i < 80; ++i) {
+    const TopKMoments m = moments(t);
+    const double excess = m.mean - target;
+    if (excess > 0) {
+      low = t;
+    } else {
+      high = t;
+    }
+    const double newton = t + excess / m.density;
+    const double next = newton > low && newton < high ? newton : 0.5 * (low + high);
+    const double move = next > t ? next - t : t - next;
+    t = next;
+    if (move <= tolerance || high - low <= tolerance) break;
+  }
+  return t;
+}
+
+// Where and how finely to integrate over thresholds.
+struct TopKPlan {
+  double middle;     // E[N] = K - 1/2
+  double low, high;  // no threshold outside counts
+  double step;
+  bool smooth;  // no site needs to be direct
+};
+
+// moments(t) as above; log_mgf(t, s) = log E[exp(s N(t))], for the Chernoff bound; k: sites wanted
+// among the `active` ones.
+template <typename Moments, typename LogMgf>
+TR_HD TopKPlan plan_thresholds(const Moments& moments, const LogMgf& log_mgf, double k,
+                               double active, double limit) {
+  constexpr double coarse = 0.25, rough = 1e-3;
+  TopKPlan plan;
+  const double middle = k - 0.5;
+  plan.middle = solve_mean(moments, middle, -limit, limit, rough);
+  TopKMoments m = moments(plan.middle);
+  const double side = 0.5 + square_root(m.variance > 0 ? m.variance : 0.0);
+  double width = 0.7, variance = m.variance;
+  for (int i = -1; i <= 1; ++i) {
+    const double target = middle + i * side;
+    if (i != 0 && (target < 0.02 || target > active - 0.02)) continue;
+    if (i != 0) m = moments(solve_mean(moments, target, -limit, limit, rough));
+    const double here = square_root(m.variance > 0 ? m.variance : 0.0);
+    if (here < width * m.density) width = here / m.density;
+    if (m.variance < variance) variance = m.variance;
+  }
+  plan.step = 0.55 * width;
+  plan.smooth = variance >= kSmoothVariance;
+  plan.low = -limit;
+  plan.high = limit;
+  if (plan.smooth) return plan;
+  const auto unlikely = [&](double t, double sign) {
+    const TopKMoments at = moments(t);
+    const double distance = sign * (middle - at.mean);  // mean above K when sign is -1
+    if (distance > tail_width(at.variance) + 1) return true;
+    if (distance < 0.25) return false;
+    for (double s = 3; s < 30; s *= 2.9)
+      if (log_mgf(t, sign * s) - sign * s * k < -kTail) return true;
+    return false;
+  };
+  double t = plan.middle;
+  while (t > -limit && !unlikely(t, -1.0)) t -= coarse;
+  plan.low = t;
+  t = plan.middle;
+  while (t < limit && !unlikely(t, 1.0)) t += coarse;
+  plan.high = t;
+  return plan;
+}
+
+// The frequencies of one threshold: omega = (l + 1/2) step, l = 0..count-1, half of the circle (the
+// other half is conjugate); count = 0 and `beyond` where the threshold and all further ones are left
+// out.
+struct TopKFrequencies {
+  double step;
+  int count;
+  bool beyond;
+};
+
+TR_HD TopKFrequencies frequencies_of(TopKMoments m, double k, double active, int refinement) {
+  constexpr double pi = 3.14159265358979324;
+  const double offset = m.mean - (k - 0.5), distance = offset < 0 ? -offset : offset;
+  const double tail = tail_width(m.variance);
+  TopKFrequencies f{0, 0, distance > tail + 1};
+  if (f.beyond || m.density < 1e-13) return f;
+  double half = double(int64_t(0.5 * (distance + tail + 2))) + 1;  // half the points of the circle
+  const double all = double(int64_t(0.5 * active)) + 1;
+  if (half > all) half = all;
+  half *= refinement;
+  f.step = pi / half;
+  // 2 V sin^2(omega / 2) = kTail; the arcsine's argument exceeds the bound sin x >= 2 x / pi.
+  const double sine2 = m.variance > 0 ? kTail / (2 * m.variance) : 1.0;
+  double count = half;
+  if (sine2 < 1) {
+    // sin(omega / 2) >= (omega / 2)(1 - omega^2 / 24), solved for omega by two substitutions
+    const double root = square_root(sine2);
+    double x = root;
+    for (int i = 0; i < 3; ++i) x = root / (1 - x * x / 6 > 0.6 ? 1 - x * x / 6 : 0.6);
+    count = double(int64_t(2 * x / f.step)) + 1;
+    if (count > half) count = half;
+  }
+  f.count = int(count);
+  return f;
+}
+
+// One frequency: 1 - cos omega and sin omega.
+struct TopKFrequency {
+  double omega, drop, sine;
+};
+
+TR_HD TopKFrequency frequency_at(double omega) {
+  const SineCosineDouble half = sine_cosine_of(0.5 * omega);
+  return {omega, 2 * half.sine * half.sine, 2 * half.sine * half.cosine};
+}
+
+// c = 1 + P (e^{i omega} - 1) = |c| e^{i angle}, the angle continuous in P and counted from omega for
+// P > 1/2; and 1 / |c|^2.
+struct TopKFactor {
+  double log_modulus, angle, inverse;
+};
+
+TR_HD TopKFactor factor_of(double p, TopKFrequency w) {
+  const bool upper = p > 0.5;
+  const double m = upper ? 1.0 - p : p;
+  const double x = 1.0 - m * w.drop, y = m * w.sine;
+  const double square = x * x + y * y;
+  const double angle = angle_of(x, y);
+  return {0.5 * natural_log(square), upper ? w.omega - angle : angle, 1.0 / square};
+}
+
+struct ComplexDouble {
+  double re, im;
+};
+
+TR_HD ComplexDouble product(ComplexDouble a, ComplexDouble b) {
+  return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re};
+}
+
+// 1 / c.
+TR_HD ComplexDouble reciprocal_factor(double p, double inverse, TopKFrequency w) {
+  return {(1.0 - p * w.drop) * inverse, -(p * w.sine) * inverse};
+}
+
+// E of the formula, times 2 for the conjugate half and times the step in omega.
+TR_HD ComplexDouble coefficient_of(double log_modulus, double angle, double k, TopKFrequency w,
+                                   double step) {
+  const SineCosineDouble phase = sine_cosine_of(angle - w.omega * (k - 1.0));
+  const double modulus = exponential_of(log_modulus) * step * 3.18309886183790672e-01;
+  return {modulus * phase.cosine, modulus * phase.sine};
+}
+
+// ---- the CPU's part ------------------------------------------------------------------------------
+
+// Sums over sites spread over the grid, [2][kGridSize]: of weight 1, and of weight v where given.
+struct TopKSpread {
+  int64_t above, active;  // sites chosen for sure; sites on the grid
+};
+
+// One row's work; the functions are compiled once per instruction set and give the same bits in each.
+// `v` null: value; given: Jacobian-vector product. A row goes through spread (in pieces of any
+// size, whose grids are added), then solve, then interpolate (in pieces); solve writes the results of
+// the direct sites, whose positions lie in [direct_low, direct_high], interpolate the others.
+struct TopKTable {
+  double first[kGridSize];   // b, or the factor of v
+  double second[kGridSize];  // what is subtracted from v times first
+  double direct_low, direct_high;
+  double shift;  // subtracted from v throughout, which changes nothing but rounding
+};
+
+template <typename T>
+struct ExpectedTopKCpu {
+  // Bytes of scratch for a row, 64-byte aligned.
+  int64_t (*scratch_bytes)(int64_t sites);
+  TopKSpread (*spread)(const T* scores, const T* v, int64_t sites, TopKFrame frame, double* grid);
+  void (*solve)(const T* scores, const T* v, int64_t sites, int64_t k, TopKFrame frame,
+                TopKSpread spread, double* grid, TopKTable* table, T* out, void* scratch);
+  void (*interpolate)(const T* scores, const T* v, int64_t sites, TopKFrame frame,
+                      const TopKTable* table, T* out);
+  // Mean field: tau in the unit of the scores; b; the sums over sites of f and of f v; (J v).
+  double (*mean_field_threshold)(int64_t k, TopKFrame frame, TopKSpread spread, const double* grid,
+                                 void* scratch);
+  void (*mean_field)(const T* scores, int64_t sites, double tau, double sigma, T* out);
+  void (*mean_field_sums)(const T* scores, const T* v, int64_t sites, double tau, double sigma,
+                          double* density, double* weighted);
+  void (*mean_field_jvp)(const T* scores, const T* v, int64_t sites, double tau, double sigma,
+                         double centre, T* out);
+};
+
+template <typename T>
+const ExpectedTopKCpu<T>& expected_topk_cpu();
+
+}  // namespace topreach::kernels
