@@ -27,11 +27,11 @@
 // Errors, each kept below about 1e-9 of the largest value:
 //  - thresholds: the K-th largest perturbed score lies within 9 sigma of [r_(K+1), r_(K)] but for
 //    S 1e-19; gaps beyond 18 sigma give the hard mask. Inside, thresholds t are left out only where
-//    Bernstein's inequality (or, for small V, Chernoff's) bounds P(N <= K) or P(N >= K) by 1e-10.
+//    Bernstein's inequality (or, for small V, Chernoff's) bounds P(N <= K) or P(N >= K) by 2e-9.
 //  - nodes in t: the trapezoidal rule on the whole line, whose error for an analytic integrand falls
 //    like exp(-2 pi^2 s^2 / h^2): h is .55 of the integrand's width s = min(sqrt(V) / sum f, .7 sigma).
 //  - frequencies: R points on the circle alias counts that lie R apart; R exceeds the distance from
-//    K - 1 to counts of probability 1e-10. Frequencies where |C| < 1e-10 are left out.
+//    K - 1 to counts of probability 2e-9. Frequencies where |C| < 1e-10 are left out.
 //  - the grid: 872 (1/8)^10 / 10! times the tenth derivative, 3e-11 for P.
 // And a check at no cost: the density of the K-th largest perturbed score, int int E F, must be 1. If
 // it is not to 1e-8, the step is halved and the circle's points are doubled.
@@ -50,7 +50,7 @@ constexpr double kReach = 9.0;        // |z| beyond which noise never goes: Phi(
 constexpr int kGridOrder = 10;        // nodes that a site is spread over
 constexpr int kGridPerSigma = 8;      // nodes per sigma
 constexpr int kGridSize = 448;        // nodes of the widest row, a multiple of 8
-constexpr double kTail = 23.0;        // -log of the probabilities that are left out
+constexpr double kTail = 20.0;        // -log of the probabilities that are left out
 constexpr double kSmoothVariance = 16.0;  // V above which no site needs to be direct
 constexpr double kNear = 1.75;        // direct sites: those so close to a threshold that counts
 

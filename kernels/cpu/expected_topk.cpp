@@ -8,8 +8,6 @@ namespace {
 
 constexpr int kLanes = 8;
 
-TR_INLINE int64_t padded(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
-
 TR_INLINE double sum_of(const double* lanes) {
   return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
          ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
@@ -74,16 +72,17 @@ TopKSpread spread(const T* scores, const T* v, int64_t sites, TopKFrame frame, d
   return result;
 }
 
-// Points: positions x with weights w (sites there) and wv (their v), padded with weight 0.
+// Points: positions x with weights w (sites there) and wv (their v); those of the grid come first, then
+// the direct ones, of weight 1, both padded with points that are never above any threshold.
 struct Points {
   double *x, *w, *wv;
   double *p, *f, *inverse;          // of one threshold; 1 / |c|^2 of one frequency
   double *sum, *subtrahend;         // of one threshold, over frequencies
   double *first, *second;           // results
-  int64_t count;
+  int64_t count, grid_end;
   static constexpr int kArrays = 10;
 
-  Points(void* scratch, int64_t capacity) : count(0) {
+  Points(void* scratch, int64_t capacity) : count(0), grid_end(0) {
     double* next = static_cast<double*>(scratch);
     double** const arrays[kArrays] = {&x,       &w,   &wv,         &p,     &f,
                                       &inverse, &sum, &subtrahend, &first, &second};
@@ -100,12 +99,14 @@ struct Points {
     ++count;
   }
   void pad() {
-    for (int64_t end = padded(count), i = count; i < end; ++i) x[i] = w[i] = wv[i] = 0.0;
+    while (count % kLanes != 0) add(-1e9, 0.0, 0.0);
   }
 };
 
 // Direct sites may be all of them.
-TR_INLINE int64_t capacity_of(int64_t sites) { return padded(sites) + kGridSize; }
+TR_INLINE int64_t capacity_of(int64_t sites) {
+  return (sites + kLanes - 1) / kLanes * kLanes + kGridSize;
+}
 
 int64_t scratch_bytes(int64_t sites) {
   return capacity_of(sites) * int64_t(sizeof(double)) * Points::kArrays;
@@ -113,7 +114,7 @@ int64_t scratch_bytes(int64_t sites) {
 
 TopKMoments moments_at(const Points& points, double t) {
   alignas(64) double mean[kLanes] = {}, variance[kLanes] = {}, density[kLanes] = {};
-  const int64_t n = padded(points.count);
+  const int64_t n = points.count;
   for (int64_t i = 0; i < n; i += kLanes)
 #pragma omp simd
     for (int lane = 0; lane < kLanes; ++lane) {
@@ -129,7 +130,7 @@ TopKMoments moments_at(const Points& points, double t) {
 double log_mgf_at(const Points& points, double t, double s) {
   alignas(64) double sum[kLanes] = {};
   const double growth = exponential_of(s);
-  const int64_t n = padded(points.count);
+  const int64_t n = points.count;
   for (int64_t i = 0; i < n; i += kLanes)
 #pragma omp simd
     for (int lane = 0; lane < kLanes; ++lane) {
@@ -142,7 +143,7 @@ double log_mgf_at(const Points& points, double t, double s) {
 // Fills p and f for threshold t, and gives the moments.
 TopKMoments evaluate(Points& points, double t) {
   alignas(64) double mean[kLanes] = {}, variance[kLanes] = {}, density[kLanes] = {};
-  const int64_t n = padded(points.count);
+  const int64_t n = points.count;
   for (int64_t i = 0; i < n; i += kLanes)
 #pragma omp simd
     for (int lane = 0; lane < kLanes; ++lane) {
@@ -157,40 +158,66 @@ TopKMoments evaluate(Points& points, double t) {
   return {sum_of(mean), sum_of(variance), sum_of(density)};
 }
 
+// The parts of one frequency that a point adds to: F and F_v.
+struct Lanes {
+  alignas(64) double re[kLanes] = {}, im[kLanes] = {}, v_re[kLanes] = {}, v_im[kLanes] = {};
+};
+
+template <bool jvp>
+TR_INLINE void add_point(Points& points, int64_t i, int lane, ComplexDouble r, Lanes& sums) {
+  const double f = points.f[i];
+  sums.re[lane] += points.w[i] * f * r.re;
+  sums.im[lane] += points.w[i] * f * r.im;
+  if constexpr (jvp) {
+    sums.v_re[lane] += points.wv[i] * f * r.re;
+    sums.v_im[lane] += points.wv[i] * f * r.im;
+  }
+}
+
 // Adds one frequency to points.sum and points.subtrahend; returns its part of the density of the
 // K-th largest, Re(E F).
 template <bool jvp>
 double add_frequency(Points& points, TopKFrequency omega, double step, double k) {
-  alignas(64) double modulus[kLanes] = {}, angle[kLanes] = {}, re[kLanes] = {}, im[kLanes] = {};
-  alignas(64) double v_re[kLanes] = {}, v_im[kLanes] = {};
-  const int64_t n = padded(points.count);
-  for (int64_t i = 0; i < n; i += kLanes)
+  alignas(64) double modulus[kLanes] = {}, angle[kLanes] = {}, c_re[kLanes], c_im[kLanes];
+  Lanes sums;
+  for (int64_t i = 0; i < points.grid_end; i += kLanes)
 #pragma omp simd
     for (int lane = 0; lane < kLanes; ++lane) {
-      const double p = points.p[i + lane], w = points.w[i + lane], f = points.f[i + lane];
+      const double p = points.p[i + lane], w = points.w[i + lane];
       const TopKFactor c = factor_of(p, omega);
-      const ComplexDouble r = reciprocal_factor(p, c.inverse, omega);
       points.inverse[i + lane] = c.inverse;
       modulus[lane] += w * c.log_modulus;
       angle[lane] += w * c.angle;
-      re[lane] += w * f * r.re;
-      im[lane] += w * f * r.im;
-      if constexpr (jvp) {
-        v_re[lane] += points.wv[i + lane] * f * r.re;
-        v_im[lane] += points.wv[i + lane] * f * r.im;
-      }
+      add_point<jvp>(points, i + lane, lane, reciprocal_factor(p, c.inverse, omega), sums);
     }
-  const ComplexDouble e = coefficient_of(sum_of(modulus), sum_of(angle), k, omega, step);
-  const ComplexDouble ef = product(e, {sum_of(re), sum_of(im)});
-  const ComplexDouble other = jvp ? product(e, {sum_of(v_re), sum_of(v_im)}) : e;
-  for (int64_t i = 0; i < n; i += kLanes)
+  for (int lane = 0; lane < kLanes; ++lane) {
+    c_re[lane] = 1.0;
+    c_im[lane] = 0.0;
+  }
+  for (int64_t i = points.grid_end; i < points.count; i += kLanes)  // their C is a plain product
+#pragma omp simd
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const double p = points.p[i + lane];
+      const double x = 1.0 - p * omega.drop, y = p * omega.sine;
+      const double inverse = 1.0 / (x * x + y * y);
+      points.inverse[i + lane] = inverse;
+      const double re = c_re[lane] * x - c_im[lane] * y;
+      c_im[lane] = c_re[lane] * y + c_im[lane] * x;
+      c_re[lane] = re;
+      add_point<jvp>(points, i + lane, lane, {x * inverse, -y * inverse}, sums);
+    }
+  ComplexDouble e = coefficient_of(sum_of(modulus), sum_of(angle), k, omega, step);
+  for (int lane = 0; lane < kLanes; ++lane) e = product(e, {c_re[lane], c_im[lane]});
+  const ComplexDouble ef = product(e, {sum_of(sums.re), sum_of(sums.im)});
+  const ComplexDouble ev = product(e, {sum_of(sums.v_re), sum_of(sums.v_im)});
+  for (int64_t i = 0; i < points.count; i += kLanes)
 #pragma omp simd
     for (int lane = 0; lane < kLanes; ++lane) {
       const ComplexDouble r =
           reciprocal_factor(points.p[i + lane], points.inverse[i + lane], omega);
       points.sum[i + lane] += ef.re * r.re - ef.im * r.im;
       if constexpr (jvp) {  // Re(E F_v / c)
-        points.subtrahend[i + lane] += other.re * r.re - other.im * r.im;
+        points.subtrahend[i + lane] += ev.re * r.re - ev.im * r.im;
       } else {  // Re(E / c^2)
         points.subtrahend[i + lane] +=
             e.re * (r.re * r.re - r.im * r.im) - 2.0 * e.im * r.re * r.im;
@@ -203,7 +230,7 @@ double add_frequency(Points& points, TopKFrequency omega, double step, double k)
 // integral of the density of the K-th largest, which is 1.
 template <bool jvp>
 double integrate(Points& points, const TopKPlan& plan, double k, double active, int refinement) {
-  const int64_t n = padded(points.count);
+  const int64_t n = points.count;
   for (int64_t i = 0; i < n; ++i) points.first[i] = points.second[i] = 0.0;
   const double step = plan.step / refinement;
   double total = 0;
@@ -261,39 +288,35 @@ void solve(const T* scores, const T* v, int64_t sites, int64_t k, TopKFrame fram
   bool used[kGridSize];
   const int64_t touched = mark_used(grid, used);
   const bool all_direct = spread_of.active <= touched;
-  int64_t nodes = 0;  // of the grid among the points, before the direct sites
-  const auto add_direct = [&](double low, double high) {
-    for (int64_t s = 0; s < sites; ++s)
-      if (is_direct(scores[s], frame, low, high))
-        points.add(frame.position(double(scores[s])), 1.0, v != nullptr ? double(v[s]) : 0.0);
-  };
-  const auto add_grid = [&] {
-    for (int node = 0; node < kGridSize; ++node)
+  const auto set_points = [&](bool with_grid, double low, double high) {
+    points.count = 0;
+    for (int node = 0; with_grid && node < kGridSize; ++node)
       if (used[node])
         points.add(frame.grid_position(node), grid[node], grid[kGridSize + node]);
-    nodes = points.count;
+    points.pad();
+    points.grid_end = points.count;
+    table->direct_low = low;
+    table->direct_high = high;
+    for (int64_t s = 0; low <= high && s < sites; ++s)
+      if (is_direct(scores[s], frame, low, high))
+        points.add(frame.position(double(scores[s])), 1.0, v != nullptr ? double(v[s]) : 0.0);
+    points.pad();
   };
   const auto moments = [&](double t) { return moments_at(points, t); };
   const auto log_mgf = [&](double t, double s) { return log_mgf_at(points, t, s); };
 
-  table->direct_low = kInfinity;
-  table->direct_high = -kInfinity;
   if (all_direct) {
-    table->direct_low = -limit;
-    table->direct_high = limit;
-    add_direct(-limit, limit);
+    set_points(false, -limit, limit);
   } else {
-    add_grid();
+    set_points(true, kInfinity, -kInfinity);
   }
-  points.pad();
   const TopKPlan plan =
       plan_thresholds(moments, log_mgf, wanted, active, frame.threshold_limit());
   if (!all_direct && !plan.smooth) {
-    table->direct_low = plan.low - kNear;
-    table->direct_high = plan.high + kNear;
+    const double low = plan.low - kNear, high = plan.high + kNear;
     Stencil s;
     for (int64_t i = 0; i < sites; ++i) {  // these leave the grid
-      if (!is_direct(scores[i], frame, table->direct_low, table->direct_high)) continue;
+      if (!is_direct(scores[i], frame, low, high)) continue;
       make_stencil(scores + i, 1, frame, s);
       if (s.node[0] < 0) continue;
       for (int m = 0; m < kGridOrder; ++m) {
@@ -301,10 +324,7 @@ void solve(const T* scores, const T* v, int64_t sites, int64_t k, TopKFrame fram
         if (v != nullptr) grid[kGridSize + s.node[0] + m] -= double(v[i]) * s.weight[m][0];
       }
     }
-    points.count = 0;
-    add_grid();
-    add_direct(table->direct_low, table->direct_high);
-    points.pad();
+    set_points(true, low, high);
   }
 
   table->shift = 0.0;
@@ -327,12 +347,13 @@ void solve(const T* scores, const T* v, int64_t sites, int64_t k, TopKFrame fram
 
   int64_t at = 0;
   for (int node = 0; node < kGridSize; ++node) {
-    const bool here = nodes > 0 && used[node];
+    const bool here = points.grid_end > 0 && used[node];
     table->first[node] = here ? points.first[at] : 0.0;
     table->second[node] = here ? points.second[at] : 0.0;
     at += here ? 1 : 0;
   }
-  if (!(table->direct_low <= table->direct_high)) return;
+  if (points.count == points.grid_end) return;
+  at = points.grid_end;
   for (int64_t s = 0; s < sites; ++s) {
     if (!is_direct(scores[s], frame, table->direct_low, table->direct_high)) continue;
     const double first = points.first[at], second = points.second[at];
