@@ -31,7 +31,7 @@
 //  - nodes in t: the trapezoidal rule on the whole line, whose error for an analytic integrand falls
 //    like exp(-2 pi^2 s^2 / h^2): h is .55 of the integrand's width s = min(sqrt(V) / sum f, .7 sigma).
 //  - frequencies: R points on the circle alias counts that lie R apart; R exceeds the distance from
-//    K - 1 to counts of probability 2e-9. Frequencies where |C| < 1e-10 are left out.
+//    K - 1 to counts of probability 2e-9. Frequencies where |C| < 2e-9 are left out.
 //  - the grid: 872 (1/8)^10 / 10! times the tenth derivative, 3e-11 for P.
 // And a check at no cost: the density of the K-th largest perturbed score, int int E F, must be 1. If
 // it is not to 1e-8, the step is halved and the circle's points are doubled.

@@ -144,7 +144,7 @@ def expected_topk(
     are left out only where Bernstein's or Chernoff's inequality bounds their probability by 2e-9; the
     trapezoidal step in the threshold is .55 of the integrand's narrowest width, where that rule's error
     is near 1e-11; the circle of frequencies has more points than there are counts of probability above
-    2e-9, and those where the characteristic function is below 1e-10 are left out; and the density of
+    2e-9, and those where the characteristic function is below 2e-9 are left out; and the density of
     the K-th largest score, which must integrate to 1, is checked, and the step halved if it does not.
 
     "mean_field" takes the one threshold with E[sites above] = K; its error falls like 1/S
