@@ -95,6 +95,7 @@ TR_HD double tail_width(double variance) {
 }
 
 // The threshold with sum P = target; moments(t) must be the same for all callers at work on a row.
+TR_CALLS_ARGUMENT
 template <typename Moments>
 TR_HD double solve_mean(const Moments& moments, double target, double low, double high,
                         double tolerance) {
@@ -126,6 +127,7 @@ struct TopKPlan {
 
 // moments(t) as above; log_mgf(t, s) = log E[exp(s N(t))], for the Chernoff bound; k: sites wanted
 // among the `active` ones.
+TR_CALLS_ARGUMENT
 template <typename Moments, typename LogMgf>
 TR_HD TopKPlan plan_thresholds(const Moments& moments, const LogMgf& log_mgf, double k,
                                double active, double limit) {

@@ -9,8 +9,11 @@
 
 #if defined(__CUDACC__)
 #define TR_HD __host__ __device__ __forceinline__
+// Before a template that is TR_HD and calls a function it is given, whichever side that is for.
+#define TR_CALLS_ARGUMENT _Pragma("nv_exec_check_disable")
 #else
 #define TR_HD inline __attribute__((always_inline))
+#define TR_CALLS_ARGUMENT
 #endif
 
 namespace topreach::kernels {
