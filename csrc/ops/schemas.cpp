@@ -43,6 +43,16 @@ TORCH_LIBRARY(topreach, m) {
       "ratio_ranking_backward(Tensor grad, Tensor samples, Tensor ranking, float offset, "
       "str estimator) -> Tensor");
 
+  // The same as an exact expectation [D25 Eq. 6] of independent counts, no samples: family
+  // "poisson", "negative_binomial" or "binomial" with its parameters [..., S], zero-inflated or not.
+  m.def(
+      "expected_ratio_ranking(str family, Tensor first, Tensor? second, Tensor? zero_probs, "
+      "float offset) -> Tensor");
+  // Gradients for first, second and zero_probs; empty for what is None.
+  m.def(
+      "expected_ratio_ranking_backward(Tensor grad, str family, Tensor first, Tensor? second, "
+      "Tensor? zero_probs, float offset) -> (Tensor, Tensor, Tensor)");
+
   // ---- negative binomial counts ---------------------------------------------------------------
   // Draws of NegBin(total_count, logits), torch's convention: [M, ...] with ... the broadcast shape
   // [..., S]; counts in the dtype of total_count.
