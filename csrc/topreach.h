@@ -3,6 +3,7 @@
 
 #include "io/model_file.h"
 #include "metrics/bpr.h"
+#include "models/count_distributions.h"
 #include "models/linear_scorer.h"
 #include "models/mlp_scorer.h"
 #include "models/negative_binomial.h"
@@ -10,6 +11,7 @@
 #include "objectives/decision_aware.h"
 #include "objectives/direct_bpr.h"
 #include "objectives/nll.h"
+#include "ops/expected_ratio_ranking.h"
 #include "ops/expected_topk.h"
 #include "ops/key.h"
 #include "ops/negbin.h"

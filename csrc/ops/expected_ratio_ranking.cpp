@@ -45,7 +45,7 @@ namespace {
 
 constexpr const char* kName = "expected_ratio_ranking";
 constexpr double kFirst = 1e-4, kLast = 24, kStep = 0.36;
-constexpr int64_t kCudaNodes = 128, kBlock = int64_t{1} << 18;  // numbers in a block
+constexpr int64_t kCudaNodes = 128, kBlock = int64_t{1} << 17;  // numbers in a block
 using Optional = std::optional<at::Tensor>;
 
 struct Names {
@@ -176,7 +176,12 @@ Nodes nodes_of(const Sites& sites, double offset) {
   const double last = kLast / (1 + offset);
   const at::Tensor range = (last / first).log();
   int64_t count = kCudaNodes;
-  if (range.is_cpu()) count = 1 + int64_t(std::ceil(range.max().item<double>() / kStep));
+  if (range.is_cpu()) {
+    const double widest = range.max().item<double>();
+    TORCH_CHECK_VALUE(std::isfinite(widest), kName, ": the mean count of a row must be finite, got ",
+                      "one that overflows");
+    count = 1 + int64_t(std::ceil(widest / kStep));
+  }
   const at::Tensor h = range / double(count - 1);
   const at::Tensor t = first * (h * at::arange(count, h.options())).exp();
   at::Tensor weight = h * t;
@@ -190,11 +195,11 @@ Nodes nodes_of(const Sites& sites, double offset) {
 
 // One block of rows and nodes: b rows, j nodes, S or 1 columns.
 struct Block {
-  at::Tensor n, odds, zero;           // [b, S], [b, S or 1]
-  at::Tensor v, weight;               // [b, j, 1], [b, j]
-  at::Tensor log_term, inverse;       // log1p(o v) or v; 1/(1 + o v) or 1: [b, j, S or 1]
-  at::Tensor log_pgf, log_d, kappa;   // with zero inflation: [b, j, S]
-  at::Tensor w;                       // W = weight prod G, [b, j]
+  at::Tensor n, odds;            // [b, S], [b, S or 1]
+  at::Tensor v, weight;          // [b, j, 1], [b, j]
+  at::Tensor log_term, inverse;  // log1p(o v) or v; 1/(1 + o v) or 1: [b, j, S or 1]
+  at::Tensor excess, log_d, relative, kappa;  // with zero inflation: 1/G - 1, log D, G/D: [b, j, S]
+  at::Tensor w;                  // W = weight prod G, [b, j]
 
   Block(const Sites& sites, const Nodes& nodes, int64_t row, int64_t rows, int64_t node,
         int64_t count)
@@ -213,12 +218,14 @@ struct Block {
     }
     at::Tensor log_product;
     if (sites.zero.defined()) {
-      zero = sites.zero.narrow(0, row, rows).unsqueeze(1);
-      const at::Tensor keep = 1 - zero;
-      log_pgf = -n.unsqueeze(1) * log_term;
-      const at::Tensor kept = log_pgf + keep.log(), rest = log_pgf.expm1();
-      log_d = at::where(rest.gt(-0.5), rest.mul(keep).log1p(), at::logaddexp(zero.log(), kept));
-      kappa = (kept - log_d).exp_();
+      const at::Tensor zero = sites.zero.narrow(0, row, rows).unsqueeze(1);
+      // m = min(-log G, 700): where G < e^-700 it counts for nothing, and e^m stays finite.
+      const at::Tensor m = (n.unsqueeze(1) * log_term).clamp_max_(700);
+      excess = m.expm1();
+      const at::Tensor ratio = zero * excess;  // D / G - 1
+      log_d = ratio.log1p().sub_(m);
+      relative = ratio.add_(1).reciprocal_();
+      kappa = relative * (1 - zero);
       log_product = log_d.sum(-1);
     } else {
       log_product = sum_sites(log_term, -at::sum_to(n, odds_shape()));
@@ -296,22 +303,22 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward(
                 Block::sum_nodes(a * b.v.squeeze(-1), b.inverse));
       return;
     }
-    const at::Tensor n = b.n.unsqueeze(1), g1 = g.unsqueeze(1), w = b.w.unsqueeze(-1);
-    const at::Tensor slope = n * b.odds.unsqueeze(1) * b.inverse;  // G'/G of the family
+    const at::Tensor n = b.n.unsqueeze(1), o = b.odds.unsqueeze(1), g1 = g.unsqueeze(1);
+    const at::Tensor slope = n * (o * b.inverse);  // G'/G of the family
     const at::Tensor a = Block::sum_sites(slope * b.kappa, g).unsqueeze(-1);
-    const at::Tensor of_slope = w * g1 * b.kappa;                  // d / d (G'/G)
-    const at::Tensor of_log = of_slope * slope * (1 - b.kappa) + w * a * b.kappa;  // d / d log G
-    to_n.add_((of_slope * b.odds.unsqueeze(1) * b.inverse - of_log * b.log_term).sum(1));
+    const at::Tensor w_kappa = b.kappa * b.w.unsqueeze(-1);
+    const at::Tensor of_slope = w_kappa * g1;  // d / d (G'/G), then d / d log G
+    const at::Tensor of_log = (1 - b.kappa).mul_(slope).mul_(g1).add_(a).mul_(w_kappa);
+    to_n.add_((of_slope * b.inverse).sum(1).mul_(b.odds)).sub_((of_log * b.log_term).sum(1));
     if (second) {
-      grad_odds.narrow(0, row, rows)
-          .add_((n * b.inverse * (of_slope * b.inverse - of_log * b.v)).sum(1));
+      const at::Tensor change = (of_slope * b.inverse).sub_(of_log * b.v).mul_(b.inverse);
+      grad_odds.narrow(0, row, rows).add_(change.sum(1).mul_(b.n));
     }
-    // Here prod_{k != s} G_k is wanted, which is not W / D where both underflow.
-    const at::Tensor log_product = b.log_d.sum(-1, true);
-    const at::Tensor others = (log_product - b.log_d).exp_() * b.weight.unsqueeze(-1);
-    const at::Tensor relative = (b.log_pgf - b.log_d).exp_();  // G / D
+    // Here prod_{k != s} D_k is wanted, which is not W / D where both underflow.
+    const at::Tensor others = (b.log_d.sum(-1, true) - b.log_d).exp_().mul_(b.weight.unsqueeze(-1));
+    const at::Tensor loss = (b.excess / (1 + b.excess)).mul_(a);  // (1 - G) A
     grad_zero.narrow(0, row, rows)
-        .sub_((others * (a * b.log_pgf.expm1() + g1 * slope * relative)).sum(1));
+        .add_(loss.sub_((slope * b.relative).mul_(g1)).mul_(others).sum(1));
   });
   const auto back = [&](const at::Tensor& rows, const Optional& tensor) {
     if (!tensor) return at::empty({0}, first.options());

@@ -23,7 +23,7 @@ namespace topreach {
 ///
 /// With u = e^-t, E[y_s / (c + Y)] = int_0^inf e^-(c+1)t (G'_s / G_s)(u) prod_k G_k(u) dt, G the
 /// generating functions: the trapezoidal rule in log t. Cost O(rows S nodes), about 60 nodes (more
-/// where the largest mean or odds is above 1e5), memory a few blocks of 2 MB whatever S is. One
+/// where the largest mean or odds is above 1e5), memory some twenty blocks of 1 MB whatever S is. One
 /// value of `second` for all sites of a row (last dimension 1) and no zero_probs: O(rows S).
 ///
 /// Raises for NaN, infinite or negative parameters, chances outside [0, 1] and a total_count of

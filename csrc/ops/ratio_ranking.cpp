@@ -35,9 +35,11 @@ void check_ratio_ranking(const at::Tensor& samples, const std::optional<at::Tens
   TORCH_CHECK_VALUE(std::isfinite(offset) && offset >= 0, name,
                     ": offset must be finite and not negative, got ", offset);
   const bool diagonal = estimator == "diagonal";
+  TORCH_CHECK_VALUE(estimator != "go", name, ": log_prob and cdf must be given for estimator 'go'; ",
+                    "see count_cdf");
   TORCH_CHECK_VALUE(diagonal || estimator == "score" || estimator == "score_loo", name,
-                    ": estimator must be 'score', 'score_loo' or 'diagonal', got '", estimator,
-                    "'");
+                    ": estimator must be 'score', 'score_loo', 'diagonal' or 'go', got '",
+                    estimator, "'");
   if (!log_prob) return;
   const auto wanted = diagonal ? samples.sizes() : samples.sizes().slice(0, samples.dim() - 1);
   TORCH_CHECK_VALUE(log_prob->sizes() == wanted, name, ": log_prob must have shape ", wanted,
@@ -73,6 +75,14 @@ auto forward_op() {
           .findSchemaOrThrow("topreach::ratio_ranking", "")
           .typed<at::Tensor(const at::Tensor&, const std::optional<at::Tensor>&, double,
                             std::string_view)>();
+  return op;
+}
+
+auto go_op() {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("topreach::ratio_ranking_go", "")
+          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, double)>();
   return op;
 }
 
@@ -216,7 +226,9 @@ at::Tensor ratio_ranking_autograd(const at::Tensor& samples,
 }  // namespace
 
 at::Tensor ratio_ranking(const at::Tensor& samples, const std::optional<at::Tensor>& log_prob,
-                         double offset, std::string_view estimator) {
+                         double offset, std::string_view estimator,
+                         const std::optional<at::Tensor>& cdf) {
+  if (estimator == "go" && log_prob && cdf) return go_op().call(samples, *log_prob, *cdf, offset);
   if (log_prob && estimator != "diagonal" && log_prob->sizes() == samples.sizes()) {
     return forward_op().call(samples, log_prob->sum(-1), offset, estimator);
   }

@@ -43,6 +43,12 @@ TORCH_LIBRARY(topreach, m) {
       "ratio_ranking_backward(Tensor grad, Tensor samples, Tensor ranking, float offset, "
       "str estimator) -> Tensor");
 
+  // The same value; the gradient goes to cdf, like log_prob [M, ..., S] (GO estimator).
+  m.def(
+      "ratio_ranking_go(Tensor samples, Tensor log_prob, Tensor cdf, float offset) -> Tensor");
+  m.def(
+      "ratio_ranking_go_backward(Tensor grad, Tensor samples, Tensor log_prob, float offset) "
+      "-> Tensor");
   // The same as an exact expectation [D25 Eq. 6] of independent counts, no samples: family
   // "poisson", "negative_binomial" or "binomial" with its parameters [..., S], zero-inflated or not.
   m.def(

@@ -12,6 +12,7 @@ from ._library import load as _load
 build_info = _load()
 
 from . import baselines, datasets, metrics, models, objectives  # noqa: E402
+from .counts import count_cdf, expected_ratio_ranking  # noqa: E402
 from .ops import (  # noqa: E402
     cpu_capability,
     draw_key,
@@ -41,9 +42,11 @@ __all__ = [
     "build_info",
     "cpu_capability",
     "cmake_prefix_path",
+    "count_cdf",
     "datasets",
     "draw_key",
     "expected_topk",
+    "expected_ratio_ranking",
     "metrics",
     "models",
     "objectives",

@@ -223,7 +223,7 @@ def test_same_bits_for_any_split_and_thread_count():
         (torch.tensor([[1.0, float("nan")]]), None, {}, ValueError, "sample 0, row 0"),
         (torch.tensor([[1.0, float("inf")]]), None, {}, ValueError, "must be finite counts"),
         (torch.ones(2, 4), None, {"offset": -1.0}, ValueError, "offset must be finite and not negative, got -1"),
-        (torch.ones(2, 4), None, {"estimator": "exact"}, ValueError, "estimator must be 'score', 'score_loo' or 'diagonal', got 'exact'"),
+        (torch.ones(2, 4), None, {"estimator": "exact"}, ValueError, "estimator must be 'score', 'score_loo', 'diagonal' or 'go', got 'exact'"),
         (torch.ones(2, 3, 4), torch.ones(2), {}, ValueError, r"log_prob must have shape \[2, 3\]"),
         (torch.ones(2, 3, 4), torch.ones(2, 3), {"estimator": "diagonal"}, ValueError, "site by site"),
         (torch.ones(2, 3, 4), torch.ones(2, 3).double(), {}, TypeError, "log_prob must have the dtype of samples"),

@@ -8,5 +8,6 @@ from topreach.models.linear_scorer import LinearScorer
 from topreach.models.mlp_scorer import MLPScorer
 from topreach.models.negative_binomial import NegativeBinomial
 from topreach.models.negbin_mixed_effects import NegBinMixedEffects
+from topreach.models.zero_inflated import ZeroInflated
 
-__all__ = ["LinearScorer", "MLPScorer", "NegBinMixedEffects", "NegativeBinomial"]
+__all__ = ["LinearScorer", "MLPScorer", "NegBinMixedEffects", "NegativeBinomial", "ZeroInflated"]

@@ -1,0 +1,119 @@
+// Ratio ranking of samples whose gradient goes through the distribution functions of the sites: the
+// GO estimator [Cong, Zhao, Bai and Carin 2019, GO Gradient for Expectation-Based Objectives].
+//
+// For independent counts with distribution functions F_s, summation by parts gives
+//   dE[R(y)]/dtheta = -sum_s E[(dF_s(y_s)/dtheta) / p_s(y_s) (R(y + e_s) - R(y))],
+// and for the reach R(y) = g.y / (c + 1.y), with R(0) := 0, R(y + e_s) - R(y) is
+// (g_s - R(y)) / (c + 1.y + 1). So cdf_s^m gets the weight (R^m - g_s) / (M p_s^m (c + 1.y^m + 1)).
+//
+// A factor 1/p of the order of the cdf's own derivative is all that multiplies the noise: no
+// log-probability of other sites enters, hence the small variance. Cost and memory: those of three
+// arrays like the samples.
+#include <ATen/Functions.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include <cmath>
+#include <limits>
+
+#include "ratio_ranking.h"
+
+namespace topreach {
+namespace {
+
+constexpr const char* kName = "ratio_ranking";
+
+void check_like_samples(const at::Tensor& samples, const at::Tensor& tensor, const char* argument) {
+  TORCH_CHECK_VALUE(tensor.sym_sizes() == samples.sym_sizes(), kName, ": ", argument,
+                    " must have shape ", samples.sym_sizes(), " for estimator 'go', got ",
+                    tensor.sym_sizes(), "; give it site by site");
+  TORCH_CHECK_TYPE(tensor.scalar_type() == samples.scalar_type(), kName, ": ", argument,
+                   " must have the dtype of samples (", samples.scalar_type(), "), got ",
+                   tensor.scalar_type());
+  TORCH_CHECK_VALUE(tensor.device() == samples.device(), kName, ": ", argument,
+                    " must be on the device of samples (", samples.device(), "), got ",
+                    tensor.device());
+}
+
+at::Tensor forward(const at::Tensor& samples, const at::Tensor& log_prob, const at::Tensor& cdf,
+                   double offset) {
+  at::Tensor ranking = ratio_ranking(samples, std::nullopt, offset, "score");
+  check_like_samples(samples, log_prob, "log_prob");
+  check_like_samples(samples, cdf, "cdf");
+  return ranking;
+}
+
+at::Tensor backward(const at::Tensor& grad, const at::Tensor& samples, const at::Tensor& log_prob,
+                    double offset) {
+  check_like_samples(samples, log_prob, "log_prob");
+  TORCH_CHECK_VALUE(grad.sym_sizes() == samples.sym_sizes().slice(1), kName,
+                    "_go_backward: grad must have the shape of one sample, ",
+                    samples.sym_sizes().slice(1), ", got ", grad.sym_sizes());
+  const at::Tensor total = samples.sum(-1, true) + offset;
+  const at::Tensor dot = (samples * grad).sum(-1, true);
+  const at::Tensor reach = at::where(total.gt(0), dot / total, 0);
+  const at::Tensor change = (reach - grad) / ((total + 1) * double(samples.size(0)));
+  // Such a count is not drawn; if it is given, its 1/p must not meet a derivative that underflowed.
+  const double least = 0.9 * std::log(samples.scalar_type() == at::kFloat
+                                          ? double(std::numeric_limits<float>::min())
+                                          : std::numeric_limits<double>::min());
+  return at::where(log_prob.lt(least), 0, change * log_prob.clamp_min(least).neg().exp());
+}
+
+auto forward_op() {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("topreach::ratio_ranking_go", "")
+          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, double)>();
+  return op;
+}
+
+auto backward_op() {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("topreach::ratio_ranking_go_backward", "")
+          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, double)>();
+  return op;
+}
+
+class RatioRankingGo : public torch::autograd::Function<RatioRankingGo> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& samples,
+                            const at::Tensor& log_prob, const at::Tensor& cdf, double offset) {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    ctx->save_for_backward({samples, log_prob});
+    ctx->saved_data["offset"] = offset;
+    return forward_op().call(samples, log_prob, cdf, offset);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 torch::autograd::variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor none;
+    return {none, none,
+            backward_op().call(grads[0], saved[0], saved[1], ctx->saved_data["offset"].toDouble()),
+            none};
+  }
+};
+
+at::Tensor autograd(const at::Tensor& samples, const at::Tensor& log_prob, const at::Tensor& cdf,
+                    double offset) {
+  return RatioRankingGo::apply(samples, log_prob, cdf, offset);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(topreach, CompositeExplicitAutograd, m) {
+  m.impl("ratio_ranking_go", forward);
+  m.impl("ratio_ranking_go_backward", backward);
+}
+
+TORCH_LIBRARY_IMPL(topreach, Autograd, m) {
+  m.impl("ratio_ranking_go", autograd);
+  m.impl("ratio_ranking_go_backward", torch::autograd::autogradNotImplementedFallback());
+}
+
+}  // namespace topreach

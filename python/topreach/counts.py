@@ -1,0 +1,161 @@
+"""What is known of a distribution of counts without samples: the ratio ranking, and the distribution
+function that its GO gradient takes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch import distributions as td
+from torch.utils.checkpoint import checkpoint
+
+from topreach.models import NegativeBinomial, ZeroInflated
+
+__all__ = ["count_cdf", "expected_ratio_ranking"]
+
+BLOCK = 64  # counts whose probabilities count_cdf holds at a time
+
+CountDistribution = (
+    NegativeBinomial
+    | ZeroInflated
+    | td.NegativeBinomial
+    | td.Poisson
+    | td.Bernoulli
+    | td.Binomial
+    | td.Independent
+    | td.MixtureSameFamily
+)
+
+
+def expected_ratio_ranking(distribution: CountDistribution, *, offset: float = 0.0) -> Tensor:
+    """Ratio ranking r_s = E[y_s / (offset + Σ_s y_s)], 0/0 := 0 [D25 Eq. 6], without samples.
+
+    With u = e^−t and generating functions G, r_s = ∫₀^∞ e^−(c+1)t (G'_s/G_s)(u) Π_k G_k(u) dt: one
+    integral over t for all sites, taken by the trapezoidal rule in log t. The rule replaces
+    1/z = ∫ e^−zt dt by a sum of exponentials that errs by the same 2.6e-11 (step 0.36) for every z:
+    so that is the relative error of every r_s too, whatever the distribution, and the ends of the
+    rule are placed, row by row, to add less. About 60 nodes; more for means or odds above 1e5. On
+    CUDA there are 128, and the error stays below 1e-9 up to 1e14.
+
+    Cost O(T S) times the nodes, and memory some twenty MB whatever S is, forward and backward; for
+    Poisson and for NegativeBinomial with one logit for all sites of a row (last dimension 1, or a
+    scalar) just O(T S). The gradient is exact as well, in all parameters; once only.
+
+    Args:
+        distribution: counts, independent over sites, with parameters [..., S]:
+            `tr.models.NegativeBinomial`, or of `torch.distributions`: `NegativeBinomial`, `Poisson`,
+            `Bernoulli`, `Binomial`; `tr.models.ZeroInflated` of these; `Independent(..., 1)` of
+            these; or `MixtureSameFamily(Categorical [..., L], Independent(components [..., L, S],
+            1))`, whose sites are independent given the component only.
+        offset: c >= 0 added to the denominator. 0 is the paper's definition; its authors' code has 1.
+
+    Returns:
+        r [..., S] in the dtype of the parameters; computed in float64.
+
+    Raises:
+        TypeError: another distribution, or parameters that are not float32 or float64.
+        ValueError: parameters that are NaN, infinite or out of range (CPU; on CUDA, where the check
+            would synchronise, such rows come out NaN); a negative offset.
+
+    Example:
+        >>> counts = tr.models.NegativeBinomial(torch.rand(4, 1000), torch.tensor(0.5))
+        >>> r = tr.expected_ratio_ranking(counts)                 # [4, 1000], differentiable
+    """
+    if isinstance(distribution, td.MixtureSameFamily):
+        components = distribution.component_distribution
+        if not isinstance(components, td.Independent):
+            raise TypeError(
+                "expected_ratio_ranking: the components of a mixture must be "
+                "Independent(..., 1) over sites, got " + type(components).__name__
+            )
+        weights = distribution.mixture_distribution.probs
+        parts = expected_ratio_ranking(components, offset=offset)
+        return (weights.unsqueeze(-1) * parts).sum(-2)
+    if isinstance(distribution, td.Independent):
+        if distribution.reinterpreted_batch_ndims != 1:
+            raise ValueError(
+                "expected_ratio_ranking: Independent must have 1 dimension of sites, got "
+                f"{distribution.reinterpreted_batch_ndims}"
+            )
+        return expected_ratio_ranking(distribution.base_dist, offset=offset)
+    base, zero_probs = distribution, None
+    if isinstance(distribution, ZeroInflated):
+        base, zero_probs = distribution.base, distribution.probs
+    return torch.ops.topreach.expected_ratio_ranking(*_parameters(base), zero_probs, offset)
+
+
+def _parameters(distribution) -> tuple[str, Tensor, Tensor | None]:
+    """Family and parameters, as the operator takes them."""
+    if isinstance(distribution, NegativeBinomial):
+        return "negative_binomial", distribution.total_count, distribution.logits.double().exp()
+    if isinstance(distribution, td.NegativeBinomial):
+        # What the distribution was made with: its logits are clamped where probs is 0.
+        if "probs" in distribution.__dict__:
+            p = distribution.probs.double()
+            return "negative_binomial", distribution.total_count, p / (1 - p)
+        return "negative_binomial", distribution.total_count, distribution.logits.double().exp()
+    if isinstance(distribution, td.Poisson):
+        return "poisson", distribution.rate, None
+    if isinstance(distribution, td.Bernoulli):
+        probs = distribution.probs
+        return "binomial", torch.ones((), dtype=probs.dtype, device=probs.device), probs
+    if isinstance(distribution, td.Binomial):
+        return "binomial", distribution.total_count, distribution.probs
+    raise TypeError(
+        "expected_ratio_ranking: distribution must be NegativeBinomial, Poisson, Bernoulli or "
+        "Binomial, ZeroInflated of one, or a MixtureSameFamily of them, got "
+        f"{type(distribution).__name__}; for any other use ratio_ranking(samples, log_prob)"
+    )
+
+
+def count_cdf(distribution, samples: Tensor) -> Tensor:
+    """P(Y_s <= y_s) of each sample and site, for any distribution of counts, differentiable.
+
+    The running sum of exp(log_prob) over 0, 1, ..., max(samples): what
+    ``ratio_ranking(..., estimator="go")`` differentiates. Right to (max + 1) rounding errors.
+
+    Cost: log-probabilities of (max + 1) x the parameters' elements, and again in backward where max
+    is 64 or more; so for counts up to some thousands. Memory: 64 x the parameters' elements, a few
+    times, and for every 64 counts that max has an array like the samples. Finding max waits for the
+    device on CUDA.
+
+    Args:
+        distribution: with ``log_prob(value)`` elementwise; parameters [..., S].
+        samples: [M, ..., S] counts.
+
+    Returns:
+        [M, ..., S], in the dtype of the log-probabilities.
+
+    Raises:
+        ValueError: samples that are negative or not whole.
+
+    Example:
+        >>> y = counts.sample(100)
+        >>> r = tr.ratio_ranking(y, counts.log_prob(y), cdf=tr.count_cdf(counts, y), estimator="go")
+    """
+    if samples.numel() == 0:
+        return torch.zeros_like(samples)
+    index = samples.long()
+    if bool((index != samples).any()) or int(index.min()) < 0:
+        raise ValueError("count_cdf: samples must be whole counts, not negative, got another value")
+    shape = samples.shape[1:]
+
+    def running_sum(start: int, stop: int, below: Tensor | float) -> Tensor:
+        values = torch.arange(start, stop, dtype=samples.dtype, device=samples.device)
+        log_prob = distribution.log_prob(values.view(-1, *[1] * len(shape)).expand(-1, *shape))
+        return log_prob.exp().cumsum(0) + below
+
+    def block(start: int, stop: int, cdf: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
+        table = running_sum(start, stop, below)
+        inside = (index >= start) & (index < stop)
+        part = table.gather(0, (index - start).clamp(0, stop - start - 1))
+        return torch.where(inside, part, cdf), table[-1]
+
+    count = int(index.max()) + 1
+    if count <= BLOCK:
+        return running_sum(0, count, 0.0).gather(0, index)
+    cdf, below = torch.zeros_like(samples), torch.zeros_like(samples[0])
+    for start in range(0, count, BLOCK):
+        stop = min(start + BLOCK, count)
+        cdf, below = checkpoint(block, start, stop, cdf, below, use_reentrant=False)
+    return cdf
