@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
@@ -181,8 +181,15 @@ class PlatformWheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
+experiments = ["topreach_experiments"] + [
+    f"topreach_experiments.{name}" for name in find_packages(str(ROOT / "experiments"))
+]
+
 setup(
     version=version(),
+    packages=find_packages(str(ROOT / "python"), include=["topreach", "topreach.*"]) + experiments,
+    package_dir={"": "python", "topreach_experiments": "experiments"},
+    package_data={"topreach_experiments": ["README.md", "*/README.md"]},
     install_requires=dependencies(),
     ext_modules=[Extension("topreach.libtopreach", sources=[])],
     cmdclass={"build_ext": BuildLibrary, "build_py": CleanBuildPy, "bdist_wheel": PlatformWheel},
