@@ -11,11 +11,20 @@ import threading
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from topreach import baselines
-from topreach.datasets import aerial_surveys, cook_county, download, published, simulate_county
+from topreach.datasets import (
+    aerial_surveys,
+    cook_county,
+    download,
+    ma_overdose,
+    published,
+    simulate_county,
+    simulate_massachusetts,
+)
 from topreach.datasets.download import RemoteFile, find_folder
 from topreach.panel import Panel
 from topreach.standardizer import Standardizer
@@ -423,6 +432,124 @@ def test_seeds():
     for seed in (-1, 1.5, True, "0"):
         with pytest.raises(ValueError, match="seed must be a whole number"):
             simulate_county(seed)
+
+
+# ---- Massachusetts ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def twin():
+    with pytest.warns(UserWarning, match="SIMULATED"):
+        return simulate_massachusetts(train=range(2006, 2018))
+
+
+@pytest.fixture(scope="module")
+def ma_table(twin):
+    """The simulated panel of ten years and 40 tracts as a file that ma_overdose reads."""
+    frame = pd.concat([part.to_frame(site="geoid", time="year", count="deaths") for part in twin])
+    frame = frame[frame["geoid"] <= "99999004000"]
+    return frame.assign(geoid=frame["geoid"].str.replace("99999", "25001"))
+
+
+@pytest.fixture
+def ma_file(ma_table, tmp_path):
+    path = tmp_path / "ma.csv"
+    ma_table.to_csv(path, index=False)
+    return path
+
+
+def test_ma_overdose_follows_the_papers_protocols(ma_file, ma_table):
+    """2023 section 3: W = 5, 2013-2017, 2018, 2019-2020; 2025 section 5.2: 2011-2018, 2019, 2020-21."""
+    train, valid, test = ma_overdose(ma_file)
+    assert (train.times, valid.times, test.times) == (list(range(2013, 2018)), [2018], [2019, 2020])
+    assert train.site_ids[0] == "25001000100"
+    assert train.feature_names[:5] == [f"svi_theme{i}" for i in (1, 2, 3, 4)] + ["svi_total"]
+    counts = ma_table.pivot(index="year", columns="geoid", values="deaths")
+    history = train.batch(window=5).history
+    np.testing.assert_array_equal(history[0].numpy().T, counts.loc[2008:2012].to_numpy())
+    np.testing.assert_array_equal(test.batch(window=5).history[1].T, counts.loc[2015:2019])
+    other = ma_overdose(ma_file, train=range(2011, 2019), valid=[2019], test=[2020])
+    assert (other.train.times[0], other.valid.times, other.test.times) == (2011, [2019], [2020])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.drop(columns="svi_total"), "got none named svi_total"),
+        (lambda t: t.assign(geoid=t["geoid"].str[1:]), "geoid must be 11 digits beginning with 25"),
+        (lambda t: t.assign(svi_theme2=-999.0), r"svi_theme2 must be in \[0, 1\], got -999"),
+        (lambda t: t.iloc[1:], "must have a row for every site and time"),
+        (lambda t: t[t["year"] != 2014], "must run without gaps"),
+        (lambda t: t[t["year"] > 2009], "at least 5 years after the first year, 2010, got 2013"),
+        (lambda t: t.assign(deaths=-1), "deaths"),
+        (lambda t: t[t["year"] < 2020], "test must be years from 2006 to 2019"),
+    ],
+)
+def test_ma_overdose_refuses_a_file_of_another_form(ma_table, tmp_path, change, message):
+    path = tmp_path / "ma.csv"
+    change(ma_table).to_csv(path, index=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match=message):
+            ma_overdose(path)
+
+
+def test_ma_overdose_refuses_years_out_of_order(ma_file):
+    with pytest.raises(ValueError, match="ascending years"):
+        ma_overdose(ma_file, valid=[2017])
+    with pytest.raises(ValueError, match="valid must be years"):
+        ma_overdose(ma_file, valid=[])
+    with pytest.raises(FileNotFoundError, match="use simulate_massachusetts"):
+        ma_overdose(ma_file.with_name("none.csv"))
+
+
+def test_simulated_massachusetts_has_the_papers_figures():
+    """Chance and the mean of seven years against Table 1 of the 2023 paper, .243 and .587.
+
+    Bounds: the difference measured over 40 seeds plus 3 standard errors of an average over three.
+    """
+    rows = []
+    for seed in range(3):
+        with pytest.warns(UserWarning, match="SIMULATED"):
+            test = simulate_massachusetts(seed).test
+        rows.append(
+            [
+                figures(forecast, test, 100)[2]
+                for forecast in (baselines.chance(test), baselines.historical_mean(test, 7))
+            ]
+        )
+    chance, mean = np.mean(rows, axis=0)
+    assert abs(chance - 0.243) < 0.0113
+    assert abs(mean - 0.587) < 0.048
+
+
+def test_simulated_massachusetts_form(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        one, again, other = (simulate_massachusetts(seed) for seed in (1, 1, 2))
+        place = np.column_stack([np.linspace(41.5, 42.5, 1620), np.linspace(-73, -70, 1620)])
+        path = tmp_path / "centroids.csv"
+        pd.DataFrame(place, columns=["lat", "lon"]).to_csv(path, index=False)
+        placed = simulate_massachusetts(1, centroids=path)
+        assert torch.equal(one.train.x, again.train.x)
+        assert torch.equal(one.test.y, again.test.y)
+        assert not torch.equal(one.test.y, other.test.y)
+        assert one.test.num_sites == 1620
+        assert one.train.history_y.shape == (12, 1620)
+        # Statewide totals of 2016 and 2020; the gamma mixing adds a third to a Poisson sum's variance.
+        assert abs(one.train.y[3].sum() - 2100) < 6 * 2100**0.5
+        assert abs(one.test.y[1].sum() - 2110) < 6 * 2110**0.5
+        np.testing.assert_allclose(placed.test.x[0, :, 5:].numpy(), place, rtol=1e-6)
+        pd.DataFrame(place[1:], columns=["lat", "lon"]).to_csv(path, index=False)
+        with pytest.raises(ValueError, match="1620 rows of finite lat and lon, got 1619"):
+            simulate_massachusetts(centroids=path)
+        pd.DataFrame(place, columns=["lat", "x"]).to_csv(path, index=False)
+        with pytest.raises(ValueError, match="columns lat and lon"):
+            simulate_massachusetts(centroids=path)
+        with pytest.raises(FileNotFoundError, match="centroids must be an existing"):
+            simulate_massachusetts(centroids=tmp_path / "none.csv")
+        with pytest.raises(ValueError, match="simulate_massachusetts: seed must be"):
+            simulate_massachusetts(-1)
 
 
 # ---- baselines -----------------------------------------------------------------------------------

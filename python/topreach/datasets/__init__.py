@@ -1,11 +1,18 @@
-"""Public data sets, and a simulated one for machines that have none.
+"""Public data sets, and simulated ones for machines that have none.
 
 `cook_county` and `aerial_surveys` look for their files in the argument `root`, then in the folder
 that the environment variable TOPREACH_DATA names, then in the user's cache, then download them with
-a checksum.
+a checksum. `ma_overdose` reads a file that comes on request only.
 """
 
+from .massachusetts import ma_overdose
 from .published import aerial_surveys, cook_county
-from .simulated import simulate_county
+from .simulated import simulate_county, simulate_massachusetts
 
-__all__ = ["aerial_surveys", "cook_county", "simulate_county"]
+__all__ = [
+    "aerial_surveys",
+    "cook_county",
+    "ma_overdose",
+    "simulate_county",
+    "simulate_massachusetts",
+]
