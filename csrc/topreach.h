@@ -11,6 +11,8 @@
 #include "objectives/decision_aware.h"
 #include "objectives/direct_bpr.h"
 #include "objectives/nll.h"
+#include "objectives/perturbation_gradient.h"
+#include "objectives/spo_plus.h"
 #include "ops/expected_ratio_ranking.h"
 #include "ops/expected_topk.h"
 #include "ops/key.h"

@@ -8,5 +8,14 @@ from topreach.objectives.base import ObjectiveValue
 from topreach.objectives.decision_aware import DecisionAware
 from topreach.objectives.direct_bpr import DirectBPR
 from topreach.objectives.nll import NLL
+from topreach.objectives.perturbation_gradient import PerturbationGradient
+from topreach.objectives.spo_plus import SPOPlus
 
-__all__ = ["NLL", "DecisionAware", "DirectBPR", "ObjectiveValue"]
+__all__ = [
+    "NLL",
+    "DecisionAware",
+    "DirectBPR",
+    "ObjectiveValue",
+    "PerturbationGradient",
+    "SPOPlus",
+]

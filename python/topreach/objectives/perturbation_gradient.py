@@ -1,0 +1,76 @@
+"""PG, a surrogate by a finite difference in the direction of the counts."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from topreach.objectives.base import TimeWeights
+from topreach.objectives.topk_program import TopKProgram
+
+
+class PerturbationGradient(TopKProgram):
+    """PG: lowers −Σ_t w_t [z(r_t) − z(r_t − h y_t)] / h, z(v) = max_w v·w over choices of K sites.
+
+    By Danskin's theorem z has the derivative y·w*(r) in the direction y: for h → 0 the loss is minus
+    the events that the choice by the scores r reaches, whose own gradient is zero almost everywhere.
+    At h > 0 the gradient is (w*(r − h y) − w*(r)) / h, with w*(v) = TopKMask(v, K). The backward
+    difference is never below minus the events reached; ``two_sides`` takes the central one,
+    [z(r + h y) − z(r − h y)] / (2h), which is closer to it. A period without events counts as zero
+    and gives no gradient. Sources: Huang & Gupta (2024), Decision-focused learning with directional
+    gradients; a competitor in the 2025 paper, §5.2, where PyEPO computes it (one side). The sum over
+    periods is PyEPO's ``reduction="sum"``.
+
+    Args:
+        k: K, the number of sites that can be acted on.
+        sigma: h, the width of the difference, in units of r / y. Of use is a width at which r − h y
+            orders the sites otherwise than r.
+        two_sides: central instead of backward difference.
+        ranking, target, model_samples, ranking_estimator, offset, time_weights: see `SPOPlus`.
+            target only matters to the scale of h and of the loss.
+
+    Calling it: see `DirectBPR`.
+        Returns ObjectiveValue(loss [], {"bpr": mean over periods with events, without noise}).
+
+    Raises:
+        ValueError: sigma not positive, and as `SPOPlus`.
+
+    Example:
+        >>> objective = PerturbationGradient(k=100, sigma=0.1)
+        >>> objective(LinearScorer(window=5), train.batch(window=5)).loss.backward()
+    """
+
+    def __init__(
+        self,
+        k: int,
+        sigma: float = 0.1,
+        two_sides: bool = False,
+        ranking: str = "ratio",
+        target: str | None = None,
+        model_samples: int = 100,
+        ranking_estimator: str = "score_loo",
+        *,
+        offset: float = 0.0,
+        time_weights: TimeWeights = None,
+    ):
+        super().__init__(
+            k,
+            ranking=ranking,
+            target=target,
+            model_samples=model_samples,
+            ranking_estimator=ranking_estimator,
+            offset=offset,
+            time_weights=time_weights,
+        )
+        if not (sigma > 0 and math.isfinite(sigma)):
+            raise ValueError(
+                f"PerturbationGradient: sigma must be positive and finite, got {sigma!r}."
+            )
+        self.sigma, self.two_sides = float(sigma), bool(two_sides)
+
+    def _loss(self, scores: Tensor, y: Tensor) -> Tensor:
+        down = scores - self.sigma * y
+        up = scores + self.sigma * y if self.two_sides else scores
+        width = 2 * self.sigma if self.two_sides else self.sigma
+        return (self._value(down, down) - self._value(up, up)) / width
