@@ -1,12 +1,15 @@
-// Noise of the perturbed top-K operator: standard normals and standard Gumbels from Philox words.
+// Noise of the perturbed top-K operator from Philox words: standard normal, Gumbel, logistic and
+// Laplace. Their densities and distribution functions are in noise_density.h.
 //
 // One Philox call serves four sites. A tile of 64 sites takes the 16 counters
 // `16 * tile + lane`, lane = 0..15; word w of the counter of `lane` belongs to site
 // `64 * tile + 16 * w + lane`. So neighbouring lanes write neighbouring sites, whatever S is.
 //
-//   normal: words (0, 1) and (2, 3) go through Box & Muller (1958):
-//           (sin, cos)(2 pi u') * sqrt(-2 log u)
-//   gumbel: -log(-log u)
+//   normal:   words (0, 1) and (2, 3) go through Box & Muller (1958):
+//             (sin, cos)(2 pi u') * sqrt(-2 log u)
+//   gumbel:   -log(-log u)
+//   logistic: log(u / (1 - u))
+//   laplace:  -log u, its sign from the bit of the word that u leaves out
 //
 // The logarithm, sine and cosine are short polynomials evaluated with explicit fused multiply-adds:
 // no libm, hence the same bits on every vector width and on CUDA. Absolute errors are below 3e-7
@@ -17,7 +20,24 @@
 
 namespace topreach::kernels {
 
-enum class Noise : int { kNormal = 0, kGumbel = 1 };
+enum class Noise : int { kNormal = 0, kGumbel = 1, kLogistic = 2, kLaplace = 3 };
+
+template <Noise value>
+struct NoiseKind {
+  static constexpr Noise kind = value;
+};
+
+// f(NoiseKind<noise>()): from the argument `noise` to a template parameter.
+TR_CALLS_ARGUMENT
+template <typename F>
+TR_HD auto with_noise(Noise noise, const F& f) {
+  switch (noise) {
+    case Noise::kGumbel: return f(NoiseKind<Noise::kGumbel>());
+    case Noise::kLogistic: return f(NoiseKind<Noise::kLogistic>());
+    case Noise::kLaplace: return f(NoiseKind<Noise::kLaplace>());
+    default: return f(NoiseKind<Noise::kNormal>());
+  }
+}
 
 constexpr int kTileSites = 64;  // sites served by one tile of counters
 constexpr int kTileLanes = 16;  // counters in a tile
@@ -76,6 +96,14 @@ TR_HD SineCosine sine_cosine(uint32_t word) {
   return {(quadrant & 2u) != 0 ? -a : a, ((quadrant + 1u) & 2u) != 0 ? -b : b};
 }
 
+// log(u / (1 - u)); both u and 1 - u are known to their last digits.
+TR_HD float logit(uint32_t word) {
+  return natural_log(quotient(open_unit(word), open_unit(~word)));
+}
+
+// Flips the sign of a where the last bit of `word` is set.
+TR_HD float with_sign(float a, uint32_t word) { return float_of(bits_of(a) ^ (word << 31)); }
+
 // The four noise values z of one counter, for the sites of words 0 to 3.
 struct FourNoises {
   float z0, z1, z2, z3;
@@ -88,21 +116,33 @@ TR_HD FourNoises noise_of_words(PhiloxWords w) {
     const float q = square_root(-2.0f * natural_log(open_unit(w.z)));
     const SineCosine a = sine_cosine(w.y), b = sine_cosine(w.w);
     return {r * a.sine, r * a.cosine, q * b.sine, q * b.cosine};
-  } else {
+  } else if constexpr (kind == Noise::kGumbel) {
     return {-natural_log(exponential(w.x)), -natural_log(exponential(w.y)),
             -natural_log(exponential(w.z)), -natural_log(exponential(w.w))};
+  } else if constexpr (kind == Noise::kLogistic) {
+    return {logit(w.x), logit(w.y), logit(w.z), logit(w.w)};
+  } else {
+    return {with_sign(exponential(w.x), w.x), with_sign(exponential(w.y), w.y),
+            with_sign(exponential(w.z), w.z), with_sign(exponential(w.w), w.w)};
   }
 }
 
 // Their scores -d log f(z) / dz, the weights of the score-function gradient: z itself for the
-// normal, 1 - exp(-z) for the Gumbel, whose exp(-z) is the exponential that z was made of.
+// normal; 1 - exp(-z) for the Gumbel, whose exp(-z) is the exponential that z was made of;
+// tanh(z / 2) = 2u - 1 for the logistic; the sign for the Laplace.
 template <Noise kind>
 TR_HD FourNoises score_of_words(PhiloxWords w) {
   if constexpr (kind == Noise::kNormal) {
     return noise_of_words<kind>(w);
-  } else {
+  } else if constexpr (kind == Noise::kGumbel) {
     return {1.0f - exponential(w.x), 1.0f - exponential(w.y), 1.0f - exponential(w.z),
             1.0f - exponential(w.w)};
+  } else if constexpr (kind == Noise::kLogistic) {
+    return {open_unit(w.x) - open_unit(~w.x), open_unit(w.y) - open_unit(~w.y),
+            open_unit(w.z) - open_unit(~w.z), open_unit(w.w) - open_unit(~w.w)};
+  } else {
+    return {with_sign(1.0f, w.x), with_sign(1.0f, w.y), with_sign(1.0f, w.z),
+            with_sign(1.0f, w.w)};
   }
 }
 

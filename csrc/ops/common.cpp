@@ -22,7 +22,11 @@ Rows rows_of(const at::Tensor& tensor) {
 kernels::Noise parse_noise(const char* function, std::string_view noise) {
   if (noise == "normal") return kernels::Noise::kNormal;
   if (noise == "gumbel") return kernels::Noise::kGumbel;
-  TORCH_CHECK_VALUE(false, function, ": noise must be 'normal' or 'gumbel', got '", noise, "'");
+  if (noise == "logistic") return kernels::Noise::kLogistic;
+  if (noise == "laplace") return kernels::Noise::kLaplace;
+  TORCH_CHECK_VALUE(false, function,
+                    ": noise must be 'normal', 'gumbel', 'logistic' or 'laplace', got '", noise,
+                    "'");
 }
 
 void check_scores(const char* function, const at::Tensor& scores, int64_t k) {

@@ -13,7 +13,7 @@ struct PerturbedTopKOptions {
   double sigma = 0.01;             // noise scale, in units of the scores; 0 gives the hard mask
   int64_t num_samples = 100;       // J
   std::string estimator = "score"; // gradient: "score" or "score_loo"
-  std::string noise = "normal";    // "normal" or "gumbel"
+  std::string noise = "normal";    // or "gumbel", "logistic", "laplace"
   std::optional<at::Tensor> key = std::nullopt;           // int64[2]; drawn if absent
   std::optional<at::Generator> generator = std::nullopt;  // to draw the key from
   int64_t row_offset = 0;          // global number of the first row
@@ -25,7 +25,9 @@ struct PerturbedTopKOptions {
 /// scores [..., S] float32 or float64; returns [..., S] in [0, 1], each row summing to K. The
 /// gradient is the vector-Jacobian product g = (1/(J sigma)) sum_j (b_j . v) z_j ("score"), or with
 /// b_j . v replaced by its leave-one-out centred value, unbiased too and of much less variance
-/// ("score_loo"). For Gumbel noise 1 - exp(-z_j) takes the place of z_j. The noise is drawn in the kernel and drawn again in backward.
+/// ("score_loo"). For other noises their score takes the place of z_j:
+/// 1 - exp(-z_j) for Gumbel, tanh(z_j / 2) for logistic, sign(z_j) for Laplace. The noise is drawn in
+/// the kernel and drawn again in backward.
 ///
 /// A row's result depends on (scores, key, row_offset + row number) alone, bit for bit. sigma = 0,
 /// K = 0 and K = S have the exact result and a zero gradient; sites with infinite scores get a zero

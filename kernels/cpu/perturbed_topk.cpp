@@ -369,25 +369,24 @@ void backward_of(const TopKProblem<T>& p, int64_t row, const T* v, T centre, int
 // The noise kind is a template parameter inside, a plain argument outside.
 template <typename T>
 Bracket<T> bracket(const TopKProblem<T>& p, Noise noise, int64_t row, void* scratch) {
-  return noise == Noise::kNormal ? bracket_of<T, Noise::kNormal>(p, row, scratch)
-                                 : bracket_of<T, Noise::kGumbel>(p, row, scratch);
+  return with_noise(noise, [&](auto of) { return bracket_of<T, of.kind>(p, row, scratch); });
 }
 
 template <typename T>
 void forward(const TopKProblem<T>& p, Noise noise, int64_t row, Bracket<T> bracket, int64_t begin,
              int64_t end, int32_t* counts, T* value, int32_t* last_tied, void* scratch) {
-  const auto run =
-      noise == Noise::kNormal ? forward_of<T, Noise::kNormal> : forward_of<T, Noise::kGumbel>;
-  run(p, row, bracket, begin, end, counts, value, last_tied, scratch);
+  with_noise(noise, [&](auto of) {
+    forward_of<T, of.kind>(p, row, bracket, begin, end, counts, value, last_tied, scratch);
+  });
 }
 
 template <typename T>
 void backward(const TopKProblem<T>& p, Noise noise, int64_t row, const T* v, T centre,
               int64_t begin, int64_t end, const T* value, const int32_t* last_tied, T* total,
               void* scratch) {
-  const auto run =
-      noise == Noise::kNormal ? backward_of<T, Noise::kNormal> : backward_of<T, Noise::kGumbel>;
-  run(p, row, v, centre, begin, end, value, last_tied, total, scratch);
+  with_noise(noise, [&](auto of) {
+    backward_of<T, of.kind>(p, row, v, centre, begin, end, value, last_tied, total, scratch);
+  });
 }
 
 template <Noise kind>
@@ -428,16 +427,12 @@ const TopKCpu<double> topk_double{threshold<double>, bracket<double>, forward<do
                                   backward<double>};
 
 void noise_row(PhiloxKey key, Noise noise, int64_t sites, uint32_t draw, uint32_t row, float* z) {
-  if (noise == Noise::kNormal) {
-    noise_row_of<Noise::kNormal>(key, sites, draw, row, z);
-  } else {
-    noise_row_of<Noise::kGumbel>(key, sites, draw, row, z);
-  }
+  with_noise(noise, [&](auto of) { noise_row_of<of.kind>(key, sites, draw, row, z); });
 }
 
 uint32_t noise_checksum(PhiloxKey key, Noise noise, int64_t sites, int64_t draws, uint32_t row) {
-  return noise == Noise::kNormal ? checksum_of<Noise::kNormal>(key, sites, draws, row)
-                                 : checksum_of<Noise::kGumbel>(key, sites, draws, row);
+  return with_noise(noise,
+                    [&](auto of) { return checksum_of<of.kind>(key, sites, draws, row); });
 }
 
 }  // namespace topreach::kernels::TR_ISA

@@ -477,9 +477,9 @@ int64_t perturbed_topk_workspace(int64_t rows, int64_t draws) {
 template <typename T>
 cudaError_t perturbed_topk(const TopKProblem<T>& problem, Noise noise, T* membership, T* value,
                            int32_t* last_tied, void* workspace, cudaStream_t stream) {
-  const auto run = noise == Noise::kNormal ? forward_of<T, Noise::kNormal>
-                                           : forward_of<T, Noise::kGumbel>;
-  return run(problem, membership, value, last_tied, workspace, stream);
+  return with_noise(noise, [&](auto of) {
+    return forward_of<T, of.kind>(problem, membership, value, last_tied, workspace, stream);
+  });
 }
 
 template <typename T>
@@ -487,10 +487,10 @@ cudaError_t perturbed_topk_backward(const TopKProblem<T>& problem, Noise noise, 
                                     const T* membership, const T* value, const int32_t* last_tied,
                                     bool leave_one_out, T scale, T* grad, void* workspace,
                                     cudaStream_t stream) {
-  const auto run = noise == Noise::kNormal ? backward_of<T, Noise::kNormal>
-                                           : backward_of<T, Noise::kGumbel>;
-  return run(problem, v, membership, value, last_tied, leave_one_out, scale, grad, workspace,
-             stream);
+  return with_noise(noise, [&](auto of) {
+    return backward_of<T, of.kind>(problem, v, membership, value, last_tied, leave_one_out, scale,
+                                   grad, workspace, stream);
+  });
 }
 
 template <typename T>
@@ -503,10 +503,10 @@ cudaError_t topk_mask(const T* scores, int64_t rows, int64_t sites, int64_t k, T
 cudaError_t topk_noise(const int64_t* key, Noise noise, int64_t draws, int64_t rows, int64_t sites,
                        int64_t row_offset, float* z, cudaStream_t stream) {
   const int64_t blocks = (draws * rows * counters_of(sites) + kDrawThreads - 1) / kDrawThreads;
-  const auto kernel =
-      noise == Noise::kNormal ? noise_values<Noise::kNormal> : noise_values<Noise::kGumbel>;
-  return launch(kernel, blocks_for(blocks), kDrawThreads, 0, stream, key, draws, rows, sites,
-                row_offset, z);
+  return with_noise(noise, [&](auto of) {
+    return launch(noise_values<of.kind>, blocks_for(blocks), kDrawThreads, 0, stream, key, draws,
+                  rows, sites, row_offset, z);
+  });
 }
 
 cudaError_t topk_noise_checksum(const int64_t* key, Noise noise, int64_t draws, int64_t rows,
@@ -514,11 +514,11 @@ cudaError_t topk_noise_checksum(const int64_t* key, Noise noise, int64_t draws, 
                                 cudaStream_t stream) {
   const cudaError_t error = cudaMemsetAsync(checksum, 0, size_t(rows) * sizeof(int64_t), stream);
   if (error != cudaSuccess) return error;
-  const auto kernel =
-      noise == Noise::kNormal ? noise_checksums<Noise::kNormal> : noise_checksums<Noise::kGumbel>;
-  return launch(kernel, blocks_for(rows * draws), draw_threads(sites, kDrawThreads),
-                sizeof(uint32_t), stream, key, draws, rows, sites, row_offset,
-                reinterpret_cast<Word64*>(checksum));
+  return with_noise(noise, [&](auto of) {
+    return launch(noise_checksums<of.kind>, blocks_for(rows * draws),
+                  draw_threads(sites, kDrawThreads), sizeof(uint32_t), stream, key, draws, rows,
+                  sites, row_offset, reinterpret_cast<Word64*>(checksum));
+  });
 }
 
 #define TR_INSTANTIATE(T)                                                                        \

@@ -82,7 +82,7 @@ def perturbed_topk(
     sigma: float,
     num_samples: int = 100,
     estimator: Literal["score", "score_loo"] = "score",
-    noise: Literal["normal", "gumbel"] = "normal",
+    noise: Literal["normal", "gumbel", "logistic", "laplace"] = "normal",
     generator: torch.Generator | None = None,
     key: Tensor | None = None,
     row_offset: int = 0,
@@ -91,8 +91,10 @@ def perturbed_topk(
 
     The value is b = (1/J) sum_j TopKMask(r + sigma z_j, K). The gradient for an incoming v is
     (1/(J sigma)) sum_j (b_j . v) z_j (``"score"``, the papers'), or the same with b_j . v centred by
-    the mean of the other draws (``"score_loo"``: as unbiased, and of far less variance); for Gumbel
-    noise z_j gives way to its score 1 - exp(-z_j). No Jacobian and nothing of size J x S is stored: the noise is drawn in the kernel and again in backward.
+    the mean of the other draws (``"score_loo"``: as unbiased, and of far less variance); for other
+    noises z_j gives way to its score: 1 - exp(-z_j) for Gumbel, tanh(z_j / 2) for logistic, sign(z_j) for
+    Laplace. No Jacobian and nothing of size J x S is stored: the noise is drawn in the kernel and again
+    in backward.
 
     Args:
         scores: [..., S] float32 or float64, in any unit; -inf marks sites that must not be chosen.
@@ -100,7 +102,9 @@ def perturbed_topk(
         sigma: noise scale in the unit of the scores, >= 0; 0 gives the hard mask and no gradient.
         num_samples: number of draws J.
         estimator: of the gradient, "score" or "score_loo" (which needs J >= 2).
-        noise: "normal", or "gumbel" (for k = 1 the expectation is then softmax(scores / sigma)).
+        noise: the standard "normal", "gumbel" (for k = 1 the expectation is then
+            softmax(scores / sigma)), "logistic" (density exp(-z) / (1 + exp(-z))^2) or "laplace"
+            (exp(-|z|) / 2).
         generator: torch generator to draw the key from.
         key: int64 [2] from :func:`draw_key`, instead of a generator.
         row_offset: global number of the first row. A row's result depends on (scores, key, row
@@ -209,7 +213,7 @@ def topk_noise(
     rows: int,
     sites: int,
     *,
-    noise: Literal["normal", "gumbel"] = "normal",
+    noise: Literal["normal", "gumbel", "logistic", "laplace"] = "normal",
     row_offset: int = 0,
 ) -> Tensor:
     """The noise z that :func:`perturbed_topk` uses with this key, float32 [J, rows, S].

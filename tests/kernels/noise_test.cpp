@@ -61,5 +61,27 @@ TEST(Noise, GumbelScoreIsOneMinusExpOfMinusNoise) {
   }
 }
 
+TEST(Noise, LogisticAndItsScore) {
+  for (uint32_t word : {0u, 1u, 77u, 0x40000000u, 0x7FFFFFFFu, 0x80000000u, 0x80000101u,
+                        0xBFFFFFFFu, 0xC0000000u, 0xFFFFFFF0u, 0xFFFFFFFEu, 0xFFFFFFFFu}) {
+    const double u = (double(word >> 1) + 0.5) / 2147483648.0;
+    const double want = std::log(u) - std::log1p(-u);
+    const PhiloxWords words{word, word, word, word};
+    // the quotient and the logarithm round, relative 2^-24 each and a few units of the logarithm
+    EXPECT_NEAR(noise_of_words<Noise::kLogistic>(words).z1, want, 2e-7 * (1 + std::abs(want)));
+    EXPECT_NEAR(score_of_words<Noise::kLogistic>(words).z1, std::tanh(want / 2), 1.2e-7);
+  }
+}
+
+TEST(Noise, LaplaceTakesItsSignFromTheLastBit) {
+  for (uint32_t word : {0u, 1u, 78u, 0x80000000u, 0xC0000001u, 0xFFFFFFFEu, 0xFFFFFFFFu}) {
+    const double u = (double(word >> 1) + 0.5) / 2147483648.0;
+    const double sign = word % 2 == 0 ? 1 : -1;
+    const PhiloxWords words{word, word, word, word};
+    EXPECT_NEAR(noise_of_words<Noise::kLaplace>(words).z3 / (-sign * std::log1p(u - 1)), 1, 4e-7);
+    EXPECT_EQ(score_of_words<Noise::kLaplace>(words).z3, sign);
+  }
+}
+
 }  // namespace
 }  // namespace topreach::kernels

@@ -22,6 +22,7 @@ using topreach::kernels::kDrawBlock;
 using topreach::kernels::Noise;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr Noise kNoises[] = {Noise::kNormal, Noise::kGumbel, Noise::kLogistic, Noise::kLaplace};
 
 template <typename T>
 struct Result {
@@ -167,7 +168,7 @@ TYPED_TEST_SUITE(PerturbedTopKCuda, Types);
 
 TEST(TopKNoiseCuda, HasTheBitsOfTheCpu) {
   const int64_t key[2] = {-1, 42}, rows = 3, draws = 4, offset = 9;
-  for (const Noise noise : {Noise::kNormal, Noise::kGumbel}) {
+  for (const Noise noise : kNoises) {
     for (const int64_t sites : {1, 15, 64, 65, 1620}) {
       std::vector<float> z(size_t(draws * rows * sites), -1);
       ASSERT_EQ(cuda::topk_noise(key, noise, draws, rows, sites, offset, z.data(), nullptr),
@@ -222,10 +223,12 @@ TYPED_TEST(PerturbedTopKCuda, AgreesInAnyOrderOfThreads) {
   }
 }
 
-TYPED_TEST(PerturbedTopKCuda, AgreesWithGumbelNoise) {
+TYPED_TEST(PerturbedTopKCuda, AgreesWithEveryNoise) {
   Case<TypeParam> c(2, 200, 30, 40, 1.0);
-  c.noise = Noise::kGumbel;
-  expect_agreement(c);
+  for (const Noise noise : kNoises) {
+    c.noise = noise;
+    expect_agreement(c);
+  }
 }
 
 TYPED_TEST(PerturbedTopKCuda, SplitsTiesByIndex) {

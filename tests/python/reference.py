@@ -21,16 +21,24 @@ def perturbed_topk(scores, k, sigma, z):
     return perturbed_masks(scores, k, sigma, z).mean(0)
 
 
-def perturbed_topk_vjp(scores, k, sigma, z, v, estimator, noise):
-    """(1/(J sigma)) sum_j w_j score(z_j) with w_j = b_j . v, centred for score_loo; in float64.
+def score(z, noise):
+    """-f'/f of the noise's density f, in float64."""
+    z = z.double()
+    return {
+        "normal": lambda: z,
+        "gumbel": lambda: -torch.expm1(-z),
+        "logistic": lambda: torch.tanh(z / 2),
+        "laplace": lambda: torch.sign(z),
+    }[noise]()
 
-    The score -f'/f is z for the normal density, 1 - exp(-z) for the Gumbel."""
+
+def perturbed_topk_vjp(scores, k, sigma, z, v, estimator, noise):
+    """(1/(J sigma)) sum_j w_j score(z_j) with w_j = b_j . v, centred for score_loo; in float64."""
     reach = (perturbed_masks(scores, k, sigma, z).double() * v.double()).sum(-1, keepdim=True)
     draws = len(z)
     if estimator == "score_loo":
         reach = (reach - reach.mean(0)) * draws / (draws - 1)
-    score = z.double() if noise == "normal" else -torch.expm1(-z.double())
-    return (reach * score).mean(0) / sigma
+    return (reach * score(z, noise)).mean(0) / sigma
 
 
 def expected_topk_by_enumeration(scores, k, sigma, dist=stats.norm):

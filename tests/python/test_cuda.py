@@ -39,7 +39,7 @@ def no_sync():
     torch.cuda.set_sync_debug_mode(before)
 
 
-@pytest.mark.parametrize("noise", ["normal", "gumbel"])
+@pytest.mark.parametrize("noise", ["normal", "gumbel", "logistic", "laplace"])
 @pytest.mark.parametrize("sites", [1, 9, 64, 1620])
 def test_noise_has_the_bits_of_the_cpu(noise, sites):
     cpu = OPS.topk_noise(KEY, 7, 3, sites, noise, 5)
@@ -50,7 +50,7 @@ def test_noise_has_the_bits_of_the_cpu(noise, sites):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("noise", ["normal", "gumbel"])
+@pytest.mark.parametrize("noise", ["normal", "gumbel", "logistic", "laplace"])
 @pytest.mark.parametrize(
     "rows, sites, k, draws",
     [(3, 9, 2, 25), (10, 1620, 100, 100), (2, 1620, 1619, 33), (1, 100_000, 1000, 100),

@@ -1,4 +1,4 @@
-"""The noise of perturbed_topk: Philox4x32-10 through Box-Muller, or -log(-log u)."""
+"""The noise of perturbed_topk: Philox4x32-10 through Box-Muller or an inverse distribution function."""
 
 import os
 import subprocess
@@ -12,10 +12,15 @@ from scipy import stats
 import topreach as tr
 
 KEY = torch.tensor([20230101, 77], dtype=torch.int64)
-DISTRIBUTION = {"normal": stats.norm, "gumbel": stats.gumbel_r}
+DISTRIBUTION = {
+    "normal": stats.norm,
+    "gumbel": stats.gumbel_r,
+    "logistic": stats.logistic,
+    "laplace": stats.laplace,
+}
 
 
-@pytest.fixture(scope="module", params=["normal", "gumbel"])
+@pytest.fixture(scope="module", params=list(DISTRIBUTION))
 def sample(request):
     return request.param, tr.topk_noise(KEY, 40, 5, 10_000, noise=request.param)
 
@@ -124,7 +129,7 @@ def test_against_libm():
 
 
 def test_checksum_is_the_xor_of_the_noise():
-    for kind in ("normal", "gumbel"):
+    for kind in DISTRIBUTION:
         for sites in (1, 16, 63, 64, 65, 1000):
             z = tr.topk_noise(KEY, 7, 3, sites, noise=kind)
             bits = z.view(torch.int32).numpy()
@@ -139,7 +144,7 @@ key = torch.tensor([5, 6])
 out = []
 for dtype in (torch.float32, torch.float64):
     scores = torch.linspace(0, 1, 3 * 137, dtype=dtype).reshape(3, 137).sin().requires_grad_()
-    for noise in ("normal", "gumbel"):
+    for noise in ("normal", "gumbel", "logistic", "laplace"):
         b = tr.perturbed_topk(scores, 11, sigma=0.2, num_samples=23, noise=noise, key=key,
                               estimator="score_loo")
         (g,) = torch.autograd.grad((b * scores.detach().cos()).sum(), scores)
@@ -178,5 +183,5 @@ def test_same_bits_on_every_instruction_set():
 def test_errors(arguments, message):
     with pytest.raises((ValueError, TypeError), match=message):
         tr.topk_noise(*arguments)
-    with pytest.raises(ValueError, match="noise must be 'normal' or 'gumbel', got 'cauchy'"):
+    with pytest.raises(ValueError, match="noise must be 'normal', .* or 'laplace', got 'cauchy'"):
         tr.topk_noise(KEY, 1, 1, 1, noise="cauchy")

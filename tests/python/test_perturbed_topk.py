@@ -28,7 +28,7 @@ def vjp(scores, v, k, **options):
 
 
 @pytest.mark.parametrize("estimator", ["score", "score_loo"])
-@pytest.mark.parametrize("noise", ["normal", "gumbel"])
+@pytest.mark.parametrize("noise", ["normal", "gumbel", "logistic", "laplace"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("sites, k", [(2, 1), (7, 5), (64, 3), (100, 99), (1620, 100)])
 def test_matches_reference(estimator, noise, dtype, sites, k):
@@ -41,9 +41,9 @@ def test_matches_reference(estimator, noise, dtype, sites, k):
     assert torch.equal(b, reference.perturbed_topk(scores, k, 0.3, z))
     want = reference.perturbed_topk_vjp(scores, k, 0.3, z, v, estimator, noise)
     # rounding: a sum of J products in blocks, each of size |w_j z_j|, and a dot product of k terms;
-    # the Gumbel score is known to float32
-    eps = torch.finfo(dtype if noise == "normal" else torch.float32).eps
-    largest = z.abs().max() if noise == "normal" else z.neg().exp().max() + 1
+    # the Gumbel score is known to float32, the logistic one too
+    eps = torch.finfo(torch.float32 if noise in ("gumbel", "logistic") else dtype).eps
+    largest = reference.score(z, noise).abs().max() + 1
     bound = eps * (37 + k) * v.max() * k * largest / 0.3
     assert (g - want).abs().max() < bound
     assert torch.nn.functional.cosine_similarity(g.double().flatten(), want.flatten(), 0) > 1 - 1e-6
@@ -330,7 +330,7 @@ print(peak() - before)
         (dict(num_samples=0), ValueError, "num_samples must be at least 1 .* got 0"),
         (dict(num_samples=1, estimator="score_loo"), ValueError, "num_samples must be at least 2 .* got 1"),
         (dict(estimator="exactly"), ValueError, "estimator must be 'score' or 'score_loo', got 'exactly'"),
-        (dict(noise="laplace"), ValueError, "noise must be 'normal' or 'gumbel', got 'laplace'"),
+        (dict(noise="cauchy"), ValueError, "noise must be 'normal', 'gumbel', 'logistic' or 'laplace', got 'cauchy'"),
         (dict(key=KEY[:1]), ValueError, r"key must have shape \[2\], got \[1\]"),
         (dict(key=KEY.double()), TypeError, "key must be int64, got Double"),
         (dict(row_offset=-1), ValueError, "row_offset must keep row numbers between 0 and 2\\^32 - 1, got -1"),

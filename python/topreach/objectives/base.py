@@ -133,7 +133,7 @@ class ReachSettings:
             ("ranking", ranking, ("ratio", "mean")),
             ("estimator", estimator, ("score", "score_loo")),
             ("ranking_estimator", ranking_estimator, ("score", "score_loo", "diagonal")),
-            ("noise", noise, ("normal", "gumbel")),
+            ("noise", noise, ("normal", "gumbel", "logistic", "laplace")),
         ):
             if value not in allowed:
                 raise ValueError(

@@ -40,7 +40,7 @@ class DirectBPR(ReachSettings):
         estimator: gradient of b̂: "score" (the papers') or "score_loo" (leave-one-out baseline).
         ranking_estimator: gradient of the ratio ranking: "score", "score_loo" or "diagonal"
             (biased).
-        noise: "normal" or "gumbel".
+        noise: "normal", "gumbel", "logistic" or "laplace".
         offset: c in y_s / (c + Σ y).
         time_weights: w_t: a function from the batch's time [T] to weights [T], or one weight per
             period; None for 1.
