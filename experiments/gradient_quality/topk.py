@@ -1,0 +1,201 @@
+"""The top-K operator's gradients: every estimator against the exact one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import topreach as tr
+
+from .quality import COSINE, Quality, draws_for, median, seconds
+
+SAMPLED = ("score", "score_loo")
+DETERMINISTIC = ("mean_field", "exact")
+ROWS = 10  # of the call that is timed, as in the papers' runs
+CHUNK = 4_000_000  # scores in one call
+
+
+@dataclass
+class Problem:
+    """Scores like ratio rankings and the derivative of BPR, [P, S] each, with the truth."""
+
+    scores: Tensor
+    v: Tensor
+    k: int
+    sigma: float
+    value: Tensor  # b*, float64
+    gradient: Tensor  # g*, float64
+
+
+def make_problem(
+    sites: int, k: int, sigma: float, problems: int, seed: int, device: torch.device
+) -> Problem:
+    """Rates Gamma(.6), as uneven as overdose deaths; scores their shares of the sum; v = d BPR / d b
+    for Poisson counts with these rates. Problems whose gradient is zero (all sites near the threshold
+    have the same count) are left out; if all are, more are drawn."""
+    generator = np.random.default_rng([seed, sites])
+    while True:
+        rate = generator.gamma(0.6, 1.0, (problems, sites)) + 1e-6
+        counts = torch.from_numpy(generator.poisson(rate).astype(np.float32))
+        scores = torch.from_numpy((rate / rate.sum(-1, keepdims=True)).astype(np.float32))
+        v = counts / counts.topk(k, -1).values.sum(-1, keepdim=True).clamp_min(1)
+        scores, v = scores.to(device), v.to(device)
+        value, gradient = exact(scores.double(), v.double(), k, sigma)
+        kept = gradient.norm(dim=-1) * sigma > 1e-6 * v.double().norm(dim=-1).clamp_min(1e-30)
+        if bool(kept.any()):
+            return Problem(scores[kept], v[kept], k, sigma, value[kept], gradient[kept])
+
+
+def exact(scores: Tensor, v: Tensor, k: int, sigma: float) -> tuple[Tensor, Tensor]:
+    return deterministic("exact", scores, v, k, sigma)
+
+
+def deterministic(
+    method: str, scores: Tensor, v: Tensor, k: int, sigma: float
+) -> tuple[Tensor, Tensor]:
+    """Value and vector-Jacobian product, both [P, S]."""
+    free = scores.detach().clone().requires_grad_()
+    b = tr.expected_topk(free, k, sigma=sigma, method=method)
+    (gradient,) = torch.autograd.grad(b, free, v)
+    return b.detach(), gradient
+
+
+def sampled(
+    estimator: str, problem: Problem, draws: int, repeats: int, seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Independent estimates of the value and the gradient, [R, P, S], in parts.
+
+    A row's noise is its own, so R estimates are R copies of the scores in one call.
+    """
+    count, sites = problem.scores.shape
+    generator = torch.Generator(problem.scores.device).manual_seed(seed)
+    at_once = max(1, min(repeats, CHUNK // (count * sites)))
+    for start in range(0, repeats, at_once):
+        shape = (min(at_once, repeats - start), count, sites)
+        free = problem.scores.expand(shape).clone().requires_grad_()
+        b = tr.perturbed_topk(
+            free,
+            problem.k,
+            sigma=problem.sigma,
+            num_samples=draws,
+            estimator=estimator,
+            generator=generator,
+        )
+        (gradient,) = torch.autograd.grad(b, free, problem.v.expand(shape))
+        yield b.detach(), gradient
+
+
+def judge(estimator: str, problem: Problem, draws: int, repeats: int, seed: int) -> dict:
+    """Quality of one estimator's gradient; also value_error, sqrt(E |b - b*|^2 / K), and sum_sd, the
+    standard deviation of sum b, which is K in expectation."""
+    quality = Quality(problem.gradient)
+    squares, sums = torch.zeros_like(quality.norm), []
+    count = 0
+    if estimator in DETERMINISTIC:
+        found = deterministic(estimator, problem.scores, problem.v, problem.k, problem.sigma)
+        parts: Iterator = iter([(found[0][None], found[1][None])])
+    else:
+        parts = sampled(estimator, problem, draws, repeats, seed)
+    for b, gradient in parts:
+        quality.add(gradient)
+        squares += (b.double() - problem.value).square().sum((0, 2))
+        sums.append(b.double().sum(-1))
+        count += len(b)
+    return quality.summary() | {
+        "value_error": median((squares / count / problem.k).sqrt()),
+        "sum_sd": median(torch.cat(sums).std(0)) if count > 1 else None,
+    }
+
+
+def time_call(estimator: str, problem: Problem, draws: int, budget: float) -> float:
+    """Seconds of one forward and backward of T = 10 rows."""
+    repeat = math.ceil(ROWS / len(problem.scores))
+    scores = problem.scores.repeat(repeat, 1)[:ROWS]
+    v = problem.v.repeat(repeat, 1)[:ROWS]
+    if estimator in DETERMINISTIC:
+        return seconds(
+            lambda: deterministic(estimator, scores, v, problem.k, problem.sigma),
+            scores.device,
+            budget,
+        )
+    rows = Problem(scores, v, problem.k, problem.sigma, problem.value, problem.gradient)
+    return seconds(lambda: list(sampled(estimator, rows, draws, 1, 0)), scores.device, budget)
+
+
+def time_to_cosine(
+    estimator: str,
+    problem: Problem,
+    found: dict,
+    draws: int,
+    call_seconds: float,
+    limit: float,
+    seed: int,
+) -> dict:
+    """Draws and time until the gradient's mean cosine is .99; `found` was measured at `draws`.
+
+    Where so many draws are at most `limit` noise values for the ten rows they are made, else the time
+    is that of `draws`, times the ratio.
+    """
+    row: dict = {"estimator": estimator, "draws": None, "how": "measured"}
+    if estimator in DETERMINISTIC:
+        reached = found["cosine"] >= COSINE
+        return row | {
+            "cosine": found["cosine"],
+            "milliseconds": 1e3 * call_seconds if reached else None,
+            "how": "measured" if reached else "never",
+        }
+    least = 2 if estimator == "score_loo" else 1
+    needed = max(least, math.ceil(draws_for(found["relative_variance"], draws)))
+    row["draws"] = needed
+    sites = problem.scores.shape[-1]
+    if needed * ROWS * sites > limit:
+        return row | {
+            "cosine": COSINE,
+            "milliseconds": 1e3 * call_seconds * needed / draws,
+            "how": "extrapolated",
+        }
+    repeats = max(1, min(200, int(limit / (needed * sites * len(problem.scores)))))
+    return row | {
+        "cosine": judge(estimator, problem, needed, repeats, seed)["cosine"],
+        "milliseconds": 1e3 * time_call(estimator, problem, needed, 0.2),
+    }
+
+
+def study(
+    problem: Problem,
+    draws: tuple[int, ...],
+    work: float,
+    budget: float,
+    seed: int,
+    limit: float,
+) -> dict[str, list[dict]]:
+    """All estimators on one problem: "quality", a row for each with each number of draws, and
+    "time", a row for each.
+
+    `work` noise values are spent on each row (20 estimates at least, 1000 at most), `budget` seconds
+    on each timing.
+    """
+    count, sites = problem.scores.shape
+    rows, times = [], []
+    for estimator in (*SAMPLED, *DETERMINISTIC):
+        for j in draws if estimator in SAMPLED else (0,):
+            repeats = max(20, min(1000, int(work / (max(j, 1) * sites * count))))
+            found = judge(estimator, problem, j, repeats, seed)
+            call = time_call(estimator, problem, j, budget)
+            rows.append(
+                {"estimator": estimator, "draws": j or None}
+                | found
+                | {"milliseconds": 1e3 * call}
+            )
+        times.append(time_to_cosine(estimator, problem, found, j, call, limit, seed + 1))
+    baseline = times[0]["milliseconds"]
+    for row in times:
+        row["times_faster_than_score"] = (
+            None if row["milliseconds"] is None else baseline / row["milliseconds"]
+        )
+    return {"quality": rows, "time": times}
