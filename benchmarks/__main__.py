@@ -98,7 +98,7 @@ def daml_task():
     model = tr.models.NegBinMixedEffects(
         panel.num_sites, panel.num_features, link="softplus", initial_mean=mean
     )
-    objective = tr.objectives.DecisionAware(BUDGET, SIGMA, epsilon=1.0)
+    objective = tr.objectives.DecisionAware(BUDGET, SIGMA, ranking="ratio", topk="sampled")
     key = torch.tensor([1, 2])
     settings = dict(k=BUDGET, sigma=SIGMA, draws=100, samples=100, epsilon=1.0, weight=30.0)
 

@@ -2,6 +2,7 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include "models/count_distributions.h"
 #include "ops/ratio_ranking.h"
 
 namespace topreach {
@@ -89,8 +90,8 @@ Ranker::Ranker(ModelFile file) : file_(std::move(file)), model_(make_model(file_
   module_of(model_)->eval();
   const bool score = file_.ranking == "score";
   TORCH_CHECK_VALUE(score != is_probabilistic(), "Ranker: ranking must be ",
-                    is_probabilistic() ? "'ratio' or 'mean'" : "'score'", " for ", file_.model,
-                    ", got '", file_.ranking, "'");
+                    is_probabilistic() ? "'exact', 'ratio' or 'mean'" : "'score'", " for ",
+                    file_.model, ", got '", file_.ranking, "'");
   if (is_probabilistic()) {
     const int64_t sites = config_int(file_, "num_sites");
     TORCH_CHECK_VALUE(int64_t(file_.site_ids.size()) == sites,
@@ -146,6 +147,7 @@ torch::Tensor Ranker::score_sites(const torch::Tensor& x, double time,
   if (is_probabilistic()) {
     const NegativeBinomial counts = predict(name, x, time);
     if (file_.ranking == "mean") return counts.mean().select(0, 0);
+    if (file_.ranking == "exact") return expected_ratio_ranking(counts).select(0, 0);
     return ratio_ranking(counts.sample(file_.model_samples, {.key = file_.key}).select(1, 0));
   }
   const torch::Tensor standardised = features(name, x);

@@ -35,8 +35,9 @@ class Ranker {
   /// Writes the file again, with the model's present parameters.
   void save(const std::string& path) const;
 
-  /// What sites are ranked by, [S]; more is better. "ratio": ratio ranking over model_samples draws
-  /// with the stored key; "mean": expected counts; "score": the scorer's output.
+  /// What sites are ranked by, [S]; more is better. "exact": ratio ranking without draws; "ratio":
+  /// over model_samples draws with the stored key; "mean": expected counts; "score": the scorer's
+  /// output.
   ///
   /// x: raw features [S, P], columns in the order of feature_names(), rows in the order of
   /// site_ids() for a model with site effects. time: of the period, in the unit of training.

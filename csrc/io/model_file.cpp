@@ -255,8 +255,9 @@ ModelFile load_model_file(const std::string& path) {
   file.k = read.integer(read.find(root, "k"), "k");
   if (file.k < 1) read.fail("k", "at least 1");
   file.ranking = read.text(read.find(root, "ranking"), "ranking");
-  if (file.ranking != "ratio" && file.ranking != "mean" && file.ranking != "score")
-    read.fail("ranking", "'ratio', 'mean' or 'score'");
+  if (file.ranking != "exact" && file.ranking != "ratio" && file.ranking != "mean" &&
+      file.ranking != "score")
+    read.fail("ranking", "'exact', 'ratio', 'mean' or 'score'");
   file.model_samples = read.integer(read.find(root, "model_samples"), "model_samples");
   if (file.model_samples < 1) read.fail("model_samples", "at least 1");
   file.key = read.tensor(read.find(root, "key"), "key");

@@ -6,7 +6,8 @@
 //   state {name: tensor}
 //   standardizer {feature_names [str], kept [int], mean, scale: float64 tensors over kept}
 //   time {origin, scale}: models see (time - origin) / scale
-//   site_ids [str], k, ranking "ratio" | "mean" | "score", model_samples, key int64[2], window
+//   site_ids [str], k, model_samples, key int64[2], window
+//   ranking "exact" | "ratio" | "mean" | "score"
 //   columns {role: name}: optional, the user's names for the columns of a table
 #pragma once
 
@@ -39,7 +40,7 @@ struct ModelFile {
   double time_origin = 0.0, time_scale = 1.0;
   std::vector<std::string> site_ids;
   int64_t k = 1;
-  std::string ranking = "ratio";
+  std::string ranking = "exact";
   int64_t model_samples = 1000;
   torch::Tensor key;  // int64[2]
   int64_t window = 0;

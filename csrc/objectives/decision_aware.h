@@ -18,7 +18,9 @@ struct DecisionAwareOptions {
 /// sum_t w_t [lambda max(0, epsilon - BPR_t) - sum_s log p(y_ts)] + penalty: likelihood first, with
 /// a hinge that pulls while the top-K decision of a period reaches less than epsilon of what was
 /// possible. Terms {"nll", "penalty" if given, "hinge", "bpr"}. A period without events has no
-/// hinge. With the same key, Python's topreach.objectives.DecisionAware gives the same numbers.
+/// hinge. Deterministic with the defaults of DirectBPROptions; the hinge of a sampled BPR is biased.
+/// Python's topreach.objectives.DecisionAware gives the same numbers (with the same key, where one
+/// is used).
 ///
 ///   topreach::DecisionAwareOptions options{.epsilon = 0.85, .reach = {.k = 100, .sigma = 0.01}};
 ///   topreach::decision_aware(counts, y, options, model->penalty(x, time)).loss.backward();

@@ -1,6 +1,8 @@
 #include "direct_bpr.h"
 
 #include "../metrics/bpr.h"
+#include "../models/count_distributions.h"
+#include "../ops/expected_topk.h"
 #include "../ops/key.h"
 #include "../ops/perturbed_topk.h"
 #include "../ops/ratio_ranking.h"
@@ -20,9 +22,19 @@ SoftReach soft_reach_with_key(const torch::Tensor& ranking, const torch::Tensor&
                               const DirectBPROptions& options, const torch::Tensor& key) {
   TORCH_CHECK_VALUE(ranking.sizes() == y.sizes(), "direct_bpr: scores must have the shape of y, ",
                     y.sizes(), ", got ", ranking.sizes());
-  const torch::Tensor membership = perturbed_topk(
-      ranking, options.k,
-      {options.sigma, options.num_samples, options.estimator, options.noise, derived_key(key, 1)});
+  TORCH_CHECK_VALUE(options.topk == "sampled" || options.topk == "exact" ||
+                        options.topk == "mean_field",
+                    "direct_bpr: topk must be 'exact', 'mean_field' or 'sampled', got '",
+                    options.topk, "'");
+  TORCH_CHECK_VALUE(options.topk == "sampled" || options.noise == "normal",
+                    "direct_bpr: noise must be 'normal' for topk '", options.topk, "', got '",
+                    options.noise, "'; use topk 'sampled' for other noise");
+  const torch::Tensor membership =
+      options.topk == "sampled"
+          ? perturbed_topk(ranking, options.k,
+                           {options.sigma, options.num_samples, options.estimator, options.noise,
+                            derived_key(key, 1)})
+          : expected_topk(ranking, options.k, {options.sigma, options.topk});
   const torch::Tensor has_events = y.sum(-1).gt(0);
   // Periods without events are cut off on both sides, so that neither 0/0 nor its gradient passes.
   const torch::Tensor held =
@@ -31,7 +43,9 @@ SoftReach soft_reach_with_key(const torch::Tensor& ranking, const torch::Tensor&
   return {torch::where(has_events, value, torch::zeros_like(value)), has_events};
 }
 
-torch::Tensor key_of(const torch::Tensor& y, const DirectBPROptions& options) {
+// Undefined where nothing is sampled: the generator is then left alone.
+torch::Tensor key_of(const torch::Tensor& y, const DirectBPROptions& options, bool samples_model) {
+  if (!samples_model && options.topk != "sampled") return {};
   return options.key ? *options.key : draw_key(options.generator, y.device());
 }
 
@@ -44,15 +58,18 @@ ObjectiveValue from_reach(const SoftReach& reach, const DirectBPROptions& option
 
 SoftReach soft_reach(const torch::Tensor& ranking, const torch::Tensor& y,
                      const DirectBPROptions& options) {
-  return soft_reach_with_key(ranking, y, options, key_of(y, options));
+  return soft_reach_with_key(ranking, y, options, key_of(y, options, false));
 }
 
 SoftReach soft_reach(const NegativeBinomial& counts, const torch::Tensor& y,
                      const DirectBPROptions& options) {
-  TORCH_CHECK_VALUE(options.ranking == "ratio" || options.ranking == "mean",
-                    "direct_bpr: ranking must be 'ratio' or 'mean', got '", options.ranking, "'");
-  const torch::Tensor key = key_of(y, options);
+  TORCH_CHECK_VALUE(
+      options.ranking == "exact" || options.ranking == "ratio" || options.ranking == "mean",
+      "direct_bpr: ranking must be 'exact', 'ratio' or 'mean', got '", options.ranking, "'");
+  const torch::Tensor key = key_of(y, options, options.ranking == "ratio");
   if (options.ranking == "mean") return soft_reach_with_key(counts.mean(), y, options, key);
+  if (options.ranking == "exact")
+    return soft_reach_with_key(expected_ratio_ranking(counts, options.offset), y, options, key);
   const torch::Tensor samples = counts.sample(options.model_samples, {.key = key});
   const torch::Tensor ranking =
       ratio_ranking(samples, counts.log_prob(samples), options.offset, options.ranking_estimator);

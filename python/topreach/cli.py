@@ -235,7 +235,9 @@ def _evaluate(options: argparse.Namespace) -> None:
             torch.from_numpy(ranker.predict(test)) if ranker.model_.is_probabilistic else None
         )
         rows["model"] = _row(forecast, scores, counts, k)
-        if options.repeats:
+        if options.repeats and ranker.ranking_ != "ratio":
+            print("note: the model ranks without draws, so repeats would all agree", file=sys.stderr)
+        elif options.repeats:
             spread = np.quantile(ranker.score_repeats(test, options.repeats), [0.025, 0.975])
             rows["model"] |= {"bpr_low": spread[0], "bpr_high": spread[1]}
     table = pd.DataFrame(rows).T.rename_axis("method")
@@ -397,7 +399,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--objective", choices=["auto", "daml", "nll", "bpr"], default="auto", help="default: auto"
     )
-    sub.add_argument("--ranking", choices=["ratio", "mean"], default="ratio", help="default: ratio")
+    sub.add_argument(
+        "--ranking",
+        choices=["auto", "exact", "ratio", "mean"],
+        default="auto",
+        help="expected share of events, exact or over draws, or mean count (default: auto: exact "
+        "where the model allows it)",
+    )
     sub.add_argument(
         "--valid",
         type=int,
@@ -441,7 +449,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=0,
         metavar="N",
-        help="repeat the model's ranking, for its spread",
+        help="repeat the model's ranking with fresh draws, for its spread (ranking ratio)",
     )
     sub.add_argument("--out", metavar="FILE", help="CSV file for the table")
     sub.add_argument("--force", action="store_true", help="replace --out if it exists")

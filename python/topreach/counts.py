@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from topreach.models import NegativeBinomial, ZeroInflated
 
-__all__ = ["count_cdf", "expected_ratio_ranking"]
+__all__ = ["count_cdf", "expected_ratio_ranking", "has_expected_ratio_ranking"]
 
 BLOCK = 64  # counts whose probabilities count_cdf holds at a time
 
@@ -25,6 +25,9 @@ CountDistribution = (
     | td.Independent
     | td.MixtureSameFamily
 )
+
+
+_FAMILIES = (NegativeBinomial, td.NegativeBinomial, td.Poisson, td.Bernoulli, td.Binomial)
 
 
 def expected_ratio_ranking(distribution: CountDistribution, *, offset: float = 0.0) -> Tensor:
@@ -82,6 +85,24 @@ def expected_ratio_ranking(distribution: CountDistribution, *, offset: float = 0
     if isinstance(distribution, ZeroInflated):
         base, zero_probs = distribution.base, distribution.probs
     return torch.ops.topreach.expected_ratio_ranking(*_parameters(base), zero_probs, offset)
+
+
+def has_expected_ratio_ranking(distribution: object) -> bool:
+    """Whether `expected_ratio_ranking` takes such a distribution.
+
+    Example:
+        >>> has_expected_ratio_ranking(torch.distributions.Poisson(torch.ones(3)))
+        True
+    """
+    if isinstance(distribution, td.MixtureSameFamily):
+        distribution = distribution.component_distribution
+        if not isinstance(distribution, td.Independent):
+            return False
+    if isinstance(distribution, td.Independent):
+        one_dimension = distribution.reinterpreted_batch_ndims == 1
+        return one_dimension and has_expected_ratio_ranking(distribution.base_dist)
+    base = distribution.base if isinstance(distribution, ZeroInflated) else distribution
+    return isinstance(base, _FAMILIES)
 
 
 def _parameters(distribution) -> tuple[str, Tensor, Tensor | None]:

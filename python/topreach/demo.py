@@ -38,8 +38,6 @@ QUICK = {
     "max_epochs": 20,
     "warm_start_epochs": 30,
     "rank_samples": 200,
-    "num_samples": 20,
-    "model_samples": 20,
 }
 
 
@@ -62,13 +60,13 @@ def run(
         data: folder of the Cook County files; None looks where `datasets.cook_county` does, and
             takes a simulated county if they are not to be had.
         seed: of the training, the rankings and the simulated county.
-        quick: a short run, to see that it works: few epochs and draws, and 50 repeated rankings.
+        quick: a short run, to see that it works: few epochs and draws.
         device: where to train, "cpu" or "cuda".
         progress: whether to show progress.
 
     Returns:
-        The comparison, a row per method: mae, rmse, bpr, bpr_low, bpr_high (95 % of the repeated
-            rankings).
+        The comparison, a row per method: mae, rmse, bpr, bpr_low, bpr_high (95 % of rankings with
+            ties broken at random).
     """
     started = time.perf_counter()
     folder = Path(out)
@@ -105,31 +103,22 @@ def run(
     }
     rows = {}
     for name, forecast in naive.items():
-        rows[name] = _row(
-            forecast,
-            test,
-            metrics.bpr(forecast, test.y, K),
-            _tie_repeats(forecast, test, repeats, seed),
-        )
+        rows[name] = _row(forecast, forecast, test, repeats, seed)
     curves: dict[str, Any] = {}
     for name, ranker in rankers.items():
-        _say(f"{name}: {repeats} repeated rankings", progress)
-        spread = ranker.score_repeats(test, repeats, progress=progress)
-        rows[name] = _row(torch.from_numpy(ranker.predict(test)), test, spread.mean(), spread)
         curves[name] = ranker.site_scores(test)
+        forecast = torch.from_numpy(ranker.predict(test))
+        rows[name] = _row(forecast, torch.from_numpy(curves[name]), test, repeats, seed)
     curves = dict(reversed(curves.items())) | {
         name: f.numpy() for name, f in naive.items() if "5" not in name
     }
     table = pd.DataFrame(rows).T.rename_axis("method")
 
-    samples = rankers["NLL"].rank_samples
     print(
         f"\nHeld-out years, means over {test.num_times}. BPR: share of the best possible reach "
-        f"with K = {K};"
-    )
-    print(
-        f"[95 % of {repeats} repeated rankings: ties broken at random, NLL and DAML with {samples} "
-        "draws each]\n"
+        f"with K = {K};\n"
+        f"where scores tie, its mean over the ways to break ties, and [95 % of {repeats} of them "
+        "at random].\n"
     )
     print(format_table(table))
 
@@ -186,14 +175,14 @@ def save_reach(curves: dict[str, Any], panel: Panel, k: int, path: Path, title: 
 
 
 def format_table(table: pd.DataFrame) -> str:
-    """The comparison as aligned text."""
+    """The comparison as aligned text; a row whose BPR has no spread shows none."""
     width = max(len(str(name)) for name in [*table.index, "method"])
     lines = [f"{'method':{width}}  {'MAE':>6}  {'RMSE':>6}  {'BPR':>5}"]
     lines.append("-" * (len(lines[0]) + 16))
     for name, row in table.iterrows():
         cells = [_cell(row["mae"], 6), _cell(row["rmse"], 6), _cell(row["bpr"], 5)]
         text = "  ".join([f"{name:{width}}", *cells])
-        if np.isfinite(row.get("bpr_low", np.nan)):
+        if row.get("bpr_low", np.nan) < row.get("bpr_high", np.nan):
             text += f"  [{row['bpr_low']:.3f}, {row['bpr_high']:.3f}]"
         lines.append(text)
     return "\n".join(lines)
@@ -223,27 +212,29 @@ def _load(data: str | os.PathLike | None, seed: int) -> tuple[Splits, str]:
 
 
 def _row(
-    forecast: torch.Tensor, panel: Panel, bpr: float, repeats: np.ndarray | None
+    forecast: torch.Tensor, scores: torch.Tensor, panel: Panel, repeats: int, seed: int
 ) -> dict[str, float]:
-    low, high = np.quantile(repeats, [0.025, 0.975]) if repeats is not None else (np.nan, np.nan)
+    """Errors of the forecast [T, S]; BPR of the ranking by scores [T, S], and its spread."""
+    low, high = np.quantile(_tie_repeats(scores, panel, repeats, seed), [0.025, 0.975])
     return {
         "mae": metrics.mae(forecast, panel.y),
         "rmse": metrics.rmse(forecast, panel.y),
-        "bpr": float(bpr),
+        "bpr": float(metrics.bpr(scores, panel.y, K)),
         "bpr_low": float(low),
         "bpr_high": float(high),
     }
 
 
-def _tie_repeats(forecast: torch.Tensor, panel: Panel, repeats: int, seed: int) -> np.ndarray:
-    """BPR of a forecast's ranking with its ties broken at random, [repeats]."""
+def _tie_repeats(scores: torch.Tensor, panel: Panel, repeats: int, seed: int) -> np.ndarray:
+    """BPR of the ranking by scores [T, S] with ties broken at random, [repeats]."""
     generator = np.random.default_rng(seed)
-    scores, counts = forecast.numpy().astype(float), panel.y.numpy().astype(float)
-    best = np.sort(counts, axis=1)[:, -K:].sum(axis=1)
-    found = np.empty(repeats)
+    scores, found = scores.numpy(), np.empty(repeats)
+    places = np.broadcast_to(np.arange(scores.shape[1], 0.0, -1), scores.shape)
     for i in range(repeats):
-        order = np.lexsort((generator.random(scores.shape), -scores), axis=1)[:, :K]
-        found[i] = np.mean(np.take_along_axis(counts, order, axis=1).sum(axis=1) / best)
+        order = np.lexsort((generator.random(scores.shape), -scores), axis=1)
+        untied = np.empty(scores.shape)
+        np.put_along_axis(untied, order, places, axis=1)
+        found[i] = metrics.bpr(untied, panel.y, K)
     return found
 
 

@@ -15,10 +15,17 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from topreach import metrics
+from topreach.counts import expected_ratio_ranking
 from topreach.files import atomic_save, load_plain
 from topreach.models import LinearScorer, MLPScorer, NegBinMixedEffects
 from topreach.objectives import NLL, DecisionAware, DirectBPR
-from topreach.objectives.base import TimeWeights, derived_key, forward, is_probabilistic
+from topreach.objectives.base import (
+    TimeWeights,
+    derived_key,
+    forward,
+    is_probabilistic,
+    resolved_ranking,
+)
 from topreach.ops import draw_key, ratio_ranking
 from topreach.panel import Batch, Panel
 from topreach.progress import shows_bar
@@ -55,10 +62,14 @@ class TopKRanker:
             ratio scores, whose mean is 1 / S, else 0.1.
         epsilon: ε of DAML, the share of the best possible reach to hold; 1 always pulls.
         weight: λ of DAML, the price of falling short.
-        num_samples: J, draws of that noise per step.
-        model_samples: M, draws of the model per step.
-        ranking: "ratio", E[y_s / Σ y], or "mean", E[y_s]; scorers rank by their score.
-        rank_samples: draws of the fitted model for the ratio ranking and for chance_top_k.
+        ranking: "exact", the ratio ranking E[y_s / Σ y] without draws; "ratio", the same over
+            draws; "mean", E[y_s]; or "auto": "exact" where the model's distribution allows it
+            (`expected_ratio_ranking`), else "ratio". Scorers rank by their score.
+        topk: the soft top-K of the objective: "exact" or "mean_field" (`expected_topk`), or
+            "sampled" (`perturbed_topk`, as in the papers).
+        num_samples: J, draws of the noise per step, for topk "sampled".
+        model_samples: M, draws of the model per step, for ranking "ratio".
+        rank_samples: draws of the fitted model, for ranking "ratio" and for chance_top_k.
         link, penalty: of the negative binomial model; penalty None is the model's default.
         window: W, earlier counts that a scorer sees.
         hidden: widths of the MLP's hidden layers.
@@ -75,6 +86,7 @@ class TopKRanker:
     Fitted attributes:
         model_: the module. standardizer_, time_origin_, time_scale_: how the inputs are scaled.
         site_ids_, feature_names_in_: what the training panel had.
+        ranking_: what sites are ranked by: "exact", "ratio", "mean" or "score".
         history_, best_epoch_, best_score_, trainer_: of the last fit; warm_start_: the `Trainer` of
             the likelihood fit before it, or None. key_: fixes the ranking's draws.
 
@@ -96,7 +108,8 @@ class TopKRanker:
         weight: float = 30.0,
         num_samples: int = 100,
         model_samples: int = 100,
-        ranking: str = "ratio",
+        ranking: str = "auto",
+        topk: str = "exact",
         rank_samples: int = 1000,
         link: str = "softplus",
         penalty: str | None = None,
@@ -126,6 +139,7 @@ class TopKRanker:
         self.num_samples = num_samples
         self.model_samples = model_samples
         self.ranking = ranking
+        self.topk = topk
         self.rank_samples = rank_samples
         self.link = link
         self.penalty = penalty
@@ -198,12 +212,12 @@ class TopKRanker:
         origin = panel.time_values.mean().item()
         scale = panel.time_values.std(correction=0).item() or 1.0
         model = self._make_model(panel, len(standardizer.kept_))
-        objective = self._make_objective(model, panel.num_sites)
 
         def prepared(data: Panel) -> Batch:
             return _prepare(data, standardizer, origin, scale, model, panel.site_ids)
 
         train_batch = prepared(panel)
+        objective = self._make_objective(model, panel.num_sites)
         valid_batch = None if valid is None else prepared(valid)
         weights = self.time_weights
         if callable(weights):
@@ -271,6 +285,11 @@ class TopKRanker:
             trainer.best_score_,
         )
         self.interrupted_ = trainer.interrupted_
+        self.ranking_ = "score"
+        if is_probabilistic(model):
+            with torch.no_grad():
+                output = forward(model, self._batch(panel, panel.num_times - 1))
+            self.ranking_ = resolved_ranking("TopKRanker", self.ranking, output)
         return self
 
     def _check_arguments(self, panel: Any) -> None:
@@ -293,10 +312,16 @@ class TopKRanker:
                 f"TopKRanker: model must be one of {', '.join(map(repr, _MODELS))} or a module, "
                 f"got {self.model!r}."
             )
-        if self.ranking not in ("ratio", "mean"):
-            raise ValueError(
-                f"TopKRanker: ranking must be 'ratio' or 'mean', got {self.ranking!r}."
-            )
+        for name, allowed in (
+            ("ranking", ("auto", "exact", "ratio", "mean")),
+            ("topk", ("exact", "mean_field", "sampled")),
+        ):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ValueError(
+                    f"TopKRanker: {name} must be one of {', '.join(map(repr, allowed))}, got "
+                    f"{value!r}."
+                )
         for name, least in (("rank_samples", 1), ("warm_start_epochs", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -341,12 +366,13 @@ class TopKRanker:
             )
         if objective == "nll":
             return NLL()
-        ratio = is_probabilistic(model) and self.ranking == "ratio"
+        ratio = is_probabilistic(model) and self.ranking != "mean"
         sigma = self.sigma if self.sigma is not None else (0.4 / num_sites if ratio else 0.1)
         settings = {
             "num_samples": self.num_samples,
             "model_samples": self.model_samples,
             "ranking": self.ranking,
+            "topk": self.topk,
         }
         if objective == "bpr":
             return DirectBPR(self.k, sigma, **settings)
@@ -432,11 +458,11 @@ class TopKRanker:
         """BPR of `repeats` rankings with fresh draws, [repeats]: the spread due to drawing.
 
         `samples` draws each (None: `rank_samples`); only one ranking's draws are in memory at a
-        time. A ranking without draws ("mean", or a scorer) has no spread.
+        time. A ranking without draws ("exact", "mean", or a scorer) has no spread.
         """
         model = self._fitted("score_repeats")
         self._check_counts(panel, "score_repeats")
-        if not is_probabilistic(model) or self.ranking == "mean":
+        if self.ranking_ != "ratio":
             return np.full(repeats, self.score(panel))
         distribution = forward(model, self._batch(panel))
         counts = torch.from_numpy(self._counts(panel)).to(self._device())
@@ -457,8 +483,10 @@ class TopKRanker:
             output = forward(self.model_, self._batch(panel, t))
             if not is_probabilistic(self.model_):
                 yield output[0], None, None
-            elif self.ranking == "mean":
+            elif self.ranking_ == "mean":
                 yield output.mean[0], output.mean[0], None
+            elif self.ranking_ == "exact":
+                yield expected_ratio_ranking(output)[0], output.mean[0], None
             else:
                 samples = self._samples(output)
                 yield ratio_ranking(samples), output.mean[0], samples
@@ -539,7 +567,7 @@ class TopKRanker:
             "time": {"origin": float(self.time_origin_), "scale": float(self.time_scale_)},
             "site_ids": list(self.site_ids_),
             "k": int(self.k),
-            "ranking": self.ranking if is_probabilistic(model) else "score",
+            "ranking": self.ranking_,
             "model_samples": int(self.rank_samples),
             "key": self.key_.cpu(),
             "window": int(getattr(model, "window", 0) or 0),
@@ -568,13 +596,16 @@ class TopKRanker:
             model = model_class(**config)
             model.load_state_dict(content["state"])
             ranking = content["ranking"]
+            allowed = ("exact", "ratio", "mean") if model.is_probabilistic else ("score",)
+            if ranking not in allowed:
+                raise ValueError(f"ranking is {ranking!r}")
             arguments = {
                 key: config[key] for key in ("link", "penalty", "window", "hidden") if key in config
             }
             ranker = cls(
                 content["k"],
                 model=short,
-                ranking=ranking if ranking != "score" else "ratio",
+                ranking=ranking if ranking != "score" else "auto",
                 rank_samples=content["model_samples"],
                 device=device,
                 **arguments,
@@ -585,6 +616,7 @@ class TopKRanker:
                 content["time"]["scale"],
             )
             ranker.site_ids_, ranker.key_ = list(content["site_ids"]), content["key"]
+            ranker.ranking_ = ranking
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             raise ValueError(
                 "TopKRanker.load: path must hold a whole model, got one with parts that are "

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from topreach import metrics
+from topreach.counts import expected_ratio_ranking
 from topreach.files import atomic_save, load_plain
 from topreach.objectives.base import (
     ObjectiveValue,
@@ -29,6 +30,7 @@ from topreach.objectives.base import (
     derived_key,
     forward,
     is_probabilistic,
+    resolved_ranking,
 )
 from topreach.ops import draw_key, ratio_ranking
 from topreach.panel import Batch, Panel
@@ -112,9 +114,9 @@ class Trainer:
             nll and beat all others, which are compared by BPR (2025 paper, App. C.2.2: the choice
             among decision-aware models).
         k: K for the metric bpr; None takes the objective's `k`.
-        ranking: how a probabilistic model ranks in validation, "ratio" or "mean"; None takes the
-            objective's, else "ratio".
-        validation_samples: draws of the model for that ratio ranking. The same noise at every
+        ranking: how a probabilistic model ranks in validation, "auto", "exact", "ratio" or "mean",
+            as in `DirectBPR`; None takes the objective's, else "auto".
+        validation_samples: draws of the model for ranking "ratio". The same noise at every
             validation.
         batch_size: periods in a minibatch, shuffled in every epoch; None takes all at once. A
             minibatch of B of the T periods has its weights multiplied by T/B, so that its sum
@@ -202,8 +204,10 @@ class Trainer:
             raise ValueError(
                 f"Trainer: bpr_floor must go with monitor='nll', got monitor={monitor!r}."
             )
-        if ranking not in (None, "ratio", "mean"):
-            raise ValueError(f"Trainer: ranking must be 'ratio' or 'mean', got {ranking!r}.")
+        if ranking not in (None, "auto", "exact", "ratio", "mean"):
+            raise ValueError(
+                f"Trainer: ranking must be 'auto', 'exact', 'ratio' or 'mean', got {ranking!r}."
+            )
         if isinstance(optimizer, str) and optimizer.lower() not in _OPTIMIZERS:
             raise ValueError(
                 f"Trainer: optimizer must be one of {', '.join(_OPTIMIZERS)}, got {optimizer!r}."
@@ -605,12 +609,15 @@ class Trainer:
             model.train(was_training)
 
     def _rank(self, distribution: Any, batch: Batch) -> Tensor:
-        ranking = self.ranking or getattr(self.objective, "ranking", "ratio")
+        ranking = self.ranking or getattr(self.objective, "ranking", "auto")
+        ranking = resolved_ranking("Trainer", ranking, distribution)
         if ranking == "mean":
             return distribution.mean
+        offset = getattr(self.objective, "offset", 0.0)
+        if ranking == "exact":
+            return expected_ratio_ranking(distribution, offset=offset)
         _seed_all(batch.y.device, _hash(self.seed, "ranking", 0))
         key = draw_key(device=batch.y.device)
-        offset = getattr(self.objective, "offset", 0.0)
         # Draws in blocks, so that memory stays at a few tens of MB.
         block = max(1, min(self.validation_samples, 8_000_000 // batch.y.numel()))
         total, left, number = torch.zeros_like(batch.y), self.validation_samples, 0

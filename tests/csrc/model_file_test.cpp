@@ -197,7 +197,7 @@ TEST(ModelFileExchange, WithPython) {
   const char* folder = std::getenv("TOPREACH_EXCHANGE");
   if (folder == nullptr) GTEST_SKIP() << "run by tests/python/test_model_file.py";
   int files = 0;
-  for (const std::string name : {"negbin", "negbin_mean", "linear", "mlp"}) {
+  for (const std::string name : {"negbin", "negbin_exact", "negbin_mean", "linear", "mlp"}) {
     const std::string base = std::string(folder) + "/" + name;
     if (!std::filesystem::exists(base + ".pt")) continue;
     ++files;
@@ -225,12 +225,16 @@ TEST(ModelFileExchange, WithPython) {
   const auto given = torch::pickle_load(bytes_of(base)).toGenericDict();
   const auto tensor = [&](const char* name) { return given.at(name).toTensor(); };
   const topreach::NegativeBinomial counts{tensor("total_count"), tensor("logits")};
-  topreach::DecisionAwareOptions options{
-      .epsilon = 0.8, .weight = 30, .reach = {.k = 20, .sigma = 0.01, .key = tensor("key")}};
-  const auto daml = topreach::decision_aware(counts, tensor("y"), options);
-  const auto direct = topreach::direct_bpr(tensor("total_count"), tensor("y"), options.reach);
-  EXPECT_TRUE(torch::equal(daml.loss, tensor("decision_aware")));
-  EXPECT_TRUE(torch::equal(direct.loss, tensor("direct_bpr")));
+  const auto agree = [&](const std::string& name, const topreach::DirectBPROptions& reach) {
+    const auto daml = topreach::decision_aware(counts, tensor("y"), {.epsilon = 0.8, .reach = reach});
+    const auto direct = topreach::direct_bpr(tensor("total_count"), tensor("y"), reach);
+    EXPECT_TRUE(torch::equal(daml.loss, tensor(("decision_aware" + name).c_str()))) << name;
+    EXPECT_TRUE(torch::equal(direct.loss, tensor(("direct_bpr" + name).c_str()))) << name;
+  };
+  agree("", {.k = 20, .sigma = 0.01});
+  agree("_mean_field", {.k = 20, .sigma = 0.01, .ranking = "mean", .topk = "mean_field"});
+  agree("_sampled", {.k = 20, .sigma = 0.01, .ranking = "ratio", .topk = "sampled",
+                     .key = tensor("key")});
   EXPECT_GT(files, 0);
 }
 

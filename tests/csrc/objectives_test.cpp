@@ -56,21 +56,78 @@ TEST(Objectives, DirectBprOfAScorer) {
   auto scores = torch::randn({2, 30}).requires_grad_();
   auto y = torch::poisson(torch::rand({2, 30}) * 2);
   y[1].zero_();
-  const auto value =
-      topreach::direct_bpr(scores, y, {.k = 5, .sigma = 0.1, .num_samples = 50, .key = key()});
-  EXPECT_LE(value.loss.item<double>(), 0.0);
-  EXPECT_GE(value.loss.item<double>(), -1.0);
-  EXPECT_NEAR(value.terms.at("bpr").item<double>(), -value.loss.item<double>(), 1e-6);
-  value.loss.backward();
-  EXPECT_GT(scores.grad()[0].abs().sum().item<double>(), 0.0);
-  EXPECT_TRUE(torch::equal(scores.grad()[1], torch::zeros({30})));
+  for (const std::string topk : {"exact", "mean_field", "sampled"}) {
+    scores.mutable_grad() = Tensor();
+    const auto value = topreach::direct_bpr(
+        scores, y, {.k = 5, .sigma = 0.1, .num_samples = 50, .topk = topk, .key = key()});
+    EXPECT_LE(value.loss.item<double>(), 0.0);
+    EXPECT_GE(value.loss.item<double>(), -1.0);
+    EXPECT_NEAR(value.terms.at("bpr").item<double>(), -value.loss.item<double>(), 1e-6);
+    value.loss.backward();
+    EXPECT_GT(scores.grad()[0].abs().sum().item<double>(), 0.0);
+    EXPECT_TRUE(torch::equal(scores.grad()[1], torch::zeros({30})));
+  }
+}
+
+TEST(Objectives, NothingIsSampledByDefault) {
+  Fixture f;
+  auto generator = at::detail::createCPUGenerator(5);
+  const auto state = generator.get_state();
+  const topreach::DecisionAwareOptions options{
+      .reach = {.k = 4, .sigma = 0.01, .generator = generator}};
+  std::vector<Tensor> losses, gradients;
+  for (int i = 0; i < 2; ++i) {
+    const auto counts = f.model->forward(f.x, f.time);
+    const auto value = topreach::decision_aware(counts, f.y, options);
+    f.model->zero_grad();
+    value.loss.backward();
+    losses.push_back(value.loss);
+    gradients.push_back(f.model->site_intercept.grad().clone());
+  }
+  EXPECT_TRUE(torch::equal(losses[0], losses[1]));
+  EXPECT_TRUE(torch::equal(gradients[0], gradients[1]));
+  EXPECT_TRUE(torch::equal(generator.get_state(), state));
+  // E[y_s / sum y] = (n_s / N)(1 - P(sum y = 0)) of counts with one p, put in as scores.
+  torch::NoGradGuard no_grad;
+  const auto counts = f.model->forward(f.x, f.time);
+  const auto n = counts.total_count.to(torch::kDouble);
+  const auto q = counts.logits.to(torch::kDouble).sigmoid();
+  const auto total = n.sum(-1, true);
+  const auto r = n / total * (1 - (1 - q).pow(total));
+  EXPECT_NEAR(topreach::direct_bpr(counts, f.y, options.reach).loss.item<double>(),
+              topreach::direct_bpr(r, f.y, options.reach).loss.item<double>(), 1e-4);
+}
+
+TEST(Objectives, NamesAreChecked) {
+  Fixture f;
+  const auto counts = f.model->forward(f.x, f.time);
+  const auto refusal = [&](const topreach::DirectBPROptions& options) -> std::string {
+    try {
+      topreach::direct_bpr(counts, f.y, options);
+    } catch (const c10::ValueError& error) {
+      return error.what_without_backtrace();
+    }
+    return "";
+  };
+  EXPECT_NE(refusal({.k = 4, .ranking = "median"}).find("ranking must be 'exact', 'ratio' or 'mean'"),
+            std::string::npos);
+  EXPECT_NE(refusal({.k = 4, .topk = "hard"}).find("topk must be 'exact', 'mean_field' or 'sampled'"),
+            std::string::npos);
+  EXPECT_NE(refusal({.k = 4, .noise = "gumbel"}).find("noise must be 'normal' for topk 'exact'"),
+            std::string::npos);
+  EXPECT_EQ(refusal({.k = 4, .topk = "sampled", .noise = "gumbel"}), "");
 }
 
 TEST(Objectives, DecisionAwareIsNllPlusHinge) {
   Fixture f;
   const auto counts = f.model->forward(f.x, f.time);
-  topreach::DecisionAwareOptions options{
-      .epsilon = 0.9, .weight = 30, .reach = {.k = 4, .sigma = 0.01, .key = key()}};
+  topreach::DecisionAwareOptions options{.epsilon = 0.9,
+                                         .weight = 30,
+                                         .reach = {.k = 4,
+                                                   .sigma = 0.01,
+                                                   .ranking = "ratio",
+                                                   .topk = "sampled",
+                                                   .key = key()}};
   const auto value =
       topreach::decision_aware(counts, f.y, options, f.model->penalty(f.x, f.time));
   const auto reach = topreach::soft_reach(counts, f.y, options.reach);

@@ -77,6 +77,8 @@ def scores_of(model, content, x, time, history):
         counts = model(x[None], torch.tensor([t], dtype=torch.float64).float())
         if content["ranking"] == "mean":
             return counts.mean[0]
+        if content["ranking"] == "exact":
+            return tr.expected_ratio_ranking(counts)[0]
         return tr.ratio_ranking(counts.sample(content["model_samples"], key=content["key"])[:, 0])
 
 
@@ -84,6 +86,7 @@ def examples():
     torch.manual_seed(1)
     models = {
         "negbin": (NegBinMixedEffects(SITES, 3, link="softplus", initial_mean=1.2), "ratio"),
+        "negbin_exact": (NegBinMixedEffects(SITES, 3, initial_mean=0.7), "exact"),
         "negbin_mean": (NegBinMixedEffects(SITES, 3), "mean"),
         "linear": (LinearScorer(WINDOW, 3), "score"),
         "mlp": (MLPScorer(WINDOW, 3, hidden=(8, 5)), "score"),
@@ -128,19 +131,19 @@ def test_exchange_with_cpp(tmp_path):
     counts = NegativeBinomial(torch.rand(3, 80) + 0.1, torch.tensor(0.3))
     y, key = counts.sample(1)[0], tr.draw_key()
     batch = Batch(torch.zeros(3, 80, 0), y, torch.zeros(3), None, None)
-    daml = DecisionAware(k=20, sigma=0.01, epsilon=0.8)(Constant(counts), batch, key=key)
-    direct = DirectBPR(k=20, sigma=0.01)(Constant(counts.total_count), batch, key=key)
-    torch.save(
-        {
-            "total_count": counts.total_count,
-            "logits": counts.logits,
-            "y": y,
-            "key": key,
-            "decision_aware": daml.loss,
-            "direct_bpr": direct.loss,
-        },
-        tmp_path / "objective.pt",
-    )
+    settings = {"k": 20, "sigma": 0.01}
+    losses = {}
+    for name, how in {
+        "": {},
+        "_mean_field": {"topk": "mean_field", "ranking": "mean"},
+        "_sampled": {"topk": "sampled", "ranking": "ratio"},
+    }.items():
+        daml = DecisionAware(**settings, epsilon=0.8, **how)
+        losses[f"decision_aware{name}"] = daml(Constant(counts), batch, key=key).loss
+        direct = DirectBPR(**settings, **how)
+        losses[f"direct_bpr{name}"] = direct(Constant(counts.total_count), batch, key=key).loss
+    given = {"total_count": counts.total_count, "logits": counts.logits, "y": y, "key": key}
+    torch.save(given | losses, tmp_path / "objective.pt")
     run = subprocess.run(
         [binary, "--gtest_filter=ModelFileExchange.*"],
         env={**os.environ, "TOPREACH_EXCHANGE": str(tmp_path)},

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from training_cases import LogLinear, panels
 
-from topreach.objectives import DirectBPR
+from topreach.objectives import DecisionAware, DirectBPR
 from topreach.panel import Panel
 from topreach.ranker import NotFittedError, TopKRanker, _share_of_draws_in_top
 
@@ -89,9 +89,34 @@ def test_fit_returns_self_and_does_not_change_its_arguments():
     )
 
 
-def test_same_seed_same_model():
-    a, b, c = (ranker(seed=s).fit(TRAIN, VALID) for s in (0, 0, 1))
+@pytest.mark.parametrize("settings", [{}, {"ranking": "ratio", "topk": "sampled"}])
+def test_same_seed_same_model(settings):
+    a, b, c = (ranker(seed=s, **settings).fit(TRAIN, VALID) for s in (0, 0, 1))
     assert a.rank(VALID).equals(b.rank(VALID)) and not a.rank(VALID).equals(c.rank(VALID))
+    # Without sampling the seed is that of chance_top_k alone.
+    columns = ["site", "score", "expected_count"]
+    assert a.rank(VALID)[columns].equals(c.rank(VALID)[columns]) == (not settings)
+
+
+def test_ranking_auto_is_exact_where_the_model_allows_it():
+    """The default draws nothing but chance_top_k; `rank` scores by E[y_s / Σ y], which for one p
+    over sites is (n_s / N)(1 − P(Σ y = 0)) (MATH §2)."""
+    r = fitted()
+    assert r.ranking_ == "exact" and r.trainer_.objective.topk == "exact"
+    assert isinstance(r.trainer_.objective, DecisionAware)
+    q = r.model_.probs.item()
+    n = r.predict(VALID).astype(float) * (1 - q) / q
+    total = n.sum(axis=1, keepdims=True)
+    expected = n / total * (1 - (1 - q) ** total)
+    # Counts and scores are float32.
+    np.testing.assert_allclose(r.site_scores(VALID), expected, rtol=1e-5)
+    table = r.rank(VALID)
+    assert (table["chance_top_k"].nunique() > 5) and table["chance_top_k"].between(0, 1).all()
+    assert fitted(ranking="ratio").ranking_ == "ratio" and fitted("mlp").ranking_ == "score"
+    unknown = ranker(model=LogLinear(20, 2)).fit(TRAIN, VALID)
+    assert unknown.ranking_ == "ratio" and 0 < unknown.score(VALID) <= 1
+    with pytest.raises(TypeError, match="ranking must be 'ratio' or 'mean' for counts of type"):
+        ranker(model=LogLinear(20, 2), ranking="exact").fit(TRAIN, VALID)
 
 
 # ---- kinds of model and objective ----------------------------------------------------------------
@@ -303,29 +328,41 @@ def test_score_is_the_mean_over_periods_with_events():
 
 
 def test_repeated_rankings_spread_around_the_score():
-    r = fitted()
+    r = fitted(ranking="ratio")
     a, b = r.score_repeats(VALID, 40), r.score_repeats(VALID, 40)
     assert a.shape == (40,) and (a == b).all() and ((a >= 0) & (a <= 1)).all() and a.std() > 0
     assert abs(a.mean() - r.score(VALID)) < 5 * a.std()
     assert r.score_repeats(VALID, 20, samples=2000).std() < a.std()
-    steady = fitted(ranking="mean").score_repeats(VALID, 5)
-    assert (steady == steady[0]).all()
+    for steady in (fitted(), fitted(ranking="mean")):
+        assert (steady.score_repeats(VALID, 5) == steady.score(VALID)).all()
 
 
 # ---- files ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("model", "window"), [("negbin", 5), ("linear", 2), ("mlp", 3)])
-def test_saved_and_loaded_it_ranks_alike(tmp_path, model, window):
-    r = fitted(model, window=window)
+@pytest.mark.parametrize(
+    ("model", "window", "ranking"),
+    [
+        ("negbin", 5, "auto"),
+        ("negbin", 5, "ratio"),
+        ("negbin", 5, "mean"),
+        ("linear", 2, "auto"),
+        ("mlp", 3, "auto"),
+    ],
+)
+def test_saved_and_loaded_it_ranks_alike(tmp_path, model, window, ranking):
+    r = fitted(model, window=window, ranking=ranking)
     r.save(tmp_path / "model.pt")
     assert os.listdir(tmp_path) == ["model.pt"]
     content = torch.load(tmp_path / "model.pt", weights_only=True)
     assert type(content) is dict and type(content["state"]) is dict
     assert content["format"] == "topreach-model" and content["format_version"] == 1
     assert content["window"] == (0 if model == "negbin" else window) and content["k"] == 4
-    assert content["ranking"] == ("ratio" if model == "negbin" else "score")
+    exact = ranking == "auto" and model == "negbin"
+    assert content["ranking"] == ("exact" if exact else "score" if model != "negbin" else ranking)
     again = TopKRanker.load(tmp_path / "model.pt")
+    assert again.ranking_ == content["ranking"]
+    assert (again.score_repeats(VALID, 3) == r.score_repeats(VALID, 3)).all()
     assert again.rank(VALID).equals(r.rank(VALID)) and again.score(VALID) == r.score(VALID)
     again.save(tmp_path / "again.pt")
     assert TopKRanker.load(tmp_path / "again.pt").rank(VALID).equals(r.rank(VALID))
@@ -347,6 +384,8 @@ def test_load_refuses_what_is_no_model_file(tmp_path):
         ({"model": "Oracle"}, "got 'Oracle'"),
         ({"state": {}}, "do not fit"),
         ({"standardizer": {}}, "do not fit"),
+        ({"ranking": "score"}, "do not fit"),
+        ({"ranking": "median"}, "do not fit"),
     ):
         torch.save(content | change, path)
         with pytest.raises(ValueError, match=match):
@@ -379,7 +418,8 @@ def test_resume_through_both_stages(tmp_path):
         ({"k": 21}, ValueError, "number of sites 20, got 21"),
         ({"model": "forest"}, ValueError, "model must be one of 'negbin', 'linear', 'mlp'"),
         ({"objective": "mse"}, ValueError, "objective must be 'auto'"),
-        ({"ranking": "median"}, ValueError, "ranking must be"),
+        ({"ranking": "median"}, ValueError, "ranking must be one of 'auto', 'exact', 'ratio', 'mean'"),
+        ({"topk": "hard"}, ValueError, "topk must be one of 'exact', 'mean_field', 'sampled'"),
         ({"rank_samples": 0}, ValueError, "rank_samples"),
         ({"epsilon": 2.0}, ValueError, "epsilon"),
     ],

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from training_cases import LogLinear, Scorer, batch_of, panels
 
+import topreach as tr
+from topreach.models import NegBinMixedEffects
 from topreach.objectives import NLL, DecisionAware, DirectBPR, ObjectiveValue
 from topreach.trainer import NonFiniteLossError, Trainer, TrainingInterrupted
 
@@ -265,6 +267,56 @@ def test_resume_continues_bit_for_bit(tmp_path, settings):
     assert same(whole, parts)
     assert (a.best_epoch_, a.best_score_) == (b.best_epoch_, b.best_score_)
     assert a.history_.drop(columns="seconds").equals(b.history_.drop(columns="seconds"))
+
+
+def test_a_deterministic_run_resumes_and_does_not_know_the_seed(tmp_path):
+    """DAML without sampling: any seed gives the same bits, also through a checkpoint."""
+
+    def start():
+        return NegBinMixedEffects(12, 2, link="softplus", initial_mean=TRAIN.y.mean().item())
+
+    objective = DecisionAware(3, 0.02)
+    whole, other, parts = start(), start(), start()
+    a = trainer(objective).fit(whole, TRAIN, VALID)
+    b = trainer(objective, seed=1).fit(other, TRAIN, VALID)
+    path = tmp_path / "run.pt"
+    trainer(objective, checkpoint=path, max_epochs=6).fit(parts, TRAIN, VALID)
+    parts = start()
+    c = trainer(objective, checkpoint=path).fit(parts, TRAIN, VALID, resume=True)
+    assert same(whole, other) and same(whole, parts)
+    for one in (b, c):
+        assert one.history_.drop(columns="seconds").equals(a.history_.drop(columns="seconds"))
+    assert a.history_["loss"].iloc[-1] < a.history_["loss"].iloc[0]
+    with pytest.raises(ValueError, match="another objective"):
+        sampled = DecisionAware(3, 0.02, topk="sampled")
+        trainer(sampled, checkpoint=path).fit(start(), TRAIN, VALID, resume=True)
+
+
+def test_validation_ranks_without_draws_where_it_can():
+    """By the objective's ranking; where it names none, by "auto"."""
+    batch = VALID.batch()
+    negbin = NegBinMixedEffects(12, 2, link="softplus", initial_mean=TRAIN.y.mean().item())
+    trainer(max_epochs=3).fit(negbin, TRAIN)
+    with torch.no_grad():
+        r = tr.expected_ratio_ranking(negbin(batch.x, batch.time))
+        mean = negbin(batch.x, batch.time).mean
+    exact = float(tr.metrics.bpr(r, batch.y, 3))
+    for t in (
+        trainer(),
+        trainer(ranking="auto"),
+        trainer(ranking="exact"),
+        trainer(DecisionAware(3, 0.02)),
+        trainer(DecisionAware(3, 0.02, ranking="ratio"), ranking="exact"),
+    ):
+        assert t.evaluate(negbin, VALID)["bpr"] == exact
+    found = trainer(DecisionAware(3, 0.02, ranking="mean")).evaluate(negbin, VALID)
+    assert found["bpr"] == float(tr.metrics.bpr(mean, batch.y, 3))
+    few = trainer(ranking="ratio", validation_samples=1).evaluate(negbin, VALID)
+    assert few["bpr"] != exact
+    # PoissonCounts is a class of these tests, which the library does not know.
+    assert 0 < trainer().evaluate(model(), VALID)["bpr"] <= 1
+    with pytest.raises(TypeError, match="Trainer: ranking must be 'ratio' or 'mean' for counts of"):
+        trainer(ranking="exact").evaluate(model(), VALID)
 
 
 @pytest.mark.parametrize("how", ["raise", "signal"])

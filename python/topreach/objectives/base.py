@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from topreach.ops import draw_key, perturbed_topk, ratio_ranking
+from topreach.counts import expected_ratio_ranking, has_expected_ratio_ranking
+from topreach.ops import draw_key, expected_topk, perturbed_topk, ratio_ranking
 from topreach.panel import Batch
 
 TimeWeights = Callable[[Tensor], Tensor] | Sequence[float] | Tensor | None
@@ -99,6 +100,21 @@ def derived_key(key: Tensor, stream: int) -> Tensor:
     return (key + step) & 0xFFFFFFFF
 
 
+def resolved_ranking(name: str, ranking: str, distribution: Any) -> str:
+    """What "auto" stands for: "exact" where `expected_ratio_ranking` knows the distribution, else
+    "ratio". Raises TypeError for an "exact" that it does not know."""
+    is_known = has_expected_ratio_ranking(distribution)
+    if ranking == "auto":
+        return "exact" if is_known else "ratio"
+    if ranking == "exact" and not is_known:
+        raise TypeError(
+            f"{name}: ranking must be 'ratio' or 'mean' for counts of type "
+            f"{type(distribution).__name__}, got 'exact', which expected_ratio_ranking does not "
+            "know for them."
+        )
+    return ranking
+
+
 class ReachSettings:
     """The settings that every objective with a soft BPR has, checked; see `DirectBPR` for what they
     mean."""
@@ -111,6 +127,7 @@ class ReachSettings:
         num_samples: int,
         model_samples: int,
         ranking: str,
+        topk: str,
         estimator: str,
         ranking_estimator: str,
         noise: str,
@@ -130,8 +147,9 @@ class ReachSettings:
         if not sigma > 0:
             raise ValueError(f"{name}: sigma must be > 0 for a gradient to exist, got {sigma!r}.")
         for argument, value, allowed in (
-            ("ranking", ranking, ("ratio", "mean")),
-            ("estimator", estimator, ("score", "score_loo")),
+            ("ranking", ranking, ("auto", "exact", "ratio", "mean")),
+            ("topk", topk, ("exact", "mean_field", "sampled")),
+            ("estimator", estimator, ("score", "score_loo", "conditional")),
             ("ranking_estimator", ranking_estimator, ("score", "score_loo", "diagonal")),
             ("noise", noise, ("normal", "gumbel", "logistic", "laplace")),
         ):
@@ -140,13 +158,19 @@ class ReachSettings:
                     f"{name}: {argument} must be one of {', '.join(map(repr, allowed))}, got "
                     f"{value!r}."
                 )
+        if topk != "sampled" and noise != "normal":
+            raise ValueError(
+                f"{name}: noise must be 'normal' for topk={topk!r}, got {noise!r}. Use "
+                "topk='sampled' for other noise."
+            )
         self.k, self.sigma, self.num_samples, self.model_samples = (
             k,
             float(sigma),
             num_samples,
             model_samples,
         )
-        self.ranking, self.estimator, self.ranking_estimator = ranking, estimator, ranking_estimator
+        self.ranking, self.topk = ranking, topk
+        self.estimator, self.ranking_estimator = estimator, ranking_estimator
         self.noise, self.offset, self.time_weights = noise, float(offset), time_weights
 
     def __repr__(self) -> str:
@@ -157,12 +181,14 @@ class ReachSettings:
         out."""
         return {name: value for name, value in vars(self).items() if name != "time_weights"}
 
-    def _ranking_scores(self, output: Any, probabilistic: bool, key: Tensor) -> Tensor:
+    def _ranking_scores(self, output: Any, ranking: str, key: Tensor | None) -> Tensor:
         """r [T, S], with its gradient."""
-        if not probabilistic:
+        if ranking == "score":
             return output
-        if self.ranking == "mean":
+        if ranking == "mean":
             return output.mean
+        if ranking == "exact":
+            return expected_ratio_ranking(output, offset=self.offset)
         with torch.no_grad():
             samples = output.sample(self.model_samples, key=key)
         log_prob = output.log_prob(samples)
@@ -180,31 +206,37 @@ class ReachSettings:
         generator: torch.Generator | None,
         key: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """BPR_t of the perturbed top-K [T], 0 without gradient where a period has no events, and
+        """BPR_t of the soft top-K [T], 0 without gradient where a period has no events, and
         where it has any."""
         if self.k > batch.y.shape[-1]:
             raise ValueError(
                 f"{type(self).__name__}: k must be at most the number of sites S = "
                 f"{batch.y.shape[-1]}, got {self.k}."
             )
-        if key is None:
+        ranking = "score"
+        if probabilistic:
+            ranking = resolved_ranking(type(self).__name__, self.ranking, output)
+        if key is None and (ranking == "ratio" or self.topk == "sampled"):
             key = draw_key(generator, batch.y.device)
-        scores = self._ranking_scores(output, probabilistic, key)
+        scores = self._ranking_scores(output, ranking, key)
         if scores.shape != batch.y.shape:
             raise ValueError(
                 f"{type(self).__name__}: the model must give scores of shape [T, S] = "
                 f"{list(batch.y.shape)}, got "
                 f"{list(scores.shape)}."
             )
-        membership = perturbed_topk(
-            scores,
-            self.k,
-            sigma=self.sigma,
-            num_samples=self.num_samples,
-            estimator=self.estimator,
-            noise=self.noise,
-            key=derived_key(key, 1),
-        )
+        if self.topk == "sampled":
+            membership = perturbed_topk(
+                scores,
+                self.k,
+                sigma=self.sigma,
+                num_samples=self.num_samples,
+                estimator=self.estimator,
+                noise=self.noise,
+                key=derived_key(key, 1),
+            )
+        else:
+            membership = expected_topk(scores, self.k, sigma=self.sigma, method=self.topk)
         has_events = batch.y.sum(-1) > 0
         # Periods without events are cut off on both sides, so that neither 0/0 nor its gradient
         # gets through.

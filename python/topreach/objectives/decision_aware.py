@@ -21,25 +21,28 @@ class DecisionAware(ReachSettings):
     """DAML: lowers Σ_t w_t [λ max(0, ε − BPR_t) − log p(y_t)] + penalty.
 
     Likelihood first, with a hinge that pulls while the top-K decision of a period reaches less than
-    ε of what was possible. BPR_t is that of `DirectBPR`, with the same settings. A period without
-    events has no hinge. Source: 2025 paper Eq. 13 and Algorithm A.1.
+    ε of what was possible. BPR_t is that of `DirectBPR`, with the same settings; by default it is
+    exact, so nothing is sampled. The paper samples it (`DirectBPR` says how to have that); the hinge
+    of a noisy BPR is biased: E max(0, ε − BPR_t) is above max(0, ε − E BPR_t) where BPR_t scatters
+    around ε. A period without events has no hinge. Source: 2025 paper Eq. 13 and Algorithm A.1.
 
     Args:
         k: K, the number of sites that can be acted on.
         sigma: σ, the standard deviation of the noise on the ranking.
         epsilon: ε in (0, 1], the BPR to hold; 1 always pulls.
         weight: λ, the price of falling short; 30 in the paper.
-        num_samples, model_samples, ranking, estimator, ranking_estimator, noise, offset,
+        num_samples, model_samples, ranking, topk, estimator, ranking_estimator, noise, offset,
             time_weights: see `DirectBPR`.
 
     Calling it: see `DirectBPR`; the model must be probabilistic.
         Returns ObjectiveValue(loss [], {"nll", "penalty" if the model has one, "hinge", "bpr"}).
 
     Raises:
-        TypeError: the model gives scores and so has no likelihood.
+        ValueError: epsilon or weight out of range; and as `DirectBPR`.
+        TypeError: the model gives scores and so has no likelihood; and as `DirectBPR`.
 
     Example:
-        >>> objective = DecisionAware(k=100, sigma=0.01, epsilon=0.85)
+        >>> objective = DecisionAware(100, sigma=3e-4, epsilon=0.85)
         >>> value = objective(model, train.batch())
         >>> sorted(value.terms)
         ['bpr', 'hinge', 'nll', 'penalty']
@@ -49,11 +52,12 @@ class DecisionAware(ReachSettings):
         self,
         k: int,
         sigma: float,
-        epsilon: float,
+        epsilon: float = 1.0,
         weight: float = 30.0,
         num_samples: int = 100,
         model_samples: int = 100,
-        ranking: str = "ratio",
+        ranking: str = "auto",
+        topk: str = "exact",
         estimator: str = "score_loo",
         ranking_estimator: str = "score_loo",
         *,
@@ -67,6 +71,7 @@ class DecisionAware(ReachSettings):
             num_samples=num_samples,
             model_samples=model_samples,
             ranking=ranking,
+            topk=topk,
             estimator=estimator,
             ranking_estimator=ranking_estimator,
             noise=noise,

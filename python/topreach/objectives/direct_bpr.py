@@ -21,11 +21,15 @@ class DirectBPR(ReachSettings):
     """Direct BPR: lowers −Σ_t w_t BPR(b̂(r_t), y_t).
 
     r_t [S] ranks the sites: the forward output of a scorer; for a probabilistic model the ratio
-    ranking E[y_s / Σ_s y_s] over `model_samples` draws, or its mean. b̂ is the perturbed top-K
-    E_z[TopKMask(r + σz, K)], and BPR(b, y) = b·y / Σ_TopK(y) y. Gradients go through b̂ by the
-    score function of the noise and through r by that of the model. A period without events has no
-    BPR: it counts as zero and gives no gradient. Sources: 2023 paper Eq. 3-5; 2025 paper Eq. 7,
-    9-11.
+    ranking E[y_s / Σ_s y_s] or the mean. b̂ is the top-K smoothed by noise,
+    E_z[TopKMask(r + σz, K)], and BPR(b, y) = b·y / Σ_TopK(y) y. Both expectations are exact by
+    default, so the objective is deterministic and its gradient has no noise. A model whose
+    distribution `expected_ratio_ranking` does not know is ranked over draws. A period without
+    events has no BPR: it counts as zero and gives no gradient.
+
+    The papers take both from draws, with score-function gradients: ranking="ratio",
+    topk="sampled", estimator="score", ranking_estimator="score". Sources: 2023 paper Eq. 3-5; 2025
+    paper Eq. 7, 9-11.
 
     The likelihood is not in it, so a probabilistic model's counts may drift to any scale; see
     `DecisionAware`.
@@ -34,13 +38,17 @@ class DirectBPR(ReachSettings):
         k: K, the number of sites that can be acted on.
         sigma: σ, the standard deviation of the noise, in the units of r. Ratio scores are of the
             order 1/S to K/S.
-        num_samples: J, draws of the noise.
-        model_samples: M, draws of the model for the ratio ranking.
-        ranking: "ratio" or "mean"; of no effect for a scorer.
-        estimator: gradient of b̂: "score" (the papers') or "score_loo" (leave-one-out baseline).
+        num_samples: J, draws of the noise, for topk "sampled".
+        model_samples: M, draws of the model, for ranking "ratio".
+        ranking: of a probabilistic model: "exact", the ratio ranking without draws
+            (`expected_ratio_ranking`); "ratio", over draws (`ratio_ranking`); "mean"; or "auto":
+            "exact" where the distribution allows it, else "ratio". Not read for a scorer.
+        topk: "exact" or "mean_field" (`expected_topk`), or "sampled" (`perturbed_topk`).
+        estimator: gradient of a sampled b̂: "score" (the papers'), "score_loo" (leave-one-out
+            baseline) or "conditional".
         ranking_estimator: gradient of the ratio ranking: "score", "score_loo" or "diagonal"
             (biased).
-        noise: "normal", "gumbel", "logistic" or "laplace".
+        noise: "normal"; for topk "sampled" also "gumbel", "logistic" or "laplace".
         offset: c in y_s / (c + Σ y).
         time_weights: w_t: a function from the batch's time [T] to weights [T], or one weight per
             period; None for 1.
@@ -49,8 +57,14 @@ class DirectBPR(ReachSettings):
         model: gives scores [T, S], or a distribution with `sample(M, key=)` -> [M, T, S] and
             `log_prob`.
         batch: y [T, S] and what the model needs of x, time, history.
-        generator, key: the source of the noise; a key int64 [2] fixes it.
+        generator, key: the source of the noise; a key int64 [2] fixes it. Neither is read where
+            nothing is sampled.
         Returns ObjectiveValue(loss [], {"bpr": mean over periods with events}).
+
+    Raises:
+        ValueError: a setting out of range; k above S; noise other than normal unless topk is
+            "sampled".
+        TypeError: ranking "exact" with a distribution that `expected_ratio_ranking` does not know.
 
     Example:
         >>> objective = DirectBPR(k=100, sigma=0.1)
@@ -63,7 +77,8 @@ class DirectBPR(ReachSettings):
         sigma: float,
         num_samples: int = 100,
         model_samples: int = 100,
-        ranking: str = "ratio",
+        ranking: str = "auto",
+        topk: str = "exact",
         estimator: str = "score_loo",
         ranking_estimator: str = "score_loo",
         *,
@@ -77,6 +92,7 @@ class DirectBPR(ReachSettings):
             num_samples=num_samples,
             model_samples=model_samples,
             ranking=ranking,
+            topk=topk,
             estimator=estimator,
             ranking_estimator=ranking_estimator,
             noise=noise,
