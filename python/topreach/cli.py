@@ -236,7 +236,9 @@ def _evaluate(options: argparse.Namespace) -> None:
         )
         rows["model"] = _row(forecast, scores, counts, k)
         if options.repeats and ranker.ranking_ != "ratio":
-            print("note: the model ranks without draws, so repeats would all agree", file=sys.stderr)
+            print(
+                "note: the model ranks without draws, so repeats would all agree", file=sys.stderr
+            )
         elif options.repeats:
             spread = np.quantile(ranker.score_repeats(test, options.repeats), [0.025, 0.975])
             rows["model"] |= {"bpr_low": spread[0], "bpr_high": spread[1]}

@@ -335,8 +335,9 @@ def test_gradient_of_deterministic_daml_in_every_parameter(topk, epsilon):
 
     for i in range(len(theta)):
         step = h * torch.eye(len(theta), dtype=theta.dtype)[i]
-        near, far = loss(theta + step) - loss(theta - step), loss(theta + 2 * step) - loss(
-            theta - 2 * step
+        near, far = (
+            loss(theta + step) - loss(theta - step),
+            loss(theta + 2 * step) - loss(theta - 2 * step),
         )
         differences[i] = (8 * near - far) / (12 * h)
     torch.nn.utils.vector_to_parameters(theta, model.parameters())

@@ -418,7 +418,11 @@ def test_resume_through_both_stages(tmp_path):
         ({"k": 21}, ValueError, "number of sites 20, got 21"),
         ({"model": "forest"}, ValueError, "model must be one of 'negbin', 'linear', 'mlp'"),
         ({"objective": "mse"}, ValueError, "objective must be 'auto'"),
-        ({"ranking": "median"}, ValueError, "ranking must be one of 'auto', 'exact', 'ratio', 'mean'"),
+        (
+            {"ranking": "median"},
+            ValueError,
+            "ranking must be one of 'auto', 'exact', 'ratio', 'mean'",
+        ),
         ({"topk": "hard"}, ValueError, "topk must be one of 'exact', 'mean_field', 'sampled'"),
         ({"rank_samples": 0}, ValueError, "rank_samples"),
         ({"epsilon": 2.0}, ValueError, "epsilon"),

@@ -225,6 +225,23 @@ def test_probabilistic_models_are_ranked_in_the_unit_of_the_target(make):
 
 
 @pytest.mark.parametrize("make", [SPOPlus, PerturbationGradient])
+def test_the_ratio_ranking_is_exact_where_the_distribution_allows_it(make):
+    model = tr.models.NegBinMixedEffects(12, 2, initial_mean=1.5)
+    batch = TRAIN.batch()
+    r = tr.expected_ratio_ranking(model(batch.x, batch.time))
+    share = batch.y / batch.y.sum(-1, keepdim=True)
+    expected = make(3)(FreeScores(r.detach()), batch._replace(y=share)).loss.item()
+    state = torch.get_rng_state()
+    for ranking in ("auto", "exact"):
+        value = make(3, ranking=ranking)(model, batch)
+        assert value.loss.item() == pytest.approx(expected, rel=1e-5)
+        value.loss.backward()
+    assert torch.equal(torch.get_rng_state(), state)
+    with pytest.raises(TypeError, match="ranking must be 'ratio' or 'mean' for counts of type"):
+        make(3, ranking="exact")(LogLinear(12, 2), batch)
+
+
+@pytest.mark.parametrize("make", [SPOPlus, PerturbationGradient])
 def test_periods_without_events_and_weights(make):
     r, y = next(cases())
     y[1] = 0

@@ -181,6 +181,12 @@ class ReachSettings:
         out."""
         return {name: value for name, value in vars(self).items() if name != "time_weights"}
 
+    def _ranking_of(self, output: Any, probabilistic: bool) -> str:
+        """ "exact", "ratio", "mean" or, for a scorer, "score"."""
+        if not probabilistic:
+            return "score"
+        return resolved_ranking(type(self).__name__, self.ranking, output)
+
     def _ranking_scores(self, output: Any, ranking: str, key: Tensor | None) -> Tensor:
         """r [T, S], with its gradient."""
         if ranking == "score":
@@ -213,9 +219,7 @@ class ReachSettings:
                 f"{type(self).__name__}: k must be at most the number of sites S = "
                 f"{batch.y.shape[-1]}, got {self.k}."
             )
-        ranking = "score"
-        if probabilistic:
-            ranking = resolved_ranking(type(self).__name__, self.ranking, output)
+        ranking = self._ranking_of(output, probabilistic)
         if key is None and (ranking == "ratio" or self.topk == "sampled"):
             key = draw_key(generator, batch.y.device)
         scores = self._ranking_scores(output, ranking, key)

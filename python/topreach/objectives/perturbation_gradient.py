@@ -46,7 +46,7 @@ class PerturbationGradient(TopKProgram):
         k: int,
         sigma: float = 0.1,
         two_sides: bool = False,
-        ranking: str = "ratio",
+        ranking: str = "auto",
         target: str | None = None,
         model_samples: int = 100,
         ranking_estimator: str = "score_loo",

@@ -41,7 +41,7 @@ class SPOPlus(TopKProgram):
     def __init__(
         self,
         k: int,
-        ranking: str = "ratio",
+        ranking: str = "auto",
         target: str | None = None,
         model_samples: int = 100,
         ranking_estimator: str = "score_loo",

@@ -44,7 +44,7 @@ class TopKProgram:
                     f"{name}: {argument} must be a whole number >= {least}, got {value!r}."
                 )
         for argument, value, allowed in (
-            ("ranking", ranking, ("ratio", "mean")),
+            ("ranking", ranking, ("auto", "exact", "ratio", "mean")),
             ("target", target, (None, "count", "share")),
             ("ranking_estimator", ranking_estimator, ("score", "score_loo", "diagonal")),
         ):
@@ -59,6 +59,7 @@ class TopKProgram:
 
     __repr__ = ReachSettings.__repr__
     config = ReachSettings.config
+    _ranking_of = ReachSettings._ranking_of
     _ranking_scores = ReachSettings._ranking_scores
 
     def _loss(self, scores: Tensor, y: Tensor) -> Tensor:
@@ -85,9 +86,10 @@ class TopKProgram:
                 f"{name}: k must be at most the number of sites S = {batch.y.shape[-1]}, got "
                 f"{self.k}."
             )
-        if probabilistic and self.ranking == "ratio" and key is None:
+        ranking = self._ranking_of(output, probabilistic)
+        if ranking == "ratio" and key is None:
             key = draw_key(generator, batch.y.device)
-        scores = self._ranking_scores(output, probabilistic, key)
+        scores = self._ranking_scores(output, ranking, key)
         if scores.shape != batch.y.shape:
             raise ValueError(
                 f"{name}: the model must give scores of shape [T, S] = {list(batch.y.shape)}, got "
@@ -95,7 +97,7 @@ class TopKProgram:
             )
         target = self.target
         if target is None:
-            target = "share" if probabilistic and self.ranking != "mean" else "count"
+            target = "share" if ranking in ("exact", "ratio") else "count"
         y = batch.y.to(scores.dtype)
         total = y.sum(-1, keepdim=True)
         if target == "share":
