@@ -1,0 +1,67 @@
+"""A small spatio-temporal graph network: a stand-in for EpiGNN (Xie et al. 2022), which the 2025 paper
+compares with.
+
+h⁰ = relu(C [log(1 + y_{s,t−W:t−1}), x_s]): channels over the last W counts and the features;
+hˡ⁺¹ = relu(A hˡ + B mean of hˡ over the site's neighbours), two layers; forecast softplus(w·h²).
+Weights are shared over sites; neighbours are the nearest sites. EpiGNN itself also has attention, a
+learnt transmission risk and an autoregressive part.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from topreach.objectives.base import forward
+from topreach.panel import Batch
+
+
+class GraphNetwork(nn.Module):
+    """Forecast counts [T, S] from history [T, S, W] and features x [T, S, P].
+
+    Args:
+        place: latitude and longitude of the sites in degrees, [S, 2].
+        window: W.
+        num_features: P.
+        neighbours: how many nearest sites are a site's neighbours.
+        channels: width of the layers.
+    """
+
+    is_probabilistic = False
+
+    def __init__(
+        self,
+        place: Tensor,
+        window: int,
+        num_features: int,
+        *,
+        neighbours: int = 8,
+        channels: int = 16,
+    ):
+        super().__init__()
+        self.window = window
+        self.register_buffer("edges", nearest(place, neighbours), persistent=False)
+        self.inputs = nn.Linear(window + num_features, channels)
+        self.own = nn.ModuleList(nn.Linear(channels, channels) for _ in range(2))
+        self.around = nn.ModuleList(nn.Linear(channels, channels, bias=False) for _ in range(2))
+        self.outputs = nn.Linear(channels, 1)
+
+    def forward(self, history: Tensor, x: Tensor) -> Tensor:
+        h = self.inputs(torch.cat([history.log1p(), x], dim=-1)).relu()
+        for own, around in zip(self.own, self.around, strict=True):
+            h = (own(h) + around(h[:, self.edges].mean(dim=-2))).relu()
+        return nn.functional.softplus(self.outputs(h).squeeze(-1))
+
+
+def nearest(place: Tensor, count: int) -> Tensor:
+    """The `count` nearest other sites of each site, [S, count], by latitude and longitude [S, 2]."""
+    place = place.double()
+    flat = place * torch.stack([torch.tensor(1.0), place[:, 0].mean().deg2rad().cos()])
+    distance = torch.cdist(flat, flat)
+    distance.fill_diagonal_(torch.inf)
+    return distance.topk(count, largest=False).indices
+
+
+def mean_squared_error(model: nn.Module, batch: Batch) -> Tensor:
+    """The objective: as EpiGNN, which is trained on squared errors."""
+    return (forward(model, batch) - batch.y).square().mean()
