@@ -34,6 +34,10 @@ class Inputs:
         lags: prefix of the features that hold earlier counts; "" if there are none.
         left_out: features that grow with time, which scorers do not get.
         device: of the batches.
+
+    Attributes:
+        num_features: columns of `regression`, num_slow_features: of `scorer`.
+        lag_scales: for the columns of `regression`, what an earlier count was divided by, else 0.
     """
 
     def __init__(
@@ -56,6 +60,10 @@ class Inputs:
             self._all = Standardizer().fit(train)
             self._slow = Standardizer().fit(train.align(feature_names=slow))
         self.num_features = len(self._all.kept_) + 1
+        self.lag_scales = torch.zeros(self.num_features)
+        for i, (at, scale) in enumerate(zip(self._all.kept_, self._all.scale_, strict=True)):
+            if lags and self._all.feature_names_[at].startswith(lags):
+                self.lag_scales[i] = scale
         self.num_slow_features = len(self._slow.kept_)
 
     def regression(self, panel: Panel) -> Batch:

@@ -17,6 +17,8 @@ STUDY = Study(
     place=("lat", "long"),
     lags="prev_counts_",
     left_out=("timestep_feat",),
+    sampled_epochs=100,
+    start_from_history=True,
     published={
         "last": (0.24, 1.04, 0.27),
         "average": (0.25, 0.78, 0.38),
