@@ -11,8 +11,8 @@ from ._library import load as _load
 
 build_info = _load()
 
-from . import baselines, datasets, metrics, models, objectives  # noqa: E402
-from .counts import count_cdf, expected_ratio_ranking  # noqa: E402
+from . import baselines, datasets, features, metrics, models, objectives  # noqa: E402
+from .counts import count_cdf, count_quantile, expected_ratio_ranking  # noqa: E402
 from .ops import (  # noqa: E402
     cpu_capability,
     draw_key,
@@ -43,10 +43,12 @@ __all__ = [
     "cpu_capability",
     "cmake_prefix_path",
     "count_cdf",
+    "count_quantile",
     "datasets",
     "draw_key",
     "expected_topk",
     "expected_ratio_ranking",
+    "features",
     "metrics",
     "models",
     "objectives",

@@ -396,7 +396,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--out", required=True, metavar="FILE", help="model file to write")
     sub.add_argument(
-        "--model", choices=["negbin", "linear", "mlp"], default="negbin", help="default: negbin"
+        "--model",
+        choices=["empirical_bayes", "negbin", "linear", "mlp"],
+        default="empirical_bayes",
+        help="default: empirical_bayes",
     )
     sub.add_argument(
         "--objective", choices=["auto", "daml", "nll", "bpr"], default="auto", help="default: auto"

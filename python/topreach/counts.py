@@ -11,7 +11,12 @@ from torch.utils.checkpoint import checkpoint
 
 from topreach.models import NegativeBinomial, ZeroInflated
 
-__all__ = ["count_cdf", "expected_ratio_ranking", "has_expected_ratio_ranking"]
+__all__ = [
+    "count_cdf",
+    "count_quantile",
+    "expected_ratio_ranking",
+    "has_expected_ratio_ranking",
+]
 
 BLOCK = 64  # counts whose probabilities count_cdf holds at a time
 
@@ -180,3 +185,43 @@ def count_cdf(distribution, samples: Tensor) -> Tensor:
         stop = min(start + BLOCK, count)
         cdf, below = checkpoint(block, start, stop, cdf, below, use_reentrant=False)
     return cdf
+
+
+@torch.no_grad()
+def count_quantile(distribution, probability: float) -> Tensor:
+    """The least count y with P(Y_s <= y) >= probability, of each site.
+
+    Args:
+        distribution: with ``log_prob(value)`` elementwise and a ``mean``; parameters [..., S].
+        probability: above 0 and below 1; 0.5 is the median.
+
+    Returns:
+        Whole numbers [..., S], in the dtype of the log-probabilities. NaN where the mean is NaN.
+
+    Raises:
+        ValueError: a probability outside (0, 1).
+
+    Cost: log-probabilities of (the highest quantile + 1) × the parameters' elements.
+
+    Example:
+        >>> tr.count_quantile(tr.models.NegativeBinomial(torch.ones(3), torch.zeros(())), 0.5)
+        tensor([0., 0., 0.])
+    """
+    if not 0 < probability < 1:
+        raise ValueError(
+            f"count_quantile: probability must be above 0 and below 1, got {probability!r}"
+        )
+    mean = distribution.mean
+    quantile = torch.full_like(mean, torch.nan)
+    below = torch.zeros_like(mean)
+    open_sites = torch.isfinite(mean)
+    # Markov: P(Y >= mean / (1 - probability)) <= 1 - probability, so the quantile is not above that.
+    last = float(mean[open_sites].max()) / (1 - probability) + 1 if open_sites.any() else -1.0
+    value = 0
+    while value <= last and open_sites.any():
+        below += distribution.log_prob(torch.full_like(mean, value)).exp()
+        found = open_sites & ((below >= probability) | (value + 1 > last))
+        quantile[found] = value
+        open_sites &= ~found
+        value += 1
+    return quantile

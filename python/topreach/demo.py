@@ -83,10 +83,16 @@ def run(
     repeats = 50 if quick else 1000
 
     rankers = {}
-    for name, objective in (("NLL", "nll"), ("DAML", "daml")):
+    for name, model, objective in (
+        ("NLL", "negbin", "nll"),
+        ("DAML", "negbin", "daml"),
+        ("empirical Bayes", "empirical_bayes", "auto"),
+    ):
         _say(f"{name}: training", progress)
         epochs = settings["warm_start_epochs"] if objective == "nll" else settings["max_epochs"]
-        ranker = TopKRanker(K, objective=objective, **dict(settings, max_epochs=epochs))
+        ranker = TopKRanker(
+            K, model=model, objective=objective, **dict(settings, max_epochs=epochs)
+        )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Standardizer.fit: dropped")
             rankers[name] = ranker.fit(train, valid)

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from topreach import metrics
-from topreach.counts import expected_ratio_ranking
+from topreach.counts import count_quantile, expected_ratio_ranking
+from topreach.features import SiteHistory
 from topreach.files import atomic_save, load_plain
-from topreach.models import LinearScorer, MLPScorer, NegBinMixedEffects
+from topreach.models import EmpiricalBayesRates, LinearScorer, MLPScorer, NegBinMixedEffects
 from topreach.objectives import NLL, DecisionAware, DirectBPR
 from topreach.objectives.base import (
     TimeWeights,
@@ -35,7 +36,12 @@ from topreach.trainer import Trainer
 MODEL_FORMAT = "topreach-model"
 MODEL_VERSION = 1
 
-_MODELS = {"negbin": NegBinMixedEffects, "linear": LinearScorer, "mlp": MLPScorer}
+_MODELS = {
+    "empirical_bayes": EmpiricalBayesRates,
+    "negbin": NegBinMixedEffects,
+    "linear": LinearScorer,
+    "mlp": MLPScorer,
+}
 _SAVED = {cls.__name__: (name, cls) for name, cls in _MODELS.items()}
 
 
@@ -52,12 +58,21 @@ class TopKRanker:
     likelihood fit does, else the one that ranks best [D25 App. C.2.2]. So for "daml" the model is
     fitted twice: first by likelihood, which sets that floor.
 
+    The default, empirical Bayes, has nothing to choose: it is fitted in closed form and by EM to all
+    periods that it is given, those of the validation panel too, and takes a second for a county and
+    under a minute for S = 26,637 cells of 120 months. `objective` "nll", "daml" or "bpr" goes on from
+    its fit to the training panel alone.
+
     Args:
         k: K, the number of sites that can be acted on.
-        model: "negbin" (`NegBinMixedEffects`: predicts counts), "linear" or "mlp" (scores from the
-            last counts), or a module of your own, which is copied and not changed.
-        objective: "daml", "nll", "bpr", an objective, or "auto": DAML for a model with a
-            likelihood, else direct BPR.
+        model: "empirical_bayes" (`EmpiricalBayesRates`: predicts counts from the whole past of a site
+            and its neighbours), "negbin" (`NegBinMixedEffects`: predicts counts from features and
+            site effects), "linear" or "mlp" (scores from the last counts), or a module of your own,
+            which is copied and not changed.
+        objective: "daml", "nll", "bpr", an objective, or "auto": empirical Bayes for the model of that
+            name, DAML for another with a likelihood, else direct BPR.
+        site_history: how "empirical_bayes" sums up the past, a `topreach.features.SiteHistory`; None
+            for its defaults. It is copied and not changed.
         sigma: σ, the noise that smooths the top-K, in the units of the ranking; None: 0.4 / S for
             ratio scores, whose mean is 1 / S, else 0.1.
         epsilon: ε of DAML, the share of the best possible reach to hold; 1 always pulls.
@@ -86,9 +101,11 @@ class TopKRanker:
     Fitted attributes:
         model_: the module. standardizer_, time_origin_, time_scale_: how the inputs are scaled.
         site_ids_, feature_names_in_: what the training panel had.
+        site_history_: the fitted `SiteHistory` of "empirical_bayes", else None.
         ranking_: what sites are ranked by: "exact", "ratio", "mean" or "score".
         history_, best_epoch_, best_score_, trainer_: of the last fit; warm_start_: the `Trainer` of
-            the likelihood fit before it, or None. key_: fixes the ranking's draws.
+            the likelihood fit before it, or None. All None where nothing was trained step by step.
+            key_: fixes the ranking's draws.
 
     Example:
         >>> train, valid, test = tr.datasets.cook_county()
@@ -101,8 +118,9 @@ class TopKRanker:
         self,
         k: int,
         *,
-        model: str | nn.Module = "negbin",
+        model: str | nn.Module = "empirical_bayes",
         objective: str | Callable[..., Any] = "auto",
+        site_history: SiteHistory | None = None,
         sigma: float | None = None,
         epsilon: float = 1.0,
         weight: float = 30.0,
@@ -133,6 +151,7 @@ class TopKRanker:
         self.k = k
         self.model = model
         self.objective = objective
+        self.site_history = site_history
         self.sigma = sigma
         self.epsilon = epsilon
         self.weight = weight
@@ -208,17 +227,31 @@ class TopKRanker:
             raise TypeError(
                 f"TopKRanker.fit: valid must be a Panel or None, got {type(valid).__name__}."
             )
+        valid = self._with_past(panel, valid)
+        self.site_history_ = self._make_history(panel, valid)
         standardizer = Standardizer().fit(panel)
         origin = panel.time_values.mean().item()
         scale = panel.time_values.std(correction=0).item() or 1.0
         model = self._make_model(panel, len(standardizer.kept_))
 
         def prepared(data: Panel) -> Batch:
-            return _prepare(data, standardizer, origin, scale, model, panel.site_ids)
+            return _prepare(
+                data, standardizer, origin, scale, model, panel.site_ids, self.site_history_
+            )
 
         train_batch = prepared(panel)
         objective = self._make_objective(model, panel.num_sites)
         valid_batch = None if valid is None else prepared(valid)
+        self.standardizer_, self.time_origin_, self.time_scale_ = standardizer, origin, scale
+        if self.site_history_ is not None:
+            learnt = [train_batch]
+            if objective is None and valid_batch is not None:
+                learnt.append(valid_batch)
+            model.fit_prior(torch.cat([b.x for b in learnt]), torch.cat([b.y for b in learnt]))
+            if objective is None:
+                if self.device is not None:
+                    model.to(self.device)
+                return self._keep(panel, model, None, None)
         weights = self.time_weights
         if callable(weights):
             weights = torch.as_tensor(weights(panel.time_values), dtype=torch.float32)
@@ -260,6 +293,8 @@ class TopKRanker:
         else:
             if warm is not None and not self.warm_start:
                 model = self._make_model(panel, len(standardizer.kept_))
+                if self.site_history_ is not None:
+                    model.fit_prior(train_batch.x, train_batch.y)
             monitor, floor = None, None
             if isinstance(objective, NLL) or (
                 isinstance(objective, DecisionAware) and warm is None
@@ -273,24 +308,41 @@ class TopKRanker:
                     floor = None if np.isnan(floor) else floor
             trainer = train(objective, self.max_epochs, monitor, self.checkpoint, floor)
 
+        return self._keep(panel, model, warm, trainer)
+
+    def _keep(
+        self, panel: Panel, model: nn.Module, warm: Trainer | None, trainer: Trainer | None
+    ) -> TopKRanker:
+        """Set what a fit leaves behind."""
         self.model_ = model.eval()
-        self.standardizer_, self.time_origin_, self.time_scale_ = standardizer, origin, scale
         self.site_ids_, self.feature_names_in_ = list(panel.site_ids), list(panel.feature_names)
         self.n_features_in_ = panel.num_features
         self.key_ = draw_key(torch.Generator().manual_seed(self.seed))
         self.warm_start_, self.trainer_ = warm, trainer
-        self.history_, self.best_epoch_, self.best_score_ = (
-            trainer.history_,
-            trainer.best_epoch_,
-            trainer.best_score_,
-        )
-        self.interrupted_ = trainer.interrupted_
+        for name in ("history_", "best_epoch_", "best_score_"):
+            setattr(self, name, None if trainer is None else getattr(trainer, name))
+        self.interrupted_ = trainer is not None and trainer.interrupted_
         self.ranking_ = "score"
         if is_probabilistic(model):
             with torch.no_grad():
                 output = forward(model, self._batch(panel, panel.num_times - 1))
             self.ranking_ = resolved_ranking("TopKRanker", self.ranking, output)
         return self
+
+    def _with_past(self, panel: Panel, valid: Panel | None) -> Panel | None:
+        """`valid`; for a model of the past, with the training counts before it if it has none."""
+        if valid is None or self.model != "empirical_bayes" or valid.history_y is not None:
+            return valid
+        return valid.align(site_ids=panel.site_ids).with_history(panel)
+
+    def _make_history(self, panel: Panel, valid: Panel | None) -> SiteHistory | None:
+        if self.model != "empirical_bayes":
+            return None
+        history = SiteHistory() if self.site_history is None else copy.deepcopy(self.site_history)
+        last = panel
+        if valid is not None and self.objective == "auto":
+            last = valid.align(site_ids=panel.site_ids)
+        return history.fit(last)
 
     def _check_arguments(self, panel: Any) -> None:
         if not isinstance(panel, Panel):
@@ -312,6 +364,11 @@ class TopKRanker:
                 f"TopKRanker: model must be one of {', '.join(map(repr, _MODELS))} or a module, "
                 f"got {self.model!r}."
             )
+        if self.site_history is not None and not isinstance(self.site_history, SiteHistory):
+            raise TypeError(
+                "TopKRanker: site_history must be a SiteHistory or None, got "
+                f"{type(self.site_history).__name__}."
+            )
         for name, allowed in (
             ("ranking", ("auto", "exact", "ratio", "mean")),
             ("topk", ("exact", "mean_field", "sampled")),
@@ -332,6 +389,8 @@ class TopKRanker:
     def _make_model(self, panel: Panel, num_features: int) -> nn.Module:
         if isinstance(self.model, nn.Module):
             return copy.deepcopy(self.model)
+        if self.model == "empirical_bayes":
+            return EmpiricalBayesRates(self.site_history_.half_lives_, num_features)
         if self.model == "negbin":
             chosen = {} if self.penalty is None else {"penalty": self.penalty}
             return NegBinMixedEffects(
@@ -348,7 +407,10 @@ class TopKRanker:
             return MLPScorer(self.window, num_features, hidden=tuple(self.hidden))
 
     def _make_objective(self, model: nn.Module, num_sites: int) -> Any:
+        """None where the model is fitted without one."""
         objective = self.objective
+        if objective == "auto" and self.model == "empirical_bayes":
+            return None
         if not isinstance(objective, str):
             return objective
         if objective == "auto":
@@ -380,12 +442,19 @@ class TopKRanker:
 
     # ---- using what was fitted -------------------------------------------------------------------
 
-    def predict(self, panel: Panel) -> np.ndarray:
-        """Expected counts [T, S], sites in the order of `site_ids_`.
+    def predict(self, panel: Panel, *, kind: str = "mean") -> np.ndarray:
+        """Forecasts of the counts [T, S], sites in the order of `site_ids_`.
+
+        Args:
+            kind: "mean", the expected counts, whose squared error is least; or "median", the least
+                count that is reached with a chance of one half, whose absolute error is least.
 
         Raises:
             TypeError: the model gives scores, which are no counts; see `rank`.
+            ValueError: kind is another word.
         """
+        if kind not in ("mean", "median"):
+            raise ValueError(f"TopKRanker.predict: kind must be 'mean' or 'median', got {kind!r}.")
         model = self._fitted("predict")
         if not is_probabilistic(model):
             raise TypeError(
@@ -394,7 +463,9 @@ class TopKRanker:
                 "only. Use rank or site_scores."
             )
         with torch.no_grad():
-            return forward(model, self._batch(panel)).mean.cpu().numpy()
+            counts = forward(model, self._batch(panel))
+            forecast = counts.mean if kind == "mean" else count_quantile(counts, 0.5)
+            return forecast.cpu().numpy()
 
     def site_scores(self, panel: Panel) -> np.ndarray:
         """What sites are ranked by, [T, S], more is better: the ratio or mean ranking, or the
@@ -509,6 +580,7 @@ class TopKRanker:
             self.time_scale_,
             self.model_,
             self.site_ids_,
+            self.site_history_,
         )
         device = self._device()
         return Batch(*(None if tensor is None else tensor.to(device) for tensor in batch))
@@ -572,6 +644,8 @@ class TopKRanker:
             "key": self.key_.cpu(),
             "window": int(getattr(model, "window", 0) or 0),
         }
+        if self.site_history_ is not None:
+            content["site_history"] = self.site_history_.state_dict()
         if hasattr(self, "columns_"):
             content["columns"] = dict(self.columns_)
         atomic_save(content, path)
@@ -617,6 +691,9 @@ class TopKRanker:
             )
             ranker.site_ids_, ranker.key_ = list(content["site_ids"]), content["key"]
             ranker.ranking_ = ranking
+            ranker.site_history_ = None
+            if model_class is EmpiricalBayesRates:
+                ranker.site_history_ = SiteHistory.from_state_dict(content["site_history"])
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             raise ValueError(
                 "TopKRanker.load: path must hold a whole model, got one with parts that are "
@@ -640,13 +717,16 @@ def _prepare(
     scale: float,
     model: nn.Module,
     site_ids: Sequence[str],
+    site_history: SiteHistory | None = None,
 ) -> Batch:
     """The panel as the model takes it: sites in the model's order, features standardised, time
-    scaled."""
+    scaled; with the statistics of the past before the features, if the model reads them."""
     if _has_site_effects(model):
         panel = panel.align(site_ids=site_ids)
     batch = standardizer.transform(panel).batch(window=getattr(model, "window", None) or None)
     time = ((panel.time_values - origin) / scale).to(torch.float32)
+    if site_history is not None:
+        batch = batch._replace(x=torch.cat([site_history.statistics(panel), batch.x], dim=-1))
     return batch._replace(time=time.to(batch.x.device))
 
 

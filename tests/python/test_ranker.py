@@ -16,6 +16,7 @@ from topreach.ranker import NotFittedError, TopKRanker, _share_of_draws_in_top
 
 TRAIN, VALID = panels(num_times=8, num_sites=20)
 QUICK = {
+    "model": "negbin",
     "max_epochs": 6,
     "warm_start_epochs": 6,
     "validate_every": 2,
@@ -416,7 +417,11 @@ def test_resume_through_both_stages(tmp_path):
     [
         ({"k": 0}, ValueError, "k must be a whole number from 1 to the number of sites 20, got 0"),
         ({"k": 21}, ValueError, "number of sites 20, got 21"),
-        ({"model": "forest"}, ValueError, "model must be one of 'negbin', 'linear', 'mlp'"),
+        (
+            {"model": "forest"},
+            ValueError,
+            "model must be one of 'empirical_bayes', 'negbin', 'linear', 'mlp'",
+        ),
         ({"objective": "mse"}, ValueError, "objective must be 'auto'"),
         (
             {"ranking": "median"},
@@ -449,8 +454,8 @@ def test_cook_county_by_likelihood():
     train, valid, test = cook_county()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        r = TopKRanker(100, objective="nll", max_epochs=60, validate_every=5, progress=False).fit(
-            train, valid
-        )
+        r = TopKRanker(
+            100, model="negbin", objective="nll", max_epochs=60, validate_every=5, progress=False
+        ).fit(train, valid)
     assert np.abs(r.predict(test) - test.y.numpy()).mean() <= 1.0
     assert r.score(test) >= 0.80

@@ -4,10 +4,18 @@ Each is an `nn.Module` whose constructor arguments stand in `config` (plain valu
 the same parameter names as its C++ twin in `csrc/models`.
 """
 
+from topreach.models.empirical_bayes_rates import EmpiricalBayesRates
 from topreach.models.linear_scorer import LinearScorer
 from topreach.models.mlp_scorer import MLPScorer
 from topreach.models.negative_binomial import NegativeBinomial
 from topreach.models.negbin_mixed_effects import NegBinMixedEffects
 from topreach.models.zero_inflated import ZeroInflated
 
-__all__ = ["LinearScorer", "MLPScorer", "NegBinMixedEffects", "NegativeBinomial", "ZeroInflated"]
+__all__ = [
+    "EmpiricalBayesRates",
+    "LinearScorer",
+    "MLPScorer",
+    "NegBinMixedEffects",
+    "NegativeBinomial",
+    "ZeroInflated",
+]

@@ -1,0 +1,219 @@
+"""EmpiricalBayesRates against its definition in NumPy and SciPy, simulated sites and the ranker."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+import topreach as tr
+from topreach.features import SiteHistory
+from topreach.models import EmpiricalBayesRates
+from topreach.panel import Panel
+
+rng = np.random.default_rng(1)
+
+
+def simulated(sites=400, periods=8, seed=0, place=True):
+    """Gamma rates that stay; half of the log rate is a smooth field over a square."""
+    r = np.random.default_rng(seed)
+    xy = r.uniform(0, 1, (sites, 2))
+    field = 0.8 * np.sin(5 * xy[:, 0]) * np.cos(5 * xy[:, 1])
+    rate = np.exp(field) * r.gamma(2.0, 0.5, sites)
+    y = r.poisson(rate, (periods, sites))
+    x = np.broadcast_to(xy, (periods, sites, 2)).copy()
+    names = ["lat", "lon"] if place else ["a", "b"]
+    ids = [str(i) for i in range(sites)]
+    return Panel(x, y, ids, list(range(periods)), names), rate
+
+
+def test_mean_is_the_posterior_mean_under_the_prior():
+    """Bayes' rule with SciPy's Poisson probabilities; whole counts and no decay."""
+    support = [0.2, 1.0, 5.0]
+    model = EmpiricalBayesRates([math.inf], num_features=1, support=support)
+    w = np.array([0.5, 0.3, 0.2])
+    beta, phi = 0.4, 0.7
+    with torch.no_grad():
+        model.prior.copy_(torch.from_numpy(np.log(w))[None])
+        model.weight.fill_(beta)
+        model.raw_dispersion.fill_(math.log(phi))
+    a, expected, rate = rng.poisson(3, 6), rng.uniform(1, 4, 6), rng.uniform(0.1, 2, 6)
+    feature = rng.normal(size=6)
+    x = torch.tensor(np.stack([a, expected, rate, feature], 1)[None])
+    counts = model.double()(x)
+    z = np.exp(beta * (feature - feature.mean()))
+    likelihood = stats.poisson.pmf(a[:, None], (expected * z)[:, None] * np.array(support))
+    posterior = w * likelihood / (likelihood @ w)[:, None]
+    np.testing.assert_allclose(
+        counts.mean[0].detach().numpy(), z * rate * (posterior @ support), rtol=1e-6
+    )
+    torch.testing.assert_close(counts.variance, (1 + phi) * counts.mean)
+
+
+def test_gradients_by_finite_differences():
+    model = EmpiricalBayesRates([2.0, math.inf], num_features=1, support=[0.1, 1.0, 4.0]).double()
+    x = torch.from_numpy(rng.uniform(0.5, 3, (2, 5, 7)))
+
+    def mean(*parameters):
+        names = [name for name, _ in model.named_parameters()]
+        return torch.func.functional_call(model, dict(zip(names, parameters, strict=True)), x).mean
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.tensor(rng.normal(size=parameter.shape) * 0.3))
+    assert torch.autograd.gradcheck(mean, tuple(model.parameters()))
+
+
+def test_prior_is_found():
+    """Half of the sites at risk 0.5, half at 1.5, a hundred events expected: mass is at the two."""
+    sites = 4000
+    risk = np.repeat([0.5, 1.5], sites // 2)
+    a = torch.from_numpy(rng.poisson(100 * risk)).float()
+    x = torch.stack([a, torch.full((sites,), 100.0), torch.ones(sites)], -1)[None]
+    y = torch.from_numpy(rng.poisson(risk)).float()[None]
+    model = EmpiricalBayesRates([math.inf], support=[0.25, 0.5, 1.0, 1.5, 2.0]).fit_prior(x, y)
+    w = model.prior.softmax(-1)[0].detach().numpy()
+    # A share of 1/2 of 4000 sites has a standard error of .008.
+    np.testing.assert_allclose(w, [0, 0.5, 0, 0.5, 0], atol=4 * 0.008)
+    # Counts given their risk are Poisson: next to no dispersion is left.
+    assert model.raw_dispersion.exp() < 0.1
+
+
+def test_em_does_not_lose_to_a_gamma_prior():
+    """The NPMLE's marginal likelihood is at least that of any gamma prior, up to the grid and EM."""
+    sites = 2000
+    rate = rng.gamma(1.5, 1 / 1.5, sites)
+    a = rng.poisson(4 * rate)
+    x = torch.tensor(np.stack([a, np.full(sites, 4.0), np.ones(sites)], 1)[None]).float()
+    model = EmpiricalBayesRates([math.inf]).fit_prior(x, torch.ones(1, sites))
+    u = np.array(model.config["support"])
+    w = model.prior.softmax(-1)[0].detach().numpy()
+    ours = np.log(stats.poisson.pmf(a[:, None], 4 * u) @ w).mean()
+    gamma = stats.nbinom.logpmf(a, 1.5, 1.5 / 5.5).mean()
+    assert ours > gamma - 0.002
+
+
+def test_shrunken_rates_are_nearer_to_the_truth_than_means():
+    panel, rate = simulated()
+    train, _, test = panel.split(test=[7])
+    ranker = tr.TopKRanker(40, progress=False).fit(train)
+    ours = ((ranker.predict(test)[0] - rate) ** 2).mean()
+    mean = ((train.y.mean(0).numpy() - rate) ** 2).mean()
+    assert ours < mean
+    # With neighbours it does better than without.
+    alone = tr.TopKRanker(40, site_history=SiteHistory(coordinates=None)).fit(train)
+    assert ours < ((alone.predict(test)[0] - rate) ** 2).mean()
+
+
+def test_features_that_tell_are_used():
+    panel, rate = simulated(place=False)
+    noise = panel.x[..., :1]
+    telling = torch.from_numpy(np.log(rate)).float().expand(8, -1)[..., None]
+    wide = panel.with_features(torch.cat([noise, telling], -1), ["noise", "telling"])
+    train, _, test = wide.split(test=[7])
+    ranker = tr.TopKRanker(40).fit(train)
+    noise_weight, weight = ranker.model_.weight.tolist()
+    # The coefficient of a standardised log rate is its sd, about 0.85, less the shrinkage.
+    assert weight > 0.4 and abs(noise_weight) < 0.1
+
+
+def test_validation_periods_are_learnt_from_too():
+    panel, _ = simulated(periods=10)
+    train, valid, test = panel.split(valid=[7, 8], test=[9])
+    both = tr.TopKRanker(40).fit(train, valid)
+    whole = tr.TopKRanker(40).fit(panel.select_times(list(range(9))))
+    assert both.trainer_ is None and both.history_ is None and not both.interrupted_
+    # The features' scale is that of the training panel, so the two agree but for that.
+    np.testing.assert_allclose(both.predict(test), whole.predict(test), rtol=0.01)
+
+
+@pytest.mark.parametrize("objective", ["nll", "daml", "bpr"])
+def test_objectives_go_on_from_it(objective):
+    panel, _ = simulated(sites=60)
+    train, valid, _ = panel.split(valid=[6], test=[7])
+    ranker = tr.TopKRanker(
+        6,
+        objective=objective,
+        max_epochs=4,
+        warm_start_epochs=4,
+        validate_every=2,
+        progress=False,
+        site_history=SiteHistory((4.0, math.inf)),
+    ).fit(train, valid)
+    assert ranker.trainer_ is not None and ranker.ranking_ == "exact"
+    assert np.isfinite(ranker.history_["loss"]).all()
+
+
+def test_save_and_load(tmp_path):
+    panel, _ = simulated(sites=50)
+    train, valid, test = panel.split(valid=[6], test=[7])
+    ranker = tr.TopKRanker(5).fit(train, valid)
+    ranker.save(tmp_path / "model.pt")
+    again = tr.TopKRanker.load(tmp_path / "model.pt")
+    assert again.model == "empirical_bayes" and again.rank(test).equals(ranker.rank(test))
+    # The file knows the past: next year's table may have no counts at all.
+    later = Panel(test.x, test.y, test.site_ids, test.times, test.feature_names)
+    assert later.history_y is None
+    valid_too = tr.TopKRanker(5).fit(panel.select_times(list(range(7))))
+    np.testing.assert_array_equal(valid_too.predict(later), valid_too.predict(test))
+
+
+def test_predict_median():
+    panel, _ = simulated(sites=50)
+    train, _, test = panel.split(test=[7])
+    ranker = tr.TopKRanker(5).fit(train)
+    mean, median = ranker.predict(test)[0], ranker.predict(test, kind="median")[0]
+    phi = ranker.model_.raw_dispersion.exp().item()
+    np.testing.assert_array_equal(median, stats.nbinom.ppf(0.5, mean / phi, 1 / (1 + phi)))
+    with pytest.raises(ValueError, match="kind must be 'mean' or 'median'"):
+        ranker.predict(test, kind="mode")
+
+
+@pytest.mark.parametrize("probability", [0.01, 0.5, 0.9, 0.999])
+def test_quantiles_equal_scipys(probability):
+    n = torch.tensor([0.01, 0.3, 2.0, 40.0], dtype=torch.float64)
+    z = torch.tensor(0.8, dtype=torch.float64)
+    found = tr.count_quantile(tr.models.NegativeBinomial(n, z), probability)
+    p = 1 - z.sigmoid().item()
+    np.testing.assert_array_equal(found.numpy(), stats.nbinom.ppf(probability, n.numpy(), p))
+    with pytest.raises(ValueError, match="probability must be above 0 and below 1"):
+        tr.count_quantile(tr.models.NegativeBinomial(n, z), 1.0)
+
+
+def test_smallest_panels():
+    for sites, periods in ((1, 1), (2, 1), (3, 2)):
+        y = rng.poisson(2.0, (periods, sites))
+        panel = Panel(
+            np.zeros((periods, sites, 0)), y, [str(i) for i in range(sites)], range(periods), []
+        )
+        assert np.isfinite(tr.TopKRanker(1).fit(panel).predict(panel)).all()
+    nothing = Panel(np.zeros((3, 4, 0)), np.zeros((3, 4)), list("abcd"), range(3), [])
+    assert np.isfinite(tr.TopKRanker(1).fit(nothing).predict(nothing)).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([],), "half_lives must be numbers > 0"),
+        (([1.0], -1), "num_features must be a whole number >= 0"),
+        (([1.0], 0, [1.0]), "support must be at least two numbers"),
+        (([1.0], 0, [2.0, 1.0]), "support must be at least two numbers"),
+    ],
+)
+def test_errors(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        EmpiricalBayesRates(*arguments)
+
+
+def test_more_errors():
+    model = EmpiricalBayesRates([1.0])
+    with pytest.raises(ValueError, match="x must have 3 columns"):
+        model(torch.zeros(2, 4))
+    with pytest.raises(ValueError, match="x must have shape"):
+        model.fit_prior(torch.zeros(2, 3, 3), torch.zeros(2, 4))
+    with pytest.raises(ValueError, match="y must have counts"):
+        model.fit_prior(torch.zeros(1, 3, 3), torch.full((1, 3), torch.nan))
+    panel, _ = simulated(sites=10, periods=2)
+    with pytest.raises(TypeError, match="site_history must be a SiteHistory"):
+        tr.TopKRanker(2, site_history=3).fit(panel)
