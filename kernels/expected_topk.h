@@ -21,20 +21,23 @@
 // grid's few hundred points, and a site's result is interpolated from its ten nodes: O(S) with a
 // constant of some 30 ns, and O(nodes x frequencies x points) whatever S is. The grid must not be used
 // where 1 / c has a pole nearby, which is at P = 1/2, omega = pi: harmless when V = sum P (1 - P) is
-// large, since |C| <= exp(-2 V sin^2(omega / 2)) then hides it; when V is small the sites near the
-// threshold, few by then, are points themselves ("direct"). So are all sites of a short row.
+// large, since |C| <= exp(-2 V sin^2(omega / 2)) then hides it; the sites near thresholds with a small
+// V, few by then, are points themselves ("direct"). So are all sites of a short row.
 //
-// Errors, each kept below about 1e-9 of the largest value:
+// Errors:
 //  - thresholds: the K-th largest perturbed score lies within 9 sigma of [r_(K+1), r_(K)] but for
 //    S 1e-19; gaps beyond 18 sigma give the hard mask. Inside, thresholds t are left out only where
-//    Bernstein's inequality (or, for small V, Chernoff's) bounds P(N <= K) or P(N >= K) by 2e-9.
-//  - nodes in t: the trapezoidal rule on the whole line, whose error for an analytic integrand falls
-//    like exp(-2 pi^2 s^2 / h^2): h is .55 of the integrand's width s = min(sqrt(V) / sum f, .7 sigma).
+//    Chernoff's inequality (or Bernstein's, which follows from it) bounds P(N <= K) or P(N >= K) by
+//    e^-28 = 7e-13.
 //  - frequencies: R points on the circle alias counts that lie R apart; R exceeds the distance from
-//    K - 1 to counts of probability 2e-9. Frequencies where |C| < 2e-9 are left out.
+//    K - 1 to counts of probability e^-28. Frequencies where |C| < e^-28 are left out.
+//  - nodes in t: the trapezoidal rule on the whole line, whose error for an analytic integrand g is
+//    2 Re G(2 pi / h), G the Fourier transform: at least squared when h is halved. The nodes are taken
+//    as two rules of step 2 h, and their results for every site must agree to 3e-5, so that their mean
+//    is right to about 1e-9; h starts at .6 of the integrand's width, min(sqrt(V) / sum f, .7 sigma).
 //  - the grid: 872 (1/8)^10 / 10! times the tenth derivative, 3e-11 for P.
-// And a check at no cost: the density of the K-th largest perturbed score, int int E F, must be 1. If
-// it is not to 1e-8, the step is halved and the circle's points are doubled.
+// And the density of the K-th largest perturbed score, int int E F, must be 1 to 1e-9. If one of the
+// two checks fails, h is halved and the circle's points are doubled.
 //
 // Mean field: tau solves sum_i P_i(tau) = K; b_i = P_i(tau); (J v)_i = f_i (v_i - sum f v / sum f).
 // O(S), and an approximation: N's fluctuations are neglected.
@@ -50,9 +53,10 @@ constexpr double kReach = 9.0;        // |z| beyond which noise never goes: Phi(
 constexpr int kGridOrder = 10;        // nodes that a site is spread over
 constexpr int kGridPerSigma = 8;      // nodes per sigma
 constexpr int kGridSize = 448;        // nodes of the widest row, a multiple of 8
-constexpr double kTail = 20.0;        // -log of the probabilities that are left out
-constexpr double kSmoothVariance = 16.0;  // V above which no site needs to be direct
-constexpr double kNear = 1.75;        // direct sites: those so close to a threshold that counts
+constexpr double kTail = 28.0;        // -log of the probabilities that are left out
+constexpr double kSmoothVariance = 20.0;  // a threshold with a lower V is rough,
+constexpr double kNear = 1.75;            // and sites so close to one are direct
+constexpr double kAgree = 3e-5, kMass = 1e-9;  // the two checks
 
 // A row's scores in units of sigma: x = (r - centre) / sigma.
 struct TopKFrame {
@@ -122,7 +126,12 @@ struct TopKPlan {
   double middle;     // E[N] = K - 1/2
   double low, high;  // no threshold outside counts
   double step;
-  bool smooth;  // no site needs to be direct
+  double rough_low, rough_high;  // bounds of the rough thresholds; none: rough_low > rough_high
+
+  // Sites in [direct_low, direct_high] must be direct.
+  TR_HD double direct_low() const { return rough_low - kNear; }
+  TR_HD double direct_high() const { return rough_high + kNear; }
+  TR_HD bool smooth() const { return rough_low > rough_high; }
 };
 
 // moments(t) as above; log_mgf(t, s) = log E[exp(s N(t))], for the Chernoff bound; k: sites wanted
@@ -131,41 +140,41 @@ TR_CALLS_ARGUMENT
 template <typename Moments, typename LogMgf>
 TR_HD TopKPlan plan_thresholds(const Moments& moments, const LogMgf& log_mgf, double k,
                                double active, double limit) {
-  constexpr double coarse = 0.25, rough = 1e-3;
+  constexpr double stride = 0.25, rough = 1e-3;
   TopKPlan plan;
   const double middle = k - 0.5;
   plan.middle = solve_mean(moments, middle, -limit, limit, rough);
   TopKMoments m = moments(plan.middle);
   const double side = 0.5 + square_root(m.variance > 0 ? m.variance : 0.0);
-  double width = 0.7, variance = m.variance;
+  double width = 0.7;
   for (int i = -1; i <= 1; ++i) {
     const double target = middle + i * side;
     if (i != 0 && (target < 0.02 || target > active - 0.02)) continue;
     if (i != 0) m = moments(solve_mean(moments, target, -limit, limit, rough));
     const double here = square_root(m.variance > 0 ? m.variance : 0.0);
     if (here < width * m.density) width = here / m.density;
-    if (m.variance < variance) variance = m.variance;
   }
-  plan.step = 0.55 * width;
-  plan.smooth = variance >= kSmoothVariance;
-  plan.low = -limit;
-  plan.high = limit;
-  if (plan.smooth) return plan;
-  const auto unlikely = [&](double t, double sign) {
-    const TopKMoments at = moments(t);
-    const double distance = sign * (middle - at.mean);  // mean above K when sign is -1
-    if (distance > tail_width(at.variance) + 1) return true;
-    if (distance < 0.25) return false;
-    for (double s = 3; s < 30; s *= 2.9)
-      if (log_mgf(t, sign * s) - sign * s * k < -kTail) return true;
-    return false;
+  plan.step = 0.6 * width;
+  plan.rough_low = kInfinity;
+  plan.rough_high = -kInfinity;
+  // Walks from the middle until no further threshold counts.
+  const auto walk = [&](double sign) {
+    double t = plan.middle;
+    for (;; t += sign * stride) {
+      const TopKMoments at = moments(t);
+      if (at.variance < kSmoothVariance) {
+        if (t - stride < plan.rough_low) plan.rough_low = t - stride;
+        if (t + stride > plan.rough_high) plan.rough_high = t + stride;
+      }
+      const double distance = sign * (middle - at.mean);  // mean above K when sign is -1
+      if (t < -limit || t > limit || distance > tail_width(at.variance) + 1) return t;
+      if (distance < 0.25) continue;
+      const double s = natural_log(1.0 + distance / (at.variance + 1e-12));  // Bennett's choice
+      if (log_mgf(t, sign * s) - sign * s * k < -kTail) return t;
+    }
   };
-  double t = plan.middle;
-  while (t > -limit && !unlikely(t, -1.0)) t -= coarse;
-  plan.low = t;
-  t = plan.middle;
-  while (t < limit && !unlikely(t, 1.0)) t += coarse;
-  plan.high = t;
+  plan.low = walk(-1.0);
+  plan.high = walk(1.0);
   return plan;
 }
 
@@ -248,6 +257,12 @@ TR_HD ComplexDouble coefficient_of(double log_modulus, double angle, double k, T
   const SineCosineDouble phase = sine_cosine_of(angle - w.omega * (k - 1.0));
   const double modulus = exponential_of(log_modulus) * step * 3.18309886183790672e-01;
   return {modulus * phase.cosine, modulus * phase.sine};
+}
+
+// Whether |C| < e^-28; and it falls as omega grows.
+TR_HD bool is_negligible(ComplexDouble e, double step) {
+  const double least = 2.2e-13 * step;  // 7e-13 / pi
+  return e.re * e.re + e.im * e.im < least * least;
 }
 
 // ---- the CPU's part ------------------------------------------------------------------------------

@@ -183,20 +183,20 @@ __device__ double spread_row(const T* scores, const T* v, int64_t sites, const T
 
 // As on the CPU (../cpu/expected_topk.cpp), but all points have weights.
 struct Points {
-  double *x, *w, *wv, *p, *f, *sum, *first, *second;
+  double *x, *w, *wv, *p, *f, *first[2], *second, *self;
   int32_t* site;  // of a direct point
   int64_t count, grid_end;
 
   __device__ Points(void* memory, int64_t capacity) : count(0), grid_end(0) {
     double* next = static_cast<double*>(memory);
-    double** const arrays[kArrays] = {&x, &w, &wv, &p, &f, &sum, &first, &second};
+    double** const arrays[kArrays] = {&x, &w, &wv, &p, &f, &first[0], &first[1], &second, &self};
     for (double** array : arrays) {
       *array = next;
       next += capacity;
     }
     site = reinterpret_cast<int32_t*>(next);
   }
-  static constexpr int kArrays = 8;
+  static constexpr int kArrays = 9;
   TR_HD static int64_t bytes(int64_t capacity) {
     return capacity * int64_t(kArrays * sizeof(double) + sizeof(int64_t));
   }
@@ -308,14 +308,15 @@ __device__ inline void take_off_grid(const Points& points, const TopKFrame& fram
   __syncthreads();
 }
 
+// Returns whether the two checks hold, as on the CPU.
 template <bool jvp>
-__device__ double integrate(Points& points, const TopKPlan& plan, double k, double active,
+__device__ bool integrate(Points& points, const TopKPlan& plan, double k, double active,
                             int refinement, ExactShared& shared) {
   const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
   for (int64_t i = threadIdx.x; i < points.count; i += blockDim.x)
-    points.first[i] = points.second[i] = 0.0;
+    points.first[0][i] = points.first[1][i] = points.second[i] = points.self[i] = 0.0;
   const double step = plan.step / refinement;
-  double total = 0;
+  double mass = 0;
   for (int direction = -1; direction <= 1; direction += 2) {
     for (int64_t node = direction < 0 ? 0 : 1;; ++node) {
       const double t = plan.middle + double(direction * node) * step;
@@ -352,35 +353,38 @@ __device__ double integrate(Points& points, const TopKPlan& plan, double k, doub
           if constexpr (jvp) shared.ev[l] = product(e, {part[4], part[5]});
         }
         __syncthreads();
-        for (int l = 0; l < batch; ++l) total += step * shared.ef[l].re;
+        for (int l = 0; l < batch; ++l) mass += step * shared.ef[l].re;
         for (int64_t i = threadIdx.x; i < points.count; i += blockDim.x) {
           const double p = points.p[i], f = points.f[i];
-          double sum = 0, subtrahend = 0;
+          double sum = 0, square = 0, v_sum = 0;
           for (int l = 0; l < batch; ++l) {
             const TopKFrequency omega = shared.frequency[l];
             const double x = 1.0 - p * omega.drop, y = p * omega.sine;
             const ComplexDouble r = reciprocal_factor(p, 1.0 / (x * x + y * y), omega);
-            const ComplexDouble ef = shared.ef[l];
-            sum += ef.re * r.re - ef.im * r.im;
-            if constexpr (jvp) {  // Re(E F_v / c)
-              subtrahend += shared.ev[l].re * r.re - shared.ev[l].im * r.im;
-            } else {  // Re(E / c^2)
-              subtrahend += shared.e[l].re * (r.re * r.re - r.im * r.im) -
-                            2.0 * shared.e[l].im * r.re * r.im;
-            }
+            const ComplexDouble e = shared.e[l], ef = shared.ef[l];
+            sum += ef.re * r.re - ef.im * r.im;  // Re(E F / c), Re(E / c^2), Re(E F_v / c)
+            square += e.re * (r.re * r.re - r.im * r.im) - 2.0 * e.im * r.re * r.im;
+            if constexpr (jvp) v_sum += shared.ev[l].re * r.re - shared.ev[l].im * r.im;
           }
+          const double scaled = step * (jvp ? f : p);
+          points.first[node % 2][i] += scaled * (sum - f * square);
           if constexpr (jvp) {
-            points.first[i] += step * f * sum;
-            points.second[i] += step * f * subtrahend;
-          } else {
-            points.first[i] += step * p * (sum - f * subtrahend);
+            points.second[i] += scaled * v_sum;
+            points.self[i] += scaled * (f * square);
           }
         }
         __syncthreads();
       }
     }
   }
-  return total;
+  double apart = 0;
+  for (int64_t i = threadIdx.x; i < points.count; i += blockDim.x) {
+    const double difference = 2.0 * (points.first[0][i] - points.first[1][i]);
+    const double size = difference < 0.0 ? -difference : difference;
+    if (size > apart) apart = size;
+    points.first[0][i] += points.first[1][i];
+  }
+  return block_max(apart, shared.sum) <= kAgree && mass > 1 - kMass && mass < 1 + kMass;
 }
 
 // One row, soft and without NaN; the whole block.
@@ -414,9 +418,9 @@ __device__ void solve_row(const T* scores, const T* v, int64_t sites, int64_t k,
   const TopKPlan plan =
       plan_thresholds(moments, log_mgf, wanted, active, frame.threshold_limit());
   if (!all_direct) {
-    low = plan.low - kNear;
-    high = plan.high + kNear;
-    if (plan.smooth || !add_direct(points, scores, v, sites, frame, low, high, capacity, shared)) {
+    low = plan.direct_low();
+    high = plan.direct_high();
+    if (plan.smooth() || !add_direct(points, scores, v, sites, frame, low, high, capacity, shared)) {
       low = kInfinity;  // no site is direct
       high = -kInfinity;
       points.count = nodes;
@@ -445,15 +449,13 @@ __device__ void solve_row(const T* scores, const T* v, int64_t sites, int64_t k,
       points.wv[i] -= shift * points.w[i];
     __syncthreads();
   }
-  for (int refinement = 1; refinement <= 8; refinement *= 2) {
-    const double total = integrate<jvp>(points, plan, wanted, active, refinement, shared);
-    if (total > 1 - 1e-8 && total < 1 + 1e-8) break;
-  }
+  for (int refinement = 1; refinement <= 8; refinement *= 2)
+    if (integrate<jvp>(points, plan, wanted, active, refinement, shared)) break;
 
   __syncthreads();
   for (int node = int(threadIdx.x); node < kGridSize; node += int(blockDim.x)) {
     const int at = nodes > 0 ? shared.node[node] : -1;
-    shared.grid[0][node] = at >= 0 ? points.first[at] : 0.0;
+    shared.grid[0][node] = at >= 0 ? points.first[0][at] + points.self[at] : 0.0;
     shared.grid[1][node] = at >= 0 ? points.second[at] : 0.0;
   }
   __syncthreads();
@@ -479,8 +481,12 @@ __device__ void solve_row(const T* scores, const T* v, int64_t sites, int64_t k,
     }
     out[s] = result(s, first, second);
   }
-  for (int64_t i = points.grid_end + threadIdx.x; i < points.count; i += blockDim.x)
-    out[points.site[i]] = result(points.site[i], points.first[i], points.second[i]);
+  // A site on the grid takes its own part with the rest, and it cancels; a direct site leaves it out.
+  for (int64_t i = points.grid_end + threadIdx.x; i < points.count; i += blockDim.x) {
+    const double own = points.wv[i] * points.self[i];
+    out[points.site[i]] =
+        result(points.site[i], points.first[0][i], jvp ? points.second[i] - own : 0.0);
+  }
 }
 
 // What a row without an uncertain choice gets: a value is left as it is, a product is zero.
