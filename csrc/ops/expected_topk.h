@@ -16,9 +16,9 @@ struct ExpectedTopKOptions {
 /// tends to as its number of draws grows [L23 Eq. 3, D25 Eq. 11], without sampling.
 ///
 /// scores [..., S] float32 or float64, -inf for sites that must not be chosen; returns [..., S] in
-/// [0, 1], rows summing to K. "exact" is right to 1e-6, as a rule 1e-9, in value and (in units of
-/// max |v| / sigma) gradient, for any S, K and sigma; kernels/expected_topk.h has the method and the
-/// bound. "mean_field" is O(S) and faster still; its error falls with S (docs/estimators.md).
+/// [0, 1], rows summing to K. "exact" is right to 3e-9 in value and (in units of max |v| / sigma)
+/// gradient, for any S, K and sigma; kernels/expected_topk.h has the method and the bound.
+/// "mean_field" is O(S) and faster still; its error falls with S (docs/derivations.md).
 /// Differentiable once, in backward and in forward mode; its Jacobian is symmetric, with rows
 /// summing to zero. sigma = 0, K = 0, K = S and rows without K + 1 scores above -inf have the hard
 /// mask and a zero gradient, as do rows whose K best sites lie 18 sigma above the rest.

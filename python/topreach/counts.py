@@ -35,7 +35,7 @@ CountDistribution = (
 _FAMILIES = (NegativeBinomial, td.NegativeBinomial, td.Poisson, td.Bernoulli, td.Binomial)
 
 
-def expected_ratio_ranking(distribution: CountDistribution, *, offset: float = 0.0) -> Tensor:
+def expected_ratio_ranking(distribution: CountDistribution, offset: float = 0.0) -> Tensor:
     """Ratio ranking r_s = E[y_s / (offset + Σ_s y_s)], 0/0 := 0 [D25 Eq. 6], without samples.
 
     With u = e^−t and generating functions G, r_s = ∫₀^∞ e^−(c+1)t (G'_s/G_s)(u) Π_k G_k(u) dt: one

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 import torch
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 
 
 def perturbed_masks(scores, k, sigma, z):
@@ -69,3 +69,59 @@ def ratio_by_enumeration(outcomes, probabilities, offset=0.0):
     total = offset + outcomes.sum(-1, keepdim=True)
     share = torch.where(total > 0, outcomes / total.clamp_min(1e-300), torch.zeros_like(outcomes))
     return (probabilities[:, None] * share).sum(0)
+
+
+def expected_topk(scores, k, sigma, v, step=None):
+    """(b, J v) of P(site is in the top k of scores + sigma z), z normal, to about 1e-13.
+
+    b_i = int f_i(t) P(fewer than k of the others lie above t) dt. The others' number is a Poisson
+    binomial: the law of all sites by convolution, one site after the other, from which site i is
+    divided out, from the end that is stable. J v is the derivative along v, by a complex step. The
+    integral is a trapezoidal sum with nodes of their own. No characteristic function, no grid."""
+    r = np.asarray(scores, float)
+    b, jv = np.zeros(len(r)), np.zeros(len(r))
+    order = np.sort(r)[::-1]
+    if k == 0 or k == len(r) or not order[k - 1] - order[k] <= 20 * sigma:
+        b[np.argsort(-r, kind="stable")[:k]] = 1.0
+        return b, jv
+    half = 0.5 * (order[k - 1] - order[k]) / sigma
+    x = (r - 0.5 * (order[k - 1] + order[k])) / sigma
+    active = np.abs(x) <= half + 20
+    b[x > half + 20] = 1.0
+    x, v, k = x[active, None], np.asarray(v, float)[active, None], k - int(b.sum())
+    if step is None:  # a tenth of the narrowest width of the k-th largest, where it may lie
+        t = np.linspace(-half - 10, half + 10, 400)
+        chance = special.ndtr(x - t)
+        variance = (chance * special.ndtr(t - x)).sum(0)
+        here = np.abs(chance.sum(0) - k) < 12 + 12 * np.sqrt(variance + 1)
+        step = 0.1 * np.min(
+            np.sqrt(variance + 0.25) / stats.norm.pdf(x - t).sum(0), where=here, initial=1
+        )
+    tiny, count = 1e-40, len(x)
+    last = half + 10
+    total = np.zeros((count, 1), complex)
+    nodes = np.arange(-half - 10, max(last, float(x.max()) + 10), step)
+    for t in np.split(nodes, range(512, len(nodes), 512)):
+        z = x - t
+        f = stats.norm.pdf(z)
+        above = special.ndtr(z) + 1j * tiny * v * f
+        below = special.ndtr(-z) - 1j * tiny * v * f
+        law = np.zeros((count + 1, len(t)), complex)
+        law[0] = 1.0
+        for site in range(count):
+            law[1 : site + 2] = law[1 : site + 2] * below[site] + law[: site + 1] * above[site]
+            law[0] *= below[site]
+        low = above.real <= 0.5
+        rest, fewer = np.zeros_like(above), np.zeros_like(above)
+        with np.errstate(all="ignore"):
+            for n in range(k):
+                rest = (law[n] - above * rest) / below
+                fewer += rest
+            rest, more = np.zeros_like(above), np.zeros_like(above)
+            for n in range(count, k, -1):
+                rest = (law[n] - below * rest) / above
+                more += rest
+        chance = np.where(low, fewer, 1 - more)
+        total += step * ((f - 1j * tiny * v * z * f) * chance).sum(1, keepdims=True)
+    b[active], jv[active] = total.real[:, 0], total.imag[:, 0] / tiny
+    return b, jv / sigma
