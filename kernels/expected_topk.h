@@ -2,8 +2,8 @@
 // r + sigma z), the limit J -> infinity of the perturbed top-K, and its Jacobian
 // J_ik = -w_ik, J_ii = sum_k w_ik.
 //
-// Write P_i(t) = Phi((r_i - t) / sigma) and f_i for its density in t. For a threshold t the number of
-// sites above it is a Poisson binomial, N(t) = sum_l Bernoulli(P_l(t)), and
+// Write P_i(t) = Phi((r_i - t) / sigma) and f_i for its density in t. For a threshold t the number
+// of sites above it is a Poisson binomial, N(t) = sum_l Bernoulli(P_l(t)), and
 //
 //   b_i  = int P_i(t) sum_{k != i} f_k(t) P(N_{-ik}(t) = K - 1) dt
 //   w_ik = int f_i(t) f_k(t) P(N_{-ik}(t) = K - 1) dt,     (J v)_i = sum_k w_ik (v_i - v_k)
@@ -15,14 +15,15 @@
 //   F = sum_k f_k / c_k, F_v = sum_k f_k v_k / c_k, E = C e^{-i omega (K - 1)} / 2 pi
 //   b_i = int int P_i (E / c_i) (F - f_i / c_i),  (J v)_i = int int f_i (E / c_i) (v_i F - F_v)
 //
-// Sums on a grid. log C, F, F_v are sums over sites of functions of r_i that are smooth on the scale
-// of sigma, and b_i and (J v)_i are such functions of r_i (and v_i). So each site is spread once, with
-// Lagrange weights, over ten nodes of a grid of spacing sigma / 8, the integrals are taken for the
-// grid's few hundred points, and a site's result is interpolated from its ten nodes: O(S) with a
-// constant of some 30 ns, and O(nodes x frequencies x points) whatever S is. The grid must not be used
-// where 1 / c has a pole nearby, which is at P = 1/2, omega = pi: harmless when V = sum P (1 - P) is
-// large, since |C| <= exp(-2 V sin^2(omega / 2)) then hides it; the sites near thresholds with a small
-// V, few by then, are points themselves ("direct"). So are all sites of a short row.
+// Sums on a grid. log C, F, F_v are sums over sites of functions of r_i that are smooth on the
+// scale of sigma, and b_i and (J v)_i are such functions of r_i (and v_i). So each site is spread
+// once, with Lagrange weights, over ten nodes of a grid of spacing sigma / 8, the integrals are
+// taken for the grid's few hundred points, and a site's result is interpolated from its ten nodes:
+// O(S) with a constant of some 30 ns, and O(nodes x frequencies x points) whatever S is. The grid
+// must not be used where 1 / c has a pole nearby, which is at P = 1/2, omega = pi: harmless when V
+// = sum P (1 - P) is large, since |C| <= exp(-2 V sin^2(omega / 2)) then hides it; the sites near
+// thresholds with a small V, few by then, are points themselves ("direct"). So are all sites of a
+// short row.
 //
 // Errors:
 //  - thresholds: the K-th largest perturbed score lies within 9 sigma of [r_(K+1), r_(K)] but for
@@ -32,12 +33,14 @@
 //  - frequencies: R points on the circle alias counts that lie R apart; R exceeds the distance from
 //    K - 1 to counts of probability e^-28. Frequencies where |C| < e^-28 are left out.
 //  - nodes in t: the trapezoidal rule on the whole line, whose error for an analytic integrand g is
-//    2 Re G(2 pi / h), G the Fourier transform: at least squared when h is halved. The nodes are taken
-//    as two rules of step 2 h, and their results for every site must agree to 3e-5, so that their mean
-//    is right to about 1e-9; h starts at .6 of the integrand's width, min(sqrt(V) / sum f, .7 sigma).
+//    2 Re G(2 pi / h), G the Fourier transform. That falls like exp(-a / h) (the largest of many
+//    normals) to exp(-a / h^2) (a normal): halving h squares it or better. The nodes are taken as
+//    two rules of step 2 h, and their results for every site must agree to 3e-5, so that their mean
+//    is right to about 1e-9; h starts at .6 of the integrand's width, min(sqrt(V) / sum f, .7
+//    sigma).
 //  - the grid: 872 (1/8)^10 / 10! times the tenth derivative, 3e-11 for P.
-// And the density of the K-th largest perturbed score, int int E F, must be 1 to 1e-9. If one of the
-// two checks fails, h is halved and the circle's points are doubled.
+// And the density of the K-th largest perturbed score, int int E F, must be 1 to 1e-9. If one of
+// the two checks fails, h is halved and the circle's points are doubled.
 //
 // Mean field: tau solves sum_i P_i(tau) = K; b_i = P_i(tau); (J v)_i = f_i (v_i - sum f v / sum f).
 // O(S), and an approximation: N's fluctuations are neglected.
@@ -179,8 +182,8 @@ TR_HD TopKPlan plan_thresholds(const Moments& moments, const LogMgf& log_mgf, do
 }
 
 // The frequencies of one threshold: omega = (l + 1/2) step, l = 0..count-1, half of the circle (the
-// other half is conjugate); count = 0 and `beyond` where the threshold and all further ones are left
-// out.
+// other half is conjugate); count = 0 and `beyond` where the threshold and all further ones are
+// left out.
 struct TopKFrequencies {
   double step;
   int count;
@@ -223,8 +226,8 @@ TR_HD TopKFrequency frequency_at(double omega) {
   return {omega, 2 * half.sine * half.sine, 2 * half.sine * half.cosine};
 }
 
-// c = 1 + P (e^{i omega} - 1) = |c| e^{i angle}, the angle continuous in P and counted from omega for
-// P > 1/2; and 1 / |c|^2.
+// c = 1 + P (e^{i omega} - 1) = |c| e^{i angle}, the angle continuous in P and counted from omega
+// for P > 1/2; and 1 / |c|^2.
 struct TopKFactor {
   double log_modulus, angle, inverse;
 };
@@ -265,17 +268,19 @@ TR_HD bool is_negligible(ComplexDouble e, double step) {
   return e.re * e.re + e.im * e.im < least * least;
 }
 
-// ---- the CPU's part ------------------------------------------------------------------------------
+// ---- the CPU's part
+// ------------------------------------------------------------------------------
 
 // Sums over sites spread over the grid, [2][kGridSize]: of weight 1, and of weight v where given.
 struct TopKSpread {
   int64_t above, active;  // sites chosen for sure; sites on the grid
 };
 
-// One row's work; the functions are compiled once per instruction set and give the same bits in each.
-// `v` null: value; given: Jacobian-vector product. A row goes through spread (in pieces of any
-// size, whose grids are added), then solve, then interpolate (in pieces); solve writes the results of
-// the direct sites, whose positions lie in [direct_low, direct_high], interpolate the others.
+// One row's work; the functions are compiled once per instruction set and give the same bits in
+// each. `v` null: value; given: Jacobian-vector product. A row goes through spread (in pieces of
+// any size, whose grids are added), then solve, then interpolate (in pieces); solve writes the
+// results of the direct sites, whose positions lie in [direct_low, direct_high], interpolate the
+// others.
 struct TopKTable {
   double first[kGridSize];   // b, or the factor of v
   double second[kGridSize];  // what is subtracted from v times first

@@ -85,7 +85,7 @@ auto jvp_op() {
   return op;
 }
 
-constexpr int64_t kChunk = 1 << 13;  // sites that one worker spreads, interpolates or sums at a time
+constexpr int64_t kChunk = 1 << 13;  // sites that one worker takes at a time
 
 int64_t chunks_of(int64_t sites) { return (sites + kChunk - 1) / kChunk; }
 
@@ -155,9 +155,9 @@ class ExpectedTopK {
     std::vector<kernels::TopKSpread> counts(rows.size() * size_t(chunks));
     for_chunks(rows, [&](int64_t, int64_t row, int64_t from, int64_t count, int64_t task) {
       const int64_t at = row * sites_ + from;
-      counts[size_t(task)] =
-          kernels::expected_topk_cpu<T>().spread(scores_ + at, v_ != nullptr ? v_ + at : nullptr,
-                                                 count, frame(bounds, row), &parts[size_t(task * size)]);
+      counts[size_t(task)] = kernels::expected_topk_cpu<T>().spread(
+          scores_ + at, v_ != nullptr ? v_ + at : nullptr, count, frame(bounds, row),
+          &parts[size_t(task * size)]);
     });
     if (chunks == 1) return {std::move(parts), std::move(counts)};
     Spread result{std::vector<double>(rows.size() * size_t(size), 0.0),
@@ -183,8 +183,8 @@ class ExpectedTopK {
           const int64_t at = rows[size_t(i)] * sites_;
           cpu.solve(scores_ + at, v_ != nullptr ? v_ + at : nullptr, sites_, k_,
                     frame(bounds, rows[size_t(i)]), spreads.counts[size_t(i)],
-                    &spreads.grids[size_t(2 * kernels::kGridSize * i)], &tables[size_t(i)], out + at,
-                    scratch.get());
+                    &spreads.grids[size_t(2 * kernels::kGridSize * i)], &tables[size_t(i)],
+                    out + at, scratch.get());
         }
       });
       for_chunks(rows, [&](int64_t i, int64_t row, int64_t from, int64_t count, int64_t) {
@@ -213,7 +213,8 @@ class ExpectedTopK {
         cpu.mean_field(scores_ + at, count, tau[size_t(row)], sigma_, out + at);
       });
     });
-    for (int64_t row = 0; row < rows_; ++row) bounds[2 * row] = bounds[2 * row + 1] = tau[size_t(row)];
+    for (int64_t row = 0; row < rows_; ++row)
+      bounds[2 * row] = bounds[2 * row + 1] = tau[size_t(row)];
   }
 
   void mean_field_jvp(const double* bounds, T* out) const {
@@ -299,8 +300,8 @@ at::Tensor expected_topk_jvp_meta(const at::Tensor&, const at::Tensor& scores, c
   return at::empty_like(scores, at::MemoryFormat::Contiguous);
 }
 
-// What autograd keeps of a call. A node of its own, since torch::autograd::Function in C++ knows neither
-// forward mode nor torch.func's transforms.
+// What autograd keeps of a call. A node of its own, since torch::autograd::Function in C++ knows
+// neither forward mode nor torch.func's transforms.
 struct ExpectedTopKBackward : public torch::autograd::Node {
   torch::autograd::variable_list apply(torch::autograd::variable_list&& grads) override {
     if (!grads[0].defined()) return {at::Tensor()};

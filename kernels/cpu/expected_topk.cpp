@@ -72,21 +72,22 @@ TopKSpread spread(const T* scores, const T* v, int64_t sites, TopKFrame frame, d
   return result;
 }
 
-// Points: positions x with weights w (sites there) and wv (their v); those of the grid come first, then
-// the direct ones, of weight 1, both padded with points that are never above any threshold.
+// Points: positions x with weights w (sites there) and wv (their v); those of the grid come first,
+// then the direct ones, of weight 1, both padded with points that are never above any threshold.
 //
-// Those within kNearThreshold of the threshold at hand, "near" with P neither 0 nor 1 in effect, are
-// copied together, again the grid's first. Of the others the smaller chance q (P below the threshold,
-// 1 - P above it) is at most 3.2e-5, and what depends on it is a series in q: see Far.
+// Those within kNearThreshold of the threshold at hand, "near" with P neither 0 nor 1 in effect,
+// are copied together, again the grid's first. Of the others the smaller chance q (P below the
+// threshold, 1 - P above it) is at most 3.2e-5, and what depends on it is a series in q: see Far.
 struct Points {
   double *x, *w, *wv;
   double *p, *f;                // of one threshold
-  // Results. Of the value: b, for the even and the odd thresholds. Of the product: v's factor without
-  // the point's own part, also apart; what is subtracted; and the own part of the factor.
+  // Results. Of the value: b, for the even and the odd thresholds. Of the product: v's factor
+  // without the point's own part, also apart; what is subtracted; and the own part of the factor.
   double *first[2], *second, *self;
   double *near_p, *near_f, *near_w, *near_wv;
   double *inverse;              // of near points, 1 / |c|^2 of one frequency
-  double *sum, *square, *v_sum;  // of near points, over frequencies: Re(E F / c), Re(E / c^2), Re(E F_v / c)
+  // Of near points, sums over frequencies: Re(E F / c), Re(E / c^2), Re(E F_v / c).
+  double *sum, *square, *v_sum;
   double *near_index;
   int64_t count, grid_end, near_count, near_grid_end;
   static constexpr int kArrays = 18;
@@ -132,16 +133,17 @@ constexpr int kSides = 2;  // below the threshold, above it
 constexpr int kTerms = 4;  // of a series in q
 
 // What far points add, with z = e^{i omega} - 1 below the threshold and its conjugate above:
-// log c = z q - z^2 q^2 / 2 + z^3 q^3 / 3, 1 / c = 1 - z q + z^2 q^2 - ..., and above it c has a factor
-// e^{i omega} as well. The terms left out are 1e-12 at most, since sum w q <= V / (1 - q).
+// log c = z q - z^2 q^2 / 2 + z^3 q^3 / 3, 1 / c = 1 - z q + z^2 q^2 - ..., and above it c has a
+// factor e^{i omega} as well. The terms left out are 1e-12 at most, since sum w q <= V / (1 - q).
 struct Far {
-  double log_c[kSides][3] = {};                   // sum w q^m, m = 1, 2, 3
-  double density[kSides][3] = {};                 // sum w f q^m, m = 0, 1, 2
-  double weighted[kSides][3] = {};                // sum wv f q^m
-  double above = 0;                               // sum w above the threshold
-  double f_over_c[kSides][kTerms] = {};           // sum over frequencies of Re(E F z^m), above it with
-  double v_over_c[kSides][kTerms] = {};           // e^{-i omega}; of Re(E F_v z^m); and of Re(E z^m),
-  double square_over_c[kSides][2] = {};           // above it with e^{-2 i omega}
+  double log_c[kSides][3] = {};     // sum w q^m, m = 1, 2, 3
+  double density[kSides][3] = {};   // sum w f q^m, m = 0, 1, 2
+  double weighted[kSides][3] = {};  // sum wv f q^m
+  double above = 0;                 // sum w above the threshold
+  // Sums over frequencies of Re(E F z^m) and Re(E F_v z^m), above the threshold with a factor
+  // e^{-i omega}, and of Re(E z^m), there with e^{-2 i omega}.
+  double f_over_c[kSides][kTerms] = {}, v_over_c[kSides][kTerms] = {};
+  double square_over_c[kSides][2] = {};
 };
 
 // Direct sites may be all of them.
@@ -368,8 +370,8 @@ void add_threshold(Points& points, const Far& far, double t, double step, double
                       points.v_sum[j], first);
 }
 
-// Integrates over thresholds and frequencies into points.first[0] and points.second; returns whether
-// the two checks hold.
+// Integrates over thresholds and frequencies into points.first[0] and points.second; returns
+// whether the two checks hold.
 template <bool jvp>
 bool integrate(Points& points, const TopKPlan& plan, double k, double active, int refinement) {
   const int64_t n = points.count;
@@ -385,7 +387,8 @@ bool integrate(Points& points, const TopKPlan& plan, double k, double active, in
       const TopKFrequencies w = frequencies_of(evaluate(points, t, far), k, active, refinement);
       if (w.beyond) break;
       if (w.count == 0) continue;
-      for (int64_t i = 0; i < points.near_count; ++i) points.sum[i] = points.square[i] = points.v_sum[i] = 0.0;
+      for (int64_t i = 0; i < points.near_count; ++i)
+        points.sum[i] = points.square[i] = points.v_sum[i] = 0.0;
       double density = 0;
       for (int l = 0; l < w.count; ++l)
         if (!add_frequency<jvp>(points, far, frequency_at((l + 0.5) * w.step), w.step, k, density))
@@ -488,7 +491,8 @@ void solve(const T* scores, const T* v, int64_t sites, int64_t k, TopKFrame fram
                      : integrate<false>(points, plan, wanted, active, refinement))
       break;
 
-  // A site on the grid takes its own part with the rest, and it cancels; a direct site leaves it out.
+  // A site on the grid takes its own part with the rest, and it cancels; a direct site leaves it
+  // out.
   int64_t at = 0;
   for (int node = 0; node < kGridSize; ++node) {
     const bool here = points.grid_end > 0 && used[node];

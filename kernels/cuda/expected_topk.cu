@@ -1,8 +1,8 @@
 // Expected top-K on CUDA, one block a row; see ../expected_topk.h for the method.
 //
 //   find_bounds     the K-th and (K+1)-th largest score, by radix selection
-//   exact_rows      spreads the sites over the grid in shared memory, plans the thresholds, takes the
-//                   integrals for the points, interpolates
+//   exact_rows      spreads the sites over the grid in shared memory, plans the thresholds, takes
+//                   the integrals for the points, interpolates
 //   mean_field_rows the same without the integrals
 //
 // Sums over sites are sums of 64-bit integers (weights times 2^38, v scaled to [-1, 1] first), so
@@ -10,12 +10,12 @@
 // error bound. All else is summed by a tree of fixed shape. Results are those of the CPU up to
 // rounding, not bit for bit.
 //
-// Cost of exact_rows: per row, 35 thresholds or so, each with 2 barriers a batch of 64 frequencies; a warp
-// takes one frequency, its lanes the points. Some 20 x 80 complex factors in double precision a
-// threshold: 0.1 ms a row on a data-centre GPU, with as many rows at a time as there are
-// multiprocessors; bound by latency, and by double-precision throughput (1/64 of single) on consumer
-// cards. 256 threads, 22 KB of shared memory: at least 4 blocks a multiprocessor up to 64 registers a
-// thread. Memory: 8 x (points) doubles for each of at most 256 blocks.
+// Cost of exact_rows: per row, 35 thresholds or so, each with 2 barriers a batch of 64 frequencies;
+// a warp takes one frequency, its lanes the points. Some 20 x 80 complex factors in double
+// precision a threshold: 0.1 ms a row on a data-centre GPU, with as many rows at a time as there
+// are multiprocessors; bound by latency, and by double-precision throughput (1/64 of single) on
+// consumer cards. 256 threads, 22 KB of shared memory: at least 4 blocks a multiprocessor up to 64
+// registers a thread. Memory: 8 x (points) doubles for each of at most 256 blocks.
 #include "expected_topk.h"
 
 #include "../expected_topk.h"
@@ -26,7 +26,7 @@ namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / 32;
 constexpr int kBatch = 64;               // frequencies at a time
-constexpr int64_t kMostDirect = 8192;    // more cannot lie near a threshold that counts while V < 16
+constexpr int64_t kMostDirect = 8192;    // more cannot lie near rough thresholds
 constexpr int64_t kMostRowBlocks = 256;  // bounds the workspace
 constexpr double kFixedPoint = 274877906944.0;  // 2^38
 
@@ -287,7 +287,8 @@ __device__ bool add_direct(Points& points, const T* scores, const T* v, int64_t 
   return true;
 }
 
-// Takes the direct points off the grid; integers, so that what is left does not depend on the order.
+// Takes the direct points off the grid; integers, so that what is left does not depend on the
+// order.
 __device__ inline void take_off_grid(const Points& points, const TopKFrame& frame, double largest,
                                      ExactShared& shared) {
   const double to_fixed = largest > 0 ? kFixedPoint / largest : 0.0;
@@ -420,7 +421,8 @@ __device__ void solve_row(const T* scores, const T* v, int64_t sites, int64_t k,
   if (!all_direct) {
     low = plan.direct_low();
     high = plan.direct_high();
-    if (plan.smooth() || !add_direct(points, scores, v, sites, frame, low, high, capacity, shared)) {
+    if (plan.smooth() ||
+        !add_direct(points, scores, v, sites, frame, low, high, capacity, shared)) {
       low = kInfinity;  // no site is direct
       high = -kInfinity;
       points.count = nodes;
@@ -481,7 +483,8 @@ __device__ void solve_row(const T* scores, const T* v, int64_t sites, int64_t k,
     }
     out[s] = result(s, first, second);
   }
-  // A site on the grid takes its own part with the rest, and it cancels; a direct site leaves it out.
+  // A site on the grid takes its own part with the rest, and it cancels; a direct site leaves it
+  // out.
   for (int64_t i = points.grid_end + threadIdx.x; i < points.count; i += blockDim.x) {
     const double own = points.wv[i] * points.self[i];
     out[points.site[i]] =

@@ -16,7 +16,8 @@ using topreach::expected_topk;
 constexpr double kBound = 3e-9;  // what the method states
 
 TEST(ExpectedTopK, TwoSitesClosedForm) {
-  // P(site 0 wins) = Phi(d), d = (r0 - r1) / (sigma sqrt 2); its slope in r0 is phi(d) / (sigma sqrt 2).
+  // P(site 0 wins) = Phi(d), d = (r0 - r1) / (sigma sqrt 2); its slope in r0 is phi(d) / (sigma
+  // sqrt 2).
   const double sigma = 0.5, d = 0.4 / (sigma * std::sqrt(2.0));
   auto scores = torch::tensor({0.3, -0.1}, torch::kDouble).requires_grad_();
   const auto b = expected_topk(scores, 1, {.sigma = sigma});
@@ -47,7 +48,8 @@ TEST(ExpectedTopK, EqualSitesShareTheBudget) {
 TEST(ExpectedTopK, CertainChoicesAreHard) {
   const double infinity = std::numeric_limits<double>::infinity();
   auto scores = torch::tensor({3.0, 1.0, 1.0, -infinity}, torch::kDouble).requires_grad_();
-  for (const auto& [k, sigma] : {std::pair<int64_t, double>{2, 0.0}, {0, 1.0}, {4, 1.0}, {3, 1.0}}) {
+  for (const auto& [k, sigma] :
+       {std::pair<int64_t, double>{2, 0.0}, {0, 1.0}, {4, 1.0}, {3, 1.0}}) {
     const auto b = expected_topk(scores, k, {.sigma = sigma});
     EXPECT_TRUE(torch::equal(b, topreach::topk_mask(scores, k)));
     const auto gradient = torch::autograd::grad({b.sum()}, {scores});
@@ -71,7 +73,8 @@ TEST(ExpectedTopK, ErrorsNameArgumentAndValue) {
     }
     return "nothing raised";
   };
-  EXPECT_NE(message(5, 1.0, "exact").find("k must be between 0 and S = 4, got 5"), std::string::npos);
+  EXPECT_NE(message(5, 1.0, "exact").find("k must be between 0 and S = 4, got 5"),
+            std::string::npos);
   EXPECT_NE(message(1, -1.0, "exact").find("sigma must be finite and not negative, got -1"),
             std::string::npos);
   EXPECT_NE(message(1, 1.0, "soft").find("method must be 'exact' or 'mean_field', got 'soft'"),

@@ -1,6 +1,6 @@
 // The CUDA kernels of the expected top-K, run by the host emulation, against the CPU's: the same
-// method with sums in another order, so equal to rounding; and equal bits whatever the order in which
-// threads run.
+// method with sums in another order, so equal to rounding; and equal bits whatever the order in
+// which threads run.
 #include "../../kernels/cuda/expected_topk.cu"
 
 #include <gtest/gtest.h>
@@ -86,7 +86,8 @@ Results on_cpu(const Case<T>& c) {
 
 template <typename T>
 Results on_cuda(const Case<T>& c) {
-  std::vector<double> bounds(2), workspace(size_t(cuda::expected_topk_workspace(1, c.sites) / 8 + 8));
+  std::vector<double> bounds(2),
+      workspace(size_t(cuda::expected_topk_workspace(1, c.sites) / 8 + 8));
   std::vector<T> out(c.scores.size(), T(0));
   cuda::ExpectedTopKProblem<T> p{c.scores.data(), nullptr, 1, c.sites, c.k, c.sigma};
   Results r;

@@ -1,8 +1,10 @@
-// The CPU loops of the expected top-K against full enumeration, and their parts against closed forms.
+// The CPU loops of the expected top-K against full enumeration, and their parts against closed
+// forms.
 #include "../../kernels/expected_topk.h"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 #include <vector>
@@ -35,8 +37,8 @@ Row run(const std::vector<T>& scores, const std::vector<T>& v, int64_t k, double
     TopKSpread total{0, 0};
     for (int64_t piece = 0; piece < pieces; ++piece) {
       const int64_t from = sites * piece / pieces, to = sites * (piece + 1) / pieces;
-      const auto part = cpu.spread(scores.data() + from, tangent ? tangent + from : nullptr, to - from,
-                                   frame, grid.data());
+      const auto part = cpu.spread(scores.data() + from, tangent ? tangent + from : nullptr,
+                                   to - from, frame, grid.data());
       total.above += part.above;
       total.active += part.active;
     }
@@ -49,8 +51,8 @@ Row run(const std::vector<T>& scores, const std::vector<T>& v, int64_t k, double
   return {one(nullptr), one(v.data())};
 }
 
-// b and J v by all 2^(S - 2) subsets of the others of each pair of sites: the trapezoidal rule in t with
-// step 0.02 sigma, far finer than the integrands, which are analytic and vanish at the ends.
+// b and J v by all 2^(S - 2) subsets of the others of each pair of sites: the trapezoidal rule in t
+// with step 0.02 sigma, far finer than the integrands, which are analytic and vanish at the ends.
 Row by_enumeration(const std::vector<double>& scores, const std::vector<double>& v, int k,
                    double sigma) {
   const int sites = int(scores.size());
@@ -72,7 +74,8 @@ Row by_enumeration(const std::vector<double>& scores, const std::vector<double>&
           if ((mask >> i & 1) || (mask >> j & 1) || __builtin_popcount(mask) != k - 1) continue;
           double product = 1;
           for (int s = 0; s < sites; ++s)
-            if (s != i && s != j) product *= (mask >> s & 1) ? above[size_t(s)] : 1 - above[size_t(s)];
+            if (s != i && s != j)
+              product *= (mask >> s & 1) ? above[size_t(s)] : 1 - above[size_t(s)];
           chance += product;
         }
         row.value[size_t(i)] += step * above[size_t(i)] * density[size_t(j)] * chance;
@@ -136,7 +139,8 @@ TEST(ExpectedTopKCpu, MeanFieldThreshold) {
   const auto spread =
       cpu.spread(scores.data(), static_cast<const double*>(nullptr), 1000, frame, grid.data());
   EXPECT_EQ(spread.above + spread.active, 1000 - spread.above);
-  EXPECT_NEAR(cpu.mean_field_threshold(500, frame, spread, grid.data(), scratch.data()), 0.0, 1e-11);
+  const double tau = cpu.mean_field_threshold(500, frame, spread, grid.data(), scratch.data());
+  EXPECT_NEAR(tau, 0.0, 1e-11);
 }
 
 TEST(ExpectedTopKCpu, LagrangeFactorsReproducePolynomials) {
