@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from topreach import metrics, topk_mask
+from topreach import count_quantile, metrics, topk_mask
 from topreach.models import LinearScorer, MLPScorer
 from topreach.objectives.base import forward
 from topreach.panel import Batch, Panel
@@ -277,14 +277,16 @@ def figures(
     repeats: np.ndarray,
     *,
     mean: Tensor | None = None,
+    median: Tensor | None = None,
     nll: float = math.nan,
 ) -> dict[str, Any]:
-    """Plain values: mae and rmse of the mean forecast (NaN without), nll, bpr, and mean and 95 % of
-    the repeated rankings' BPR, scores."""
+    """Plain values: mae and rmse of the mean forecast, mae_median of the median (NaN without), nll,
+    bpr, and mean and 95 % of the repeated rankings' BPR, scores."""
     usable = mean is not None and bool(torch.isfinite(mean).all())
     low, high = np.quantile(repeats, [0.025, 0.975])
     return {
         "mae": metrics.mae(mean, y) if usable else math.nan,
+        "mae_median": math.nan if median is None else metrics.mae(median, y),
         "rmse": metrics.rmse(mean, y) if usable else math.nan,
         "nll": nll,
         "bpr": float(metrics.bpr(scores, y, k, nan_policy="omit")),
@@ -293,6 +295,13 @@ def figures(
         "bpr_high": float(high),
         "scores": scores.double().tolist(),
     }
+
+
+def median_of(distribution: Any) -> Tensor | None:
+    """The median of each count [T, S]; None where means are past any use, for it is found by
+    counting up."""
+    usable = bool((distribution.mean < 1000).all())
+    return count_quantile(distribution, 0.5).cpu() if usable else None
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from topreach.features import Neighbours, nearest_neighbours
 from topreach.objectives.base import forward
 from topreach.panel import Batch
 
@@ -40,7 +41,10 @@ class GraphNetwork(nn.Module):
     ):
         super().__init__()
         self.window = window
-        self.register_buffer("edges", nearest(place, neighbours), persistent=False)
+        graph = nearest_neighbours(place, neighbours)
+        for name, tensor in graph._asdict().items():
+            self.register_buffer(name, tensor, persistent=False)
+        self.neighbours = min(neighbours, len(place) - 1)
         self.inputs = nn.Linear(window + num_features, channels)
         self.own = nn.ModuleList(nn.Linear(channels, channels) for _ in range(2))
         self.around = nn.ModuleList(nn.Linear(channels, channels, bias=False) for _ in range(2))
@@ -49,17 +53,15 @@ class GraphNetwork(nn.Module):
     def forward(self, history: Tensor, x: Tensor) -> Tensor:
         h = self.inputs(torch.cat([history.log1p(), x], dim=-1)).relu()
         for own, around in zip(self.own, self.around, strict=True):
-            h = (own(h) + around(h[:, self.edges].mean(dim=-2))).relu()
+            h = (own(h) + around(self._around(h))).relu()
         return nn.functional.softplus(self.outputs(h).squeeze(-1))
 
-
-def nearest(place: Tensor, count: int) -> Tensor:
-    """The `count` nearest other sites of each site, [S, count], by latitude and longitude [S, 2]."""
-    place = place.double()
-    flat = place * torch.stack([torch.tensor(1.0), place[:, 0].mean().deg2rad().cos()])
-    distance = torch.cdist(flat, flat)
-    distance.fill_diagonal_(torch.inf)
-    return distance.topk(count, largest=False).indices
+    def _around(self, h: Tensor) -> Tensor:
+        """Mean over each site's neighbours, [T, S, C]."""
+        graph = Neighbours(self.start, self.sites, self.weights)
+        by_site = h.transpose(0, 1)
+        mean = graph.sum(by_site.flatten(1)) / self.neighbours
+        return mean.to(h.dtype).reshape(by_site.shape).transpose(0, 1)
 
 
 def mean_squared_error(model: nn.Module, batch: Batch) -> Tensor:

@@ -16,7 +16,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ from .forecasters import (
     figures,
     fit,
     make_scorer,
+    median_of,
     poisson_forecast,
     poisson_nll,
     poisson_peers,
@@ -104,9 +105,8 @@ class Effort:
     draws: int = DRAWS
     max_epochs: int = 300
     patience: int = 5
-    repeats: int = 200
+    repeats: int = 100
     ranking_draws: int = 1000
-    ranker: Mapping[str, Any] = field(default_factory=dict)
 
 
 QUICK = Effort(
@@ -121,7 +121,6 @@ QUICK = Effort(
     max_epochs=20,
     repeats=20,
     ranking_draws=100,
-    ranker={"max_epochs": 10, "warm_start_epochs": 20},
 )
 
 
@@ -195,8 +194,14 @@ class _Work:
         self.forms = forms
         self.has_place = set(study.place) <= set(splits.train.feature_names)
         self.inputs = Inputs(splits.train, study.lags, study.left_out, context.device)
-        self.settings = {"study": study.title, "k": study.k, "source": splits.train.source} | {
-            name: value for name, value in vars(effort).items()
+        self.settings = {
+            "study": study.title,
+            "k": study.k,
+            "average": study.average,
+            "sampled_epochs": study.sampled_epochs,
+            "start_from_history": study.start_from_history,
+            "source": splits.train.source,
+            **vars(effort),
         }
 
     def cells(self, cells: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
@@ -420,7 +425,7 @@ class _Work:
                 repeats.append(metrics.bpr(ranking, batch.y, self.study.k, nan_policy="omit"))
             repeats = np.array(repeats)
         mean, nll = distribution.mean.cpu(), -distribution.log_prob(batch.y).mean().item()
-        return self._figures(mean, repeats, mean=mean, nll=nll)
+        return self._figures(mean, repeats, mean=mean, median=median_of(distribution), nll=nll)
 
     def _test_scorer(self, key: str, found: Mapping[str, Any]) -> dict[str, Any]:
         model = restore(self.make_scorer(key), found)
@@ -429,22 +434,27 @@ class _Work:
 
     def _test_peer(self, key: str, found: Mapping[str, Any]) -> dict[str, Any]:
         mean = poisson_forecast(found, self.inputs, self.splits.train, self.splits.test)
-        return self._figures(mean, None, mean=mean, nll=poisson_nll(mean, self.splits.test.y))
+        median = median_of(torch.distributions.Poisson(mean, validate_args=False))
+        nll = poisson_nll(mean, self.splits.test.y)
+        return self._figures(mean, None, mean=mean, median=median, nll=nll)
 
+    @torch.no_grad()
     def _test_default(self) -> dict[str, Any]:
         ranker = TopKRanker(
             self.study.k,
             seed=self.context.seed,
             device=self.context.device,
             progress=False,
-            **self.effort.ranker,
         )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Standardizer.fit: dropped")
             ranker.fit(self.splits.train, self.splits.valid)
         test = self.splits.test
+        mean, median = (torch.from_numpy(ranker.predict(test, kind=k)) for k in ("mean", "median"))
+        counts = forward(ranker.model_, ranker._batch(test))
+        nll = -counts.log_prob(test.y.to(counts.mean)).mean().item()
         scores = torch.from_numpy(ranker.site_scores(test))
-        return self._figures(scores, None, mean=torch.from_numpy(ranker.predict(test)))
+        return self._figures(scores, None, mean=mean, median=median, nll=nll)
 
 
 def _file_name(label: str) -> str:
@@ -500,6 +510,7 @@ def _results(
         paper = nothing if key == "code.daml" else study.published.get(name, nothing)
         lines[label] = {
             "MAE": row.get("mae", math.nan),
+            "MAE, median": row.get("mae_median", math.nan),
             "RMSE": row.get("rmse", math.nan),
             "NLL": row.get("nll", math.nan),
             "BPR": row.get("bpr", math.nan),

@@ -17,6 +17,7 @@ import torch
 from topreach import baselines
 from topreach.datasets import ma_overdose, simulate_massachusetts
 from topreach.datasets.massachusetts import THEMES
+from topreach.features import nearest_neighbours
 from topreach.metrics import bpr
 from topreach.objectives import DirectBPR
 from topreach.panel import Splits
@@ -33,7 +34,6 @@ from ..forecasters import (
     restore,
     scorer_scores,
 )
-from ..graph_network import nearest
 from ..real_data import Study, map_figure, reach_figure, site_places
 from ..real_data import run as run_study
 
@@ -116,8 +116,8 @@ def _load_2025(context: Context) -> Splits:
         columns = [panel.x, history]
         names = [*panel.feature_names, *(f"prev_deaths_{WINDOW - i:02}back" for i in range(WINDOW))]
         if set(PLACE) <= set(panel.feature_names):
-            around = nearest(site_places(panel, PLACE), 6)
-            columns.append(history[:, around, -1].mean(dim=-1, keepdim=True))
+            graph = nearest_neighbours(site_places(panel, PLACE), 6)
+            columns.append((graph.sum(history[:, :, -1].T) / 6).T.float().unsqueeze(-1))
             names.append("deaths_sp_lag")
         parts.append(panel.with_features(torch.cat(columns, dim=-1), names))
     return Splits(*parts)
