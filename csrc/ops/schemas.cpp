@@ -87,6 +87,25 @@ TORCH_LIBRARY(topreach, m) {
       "negbin_mixed_effects_penalty(Tensor site_intercept, Tensor site_slope, Tensor raw_sigma, "
       "Tensor raw_rho, Tensor? information, str penalty) -> Tensor");
 
+  // ---- independent sites, each a mixture with weights of its own [D25 Eq. 14, 17] ----------------
+  // Components "truncated_normal" (first = loc, second = scale) or "poisson" (first = rate), which
+  // broadcast to logits [..., S, L]. Log-density [..., S] of y, or of samples [M, ..., S].
+  m.def(
+      "site_mixture_log_prob(str family, Tensor y, Tensor logits, Tensor first, Tensor? second) "
+      "-> Tensor");
+  // (mean, variance) [..., S].
+  m.def(
+      "site_mixture_moments(str family, Tensor logits, Tensor first, Tensor? second) "
+      "-> (Tensor, Tensor)");
+  // Draws [M, ..., S].
+  m.def(
+      "site_mixture_sample(str family, Tensor logits, Tensor first, Tensor? second, "
+      "int num_samples, Tensor key, int row_offset=0) -> Tensor");
+  // Ratio ranking [..., S] [D25 Eq. 6] as an exact expectation.
+  m.def(
+      "site_mixture_expected_ratio_ranking(str family, Tensor logits, Tensor first, "
+      "Tensor? second, float offset) -> Tensor");
+
   // ---- fraction of best possible reach [L23 Eq. 5, D25 Eq. 2] ----------------------------------
   // BPR [...] of scores [..., S], the expectation under random tie-breaking; NaN where no reach.
   m.def("bpr(Tensor scores, Tensor counts, int k) -> Tensor");

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch import distributions as td
 from torch.utils.checkpoint import checkpoint
 
-from topreach.models import NegativeBinomial, ZeroInflated
+from topreach.models import NegativeBinomial, SiteMixture, ZeroInflated
 
 __all__ = [
     "count_cdf",
@@ -23,6 +23,7 @@ BLOCK = 64  # counts whose probabilities count_cdf holds at a time
 CountDistribution = (
     NegativeBinomial
     | ZeroInflated
+    | SiteMixture
     | td.NegativeBinomial
     | td.Poisson
     | td.Bernoulli
@@ -53,8 +54,10 @@ def expected_ratio_ranking(distribution: CountDistribution, offset: float = 0.0)
         distribution: counts, independent over sites, with parameters [..., S]:
             `tr.models.NegativeBinomial`, or of `torch.distributions`: `NegativeBinomial`, `Poisson`,
             `Bernoulli`, `Binomial`; `tr.models.ZeroInflated` of these; `Independent(..., 1)` of
-            these; or `MixtureSameFamily(Categorical [..., L], Independent(components [..., L, S],
-            1))`, whose sites are independent given the component only.
+            these; `MixtureSameFamily(Categorical [..., L], Independent(components [..., L, S],
+            1))`, whose sites are independent given the component only; or `tr.models.SiteMixture`,
+            `MixtureSameFamily(Categorical [..., S, L], Poisson [..., S, L])`, where each site draws
+            its component for itself (155 nodes × [..., S, L] numbers of memory; good to 1e-10).
         offset: c >= 0 added to the denominator. 0 is the paper's definition; its authors' code has 1.
 
     Returns:
@@ -69,12 +72,21 @@ def expected_ratio_ranking(distribution: CountDistribution, offset: float = 0.0)
         >>> counts = tr.models.NegativeBinomial(torch.rand(4, 1000), torch.tensor(0.5))
         >>> r = tr.expected_ratio_ranking(counts)                 # [4, 1000], differentiable
     """
+    if isinstance(distribution, SiteMixture):
+        family, first, second = distribution.parameters
+        return torch.ops.topreach.site_mixture_expected_ratio_ranking(
+            family, distribution.logits, first, second, offset
+        )
     if isinstance(distribution, td.MixtureSameFamily):
         components = distribution.component_distribution
+        if isinstance(components, td.Poisson):
+            logits = distribution.mixture_distribution.logits
+            return expected_ratio_ranking(SiteMixture(logits, components), offset=offset)
         if not isinstance(components, td.Independent):
             raise TypeError(
                 "expected_ratio_ranking: the components of a mixture must be "
-                "Independent(..., 1) over sites, got " + type(components).__name__
+                "Independent(..., 1) over sites, or Poisson [..., S, L], got "
+                + type(components).__name__
             )
         weights = distribution.mixture_distribution.probs
         parts = expected_ratio_ranking(components, offset=offset)
@@ -102,12 +114,12 @@ def has_expected_ratio_ranking(distribution: object) -> bool:
     if isinstance(distribution, td.MixtureSameFamily):
         distribution = distribution.component_distribution
         if not isinstance(distribution, td.Independent):
-            return False
+            return isinstance(distribution, td.Poisson)
     if isinstance(distribution, td.Independent):
         one_dimension = distribution.reinterpreted_batch_ndims == 1
         return one_dimension and has_expected_ratio_ranking(distribution.base_dist)
     base = distribution.base if isinstance(distribution, ZeroInflated) else distribution
-    return isinstance(base, _FAMILIES)
+    return isinstance(base, (*_FAMILIES, SiteMixture))
 
 
 def _parameters(distribution) -> tuple[str, Tensor, Tensor | None]:

@@ -9,6 +9,9 @@ from topreach.models.linear_scorer import LinearScorer
 from topreach.models.mlp_scorer import MLPScorer
 from topreach.models.negative_binomial import NegativeBinomial
 from topreach.models.negbin_mixed_effects import NegBinMixedEffects
+from topreach.models.normal_mixture import NormalMixture
+from topreach.models.poisson_mixture import PoissonMixture
+from topreach.models.site_mixture import SiteMixture, TruncatedNormal
 from topreach.models.zero_inflated import ZeroInflated
 
 __all__ = [
@@ -17,5 +20,9 @@ __all__ = [
     "MLPScorer",
     "NegBinMixedEffects",
     "NegativeBinomial",
+    "NormalMixture",
+    "PoissonMixture",
+    "SiteMixture",
+    "TruncatedNormal",
     "ZeroInflated",
 ]

@@ -1,0 +1,328 @@
+#include "site_mixture.h"
+
+#include <torch/library.h>
+
+#include <cmath>
+
+#include "../ops/key.h"
+
+namespace topreach {
+
+namespace {
+
+using at::Tensor;
+using Optional = std::optional<Tensor>;
+
+constexpr double kStep = 0.36;       // of the trapezoidal rule in log t
+constexpr int64_t kHalfNodes = 77;   // e^(77 x .36) = 1e12
+constexpr int64_t kComponentStream = 0x434F4D50, kValueStream = 0x56414C55;
+
+bool is_normal(const char* function, std::string_view family, const Tensor& logits,
+               const Tensor& first, const Optional& second) {
+  TORCH_CHECK_VALUE(family == "truncated_normal" || family == "poisson", function,
+                    ": family must be 'truncated_normal' or 'poisson', got '", family, "'");
+  const bool normal = family == "truncated_normal";
+  TORCH_CHECK_VALUE(normal == second.has_value(), function, ": second must be ",
+                    normal ? "the scale of 'truncated_normal', got nothing"
+                           : "absent for 'poisson', got a tensor");
+  TORCH_CHECK_TYPE(at::isFloatingType(logits.scalar_type()), function,
+                   ": logits must be floating point, got ", logits.scalar_type());
+  TORCH_CHECK_VALUE(logits.dim() >= 2 && logits.sym_size(-1) >= 1, function,
+                    ": logits must have shape [..., S, L] with L >= 1, got ", logits.sym_sizes());
+  for (const Tensor& parameter : {first, second.value_or(first)})
+    TORCH_CHECK_VALUE(
+        at::is_expandable_to(parameter.sym_sizes(), logits.sym_sizes()), function,
+        ": parameters of the components must broadcast to the shape of logits, ",
+        logits.sym_sizes(), ", got ", parameter.sym_sizes());
+  return normal;
+}
+
+// phi(a) / Phi(a) for a >= -100: 0 from a = 26 on, where it is below 1e-147.
+Tensor inverse_mills(const Tensor& a) {
+  return std::sqrt(2 / M_PI) / at::special_erfcx(a.clamp(-100, 26) * -M_SQRT1_2);
+}
+
+// Mean of N+(a, 1): a + phi(a) / Phi(a); far out its asymptotic series, free of cancellation.
+Tensor truncated_mean(const Tensor& a) {
+  const Tensor x = (-a).clamp_min(100), x2 = x * x;
+  const Tensor far = (1 - (2 - (10 - 74 / x2) / x2) / x2) / x;
+  return at::where(a < -100, far, a + inverse_mills(a));
+}
+
+// log of L(t), t [..., 1, 1].
+Tensor normal_log_transform(const Tensor& loc, const Tensor& scale, const Tensor& t) {
+  const Tensor a0 = loc / scale, a = a0 - scale * t;
+  // With log Phi(a) = -a^2/2 + log(erfcx(-a / sqrt 2) / 2) the squares of a <= 0 cancel in closed form.
+  const Tensor below = -0.5 * a0 * a0 + (0.5 * at::special_erfcx(a.clamp_max(0) * -M_SQRT1_2)).log();
+  const Tensor above = t * (0.5 * scale * scale * t - loc) + at::special_log_ndtr(a.clamp_min(0));
+  return at::where(a > 0, above, below) -
+         at::special_log_ndtr(a0);
+}
+
+Tensor log_prob_of(std::string_view family, const Tensor& y, const Tensor& logits,
+                   const Tensor& first, const Optional& second) {
+  const bool normal = is_normal("site_mixture_log_prob", family, logits, first, second);
+  TORCH_CHECK_VALUE(y.dim() >= 1 && (y.sym_size(-1) == logits.sym_size(-2) || y.sym_size(-1) == 1),
+                    "site_mixture_log_prob: y must have shape [..., S] with S = ",
+                    logits.sym_size(-2), ", got ", y.sym_sizes());
+  const Tensor value = y.detach().to(logits.scalar_type()).unsqueeze(-1);
+  const Tensor inside = value.clamp_min(0);
+  Tensor density;
+  if (normal) {
+    const Tensor z = (inside - first) / *second;
+    density = -0.5 * z * z - second->log() - 0.5 * std::log(2 * M_PI) -
+              at::special_log_ndtr(first / *second);
+  } else {
+    density = at::xlogy(inside, first) - first - at::lgamma(inside + 1);
+  }
+  const Tensor result = at::logsumexp(at::log_softmax(logits, -1) + density, {-1});
+  return result.masked_fill(value.squeeze(-1) < 0, -INFINITY);
+}
+
+std::tuple<Tensor, Tensor> moments_of(std::string_view family, const Tensor& logits,
+                                      const Tensor& first, const Optional& second) {
+  const bool normal = is_normal("site_mixture_moments", family, logits, first, second);
+  const Tensor weights = at::softmax(logits, -1);
+  Tensor mean = first, variance = first;
+  if (normal) {
+    const Tensor a = first / *second, ratio = truncated_mean(a);
+    mean = *second * ratio;
+    variance = *second * *second * (1 - ratio * (ratio - a));  // ratio - a = phi(a) / Phi(a)
+  }
+  const Tensor site_mean = (weights * mean).sum(-1);
+  const Tensor between = (mean - site_mean.unsqueeze(-1)).square();
+  return {site_mean, (weights * (variance + between)).sum(-1)};
+}
+
+Tensor ranking_of(std::string_view family, const Tensor& logits, const Tensor& first,
+                  const Optional& second, double offset) {
+  constexpr const char* name = "site_mixture_expected_ratio_ranking";
+  const bool normal = is_normal(name, family, logits, first, second);
+  TORCH_CHECK_VALUE(offset >= 0 && std::isfinite(offset), name,
+                    ": offset must be finite and not negative, got ", offset);
+  const Optional second64 = second ? Optional(second->to(at::kDouble)) : std::nullopt;
+  const Tensor logits64 = logits.to(at::kDouble), first64 = first.to(at::kDouble);
+  const Tensor total =
+      std::get<0>(moments_of(family, logits64.detach(), first64.detach(),
+                             second64 ? Optional(second64->detach()) : std::nullopt))
+          .sum(-1, true);
+  const Tensor steps = at::arange(-kHalfNodes, kHalfNodes + 1, logits64.options().requires_grad(false));
+  const Tensor nodes = (kStep * steps).exp() / (1 + offset + total);  // t [..., Q]
+  const Tensor t = nodes.unsqueeze(-1).unsqueeze(-1);                 // [..., Q, 1, 1]
+  const auto per_node = [](const Tensor& p) { return p.dim() < 2 ? p : p.unsqueeze(-3); };
+  const Tensor p1 = per_node(first64);
+  Tensor log_transform, tilted;
+  if (normal) {
+    const Tensor scale = per_node(*second64);
+    log_transform = normal_log_transform(p1, scale, t);
+    tilted = scale * truncated_mean(p1 / scale - scale * t);
+  } else {
+    log_transform = p1 * at::expm1(-t);
+    tilted = p1 * at::exp(-t);
+  }
+  const Tensor joint = at::log_softmax(logits64, -1).unsqueeze(-3) + log_transform;
+  const Tensor of_site = at::logsumexp(joint, {-1});                 // log L_s, [..., Q, S]
+  const Tensor mean = (at::softmax(joint, -1) * tilted).sum(-1);     // m_s
+  const Tensor weight = kStep * nodes * (of_site.sum(-1) - offset * nodes).exp();  // [..., Q]
+  return at::matmul(weight.unsqueeze(-2), mean).squeeze(-2).to(logits.scalar_type());
+}
+
+// Uniforms in (0, 1), float64 [M, rows, S].
+Tensor uniforms(const Tensor& key, int64_t stream, int64_t draws, int64_t rows, int64_t sites,
+                int64_t row_offset) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("topreach::topk_noise", "")
+          .typed<Tensor(const Tensor&, int64_t, int64_t, int64_t, std::string_view, int64_t)>();
+  const Tensor gumbel =
+      op.call(at::bitwise_xor(key, stream), draws, rows, sites, "gumbel", row_offset);
+  return gumbel.to(at::kDouble).neg_().exp_().neg_().exp_();
+}
+
+Tensor sample_of(std::string_view family, const Tensor& logits, const Tensor& first,
+                 const Optional& second, int64_t num_samples, const Tensor& key,
+                 int64_t row_offset) {
+  constexpr const char* name = "site_mixture_sample";
+  const bool normal = is_normal(name, family, logits, first, second);
+  TORCH_CHECK_VALUE(num_samples >= 1, name, ": num_samples must be at least 1, got ", num_samples);
+  const auto check = [&](const Tensor& values, const char* what, bool zero_allowed) {
+    if (!values.device().is_cpu()) return;
+    const Tensor good = (zero_allowed ? values.ge(0) : values.gt(0)).logical_and_(values.isfinite());
+    TORCH_CHECK_VALUE(good.all().item<bool>(), name, ": ", what, " must be finite and ",
+                      zero_allowed ? "not negative" : "positive", ", got another value");
+  };
+  check(first, normal ? "loc" : "rate", normal);
+  if (normal) check(*second, "scale", false);
+  const int64_t sites = logits.size(-2), components = logits.size(-1);
+  std::vector<int64_t> shape = logits.sizes().slice(0, logits.dim() - 1).vec();
+  int64_t rows = 1;
+  for (size_t d = 0; d + 1 < shape.size(); ++d) rows *= shape[d];
+  shape.insert(shape.begin(), num_samples);
+  if (rows == 0 || sites == 0) return at::empty(shape, logits.options());
+
+  const Tensor u = uniforms(key, kComponentStream, num_samples, rows, sites, row_offset);
+  const Tensor steps = at::softmax(logits.to(at::kDouble), -1).cumsum(-1).reshape(
+      {rows, sites, components});
+  Tensor component = at::zeros(u.sizes(), u.options().dtype(at::kLong));
+  for (int64_t l = 0; l + 1 < components; ++l) component += u.gt(steps.select(-1, l));
+  const Tensor v = uniforms(key, kValueStream, num_samples, rows, sites, row_offset);
+  const auto of_component = [&](const Tensor& parameter) {
+    return parameter.expand(logits.sizes())
+        .reshape({1, rows, sites, components})
+        .expand({num_samples, rows, sites, components})
+        .gather(-1, component.unsqueeze(-1))
+        .squeeze(-1);
+  };
+  Tensor y;
+  if (normal) {
+    // By symmetry from the upper end: y = loc - scale z with P(Z < z) = v Phi(loc / scale).
+    const Tensor loc = of_component(first.to(at::kDouble));
+    const Tensor scale = of_component(second->to(at::kDouble));
+    y = (loc - scale * at::special_ndtri(v * at::special_ndtr(loc / scale))).clamp_min_(0);
+  } else {
+    // One sorted list of P(Y <= n), shifted by the number of the rate, serves all rates at once.
+    const Tensor rate = first.to(at::kDouble).reshape(-1);
+    const double largest = rate.max().item<double>();
+    const int64_t counts = int64_t(largest + 12 * std::sqrt(largest)) + 50;
+    const Tensor n = at::arange(1, counts + 1, rate.options());
+    const Tensor number = at::arange(rate.size(0), rate.options());
+    Tensor cdf = at::special_gammaincc(n, rate.unsqueeze(-1));
+    cdf.select(-1, counts - 1).fill_(1);
+    const Tensor table = (cdf + number.unsqueeze(-1)).reshape(-1);
+    const Tensor which = of_component(number.reshape(first.sizes()));
+    y = at::searchsorted(table, v + which).to(at::kDouble) - which * double(counts);
+  }
+  return y.to(logits.scalar_type()).reshape(shape);
+}
+
+Tensor sample_meta(std::string_view family, const Tensor& logits, const Tensor& first,
+                   const Optional& second, int64_t num_samples, const Tensor&, int64_t) {
+  is_normal("site_mixture_sample", family, logits, first, second);
+  std::vector<c10::SymInt> shape = {num_samples};
+  for (int64_t d = 0; d + 1 < logits.dim(); ++d) shape.push_back(logits.sym_size(d));
+  return at::empty_symint(shape, logits.options());
+}
+
+auto sample_op() {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("topreach::site_mixture_sample", "")
+          .typed<Tensor(std::string_view, const Tensor&, const Tensor&, const Optional&, int64_t,
+                        const Tensor&, int64_t)>();
+  return op;
+}
+
+Tensor sample_autograd(std::string_view family, const Tensor& logits, const Tensor& first,
+                       const Optional& second, int64_t num_samples, const Tensor& key,
+                       int64_t row_offset) {
+  at::AutoDispatchBelowADInplaceOrView below_autograd;
+  return sample_op().call(family, logits, first, second, num_samples, key, row_offset);
+}
+
+// Name and parameters of a family's struct.
+struct Parameters {
+  const char* family;
+  Tensor first;
+  Optional second;
+};
+Parameters parameters(const TruncatedNormal& c) { return {"truncated_normal", c.loc, c.scale}; }
+Parameters parameters(const Poisson& c) { return {"poisson", c.rate, std::nullopt}; }
+
+}  // namespace
+
+Tensor site_mixture_log_prob(const std::string& family, const Tensor& y, const Tensor& logits,
+                             const Tensor& first, const Optional& second) {
+  return log_prob_of(family, y, logits, first, second);
+}
+
+Moments site_mixture_moments(const std::string& family, const Tensor& logits, const Tensor& first,
+                             const Optional& second) {
+  auto [mean, variance] = moments_of(family, logits, first, second);
+  return {mean, variance};
+}
+
+Tensor site_mixture_sample(const std::string& family, const Tensor& logits, const Tensor& first,
+                           const Optional& second, int64_t num_samples,
+                           const SiteMixtureSampleOptions& options) {
+  const Tensor key = options.key ? *options.key : draw_key(options.generator, logits.device());
+  return sample_op().call(family, logits, first, second, num_samples, key, options.row_offset);
+}
+
+Tensor site_mixture_expected_ratio_ranking(const std::string& family, const Tensor& logits,
+                                           const Tensor& first, const Optional& second,
+                                           double offset) {
+  return ranking_of(family, logits, first, second, offset);
+}
+
+template <typename Component>
+Tensor SiteMixture<Component>::mean() const {
+  const auto [family, first, second] = parameters(components);
+  return site_mixture_moments(family, logits, first, second).mean;
+}
+
+template <typename Component>
+Tensor SiteMixture<Component>::variance() const {
+  const auto [family, first, second] = parameters(components);
+  return site_mixture_moments(family, logits, first, second).variance;
+}
+
+template <typename Component>
+Tensor SiteMixture<Component>::log_prob(const Tensor& y) const {
+  const auto [family, first, second] = parameters(components);
+  return log_prob_of(family, y, logits, first, second);
+}
+
+template <typename Component>
+Tensor SiteMixture<Component>::sample(int64_t num_samples,
+                                      const SiteMixtureSampleOptions& options) const {
+  const auto [family, first, second] = parameters(components);
+  return site_mixture_sample(family, logits, first, second, num_samples, options);
+}
+
+template <typename Component>
+Tensor expected_ratio_ranking(const SiteMixture<Component>& y, double offset) {
+  const auto [family, first, second] = parameters(y.components);
+  return ranking_of(family, y.logits, first, second, offset);
+}
+
+MixtureStart mixture_start(const char* model, int64_t num_sites, int64_t num_components,
+                           const MixtureOptions& options) {
+  TORCH_CHECK_VALUE(num_sites >= 1 && num_components >= 1, model,
+                    ": num_sites and num_components must be at least 1, got ", num_sites, " and ",
+                    num_components);
+  TORCH_CHECK_VALUE(
+      options.low >= 0 && options.low < options.high && std::isfinite(options.high), model,
+      ": low and high must be 0 <= low < high, finite, got ", options.low, " and ", options.high);
+  std::vector<int64_t> shape = options.batch;
+  shape.push_back(num_components);
+  const Tensor location = torch::empty(shape).uniform_(options.low, options.high);
+  shape.insert(shape.end() - 1, num_sites);
+  // The square of a normal variable has a gamma distribution of shape 1/2.
+  const Tensor gamma = torch::randn(shape).square().clamp_min(1e-30);
+  return {location, torch::log_softmax(gamma.log(), -1)};
+}
+
+Tensor mixture_over_time(const Tensor& parameter, const Tensor& time) {
+  std::vector<int64_t> shape = parameter.sizes().vec();
+  shape.insert(shape.end() - 2, time.sizes().begin(), time.sizes().end());
+  Tensor view = parameter;
+  for (int64_t d = 0; d < time.dim(); ++d) view = view.unsqueeze(-3);
+  return view.expand(shape);
+}
+
+template struct SiteMixture<TruncatedNormal>;
+template struct SiteMixture<Poisson>;
+template Tensor expected_ratio_ranking(const SiteMixture<TruncatedNormal>&, double);
+template Tensor expected_ratio_ranking(const SiteMixture<Poisson>&, double);
+
+TORCH_LIBRARY_IMPL(topreach, CompositeImplicitAutograd, m) {
+  m.impl("site_mixture_log_prob", log_prob_of);
+  m.impl("site_mixture_moments", moments_of);
+  m.impl("site_mixture_expected_ratio_ranking", ranking_of);
+}
+TORCH_LIBRARY_IMPL(topreach, CPU, m) { m.impl("site_mixture_sample", sample_of); }
+TORCH_LIBRARY_IMPL(topreach, CUDA, m) { m.impl("site_mixture_sample", sample_of); }
+TORCH_LIBRARY_IMPL(topreach, Meta, m) { m.impl("site_mixture_sample", sample_meta); }
+TORCH_LIBRARY_IMPL(topreach, Autograd, m) { m.impl("site_mixture_sample", sample_autograd); }
+
+}  // namespace topreach

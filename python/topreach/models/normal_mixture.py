@@ -1,0 +1,63 @@
+"""A mixture of truncated normals, its components shared over sites."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from topreach.models.site_mixture import Mixture, SiteMixture, TruncatedNormal, inverse_softplus
+
+LEAST_SCALE = 0.2
+
+
+class NormalMixture(Mixture):
+    """y_ts ~ Σ_l w_sl N₊(μ_l, σ_l²), the same for every period [D25 Eq. 14, 17 and App. D].
+
+    N₊ is the normal given that it is positive, a density: counts are taken as reals. Shared over
+    sites: μ_l = softplus(raw_mean_l) and σ_l = 0.2 + softplus(raw_scale_l), held away from 0 lest a
+    component collapse on one count. Of each site alone: w_s = softmax(logits_s). Given those, sites
+    are independent.
+
+    Args:
+        num_sites: S.
+        num_components: L.
+        low, high: where the components' modes start: the range of the counts.
+        batch: leading shape of all parameters: that many models at once, as for several starts.
+
+    Parameters, as in C++: raw_mean [*batch, L], raw_scale [*batch, L], logits [*batch, S, L]. They
+    start at random (torch's generator): μ uniform on [low, high], σ uniform on [0.25, 0.25 + (high −
+    low)/12], w_s Dirichlet(½).
+
+    Raises:
+        ValueError: num_sites or num_components below 1, or not 0 <= low < high.
+
+    Example:
+        >>> model = NormalMixture(num_sites=7, num_components=2, high=100)
+        >>> counts = model(time)                         # [T, S], for time [T]
+        >>> loss = -counts.log_prob(y).sum()
+        >>> r = tr.expected_ratio_ranking(counts)
+    """
+
+    def __init__(
+        self,
+        num_sites: int,
+        num_components: int = 2,
+        *,
+        low: float = 0.0,
+        high: float = 10.0,
+        batch: tuple[int, ...] = (),
+    ):
+        super().__init__(num_sites, num_components, low, high, batch)
+        start = self._start()
+        excess = torch.empty_like(start).uniform_(0.05, 0.05 + (high - low) / 12)
+        self.raw_mean = nn.Parameter(inverse_softplus(start))
+        self.raw_scale = nn.Parameter(inverse_softplus(excess))
+
+    def forward(self, time: Tensor) -> SiteMixture:
+        """Counts at times [...]: a distribution over [*batch, ..., S]."""
+        loc, scale = softplus(self.raw_mean), LEAST_SCALE + softplus(self.raw_scale)
+        components = TruncatedNormal(
+            self._over_time(loc.unsqueeze(-2), time), self._over_time(scale.unsqueeze(-2), time)
+        )
+        return SiteMixture(self._over_time(self.logits, time), components)

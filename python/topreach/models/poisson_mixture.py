@@ -1,0 +1,51 @@
+"""A mixture of Poissons, its rates shared over sites."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.distributions import Poisson
+
+from topreach.models.site_mixture import Mixture, SiteMixture
+
+
+class PoissonMixture(Mixture):
+    """y_ts ~ Σ_l w_sl Poisson(λ_l), the same for every period: [D25 Eq. 14] for counts.
+
+    Shared over sites: λ_l = exp(log_rate_l). Of each site alone: w_s = softmax(logits_s). Given
+    those, sites are independent.
+
+    Args:
+        num_sites: S.
+        num_components: L.
+        low, high: where the rates start: the range of the counts.
+        batch: leading shape of all parameters: that many models at once, as for several starts.
+
+    Parameters, as in C++: log_rate [*batch, L], logits [*batch, S, L]. They start at random (torch's
+    generator): λ uniform on [low, high], w_s Dirichlet(½).
+
+    Raises:
+        ValueError: num_sites or num_components below 1, or not 0 <= low < high.
+
+    Example:
+        >>> model = PoissonMixture(num_sites=1328, num_components=4, high=8)
+        >>> counts = model(time)                         # [T, S], for time [T]
+        >>> loss = -counts.log_prob(y).sum()
+        >>> r = tr.expected_ratio_ranking(counts)
+    """
+
+    def __init__(
+        self,
+        num_sites: int,
+        num_components: int = 2,
+        *,
+        low: float = 0.0,
+        high: float = 10.0,
+        batch: tuple[int, ...] = (),
+    ):
+        super().__init__(num_sites, num_components, low, high, batch)
+        self.log_rate = nn.Parameter(self._start().log())
+
+    def forward(self, time: Tensor) -> SiteMixture:
+        """Counts at times [...]: a distribution over [*batch, ..., S]."""
+        rate = self._over_time(self.log_rate.exp().unsqueeze(-2), time)
+        return SiteMixture(self._over_time(self.logits, time), Poisson(rate, validate_args=False))

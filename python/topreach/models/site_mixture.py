@@ -1,0 +1,189 @@
+"""Counts of independent sites, each a mixture of the same kind of components with weights of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Poisson
+
+from topreach.ops import draw_key
+
+
+@dataclass(frozen=True)
+class TruncatedNormal:
+    """N(loc, scale²) given that it is positive: a component of `SiteMixture`.
+
+    Args:
+        loc: μ >= 0, the mode; scale: σ > 0. Of any shape that broadcasts to the mixture's logits.
+    """
+
+    loc: Tensor
+    scale: Tensor
+
+
+@dataclass(frozen=True)
+class SiteMixture:
+    """p(y_s) = Σ_l w_sl p_l(y_s), w_s = softmax(logits_s), independent over sites [D25 Eq. 14, 17].
+
+    Every site draws its component for itself; where one component holds for all sites of a row at
+    once, use `torch.distributions.MixtureSameFamily` over `Independent` components.
+
+    Args:
+        logits: [..., S, L], float32 or float64.
+        components: `TruncatedNormal` or `torch.distributions.Poisson`, with parameters that broadcast
+            to the shape of logits: [..., 1, L] where sites share them.
+
+    `tr.expected_ratio_ranking` knows it for both kinds of components: exact, without samples.
+
+    Raises:
+        TypeError: another kind of components.
+        ValueError: parameters that do not broadcast to logits.
+
+    Example:
+        >>> rate = torch.tensor([1.0, 20.0])
+        >>> counts = SiteMixture(torch.randn(5, 2), torch.distributions.Poisson(rate))
+        >>> counts.sample(100).shape, counts.mean.shape
+        (torch.Size([100, 5]), torch.Size([5]))
+    """
+
+    logits: Tensor
+    components: TruncatedNormal | Poisson
+
+    def __post_init__(self):
+        shape = self.logits.shape
+        if len(shape) < 2:
+            raise ValueError(
+                f"SiteMixture: logits must have shape [..., S, L], got {tuple(shape)}"
+            )
+        for parameter in self.parameters[1:]:
+            if parameter is None:
+                continue
+            if torch.broadcast_shapes(shape, parameter.shape) != shape:
+                raise ValueError(
+                    "SiteMixture: the components' parameters must broadcast to the shape of logits, "
+                    f"{tuple(shape)}, got {tuple(parameter.shape)}"
+                )
+
+    @property
+    def parameters(self) -> tuple[str, Tensor, Tensor | None]:
+        """Family and parameters of the components, as the operators take them."""
+        if isinstance(self.components, TruncatedNormal):
+            return "truncated_normal", self.components.loc, self.components.scale
+        if isinstance(self.components, Poisson):
+            return "poisson", self.components.rate, None
+        raise TypeError(
+            "SiteMixture: components must be TruncatedNormal or torch.distributions.Poisson, got "
+            f"{type(self.components).__name__}"
+        )
+
+    @property
+    def mean(self) -> Tensor:
+        """Σ_l w_sl E_l[y], [..., S]; E_l = μ + σ φ(μ/σ)/Φ(μ/σ) for a truncated normal."""
+        return self._moments()[0]
+
+    @property
+    def variance(self) -> Tensor:
+        """[..., S]."""
+        return self._moments()[1]
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        family, first, second = self.parameters
+        return torch.ops.topreach.site_mixture_moments(family, self.logits, first, second)
+
+    def sample(
+        self,
+        num_samples: int,
+        *,
+        generator: torch.Generator | None = None,
+        key: Tensor | None = None,
+        row_offset: int = 0,
+    ) -> Tensor:
+        """Draw [M, ..., S], without gradient, by inversion; each probability is right to 1e-7.
+
+        Draws of truncated normals are positive reals, of Poissons whole counts, for which a table of
+        (rates) × (largest rate) doubles is made.
+
+        Args:
+            num_samples: M.
+            generator: torch generator to draw the key from.
+            key: int64 [2] from `draw_key`, instead of a generator. Draw m of a site depends on its
+                parameters and (key, row_offset + row, site, m) alone; rows are the leading indices,
+                flattened.
+            row_offset: global number of the first row.
+
+        Raises:
+            ValueError: loc negative, scale or rate not positive, or one that is not finite (CPU).
+        """
+        if key is None:
+            key = draw_key(generator, self.logits.device)
+        family, first, second = self.parameters
+        return torch.ops.topreach.site_mixture_sample(
+            family, self.logits, first, second, num_samples, key, row_offset
+        )
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log p(value), elementwise: value [..., S], or samples [M, ..., S]; −inf below 0.
+
+        A density for truncated normals. For Poissons value need not be whole (Γ interpolates).
+        Differentiable in the parameters; finite as far out as float32 or float64 reach.
+        """
+        family, first, second = self.parameters
+        return torch.ops.topreach.site_mixture_log_prob(family, value, self.logits, first, second)
+
+
+class Mixture(nn.Module):
+    """What NormalMixture and PoissonMixture share: logits [*batch, S, L], and a start at random."""
+
+    is_probabilistic = True
+
+    def __init__(
+        self,
+        num_sites: int,
+        num_components: int,
+        low: float,
+        high: float,
+        batch: tuple[int, ...],
+    ):
+        super().__init__()
+        name = type(self).__name__
+        for argument, value in (("num_sites", num_sites), ("num_components", num_components)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: {argument} must be a whole number >= 1, got {value!r}.")
+        low, high = float(low), float(high)
+        if not 0 <= low < high < float("inf"):
+            raise ValueError(
+                f"{name}: low and high must be 0 <= low < high, finite, got {low} and {high}."
+            )
+        self.config: dict[str, Any] = {
+            "num_sites": num_sites,
+            "num_components": num_components,
+            "low": low,
+            "high": high,
+            "batch": tuple(int(size) for size in batch),
+        }
+        # The square of a normal variable has a gamma distribution of shape 1/2.
+        gamma = torch.randn(*self.config["batch"], num_sites, num_components).square()
+        self.logits = nn.Parameter(gamma.clamp_min(1e-30).log().log_softmax(-1))
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{key}={value!r}" for key, value in self.config.items())
+
+    def _start(self) -> Tensor:
+        """Locations of the components, uniform on [low, high]: [*batch, L]."""
+        shape = (*self.config["batch"], self.config["num_components"])
+        return torch.empty(shape).uniform_(self.config["low"], self.config["high"]).clamp_min(1e-3)
+
+    @staticmethod
+    def _over_time(parameter: Tensor, time: Tensor) -> Tensor:
+        """[*batch, S, L] for every one of `time` [...]: a view [*batch, ..., S, L]."""
+        *batch, sites, components = parameter.shape
+        view = parameter.reshape(*batch, *[1] * time.dim(), sites, components)
+        return view.expand(*batch, *time.shape, sites, components)
+
+
+def inverse_softplus(value: Tensor) -> Tensor:
+    """x with softplus(x) = value."""
+    return value + (-torch.expm1(-value)).log()

@@ -1,0 +1,102 @@
+// Mixtures with weights of each site's own (D25 Eq. 14, 17) against closed forms.
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include "../../csrc/topreach.h"
+
+namespace {
+
+using torch::Tensor;
+using topreach::Poisson;
+using topreach::SiteMixture;
+using topreach::TruncatedNormal;
+
+Tensor doubles(const std::vector<double>& values) { return torch::tensor(values, torch::kDouble); }
+
+TEST(SiteMixture, OfOnePoissonHasTheClosedFormRanking) {
+  // MATH: r_s = (n_s / N) (1 - P(sum = 0)); a component that all sites share makes them exchangeable,
+  // so rates that differ are put in as weights 1 and 0.
+  const Tensor rate = doubles({0.5, 3.0});
+  const Tensor logits = torch::tensor({{0.0, -INFINITY}, {-INFINITY, 0.0}}, torch::kDouble);
+  const SiteMixture<Poisson> y{logits, {rate}};
+  const Tensor expected = rate / 3.5 * -std::expm1(-3.5);
+  EXPECT_TRUE(torch::allclose(topreach::expected_ratio_ranking(y), expected, 1e-10, 0));
+  EXPECT_TRUE(torch::allclose(y.mean(), rate) && torch::allclose(y.variance(), rate));
+}
+
+TEST(SiteMixture, DensitiesByTheirFormulas) {
+  const Tensor logits = doubles({0.3, 0.7}).log().unsqueeze(0), y = doubles({2.5}).unsqueeze(0);
+  const SiteMixture<TruncatedNormal> normals{logits, {doubles({1.0, 4.0}), doubles({2.0, 0.5})}};
+  const auto density = [](double x, double loc, double scale) {
+    const double z = (x - loc) / scale;
+    return std::exp(-z * z / 2) / std::sqrt(2 * M_PI) / scale /
+           (0.5 * std::erfc(-loc / scale / M_SQRT2));
+  };
+  const double expected = 0.3 * density(2.5, 1, 2) + 0.7 * density(2.5, 4, 0.5);
+  EXPECT_NEAR(normals.log_prob(y).item<double>(), std::log(expected), 1e-13);
+  EXPECT_EQ(normals.log_prob(-y).item<double>(), -INFINITY);
+
+  const SiteMixture<Poisson> poissons{logits, {doubles({1.0, 4.0})}};
+  const double mass = 0.3 * std::exp(-1.0) / 2 + 0.7 * std::exp(-4.0) * 16 / 2;
+  EXPECT_NEAR(poissons.log_prob(doubles({2.0}).unsqueeze(0)).item<double>(), std::log(mass), 1e-13);
+}
+
+TEST(SiteMixture, DrawsHaveItsMomentsAndFollowTheKey) {
+  const Tensor logits = torch::tensor({{0.0, 1.0}, {2.0, -1.0}}, torch::kDouble);
+  const auto key = torch::tensor({int64_t{5}, int64_t{6}});
+  const auto check = [&](const auto& mixture) {
+    const int64_t draws = 40000;
+    const Tensor y = mixture.sample(draws, {.key = key});
+    const Tensor error = (mixture.variance() / double(draws)).sqrt();
+    EXPECT_TRUE((y.mean(0) - mixture.mean()).abs().lt(5 * error).all().template item<bool>());
+    EXPECT_TRUE(torch::equal(y, mixture.sample(draws, {.key = key})));
+    EXPECT_TRUE(torch::isfinite(mixture.log_prob(y)).all().template item<bool>());
+  };
+  check(SiteMixture<TruncatedNormal>{logits, {doubles({0.5, 9.0}), doubles({1.0, 2.0})}});
+  check(SiteMixture<Poisson>{logits, {doubles({0.5, 9.0})}});
+}
+
+TEST(Mixtures, ModelsHaveTheParametersOfPython) {
+  topreach::NormalMixture normal(5, 3, topreach::MixtureOptions{.high = 20, .batch = {4}});
+  topreach::PoissonMixture poisson(5, 3, topreach::MixtureOptions{.high = 20, .batch = {4}});
+  EXPECT_EQ(normal->named_parameters().keys(),
+            (std::vector<std::string>{"raw_mean", "raw_scale", "logits"}));
+  EXPECT_EQ(poisson->named_parameters().keys(), (std::vector<std::string>{"log_rate", "logits"}));
+  const Tensor time = torch::zeros({2});
+  EXPECT_EQ(normal->forward(time).mean().sizes(), (std::vector<int64_t>{4, 2, 5}));
+  EXPECT_EQ(poisson->forward(time).sample(7).sizes(), (std::vector<int64_t>{7, 4, 2, 5}));
+  EXPECT_TRUE(normal->forward(time).components.scale.gt(0.2).all().item<bool>());
+  const Tensor r = topreach::expected_ratio_ranking(normal->forward(time));
+  EXPECT_TRUE(torch::allclose(r.sum(-1), torch::ones({4, 2}), 1e-6));
+  r.square().sum().backward();
+  for (const auto& item : normal->named_parameters())
+    EXPECT_TRUE(item.value().grad().isfinite().all().item<bool>()) << item.key();
+}
+
+TEST(Mixtures, MaximumLikelihoodSeparatesTheSites) {
+  torch::manual_seed(1);
+  const Tensor y = torch::poisson(torch::tensor({1.f, 1.f, 9.f}).expand({200, 3}));
+  topreach::PoissonMixture model(3, 2, topreach::MixtureOptions{.high = 10});
+  torch::optim::Adam adam(model->parameters(), torch::optim::AdamOptions(0.1));
+  for (int step = 0; step < 200; ++step) {
+    adam.zero_grad();
+    (-model->forward(torch::zeros({1})).log_prob(y).sum()).backward();
+    adam.step();
+  }
+  // Within five standard errors of the counts' own means.
+  const Tensor mean = model->forward(torch::zeros({1})).mean()[0];
+  EXPECT_TRUE((mean - y.mean(0)).abs().lt(5 * (mean / 200).sqrt()).all().item<bool>());
+}
+
+TEST(Mixtures, ClearErrors) {
+  EXPECT_THROW(topreach::NormalMixture(0, 2), c10::ValueError);
+  EXPECT_THROW(topreach::PoissonMixture(3, 0), c10::ValueError);
+  EXPECT_THROW(topreach::NormalMixture(3, 2, topreach::MixtureOptions{.low = 3, .high = 3}),
+               c10::ValueError);
+  const Tensor logits = torch::zeros({3, 2});
+  EXPECT_THROW((SiteMixture<Poisson>{logits, {torch::zeros({3})}}.mean()), c10::ValueError);
+  EXPECT_THROW((SiteMixture<Poisson>{logits, {torch::zeros({2})}}.sample(4)), c10::ValueError);
+  EXPECT_THROW(topreach::site_mixture_log_prob("cauchy", logits, logits, logits), c10::ValueError);
+}
+
+}  // namespace
