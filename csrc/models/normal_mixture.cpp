@@ -16,7 +16,7 @@ torch::Tensor inverse_softplus(const torch::Tensor& y) { return y + (-torch::exp
 NormalMixtureImpl::NormalMixtureImpl(int64_t num_sites, int64_t num_components,
                                      const MixtureOptions& options) {
   const MixtureStart start = mixture_start("NormalMixture", num_sites, num_components, options);
-  const double width = (options.high - options.low) / 12;
+  const double width = (options.high - options.low) / 4;
   const torch::Tensor excess =  // of the scale over .2
       torch::empty_like(start.location).uniform_(0.05, 0.05 + width);
   raw_mean = register_parameter("raw_mean", inverse_softplus(start.location.clamp_min(1e-3)));

@@ -12,7 +12,7 @@ namespace topreach {
 /// softplus(raw_mean_l) and scale_l = .2 + softplus(raw_scale_l) [App. D]; of each site: w_s =
 /// softmax(logits_s). Parameters raw_mean [batch.., L], raw_scale [batch.., L], logits [batch.., S, L],
 /// as in Python's topreach.models.NormalMixture. Starts at random (torch's generator): mu uniform on
-/// [low, high], scale uniform on [.25, .25 + (high - low) / 12], w_s Dirichlet(1/2).
+/// [low, high], scale uniform on [.25, .25 + (high - low) / 4], w_s Dirichlet(1/2).
 ///
 /// Raises for num_sites < 1, num_components < 1 and a range that is not 0 <= low < high < inf.
 ///

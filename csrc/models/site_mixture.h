@@ -90,7 +90,7 @@ torch::Tensor expected_ratio_ranking(const SiteMixture<Component>& y, double off
 /// Of the models NormalMixture and PoissonMixture.
 struct MixtureOptions {
   double low = 0.0, high = 10.0;  // the components' locations start in here: the range of the counts
-  std::vector<int64_t> batch;     // leading shape of all parameters: that many models at once
+  std::vector<int64_t> batch = {};  // leading shape of all parameters: that many models at once
 };
 
 /// Where a mixture starts, by torch's generator: locations [batch.., L] uniform on [low, high], logits

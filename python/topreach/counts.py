@@ -119,7 +119,7 @@ def has_expected_ratio_ranking(distribution: object) -> bool:
         one_dimension = distribution.reinterpreted_batch_ndims == 1
         return one_dimension and has_expected_ratio_ranking(distribution.base_dist)
     base = distribution.base if isinstance(distribution, ZeroInflated) else distribution
-    return isinstance(base, (*_FAMILIES, SiteMixture))
+    return isinstance(distribution, SiteMixture) or isinstance(base, _FAMILIES)
 
 
 def _parameters(distribution) -> tuple[str, Tensor, Tensor | None]:

@@ -27,7 +27,7 @@ class NormalMixture(Mixture):
 
     Parameters, as in C++: raw_mean [*batch, L], raw_scale [*batch, L], logits [*batch, S, L]. They
     start at random (torch's generator): μ uniform on [low, high], σ uniform on [0.25, 0.25 + (high −
-    low)/12], w_s Dirichlet(½).
+    low)/4], w_s Dirichlet(½). Several starts are advisable: the likelihood has local maxima.
 
     Raises:
         ValueError: num_sites or num_components below 1, or not 0 <= low < high.
@@ -50,7 +50,7 @@ class NormalMixture(Mixture):
     ):
         super().__init__(num_sites, num_components, low, high, batch)
         start = self._start()
-        excess = torch.empty_like(start).uniform_(0.05, 0.05 + (high - low) / 12)
+        excess = torch.empty_like(start).uniform_(0.05, 0.05 + (high - low) / 4)
         self.raw_mean = nn.Parameter(inverse_softplus(start))
         self.raw_scale = nn.Parameter(inverse_softplus(excess))
 

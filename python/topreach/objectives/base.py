@@ -115,7 +115,92 @@ def resolved_ranking(name: str, ranking: str, distribution: Any) -> str:
     return ranking
 
 
-class ReachSettings:
+class RankingSettings:
+    """The settings that every objective of a choice has, checked: K, and how sites are ranked. See
+    `DirectBPR` for what they mean."""
+
+    def __init__(
+        self,
+        k: int,
+        *,
+        model_samples: int,
+        ranking: str,
+        ranking_estimator: str,
+        offset: float,
+        time_weights: TimeWeights,
+    ):
+        self._check_whole("k", k, 1)
+        self._check_whole("model_samples", model_samples, 2 if ranking_estimator == "score_loo" else 1)
+        self._check_one_of("ranking", ranking, ("auto", "exact", "ratio", "mean"))
+        self._check_one_of(
+            "ranking_estimator", ranking_estimator, ("score", "score_loo", "diagonal")
+        )
+        self.k, self.model_samples, self.ranking = k, model_samples, ranking
+        self.ranking_estimator, self.offset = ranking_estimator, float(offset)
+        self.time_weights = time_weights
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.config().items())})"
+
+    def config(self) -> dict[str, Any]:
+        """The settings as plain values; weights over time, which may be a function, are left
+        out."""
+        return {name: value for name, value in vars(self).items() if name != "time_weights"}
+
+    def _check_whole(self, argument: str, value: Any, least: int) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(
+                f"{type(self).__name__}: {argument} must be a whole number >= {least}, got "
+                f"{value!r}."
+            )
+
+    def _check_one_of(self, argument: str, value: Any, allowed: tuple[Any, ...]) -> None:
+        if value not in allowed:
+            raise ValueError(
+                f"{type(self).__name__}: {argument} must be one of "
+                f"{', '.join(map(repr, allowed))}, got {value!r}."
+            )
+
+    def _ranking_of(self, output: Any, probabilistic: bool) -> str:
+        """ "exact", "ratio", "mean" or, for a scorer, "score"."""
+        if not probabilistic:
+            return "score"
+        return resolved_ranking(type(self).__name__, self.ranking, output)
+
+    def _ranking_scores(
+        self, output: Any, ranking: str, batch: Batch, key: Tensor | None
+    ) -> Tensor:
+        """r [T, S], or [1, S] where one ranking serves all periods, with its gradient."""
+        name, y = type(self).__name__, batch.y
+        if self.k > y.shape[-1]:
+            raise ValueError(
+                f"{name}: k must be at most the number of sites S = {y.shape[-1]}, got {self.k}."
+            )
+        if ranking == "score":
+            scores = output
+        elif ranking == "mean":
+            scores = output.mean
+        elif ranking == "exact":
+            scores = expected_ratio_ranking(output, offset=self.offset)
+        else:
+            with torch.no_grad():
+                samples = output.sample(self.model_samples, key=key)
+            log_prob = output.log_prob(samples)
+            if self.ranking_estimator != "diagonal":
+                log_prob = log_prob.sum(-1)
+            scores = ratio_ranking(
+                samples, log_prob, offset=self.offset, estimator=self.ranking_estimator
+            )
+        once = (*y.shape[:-2], 1, y.shape[-1])
+        if scores.shape not in (y.shape, once):
+            raise ValueError(
+                f"{name}: the model must give scores of shape [T, S] = {list(y.shape)}, got "
+                f"{list(scores.shape)}."
+            )
+        return scores
+
+
+class ReachSettings(RankingSettings):
     """The settings that every objective with a soft BPR has, checked; see `DirectBPR` for what they
     mean."""
 
@@ -134,75 +219,28 @@ class ReachSettings:
         offset: float,
         time_weights: TimeWeights,
     ):
+        super().__init__(
+            k,
+            model_samples=model_samples,
+            ranking=ranking,
+            ranking_estimator=ranking_estimator,
+            offset=offset,
+            time_weights=time_weights,
+        )
         name = type(self).__name__
-        for argument, value, least in (
-            ("k", k, 1),
-            ("num_samples", num_samples, 2 if estimator == "score_loo" else 1),
-            ("model_samples", model_samples, 2 if ranking_estimator == "score_loo" else 1),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(
-                    f"{name}: {argument} must be a whole number >= {least}, got {value!r}."
-                )
+        self._check_whole("num_samples", num_samples, 2 if estimator == "score_loo" else 1)
         if not sigma > 0:
             raise ValueError(f"{name}: sigma must be > 0 for a gradient to exist, got {sigma!r}.")
-        for argument, value, allowed in (
-            ("ranking", ranking, ("auto", "exact", "ratio", "mean")),
-            ("topk", topk, ("exact", "mean_field", "sampled")),
-            ("estimator", estimator, ("score", "score_loo", "conditional")),
-            ("ranking_estimator", ranking_estimator, ("score", "score_loo", "diagonal")),
-            ("noise", noise, ("normal", "gumbel", "logistic", "laplace")),
-        ):
-            if value not in allowed:
-                raise ValueError(
-                    f"{name}: {argument} must be one of {', '.join(map(repr, allowed))}, got "
-                    f"{value!r}."
-                )
+        self._check_one_of("topk", topk, ("exact", "mean_field", "sampled"))
+        self._check_one_of("estimator", estimator, ("score", "score_loo", "conditional"))
+        self._check_one_of("noise", noise, ("normal", "gumbel", "logistic", "laplace"))
         if topk != "sampled" and noise != "normal":
             raise ValueError(
                 f"{name}: noise must be 'normal' for topk={topk!r}, got {noise!r}. Use "
                 "topk='sampled' for other noise."
             )
-        self.k, self.sigma, self.num_samples, self.model_samples = (
-            k,
-            float(sigma),
-            num_samples,
-            model_samples,
-        )
-        self.ranking, self.topk = ranking, topk
-        self.estimator, self.ranking_estimator = estimator, ranking_estimator
-        self.noise, self.offset, self.time_weights = noise, float(offset), time_weights
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.config().items())})"
-
-    def config(self) -> dict[str, Any]:
-        """The settings as plain values; weights over time, which may be a function, are left
-        out."""
-        return {name: value for name, value in vars(self).items() if name != "time_weights"}
-
-    def _ranking_of(self, output: Any, probabilistic: bool) -> str:
-        """ "exact", "ratio", "mean" or, for a scorer, "score"."""
-        if not probabilistic:
-            return "score"
-        return resolved_ranking(type(self).__name__, self.ranking, output)
-
-    def _ranking_scores(self, output: Any, ranking: str, key: Tensor | None) -> Tensor:
-        """r [T, S], with its gradient."""
-        if ranking == "score":
-            return output
-        if ranking == "mean":
-            return output.mean
-        if ranking == "exact":
-            return expected_ratio_ranking(output, offset=self.offset)
-        with torch.no_grad():
-            samples = output.sample(self.model_samples, key=key)
-        log_prob = output.log_prob(samples)
-        if self.ranking_estimator != "diagonal":
-            log_prob = log_prob.sum(-1)
-        return ratio_ranking(
-            samples, log_prob, offset=self.offset, estimator=self.ranking_estimator
-        )
+        self.sigma, self.num_samples = float(sigma), num_samples
+        self.topk, self.estimator, self.noise = topk, estimator, noise
 
     def _soft_bpr(
         self,
@@ -214,21 +252,10 @@ class ReachSettings:
     ) -> tuple[Tensor, Tensor]:
         """BPR_t of the soft top-K [T], 0 without gradient where a period has no events, and
         where it has any."""
-        if self.k > batch.y.shape[-1]:
-            raise ValueError(
-                f"{type(self).__name__}: k must be at most the number of sites S = "
-                f"{batch.y.shape[-1]}, got {self.k}."
-            )
         ranking = self._ranking_of(output, probabilistic)
         if key is None and (ranking == "ratio" or self.topk == "sampled"):
             key = draw_key(generator, batch.y.device)
-        scores = self._ranking_scores(output, ranking, key)
-        if scores.shape != batch.y.shape:
-            raise ValueError(
-                f"{type(self).__name__}: the model must give scores of shape [T, S] = "
-                f"{list(batch.y.shape)}, got "
-                f"{list(scores.shape)}."
-            )
+        scores = self._ranking_scores(output, ranking, batch, key)
         if self.topk == "sampled":
             membership = perturbed_topk(
                 scores,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from topreach.objectives.base import (
     ObjectiveValue,
-    ReachSettings,
+    RankingSettings,
     TimeWeights,
     forward,
     is_probabilistic,
@@ -19,7 +19,7 @@ from topreach.ops import draw_key, topk_mask
 from topreach.panel import Batch
 
 
-class TopKProgram:
+class TopKProgram(RankingSettings):
     """Losses for max_w w·v over 0 <= w <= 1, Σ w = K, which TopKMask(v, K) solves [2023 paper Eq. 2,
     with exactly K sites]; see `SPOPlus` for the arguments."""
 
@@ -34,33 +34,16 @@ class TopKProgram:
         offset: float,
         time_weights: TimeWeights,
     ):
-        name = type(self).__name__
-        for argument, value, least in (
-            ("k", k, 1),
-            ("model_samples", model_samples, 2 if ranking_estimator == "score_loo" else 1),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(
-                    f"{name}: {argument} must be a whole number >= {least}, got {value!r}."
-                )
-        for argument, value, allowed in (
-            ("ranking", ranking, ("auto", "exact", "ratio", "mean")),
-            ("target", target, (None, "count", "share")),
-            ("ranking_estimator", ranking_estimator, ("score", "score_loo", "diagonal")),
-        ):
-            if value not in allowed:
-                raise ValueError(
-                    f"{name}: {argument} must be one of {', '.join(map(repr, allowed))}, got "
-                    f"{value!r}."
-                )
-        self.k, self.ranking, self.target, self.model_samples = k, ranking, target, model_samples
-        self.ranking_estimator, self.offset = ranking_estimator, float(offset)
-        self.time_weights = time_weights
-
-    __repr__ = ReachSettings.__repr__
-    config = ReachSettings.config
-    _ranking_of = ReachSettings._ranking_of
-    _ranking_scores = ReachSettings._ranking_scores
+        super().__init__(
+            k,
+            model_samples=model_samples,
+            ranking=ranking,
+            ranking_estimator=ranking_estimator,
+            offset=offset,
+            time_weights=time_weights,
+        )
+        self._check_one_of("target", target, (None, "count", "share"))
+        self.target = target
 
     def _loss(self, scores: Tensor, y: Tensor) -> Tensor:
         """The loss [T] of scores r [T, S] for counts y [T, S] in their unit."""
@@ -78,23 +61,12 @@ class TopKProgram:
         generator: torch.Generator | None = None,
         key: Tensor | None = None,
     ) -> ObjectiveValue:
-        name = type(self).__name__
-        weights = period_weights(name, self.time_weights, batch)
+        weights = period_weights(type(self).__name__, self.time_weights, batch)
         output, probabilistic = forward(model, batch), is_probabilistic(model)
-        if self.k > batch.y.shape[-1]:
-            raise ValueError(
-                f"{name}: k must be at most the number of sites S = {batch.y.shape[-1]}, got "
-                f"{self.k}."
-            )
         ranking = self._ranking_of(output, probabilistic)
         if ranking == "ratio" and key is None:
             key = draw_key(generator, batch.y.device)
-        scores = self._ranking_scores(output, ranking, key)
-        if scores.shape != batch.y.shape:
-            raise ValueError(
-                f"{name}: the model must give scores of shape [T, S] = {list(batch.y.shape)}, got "
-                f"{list(scores.shape)}."
-            )
+        scores = self._ranking_scores(output, ranking, batch, key)
         target = self.target
         if target is None:
             target = "share" if ranking in ("exact", "ratio") else "count"
