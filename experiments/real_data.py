@@ -612,7 +612,7 @@ def _plot(
     context.figure(reach_figure(scores, panel, study.k, title), f"{prefix}reach")
 
     if set(study.place) <= set(panel.feature_names):
-        maps = {labels[key]: rows[key]["scores"] for key in ("average", "exact.daml")}
+        maps = {labels[key]: rows[key]["scores"] for key in ("average", "exact.daml", "default")}
         figure = map_figure(maps, panel, study.k, study.place, study.unit, title)
         context.figure(figure, f"{prefix}map")
 
@@ -728,10 +728,10 @@ def map_figure(
     )
     tall = float(tall)
     # Wide regions one below the other, tall ones side by side.
-    shape = (len(scores), 1) if tall < 0.75 else (1, len(scores))
-    width = 6.8 if tall < 0.75 else 5.2
+    shape = (len(scores), 1) if tall < 0.65 else (1, len(scores))
+    width = 6.8 if tall < 0.65 else 4.0
     figure = Figure(
-        figsize=(width * shape[1], (width * tall + 0.6) * shape[0] + 0.7), layout="constrained"
+        figsize=(width * shape[1], (width * tall + 0.8) * shape[0] + 0.6), layout="constrained"
     )
     for axes, (name, table) in zip(figure.subplots(*shape), scores.items(), strict=True):
         last = torch.tensor(table)[-1]
@@ -757,9 +757,9 @@ def map_figure(
         axes.set_aspect(1 / math.cos(math.radians(latitude.mean())))
         axes.set_axis_off()
         axes.legend(
-            loc="upper center",
-            bbox_to_anchor=(0.5, 0),
-            ncols=3,
+            loc="upper left",
+            bbox_to_anchor=(0, 0),
+            ncols=1 if tall >= 0.65 else 3,
             frameon=False,
             fontsize="x-small",
             handletextpad=0.2,
