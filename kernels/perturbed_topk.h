@@ -11,12 +11,24 @@
 // A draw's outcome is kept as a threshold: site s is chosen iff u_s > value, or u_s == value and
 // s <= last_tied (ties go to the lowest index).
 //
-// Memory: per worker O(S); kept for backward: rows x J thresholds. Nothing of size J x S.
+// Conditional estimator (Rao & Blackwell; any noise with density f and distribution function F). Given
+// the noise of all sites but i, site i is chosen iff u_i exceeds the K-th largest of the others: that
+// of its rival a(-i), which is u_(K+1) if i is chosen and u_(K) if not. So, with the rival's score and
+// noise, x_ij = (r_a - r_i) / sigma + z_a, and integrating z_i out,
+//   b_i = (1/J) sum_j 1 - F(x_ij),    g_i = (1/(J sigma)) sum_j f(x_ij) (v_i - v_a),
+// unbiased for the same expectation and its gradient: where i passes its rival, v_i replaces v_a. Each
+// draw adds its boundary to what is kept: the sites of the K-th and the (K+1)-th largest. x comes from
+// the rival's score and noise, not from u, whose rounding is that of the score. sum_i b_i is K in
+// expectation only, and a draw's g need not sum to 0. Sites with infinite scores have no noise: b_i is
+// 0 or 1, g_i is 0. Cost: one F or f a (site, draw), beside the noise.
+//
+// Memory: per worker O(S); kept for backward: rows x J thresholds and boundaries. Nothing of size
+// J x S.
 #pragma once
 
 #include <cstdint>
 
-#include "noise.h"
+#include "noise_density.h"
 
 namespace topreach::kernels {
 
@@ -48,6 +60,35 @@ inline int64_t padded_sites(int64_t sites) {
   return (sites + kTileSites - 1) / kTileSites * kTileSites;
 }
 
+// Where site s sits in the counters of noise.h.
+template <Noise kind>
+TR_HD float noise_of_site(PhiloxKey key, int32_t site, uint32_t draw, uint32_t row) {
+  const uint32_t s = uint32_t(site), word = s % kTileSites / kTileLanes;
+  const FourNoises z = noise_of_counter<kind>(
+      key, s / kTileSites * kTileLanes + s % kTileLanes, draw, row);
+  return word == 0 ? z.z0 : (word == 1 ? z.z1 : (word == 2 ? z.z2 : z.z3));
+}
+
+// Score and noise of the rivals in one draw: of the sites that are not chosen, and of those that are.
+template <typename T>
+struct Rivals {
+  T outside_score, outside_noise, inside_score, inside_noise;
+
+  // x of a site.
+  TR_HD T gap(bool chosen, T score, T inverse_sigma) const {
+    const T rival = chosen ? inside_score : outside_score;
+    return fused(rival - score, inverse_sigma, chosen ? inside_noise : outside_noise);
+  }
+};
+
+// `scores` is the row, boundary its two sites in this draw.
+template <Noise kind, typename T>
+TR_HD Rivals<T> rivals_of(const T* scores, const int32_t* boundary, PhiloxKey key, uint32_t draw,
+                          uint32_t row) {
+  return {scores[boundary[0]], T(noise_of_site<kind>(key, boundary[0], draw, row)),
+          scores[boundary[1]], T(noise_of_site<kind>(key, boundary[1], draw, row))};
+}
+
 // Scratch of one worker: `bytes(sites)` bytes, 64-byte aligned, passed to each call.
 template <typename T>
 struct TopKScratch {
@@ -73,6 +114,16 @@ struct TopKCpu {
   void (*backward)(const TopKProblem<T>& problem, Noise noise, int64_t row, const T* v, T centre,
                    int64_t begin, int64_t end, const T* value, const int32_t* last_tied, T* total,
                    void* scratch);
+  // The same two of the conditional estimator. Adds 1 - F(x) over draws [begin, end) to total[sites],
+  // meaningless where the score is infinite; writes value[j], last_tied[j], boundary[2 j, 2 j + 1].
+  void (*conditional_forward)(const TopKProblem<T>& problem, Noise noise, int64_t row,
+                              Bracket<T> bracket, int64_t begin, int64_t end, T* total, T* value,
+                              int32_t* last_tied, int32_t* boundary, void* scratch);
+  // Adds f(x) (v - v_rival) over draws [begin, end) to total[sites], likewise.
+  void (*conditional_backward)(const TopKProblem<T>& problem, Noise noise, int64_t row, const T* v,
+                               int64_t begin, int64_t end, const T* value,
+                               const int32_t* last_tied, const int32_t* boundary, T* total,
+                               void* scratch);
 };
 
 template <typename T>

@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <mutex>
 #include <tuple>
 #include <vector>
@@ -32,8 +33,9 @@ void check_perturbed_topk(const at::Tensor& scores, int64_t k, double sigma, int
   check_scores(name, scores, k);
   TORCH_CHECK_VALUE(std::isfinite(sigma) && sigma >= 0, name,
                     ": sigma must be finite and not negative, got ", sigma);
-  TORCH_CHECK_VALUE(estimator == "score" || estimator == "score_loo", name,
-                    ": estimator must be 'score' or 'score_loo', got '", estimator, "'");
+  TORCH_CHECK_VALUE(
+      estimator == "score" || estimator == "score_loo" || estimator == "conditional", name,
+      ": estimator must be 'score', 'score_loo' or 'conditional', got '", estimator, "'");
   const int64_t fewest = estimator == "score_loo" ? 2 : 1;
   TORCH_CHECK_VALUE(num_samples >= fewest && num_samples <= INT32_MAX, name,
                     ": num_samples must be at least ", fewest, " for estimator '", estimator,
@@ -44,9 +46,10 @@ void check_perturbed_topk(const at::Tensor& scores, int64_t k, double sigma, int
 
 void check_perturbed_topk_backward(const at::Tensor& grad, const at::Tensor& scores,
                                    const at::Tensor& membership, const at::Tensor& threshold,
-                                   const at::Tensor& last_tied, int64_t k, double sigma,
-                                   int64_t num_samples, std::string_view estimator,
-                                   const at::Tensor& key, int64_t row_offset) {
+                                   const at::Tensor& last_tied, const at::Tensor& boundary,
+                                   int64_t k, double sigma, int64_t num_samples,
+                                   std::string_view estimator, const at::Tensor& key,
+                                   int64_t row_offset) {
   check_perturbed_topk(scores, k, sigma, num_samples, estimator, key, row_offset);
   constexpr const char* name = "perturbed_topk_backward";
   auto per_draw_sizes = scores.sizes().vec();
@@ -59,6 +62,12 @@ void check_perturbed_topk_backward(const at::Tensor& grad, const at::Tensor& sco
                     name, ": threshold and last_tied must have shape ",
                     at::IntArrayRef(per_draw_sizes), ", as perturbed_topk returns them, got ",
                     threshold.sizes(), " and ", last_tied.sizes());
+  auto boundary_sizes = per_draw_sizes;
+  boundary_sizes.back() = estimator == "conditional" ? num_samples : 0;
+  boundary_sizes.push_back(2);
+  TORCH_CHECK_VALUE(boundary.sizes() == at::IntArrayRef(boundary_sizes), name,
+                    ": boundary must have shape ", at::IntArrayRef(boundary_sizes),
+                    ", as perturbed_topk returns it, got ", boundary.sizes());
 }
 
 void check_row_range(const char* function, int64_t row_offset, int64_t rows) {
@@ -82,9 +91,24 @@ at::Tensor per_draw(const at::Tensor& scores, int64_t num_samples, at::ScalarTyp
   return at::empty_symint(sizes, scores.options().dtype(dtype));
 }
 
+at::Tensor empty_boundary(const at::Tensor& scores, int64_t num_samples,
+                          std::string_view estimator) {
+  auto sizes = scores.sym_sizes().vec();
+  sizes.back() = estimator == "conditional" ? num_samples : 0;
+  sizes.emplace_back(2);
+  return at::empty_symint(sizes, scores.options().dtype(at::kInt));
+}
+
+bool is_hard(const at::Tensor& scores, int64_t k, double sigma) {
+  const double least = scores.scalar_type() == at::kDouble
+                           ? std::numeric_limits<double>::min()
+                           : double(std::numeric_limits<float>::min());
+  return k == 0 || k == scores.size(-1) || sigma < least;
+}
+
 namespace {
 
-using Forward = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+using Forward = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 
 auto forward_op() {
   static const auto op =
@@ -100,9 +124,19 @@ auto backward_op() {
       c10::Dispatcher::singleton()
           .findSchemaOrThrow("topreach::perturbed_topk_backward", "")
           .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                            const at::Tensor&, const at::Tensor&, int64_t, double, int64_t,
-                            std::string_view, std::string_view, const at::Tensor&, int64_t)>();
+                            const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t,
+                            double, int64_t, std::string_view, std::string_view,
+                            const at::Tensor&, int64_t)>();
   return op;
+}
+
+// The operator can be called on its own: a boundary must name sites.
+void check_boundary(const at::Tensor& boundary, int64_t sites) {
+  const int32_t* site = boundary.const_data_ptr<int32_t>();
+  for (int64_t i = 0; i < boundary.numel(); ++i)
+    TORCH_CHECK_VALUE(site[i] >= 0 && site[i] < sites,
+                      "perturbed_topk_backward: boundary must hold sites, 0 to ", sites - 1,
+                      ", as perturbed_topk returns it, got ", site[i]);
 }
 
 template <typename T>
@@ -164,18 +198,53 @@ void forward_kernel(const kernels::TopKProblem<T>& p, kernels::Noise noise, T* m
   });
 }
 
+// What becomes of the sites with infinite scores: chosen or not, whatever the noise.
 template <typename T>
-void backward_kernel(const kernels::TopKProblem<T>& p, kernels::Noise noise, const T* v,
-                     const T* centre, T scale, const T* threshold, const int32_t* last_tied,
-                     T* grad) {
+bool is_chosen(T score, int64_t site, T threshold, int32_t last_tied) {
+  return score > threshold || (score == threshold && site <= last_tied);
+}
+
+template <typename T>
+void conditional_forward_kernel(const kernels::TopKProblem<T>& p, kernels::Noise noise,
+                                T* membership, T* threshold, int32_t* last_tied,
+                                int32_t* boundary) {
   const auto& cpu = kernels::topk_cpu<T>();
+  const int64_t scratch_bytes = kernels::TopKScratch<T>::bytes(p.sites);
+  std::vector<kernels::Bracket<T>> brackets(size_t(p.rows));
+  at::parallel_for(0, p.rows, grain(p.sites), [&](int64_t begin, int64_t end) {
+    Scratch scratch(scratch_bytes);
+    for (int64_t row = begin; row < end; ++row)
+      brackets[size_t(row)] = cpu.bracket(p, noise, row, scratch.get());
+  });
+  sum_blocks(p.rows, p.sites, Tasks(p.rows, p.draws).blocks, grain(p.sites), scratch_bytes,
+             membership, [&](int64_t row, int64_t block, T* sums, void* scratch) {
+               const int64_t first = block * kernels::kDrawBlock;
+               cpu.conditional_forward(p, noise, row, brackets[size_t(row)], first,
+                                       std::min(p.draws, first + kernels::kDrawBlock), sums,
+                                       threshold + row * p.draws, last_tied + row * p.draws,
+                                       boundary + 2 * row * p.draws, scratch);
+             });
+  at::parallel_for(0, p.rows * p.sites, 1 << 15, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t row = i / p.sites, first_draw = row * p.draws;
+      membership[i] = std::isinf(p.scores[i])
+                          ? T(is_chosen(p.scores[i], i - row * p.sites, threshold[first_draw],
+                                        last_tied[first_draw]))
+                          : membership[i] / T(p.draws);
+    }
+  });
+}
+
+// grad = scale times the sums over draws that `block_of_draws(row, begin, end, sums, scratch)` forms.
+template <typename T, typename BlockOfDraws>
+void backward_kernel(const kernels::TopKProblem<T>& p, T scale, T* grad,
+                     const BlockOfDraws& block_of_draws) {
   sum_blocks(p.rows, p.sites, Tasks(p.rows, p.draws).blocks, grain(p.sites),
              kernels::TopKScratch<T>::bytes(p.sites), grad,
              [&](int64_t row, int64_t block, T* sums, void* scratch) {
                const int64_t first = block * kernels::kDrawBlock;
-               cpu.backward(p, noise, row, v + row * p.sites, centre[row], first,
-                            std::min(p.draws, first + kernels::kDrawBlock),
-                            threshold + row * p.draws, last_tied + row * p.draws, sums, scratch);
+               block_of_draws(row, first, std::min(p.draws, first + kernels::kDrawBlock), sums,
+                              scratch);
              });
   at::parallel_for(0, p.rows * p.sites, 1 << 15, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) grad[i] = std::isinf(p.scores[i]) ? T(0) : grad[i] * scale;
@@ -191,36 +260,59 @@ Forward perturbed_topk_cpu(const at::Tensor& scores, int64_t k, double sigma, in
   const at::Tensor input = scores.contiguous();
   at::Tensor threshold = per_draw(input, num_samples, input.scalar_type());
   at::Tensor last_tied = per_draw(input, num_samples, at::kInt);
-  if (is_hard(k, input.size(-1), sigma)) {
-    return {topk_mask(input, k), threshold.fill_(0), last_tied.fill_(kernels::kNoSplitTie)};
+  at::Tensor boundary = empty_boundary(input, num_samples, estimator);
+  if (is_hard(input, k, sigma)) {
+    return {topk_mask(input, k), threshold.fill_(0), last_tied.fill_(kernels::kNoSplitTie),
+            boundary.fill_(0)};
   }
-  at::Tensor membership = at::empty_like(input, at::MemoryFormat::Contiguous);
+  at::Tensor membership = at::zeros_like(input, at::MemoryFormat::Contiguous);
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "perturbed_topk", [&] {
-    forward_kernel<scalar_t>(
-        problem_of<scalar_t>(input, k, sigma, num_samples, key, row_offset), noise,
-        membership.mutable_data_ptr<scalar_t>(), threshold.mutable_data_ptr<scalar_t>(),
-        last_tied.mutable_data_ptr<int32_t>());
+    const auto p = problem_of<scalar_t>(input, k, sigma, num_samples, key, row_offset);
+    auto* b = membership.mutable_data_ptr<scalar_t>();
+    auto* value = threshold.mutable_data_ptr<scalar_t>();
+    auto* tied = last_tied.mutable_data_ptr<int32_t>();
+    if (estimator == "conditional") {
+      conditional_forward_kernel(p, noise, b, value, tied, boundary.mutable_data_ptr<int32_t>());
+    } else {
+      forward_kernel(p, noise, b, value, tied);
+    }
   });
-  return {membership, threshold, last_tied};
+  return {membership, threshold, last_tied, boundary};
 }
 
 at::Tensor perturbed_topk_backward_cpu(const at::Tensor& grad, const at::Tensor& scores,
                                        const at::Tensor& membership, const at::Tensor& threshold,
-                                       const at::Tensor& last_tied, int64_t k, double sigma,
-                                       int64_t num_samples, std::string_view estimator,
-                                       std::string_view noise_name, const at::Tensor& key,
-                                       int64_t row_offset) {
-  check_perturbed_topk_backward(grad, scores, membership, threshold, last_tied, k, sigma,
-                                num_samples, estimator, key, row_offset);
+                                       const at::Tensor& last_tied, const at::Tensor& boundary,
+                                       int64_t k, double sigma, int64_t num_samples,
+                                       std::string_view estimator, std::string_view noise_name,
+                                       const at::Tensor& key, int64_t row_offset) {
+  check_perturbed_topk_backward(grad, scores, membership, threshold, last_tied, boundary, k,
+                                sigma, num_samples, estimator, key, row_offset);
   const auto noise = parse_noise("perturbed_topk", noise_name);
   const at::Tensor input = scores.contiguous();
   at::Tensor result = at::zeros_like(input, at::MemoryFormat::Contiguous);
-  if (is_hard(k, input.size(-1), sigma)) return result;
+  if (is_hard(input, k, sigma)) return result;
   const at::Tensor v = grad.contiguous(), b = membership.contiguous();
   const at::Tensor values = threshold.contiguous(), ties = last_tied.contiguous();
+  const at::Tensor pairs = boundary.contiguous();
+  check_boundary(pairs, input.size(-1));
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "perturbed_topk_backward", [&] {
     const auto p = problem_of<scalar_t>(input, k, sigma, num_samples, key, row_offset);
+    const auto& cpu = kernels::topk_cpu<scalar_t>();
     const scalar_t* v_data = v.const_data_ptr<scalar_t>();
+    const scalar_t* value = values.const_data_ptr<scalar_t>();
+    const int32_t* tied = ties.const_data_ptr<int32_t>();
+    scalar_t* out = result.mutable_data_ptr<scalar_t>();
+    if (estimator == "conditional") {
+      const int32_t* pair = pairs.const_data_ptr<int32_t>();
+      backward_kernel(p, scalar_t(1 / (double(num_samples) * sigma)), out,
+                      [&](int64_t row, int64_t begin, int64_t end, scalar_t* sums, void* scratch) {
+                        cpu.conditional_backward(p, noise, row, v_data + row * p.sites, begin, end,
+                                                 value + row * p.draws, tied + row * p.draws,
+                                                 pair + 2 * row * p.draws, sums, scratch);
+                      });
+      return;
+    }
     // The mean over draws of b_j . v is b . v.
     std::vector<scalar_t> centre(size_t(p.rows), scalar_t(0));
     const bool leave_one_out = estimator == "score_loo";
@@ -234,24 +326,30 @@ at::Tensor perturbed_topk_backward_cpu(const at::Tensor& grad, const at::Tensor&
       }
     }
     const double draws = double(leave_one_out ? num_samples - 1 : num_samples);
-    backward_kernel<scalar_t>(p, noise, v_data, centre.data(), scalar_t(1 / (draws * sigma)),
-                              values.const_data_ptr<scalar_t>(), ties.const_data_ptr<int32_t>(),
-                              result.mutable_data_ptr<scalar_t>());
+    backward_kernel(p, scalar_t(1 / (draws * sigma)), out,
+                    [&](int64_t row, int64_t begin, int64_t end, scalar_t* sums, void* scratch) {
+                      cpu.backward(p, noise, row, v_data + row * p.sites, centre[size_t(row)],
+                                   begin, end, value + row * p.draws, tied + row * p.draws, sums,
+                                   scratch);
+                    });
   });
   return result;
 }
 
 Forward perturbed_topk_meta(const at::Tensor& scores, int64_t, double, int64_t num_samples,
-                            std::string_view, std::string_view, const at::Tensor&, int64_t) {
+                            std::string_view estimator, std::string_view, const at::Tensor&,
+                            int64_t) {
   return {at::empty_like(scores, at::MemoryFormat::Contiguous),
           per_draw(scores, num_samples, scores.scalar_type()),
-          per_draw(scores, num_samples, at::kInt)};
+          per_draw(scores, num_samples, at::kInt),
+          empty_boundary(scores, num_samples, estimator)};
 }
 
 at::Tensor perturbed_topk_backward_meta(const at::Tensor&, const at::Tensor& scores,
                                         const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                        int64_t, double, int64_t, std::string_view,
-                                        std::string_view, const at::Tensor&, int64_t) {
+                                        const at::Tensor&, int64_t, double, int64_t,
+                                        std::string_view, std::string_view, const at::Tensor&,
+                                        int64_t) {
   return at::empty_like(scores, at::MemoryFormat::Contiguous);
 }
 
@@ -273,17 +371,17 @@ class PerturbedTopK : public torch::autograd::Function<PerturbedTopK> {
                                                 std::string_view noise, const at::Tensor& key,
                                                 int64_t row_offset) {
     at::AutoDispatchBelowADInplaceOrView below_autograd;
-    auto [membership, threshold, last_tied] =
+    auto [membership, threshold, last_tied, boundary] =
         forward_op().call(scores, k, sigma, num_samples, estimator, noise, key, row_offset);
-    ctx->save_for_backward({scores, membership, threshold, last_tied, key});
+    ctx->save_for_backward({scores, membership, threshold, last_tied, boundary, key});
     ctx->saved_data["k"] = k;
     ctx->saved_data["sigma"] = sigma;
     ctx->saved_data["num_samples"] = num_samples;
     ctx->saved_data["estimator"] = std::string(estimator);
     ctx->saved_data["noise"] = std::string(noise);
     ctx->saved_data["row_offset"] = row_offset;
-    ctx->mark_non_differentiable({threshold, last_tied});
-    return {membership, threshold, last_tied};
+    ctx->mark_non_differentiable({threshold, last_tied, boundary});
+    return {membership, threshold, last_tied, boundary};
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
@@ -291,9 +389,9 @@ class PerturbedTopK : public torch::autograd::Function<PerturbedTopK> {
     const auto saved = ctx->get_saved_variables();
     auto& data = ctx->saved_data;
     at::Tensor grad_scores = backward_op().call(
-        grads[0], saved[0], saved[1], saved[2], saved[3], data["k"].toInt(),
+        grads[0], saved[0], saved[1], saved[2], saved[3], saved[4], data["k"].toInt(),
         data["sigma"].toDouble(), data["num_samples"].toInt(), data["estimator"].toStringView(),
-        data["noise"].toStringView(), saved[4], data["row_offset"].toInt());
+        data["noise"].toStringView(), saved[5], data["row_offset"].toInt());
     const at::Tensor none;
     return {grad_scores, none, none, none, none, none, none, none};
   }
@@ -305,7 +403,7 @@ Forward perturbed_topk_autograd(const at::Tensor& scores, int64_t k, double sigm
                                 int64_t row_offset) {
   const auto out =
       PerturbedTopK::apply(scores, k, sigma, num_samples, estimator, noise, key, row_offset);
-  return {out[0], out[1], out[2]};
+  return {out[0], out[1], out[2], out[3]};
 }
 
 at::Tensor topk_noise_cpu(const at::Tensor& key, int64_t num_samples, int64_t rows, int64_t sites,

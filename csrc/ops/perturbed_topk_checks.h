@@ -15,9 +15,10 @@ void check_perturbed_topk(const at::Tensor& scores, int64_t k, double sigma, int
 // The same, and that what backward is given has the shapes of scores and of its draws.
 void check_perturbed_topk_backward(const at::Tensor& grad, const at::Tensor& scores,
                                    const at::Tensor& membership, const at::Tensor& threshold,
-                                   const at::Tensor& last_tied, int64_t k, double sigma,
-                                   int64_t num_samples, std::string_view estimator,
-                                   const at::Tensor& key, int64_t row_offset);
+                                   const at::Tensor& last_tied, const at::Tensor& boundary,
+                                   int64_t k, double sigma, int64_t num_samples,
+                                   std::string_view estimator, const at::Tensor& key,
+                                   int64_t row_offset);
 
 // Philox counters hold row numbers in 32 bits.
 void check_row_range(const char* function, int64_t row_offset, int64_t rows);
@@ -29,9 +30,12 @@ void check_noise_arguments(const char* function, const at::Tensor& key, int64_t 
 // An empty tensor [..., num_samples] for scores [..., S].
 at::Tensor per_draw(const at::Tensor& scores, int64_t num_samples, at::ScalarType dtype);
 
-// Whether the result is the hard mask, whose gradient is zero.
-inline bool is_hard(int64_t k, int64_t sites, double sigma) {
-  return k == 0 || k == sites || sigma == 0;
-}
+// The same for the boundary, [..., num_samples, 2] if the estimator has one, else [..., 0, 2].
+at::Tensor empty_boundary(const at::Tensor& scores, int64_t num_samples,
+                          std::string_view estimator);
+
+// Whether the result is the hard mask, whose gradient is zero. sigma counts as 0 where 1 / sigma is
+// beyond the numbers of the scores' dtype.
+bool is_hard(const at::Tensor& scores, int64_t k, double sigma);
 
 }  // namespace topreach

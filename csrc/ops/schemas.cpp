@@ -10,14 +10,16 @@ TORCH_LIBRARY(topreach, m) {
   // 0/1 mask of the K largest scores [..., S]; ties go to the lowest index.
   m.def("topk_mask(Tensor scores, int k) -> Tensor");
   // Perturbed top-K [L23 Eq. 3-4, D25 Eq. 11] of scores [..., S]: (membership [..., S],
-  // threshold [..., J], last_tied [..., J]); the last two are what backward needs of each draw.
+  // threshold [..., J], last_tied [..., J], boundary [..., J, 2]); all but the first are what backward
+  // needs of each draw. boundary, the sites of the K-th and the (K+1)-th largest, is that of estimator
+  // "conditional"; the others leave it [..., 0, 2].
   m.def(
       "perturbed_topk(Tensor scores, int k, float sigma, int num_samples, str estimator, "
-      "str noise, Tensor key, int row_offset=0) -> (Tensor, Tensor, Tensor)");
+      "str noise, Tensor key, int row_offset=0) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def(
       "perturbed_topk_backward(Tensor grad, Tensor scores, Tensor membership, Tensor threshold, "
-      "Tensor last_tied, int k, float sigma, int num_samples, str estimator, str noise, "
-      "Tensor key, int row_offset) -> Tensor");
+      "Tensor last_tied, Tensor boundary, int k, float sigma, int num_samples, str estimator, "
+      "str noise, Tensor key, int row_offset) -> Tensor");
   // Expected top-K, its limit for J -> infinity, of scores [..., S]; method "exact" or "mean_field".
   // (membership [..., S], bounds [..., 2] float64): of each row what the other operator needs.
   m.def("expected_topk(Tensor scores, int k, float sigma, str method) -> (Tensor, Tensor)");

@@ -115,6 +115,7 @@ struct Order {
   T value;        // the (rank+1)-th largest
   int64_t above;  // how many are strictly larger
   int64_t equal;  // how many equal it
+  T next = negative_infinity<T>();  // the largest below it, if that was come across
 };
 
 // Order statistic by ranking every value against all: no branches, right for few values.
@@ -128,7 +129,15 @@ TR_INLINE Order<T> rank_all(T* a, int64_t n, int64_t rank) {
     if (above > rank) continue;
     int32_t equal = 0;
     for (int64_t j = 0; j < n; ++j) equal += a[j] == t ? 1 : 0;
-    if (rank < above + equal) return {t, above, equal};
+    if (rank >= above + equal) continue;
+    T next_lanes[kLanes], next = negative_infinity<T>();
+    for (int lane = 0; lane < kLanes; ++lane) next_lanes[lane] = negative_infinity<T>();
+    for (int64_t j = 0; j < padded; j += kLanes) {
+      for (int lane = 0; lane < kLanes; ++lane)
+        next_lanes[lane] = greater(next_lanes[lane], a[j + lane] < t ? a[j + lane] : next);
+    }
+    for (int lane = 0; lane < kLanes; ++lane) next = greater(next, next_lanes[lane]);
+    return {t, above, equal, next};
   }
   return {negative_infinity<T>(), 0, n};  // not reached: some value has every rank
 }
@@ -273,39 +282,43 @@ Bracket<T> bracket_of(const TopKProblem<T>& p, int64_t row, void* scratch) {
   return bracket;
 }
 
+// Draw j of a row: its perturbed scores b.u and their K-th largest.
+template <typename T, Noise kind>
+TR_INLINE Order<T> draw_order(const TopKProblem<T>& p, int64_t row, Bracket<T> bracket, int64_t j,
+                              int64_t padded, Buffers<T>& b) {
+  const T low = bracket.low, high = bracket.high;
+  int64_t gathered = 0;
+  int32_t above_lanes[kLanes] = {};
+  for (int64_t tile = 0; tile < padded / kTileSites; ++tile) {
+    alignas(64) float z[kTileSites];
+    alignas(64) T u[kTileSites];
+    noise_tile<kind>(p.key, uint32_t(tile), uint32_t(j), uint32_t(p.row_offset + row), z);
+    for (int i = 0; i < kTileSites; ++i)
+      u[i] = fused(p.sigma, T(z[i]), b.row[tile * kTileSites + i]);
+    for (int i = 0; i < kTileSites; ++i) b.u[tile * kTileSites + i] = u[i];
+    for (int w = 0; w < kTileSites; w += kLanes)
+      for (int lane = 0; lane < kLanes; ++lane) above_lanes[lane] += u[w + lane] > high ? 1 : 0;
+    for (int w = 0; w < kTileSites; w += kLanes)
+      gathered = append_inside(u + w, low, high, b.values, gathered);
+  }
+  int64_t above = 0;
+  for (int lane = 0; lane < kLanes; ++lane) above += above_lanes[lane];
+
+  const int64_t rank = p.k - 1 - above;
+  if (rank < 0 || rank >= gathered) return exact_order(b.u, p.sites, p.k, b.values);
+  Order<T> order = select_largest(b.values, gathered, rank, low, high);
+  order.above += above;
+  return order;
+}
+
 template <typename T, Noise kind>
 void forward_of(const TopKProblem<T>& p, int64_t row, Bracket<T> bracket, int64_t begin,
                 int64_t end, int32_t* counts, T* value, int32_t* last_tied, void* scratch) {
   const int64_t padded = padded_sites(p.sites);
   Buffers<T> b(scratch, padded);
   pad_row(p.scores + row * p.sites, p.sites, padded, b.row);
-  const T low = bracket.low, high = bracket.high;
   for (int64_t j = begin; j < end; ++j) {
-    int64_t gathered = 0;
-    int32_t above_lanes[kLanes] = {};
-    for (int64_t tile = 0; tile < padded / kTileSites; ++tile) {
-      alignas(64) float z[kTileSites];
-      alignas(64) T u[kTileSites];
-      noise_tile<kind>(p.key, uint32_t(tile), uint32_t(j), uint32_t(p.row_offset + row), z);
-      for (int i = 0; i < kTileSites; ++i)
-        u[i] = fused(p.sigma, T(z[i]), b.row[tile * kTileSites + i]);
-      for (int i = 0; i < kTileSites; ++i) b.u[tile * kTileSites + i] = u[i];
-      for (int w = 0; w < kTileSites; w += kLanes)
-        for (int lane = 0; lane < kLanes; ++lane) above_lanes[lane] += u[w + lane] > high ? 1 : 0;
-      for (int w = 0; w < kTileSites; w += kLanes)
-        gathered = append_inside(u + w, low, high, b.values, gathered);
-    }
-    int64_t above = 0;
-    for (int lane = 0; lane < kLanes; ++lane) above += above_lanes[lane];
-
-    const int64_t rank = p.k - 1 - above;
-    Order<T> order;
-    if (rank >= 0 && rank < gathered) {
-      order = select_largest(b.values, gathered, rank, low, high);
-      order.above += above;
-    } else {
-      order = exact_order(b.u, p.sites, p.k, b.values);
-    }
+    const Order<T> order = draw_order<T, kind>(p, row, bracket, j, padded, b);
     const T t = order.value;
     const int32_t last = last_tied_site(b.u, p.k, order);
     value[j] = t;
@@ -366,6 +379,116 @@ void backward_of(const TopKProblem<T>& p, int64_t row, const T* v, T centre, int
   }
 }
 
+// The sites of the K-th and the (K+1)-th largest of u, whose last chosen one is at the threshold.
+// A split tie holds both; otherwise the K-th is the last site at the threshold, and the next the first
+// site at the largest value below. (Padding comes last and is below or, at -inf, behind all sites.)
+template <typename T>
+TR_INLINE void find_boundary(const T* u, int64_t padded, Order<T> order, int32_t last_tied,
+                             int32_t* boundary) {
+  const T t = order.value;
+  if (last_tied != kNoSplitTie) {
+    int32_t next = last_tied + 1;
+    while (u[next] != t) ++next;
+    boundary[0] = last_tied;
+    boundary[1] = next;
+    return;
+  }
+  T next_value = order.next;
+  if (next_value == negative_infinity<T>()) {
+    for (int64_t s = 0; s < padded; ++s) next_value = u[s] < t ? greater(next_value, u[s]) : next_value;
+  }
+  int32_t kth = -1, next = INT32_MAX;
+#pragma omp simd reduction(max : kth) reduction(min : next)
+  for (int32_t s = 0; s < int32_t(padded); ++s) {
+    kth = greater(kth, u[s] == t ? s : -1);
+    next = lesser(next, u[s] == next_value ? s : INT32_MAX);
+  }
+  boundary[0] = kth;
+  boundary[1] = next;
+}
+
+template <bool split_tie, typename T>
+TR_INLINE bool is_chosen(T u, int64_t site, T t, int32_t last_tied) {
+  return split_tie ? (u > t) | ((u == t) & (site <= last_tied)) : u >= t;
+}
+
+template <bool split_tie, Noise kind, typename T>
+TR_INLINE void add_tails(const T* u, const T* scores, int64_t sites, T t, int32_t last_tied,
+                         Rivals<T> rivals, T inverse_sigma, T* total) {
+  for (int64_t s = 0; s < sites; ++s) {
+    const bool chosen = is_chosen<split_tie>(u[s], s, t, last_tied);
+    total[s] += upper_tail<kind>(rivals.gap(chosen, scores[s], inverse_sigma));
+  }
+}
+
+template <typename T, Noise kind>
+void conditional_forward_of(const TopKProblem<T>& p, int64_t row, Bracket<T> bracket,
+                            int64_t begin, int64_t end, T* total, T* value, int32_t* last_tied,
+                            int32_t* boundary, void* scratch) {
+  const int64_t padded = padded_sites(p.sites);
+  Buffers<T> b(scratch, padded);
+  pad_row(p.scores + row * p.sites, p.sites, padded, b.row);
+  const T inverse_sigma = T(1) / p.sigma;
+  for (int64_t j = begin; j < end; ++j) {
+    const Order<T> order = draw_order<T, kind>(p, row, bracket, j, padded, b);
+    const T t = order.value;
+    const int32_t last = last_tied_site(b.u, p.k, order);
+    value[j] = t;
+    last_tied[j] = last;
+    find_boundary(b.u, padded, order, last, boundary + 2 * j);
+    const auto rivals = rivals_of<kind>(b.row, boundary + 2 * j, p.key, uint32_t(j),
+                                        uint32_t(p.row_offset + row));
+    if (last == kNoSplitTie) {
+      add_tails<false, kind>(b.u, b.row, p.sites, t, last, rivals, inverse_sigma, total);
+    } else {
+      add_tails<true, kind>(b.u, b.row, p.sites, t, last, rivals, inverse_sigma, total);
+    }
+  }
+}
+
+template <bool split_tie, Noise kind, typename T>
+TR_INLINE void add_densities(const TopKProblem<T>& p, int64_t row, int64_t j, int64_t padded,
+                             const T* scores, const T* v, T t, int32_t last_tied,
+                             Rivals<T> rivals, T outside_v, T inside_v, T inverse_sigma,
+                             T* total) {
+  for (int64_t s = 0; s < padded; s += kTileSites) {
+    alignas(64) float z[kTileSites];
+    noise_tile<kind>(p.key, uint32_t(s / kTileSites), uint32_t(j), uint32_t(p.row_offset + row),
+                     z);
+    for (int i = 0; i < kTileSites; ++i) {
+      const T u = fused(p.sigma, T(z[i]), scores[s + i]);
+      const bool chosen = is_chosen<split_tie>(u, s + i, t, last_tied);
+      const T x = rivals.gap(chosen, scores[s + i], inverse_sigma);
+      const T difference = v[s + i] - (chosen ? inside_v : outside_v);
+      total[s + i] = fused(density<kind>(x), difference, total[s + i]);
+    }
+  }
+}
+
+template <typename T, Noise kind>
+void conditional_backward_of(const TopKProblem<T>& p, int64_t row, const T* v, int64_t begin,
+                             int64_t end, const T* value, const int32_t* last_tied,
+                             const int32_t* boundary, T* total, void* scratch) {
+  const int64_t padded = padded_sites(p.sites);
+  Buffers<T> b(scratch, padded);
+  pad_row(p.scores + row * p.sites, p.sites, padded, b.row);
+  T *padded_v = b.values, *sum = b.u;
+  for (int64_t s = 0; s < p.sites; ++s) padded_v[s] = v[s];
+  for (int64_t s = p.sites; s < padded; ++s) padded_v[s] = T(0);
+  for (int64_t s = 0; s < padded; ++s) sum[s] = T(0);
+  const T inverse_sigma = T(1) / p.sigma;
+  for (int64_t j = begin; j < end; ++j) {
+    const int32_t* pair = boundary + 2 * j;
+    const auto rivals =
+        rivals_of<kind>(b.row, pair, p.key, uint32_t(j), uint32_t(p.row_offset + row));
+    const auto add = last_tied[j] == kNoSplitTie ? add_densities<false, kind, T>
+                                                 : add_densities<true, kind, T>;
+    add(p, row, j, padded, b.row, padded_v, value[j], last_tied[j], rivals, v[pair[0]],
+        v[pair[1]], inverse_sigma, sum);
+  }
+  for (int64_t s = 0; s < p.sites; ++s) total[s] += sum[s];
+}
+
 // The noise kind is a template parameter inside, a plain argument outside.
 template <typename T>
 Bracket<T> bracket(const TopKProblem<T>& p, Noise noise, int64_t row, void* scratch) {
@@ -386,6 +509,26 @@ void backward(const TopKProblem<T>& p, Noise noise, int64_t row, const T* v, T c
               void* scratch) {
   with_noise(noise, [&](auto of) {
     backward_of<T, of.kind>(p, row, v, centre, begin, end, value, last_tied, total, scratch);
+  });
+}
+
+template <typename T>
+void conditional_forward(const TopKProblem<T>& p, Noise noise, int64_t row, Bracket<T> bracket,
+                         int64_t begin, int64_t end, T* total, T* value, int32_t* last_tied,
+                         int32_t* boundary, void* scratch) {
+  with_noise(noise, [&](auto of) {
+    conditional_forward_of<T, of.kind>(p, row, bracket, begin, end, total, value, last_tied,
+                                       boundary, scratch);
+  });
+}
+
+template <typename T>
+void conditional_backward(const TopKProblem<T>& p, Noise noise, int64_t row, const T* v,
+                          int64_t begin, int64_t end, const T* value, const int32_t* last_tied,
+                          const int32_t* boundary, T* total, void* scratch) {
+  with_noise(noise, [&](auto of) {
+    conditional_backward_of<T, of.kind>(p, row, v, begin, end, value, last_tied, boundary, total,
+                                        scratch);
   });
 }
 
@@ -422,9 +565,12 @@ uint32_t checksum_of(PhiloxKey key, int64_t sites, int64_t draws, uint32_t row) 
 
 extern const TopKCpu<float> topk_float;
 extern const TopKCpu<double> topk_double;
-const TopKCpu<float> topk_float{threshold<float>, bracket<float>, forward<float>, backward<float>};
-const TopKCpu<double> topk_double{threshold<double>, bracket<double>, forward<double>,
-                                  backward<double>};
+const TopKCpu<float> topk_float{threshold<float>,           bracket<float>,
+                                forward<float>,             backward<float>,
+                                conditional_forward<float>, conditional_backward<float>};
+const TopKCpu<double> topk_double{threshold<double>,           bracket<double>,
+                                  forward<double>,             backward<double>,
+                                  conditional_forward<double>, conditional_backward<double>};
 
 void noise_row(PhiloxKey key, Noise noise, int64_t sites, uint32_t draw, uint32_t row, float* z) {
   with_noise(noise, [&](auto of) { noise_row_of<of.kind>(key, sites, draw, row, z); });

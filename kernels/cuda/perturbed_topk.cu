@@ -10,16 +10,21 @@
 //   draw_reach         one block a (row, draw): b_j . v, in the order of the CPU: 16 running sums
 //   sum_over_draws     one block a (row, tile of 64 sites), 16 draws blocks at a time: counts, or the
 //                      gradient, whose rounding is that of the CPU (blocks of kDrawBlock in order)
+// and for the conditional estimator, whose thresholds come with their boundaries,
+//   find_rivals        one thread a (row, draw): scores, noise and v of the boundary's two sites
+//   sum_over_draws     of 1 - F(x), or of f(x) (v - v of the rival)
 // A thread serves one counter of noise.h, that is sites s, s + 16, s + 32, s + 48: half warps read
 // and write neighbouring sites.
 //
-// Cost: forward draws J S noise values twice, backward twice; bound by arithmetic, about 50
+// Cost: forward draws J S noise values twice, backward twice (once for the conditional estimator, which
+// adds some 20 to 40 instructions a value for f or F); bound by arithmetic, about 50
 // instructions a value, memory traffic O(rows (S + J)) and scores from cache. At J = 100, S = 1620,
 // T = 10 that is 1e8 instructions a pass: some microseconds, near the cost of the launches.
-// Memory: thresholds and reaches, rows x J; brackets; nothing of size J x S.
+// Memory: thresholds, reaches and rivals, rows x J; brackets; nothing of size J x S.
 //
-// Bits: thresholds, counts, and the gradient of estimator "score" equal the CPU's. With
-// `leave_one_out` they do up to the rounding of the centre b . v (row_dot.cuh).
+// Bits: thresholds, counts, the gradient of estimator "score", and value and gradient of the conditional
+// estimator equal the CPU's. With `leave_one_out` they do up to the rounding of the centre b . v
+// (row_dot.cuh).
 #include "perturbed_topk.h"
 
 #include <cmath>
@@ -39,6 +44,11 @@ using Word64 = unsigned long long;  // as CUDA's 64-bit atomics want it
 template <typename T>
 TR_HD T not_a_number() {
   return T(float_of(0x7FC00000u));
+}
+
+template <typename T>
+TR_HD bool is_finite(T a) {
+  return a - a == T(0);
 }
 
 template <typename T>
@@ -131,16 +141,63 @@ __global__ void __launch_bounds__(kRowThreads)
 }
 
 template <typename T>
+TR_HD bool chosen(T u, int64_t site, Threshold<T> t) {
+  return u > t.value || (u == t.value && site <= t.last_tied);
+}
+
+struct BoundaryShared {
+  Word64 next_image;
+  int32_t kth, next;
+};
+
+// The sites of the K-th and the (K+1)-th largest of what visit(f) passes to f, as of a threshold: the
+// last chosen one at its value, and the first of those that come next.
+template <typename T, typename Visit>
+__device__ void boundary_of(const Visit& visit, Threshold<T> threshold, BoundaryShared& shared,
+                            int32_t* boundary) {
+  if (threadIdx.x == 0) shared = {0, 0, 0};
+  __syncthreads();
+  Word64 image = 0;
+  int32_t kth = 0;
+  visit([&](T u, int32_t site) {
+    if (!chosen(u, site, threshold)) {
+      const Word64 own = image_of(u);
+      image = own > image ? own : image;
+    } else if (u == threshold.value && site > kth) {
+      kth = site;
+    }
+  });
+  atomicMax(&shared.next_image, image);
+  atomicMax(&shared.kth, kth);
+  __syncthreads();
+  int32_t next = 0;  // counted from the far end: the lowest site is the largest
+  visit([&](T u, int32_t site) {
+    if (!chosen(u, site, threshold) && Word64{image_of(u)} == shared.next_image &&
+        INT32_MAX - site > next)
+      next = INT32_MAX - site;
+  });
+  atomicMax(&shared.next, next);
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    boundary[0] = shared.kth;
+    boundary[1] = INT32_MAX - shared.next;
+  }
+}
+
+template <typename T>
 struct ThresholdShared {
   SelectShared select;
+  BoundaryShared boundary;
   uint32_t above, gathered;
   T values[kCandidates];
   int32_t sites[kCandidates];
 };
 
+// With the boundaries, if `boundary` is not null.
 template <typename T, Noise kind>
 __global__ void __launch_bounds__(kDrawThreads)
-    find_thresholds(TopKProblem<T> p, const Bracket<T>* brackets, T* value, int32_t* last_tied) {
+    find_thresholds(TopKProblem<T> p, const Bracket<T>* brackets, T* value, int32_t* last_tied,
+                    int32_t* boundary) {
   auto& shared = shared_memory<ThresholdShared<T>>();
   using Image = decltype(image_of(T()));
   for (int64_t item = blockIdx.x; item < p.rows * p.draws; item += gridDim.x) {
@@ -166,16 +223,22 @@ __global__ void __launch_bounds__(kDrawThreads)
       if (larger != 0) atomicAdd(&shared.above, larger);
       __syncthreads();
       const uint32_t rank = uint32_t(p.k) - 1, above = shared.above, gathered = shared.gathered;
-      if (rank >= above && rank - above < gathered && gathered <= kCandidates) {
+      const uint32_t wanted = boundary != nullptr ? 2 : 1;  // so many from that rank on
+      if (rank >= above && rank - above + wanted <= gathered && gathered <= kCandidates) {
         const auto candidates = [&](const auto& f) {
           for (uint32_t i = threadIdx.x; i < gathered; i += blockDim.x)
             f(shared.values[i], shared.sites[i]);
         };
         found = threshold_of<T>(candidates, rank - above, image_of(low), image_of(high),
                                 shared.select);
+        if (boundary != nullptr)
+          boundary_of(candidates, found, shared.boundary, boundary + 2 * item);
       } else {
         found = threshold_of<T>(draw, rank, Image{0}, ~Image{0}, shared.select);
+        if (boundary != nullptr) boundary_of(draw, found, shared.boundary, boundary + 2 * item);
       }
+    } else if (boundary != nullptr && threadIdx.x == 0) {
+      boundary[2 * item] = boundary[2 * item + 1] = 0;
     }
     if (threadIdx.x == 0) {
       value[item] = found.value;
@@ -184,16 +247,12 @@ __global__ void __launch_bounds__(kDrawThreads)
   }
 }
 
-template <typename T>
-TR_HD bool chosen(T u, int64_t site, Threshold<T> t) {
-  return u > t.value || (u == t.value && site <= t.last_tied);
-}
-
-// What sum_over_draws adds up, and what it makes of a sum.
+// What sum_over_draws adds up for a site, and what it makes of a sum; `first` is the row's draw 0.
 template <typename T>
 struct Membership {
   using Sum = int32_t;
   using Draw = Threshold<T>;
+  using Site = T;
   const T* value;
   const int32_t* last_tied;
   T sigma, draws;
@@ -203,16 +262,19 @@ struct Membership {
     return noise_of_words<kind>(words);
   }
   __device__ Draw draw(int64_t, int64_t item) const { return {value[item], last_tied[item]}; }
-  __device__ Sum add(Sum sum, Draw t, float z, T score, int64_t site) const {
+  __device__ Site site(T score, int64_t) const { return score; }
+  template <Noise kind>
+  __device__ Sum add(Sum sum, const Draw& t, float z, Site score, int64_t site) const {
     return sum + (chosen(fused(sigma, T(z), score), site, t) ? 1 : 0);
   }
-  __device__ T finish(Sum sum, T) const { return T(sum) / draws; }
+  __device__ T finish(Sum sum, T, int64_t, int64_t) const { return T(sum) / draws; }
 };
 
 template <typename T>
 struct Gradient {
   using Sum = T;
   using Draw = T;
+  using Site = T;
   const T* value;
   const T* reach;
   const T* centre;  // null: zero
@@ -225,14 +287,111 @@ struct Gradient {
   __device__ Draw draw(int64_t row, int64_t item) const {
     return centre != nullptr ? reach[item] - centre[row] : reach[item];
   }
-  __device__ Sum add(Sum sum, Draw weight, float z, T, int64_t) const {
+  __device__ Site site(T score, int64_t) const { return score; }
+  template <Noise kind>
+  __device__ Sum add(Sum sum, Draw weight, float z, Site, int64_t) const {
     return fused(weight, T(z), sum);
   }
-  __device__ T finish(Sum sum, T score) const {
-    const bool finite = score - score == T(0);
-    return finite ? sum * scale : T(0);
+  __device__ T finish(Sum sum, T score, int64_t, int64_t) const {
+    return is_finite(score) ? sum * scale : T(0);
   }
 };
+
+template <typename T>
+struct RivalsOfDraw {
+  Rivals<T> rivals;
+  T outside_v, inside_v;  // backward only
+};
+
+template <typename T>
+struct ConditionalDraw {
+  Threshold<T> threshold;
+  RivalsOfDraw<T> at;
+};
+
+template <typename T>
+struct ConditionalMembership {
+  using Sum = T;
+  using Draw = ConditionalDraw<T>;
+  using Site = T;
+  const T* value;
+  const int32_t* last_tied;
+  const RivalsOfDraw<T>* rivals;
+  T sigma, inverse_sigma, draws;
+
+  template <Noise kind>
+  __device__ static FourNoises values(PhiloxWords words) {
+    return noise_of_words<kind>(words);
+  }
+  __device__ Draw draw(int64_t, int64_t item) const {
+    return {{value[item], last_tied[item]}, rivals[item]};
+  }
+  __device__ Site site(T score, int64_t) const { return score; }
+  template <Noise kind>
+  __device__ Sum add(Sum sum, const Draw& draw, float z, Site score, int64_t site) const {
+    const bool in = chosen(fused(sigma, T(z), score), site, draw.threshold);
+    return sum + upper_tail<kind>(draw.at.rivals.gap(in, score, inverse_sigma));
+  }
+  __device__ T finish(Sum sum, T score, int64_t site, int64_t first) const {
+    if (is_finite(score)) return sum / draws;
+    return chosen(score, site, {value[first], last_tied[first]}) ? T(1) : T(0);
+  }
+};
+
+template <typename T>
+struct ConditionalGradient {
+  using Sum = T;
+  using Draw = ConditionalDraw<T>;
+  struct Site {
+    T score, v;
+  };
+  const T* value;
+  const int32_t* last_tied;
+  const RivalsOfDraw<T>* rivals;
+  const T* v;
+  T sigma, inverse_sigma, scale;
+
+  template <Noise kind>
+  __device__ static FourNoises values(PhiloxWords words) {
+    return noise_of_words<kind>(words);
+  }
+  __device__ Draw draw(int64_t, int64_t item) const {
+    return {{value[item], last_tied[item]}, rivals[item]};
+  }
+  __device__ Site site(T score, int64_t at) const { return {score, v[at]}; }
+  template <Noise kind>
+  __device__ Sum add(Sum sum, const Draw& draw, float z, Site own, int64_t site) const {
+    const bool in = chosen(fused(sigma, T(z), own.score), site, draw.threshold);
+    const T x = draw.at.rivals.gap(in, own.score, inverse_sigma);
+    return fused(density<kind>(x), own.v - (in ? draw.at.inside_v : draw.at.outside_v), sum);
+  }
+  __device__ T finish(Sum sum, T score, int64_t, int64_t) const {
+    return is_finite(score) ? sum * scale : T(0);
+  }
+};
+
+// v is null in forward. The boundary is read with care: backward may have been given any.
+template <typename T, Noise kind>
+__global__ void __launch_bounds__(kDrawThreads)
+    find_rivals(TopKProblem<T> p, const T* v, const int32_t* boundary, RivalsOfDraw<T>* rivals) {
+  const PhiloxKey key = load_key(p.key);
+  const int64_t items = p.rows * p.draws, step = int64_t(gridDim.x) * blockDim.x;
+  for (int64_t item = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; item < items; item += step) {
+    const int64_t row = item / p.draws;
+    const int32_t pair[2] = {boundary[2 * item], boundary[2 * item + 1]};
+    const T nan = not_a_number<T>();
+    RivalsOfDraw<T> at{{nan, nan, nan, nan}, nan, nan};
+    if (pair[0] >= 0 && pair[0] < p.sites && pair[1] >= 0 && pair[1] < p.sites) {
+      at.rivals = rivals_of<kind>(p.scores + row * p.sites, pair, key,
+                                  uint32_t(item - row * p.draws), uint32_t(p.row_offset + row));
+      if (v != nullptr) {
+        at.outside_v = v[row * p.sites + pair[0]];
+        at.inside_v = v[row * p.sites + pair[1]];
+      }
+    }
+    rivals[item] = at;
+  }
+}
 
 template <typename Sum>
 struct SumShared {
@@ -253,10 +412,10 @@ __global__ void __launch_bounds__(kSumThreads)
     const int64_t row = item / tiles, tile = item - row * tiles;
     const T* scores = p.scores + row * p.sites;
     const int64_t site = tile * kTileSites + lane;
-    T score[4];
+    typename Term::Site own[4] = {};
     for (int w = 0; w < 4; ++w) {
       const int64_t s = site + w * kTileLanes;
-      score[w] = s < p.sites ? scores[s] : T(0);
+      if (s < p.sites) own[w] = term.site(scores[s], row * p.sites + s);
     }
     for (int i = int(threadIdx.x); i < kTileSites; i += int(blockDim.x)) shared.total[i] = Sum(0);
     for (int64_t first = 0; first < blocks; first += slots) {
@@ -270,7 +429,7 @@ __global__ void __launch_bounds__(kSumThreads)
                         uint32_t(p.row_offset + row)));
         const float z[4] = {n.z0, n.z1, n.z2, n.z3};
         for (int w = 0; w < 4; ++w)
-          part[w] = term.add(part[w], draw, z[w], score[w], site + w * kTileLanes);
+          part[w] = term.template add<kind>(part[w], draw, z[w], own[w], site + w * kTileLanes);
       }
       for (int w = 0; w < 4; ++w) shared.part[slot][w * kTileLanes + lane] = part[w];
       __syncthreads();
@@ -284,7 +443,8 @@ __global__ void __launch_bounds__(kSumThreads)
       const int64_t s = tile * kTileSites + i;
       if (s >= p.sites) continue;
       out[row * p.sites + s] =
-          value == value ? term.finish(shared.total[i], scores[s]) : not_a_number<T>();
+          value == value ? term.finish(shared.total[i], scores[s], s, row * p.draws)
+                         : not_a_number<T>();
     }
   }
 }
@@ -400,15 +560,18 @@ __global__ void __launch_bounds__(kDrawThreads)
   }
 }
 
-// Workspace: forward, the brackets; backward, the reaches and the centres.
+// Workspace: forward, the brackets; backward, the reaches and the centres; of the conditional estimator,
+// the rivals (in forward after the brackets' use).
 template <typename T>
 struct Workspace {
   Bracket<T>* brackets;
   T *reach, *centre;
+  RivalsOfDraw<T>* rivals;
   Workspace(void* memory, int64_t rows, int64_t draws)
       : brackets(static_cast<Bracket<T>*>(memory)),
         reach(static_cast<T*>(memory)),
-        centre(reach + rows * draws) {}
+        centre(reach + rows * draws),
+        rivals(static_cast<RivalsOfDraw<T>*>(memory)) {}
 };
 
 // Threads of a block that takes the noise of one row and draw.
@@ -430,20 +593,67 @@ int64_t bracket_margin(int64_t k, int64_t sites) {
 }
 
 template <typename T, Noise kind>
+cudaError_t launch_thresholds(const TopKProblem<T>& p, Bracket<T>* brackets, T* value,
+                              int32_t* last_tied, int32_t* boundary, cudaStream_t stream) {
+  const cudaError_t error =
+      launch(find_brackets<T, kind>, blocks_for(p.rows), draw_threads(p.sites, kRowThreads),
+             sizeof(SelectShared), stream, p, bracket_margin(p.k, p.sites), brackets);
+  if (error != cudaSuccess) return error;
+  return launch(find_thresholds<T, kind>, blocks_for(p.rows * p.draws),
+                draw_threads(p.sites, kDrawThreads), sizeof(ThresholdShared<T>), stream, p,
+                brackets, value, last_tied, boundary);
+}
+
+template <typename T, Noise kind, typename Term>
+cudaError_t launch_sum(const TopKProblem<T>& p, Term term, T* out, cudaStream_t stream) {
+  return launch(sum_over_draws<T, kind, Term>, blocks_for(p.rows * tiles_of(p.sites)),
+                sum_threads(p.draws), sizeof(SumShared<typename Term::Sum>), stream, p, term, out);
+}
+
+template <typename T, Noise kind>
+cudaError_t launch_rivals(const TopKProblem<T>& p, const T* v, const int32_t* boundary,
+                          RivalsOfDraw<T>* rivals, cudaStream_t stream) {
+  const int64_t blocks = (p.rows * p.draws + kDrawThreads - 1) / kDrawThreads;
+  return launch(find_rivals<T, kind>, blocks_for(blocks), kDrawThreads, 0, stream, p, v, boundary,
+                rivals);
+}
+
+template <typename T, Noise kind>
 cudaError_t forward_of(const TopKProblem<T>& p, T* membership, T* value, int32_t* last_tied,
                        void* workspace, cudaStream_t stream) {
   const Workspace<T> work(workspace, p.rows, p.draws);
+  const cudaError_t error = launch_thresholds<T, kind>(p, work.brackets, value, last_tied,
+                                                       static_cast<int32_t*>(nullptr), stream);
+  if (error != cudaSuccess) return error;
+  return launch_sum<T, kind>(p, Membership<T>{value, last_tied, p.sigma, T(p.draws)}, membership,
+                             stream);
+}
+
+template <typename T, Noise kind>
+cudaError_t conditional_forward_of(const TopKProblem<T>& p, T* membership, T* value,
+                                   int32_t* last_tied, int32_t* boundary, void* workspace,
+                                   cudaStream_t stream) {
+  const Workspace<T> work(workspace, p.rows, p.draws);
   cudaError_t error =
-      launch(find_brackets<T, kind>, blocks_for(p.rows), draw_threads(p.sites, kRowThreads),
-             sizeof(SelectShared), stream, p, bracket_margin(p.k, p.sites), work.brackets);
+      launch_thresholds<T, kind>(p, work.brackets, value, last_tied, boundary, stream);
   if (error != cudaSuccess) return error;
-  error = launch(find_thresholds<T, kind>, blocks_for(p.rows * p.draws),
-                 draw_threads(p.sites, kDrawThreads), sizeof(ThresholdShared<T>), stream, p,
-                 work.brackets, value, last_tied);
+  error = launch_rivals<T, kind>(p, static_cast<const T*>(nullptr), boundary, work.rivals, stream);
   if (error != cudaSuccess) return error;
-  return launch(sum_over_draws<T, kind, Membership<T>>, blocks_for(p.rows * tiles_of(p.sites)),
-                sum_threads(p.draws), sizeof(SumShared<int32_t>), stream, p,
-                Membership<T>{value, last_tied, p.sigma, T(p.draws)}, membership);
+  const ConditionalMembership<T> term{value,   last_tied,        work.rivals,
+                                      p.sigma, T(1) / p.sigma, T(p.draws)};
+  return launch_sum<T, kind>(p, term, membership, stream);
+}
+
+template <typename T, Noise kind>
+cudaError_t conditional_backward_of(const TopKProblem<T>& p, const T* v, const T* value,
+                                    const int32_t* last_tied, const int32_t* boundary, T scale,
+                                    T* grad, void* workspace, cudaStream_t stream) {
+  const Workspace<T> work(workspace, p.rows, p.draws);
+  const cudaError_t error = launch_rivals<T, kind>(p, v, boundary, work.rivals, stream);
+  if (error != cudaSuccess) return error;
+  const ConditionalGradient<T> term{value, last_tied,        work.rivals, v,
+                                    p.sigma, T(1) / p.sigma, scale};
+  return launch_sum<T, kind>(p, term, grad, stream);
 }
 
 template <typename T, Noise kind>
@@ -459,10 +669,9 @@ cudaError_t backward_of(const TopKProblem<T>& p, const T* v, const T* membership
     error = launch_row_dot(membership, v, p.rows, p.sites, work.centre, stream);
     if (error != cudaSuccess) return error;
   }
-  return launch(sum_over_draws<T, kind, Gradient<T>>, blocks_for(p.rows * tiles_of(p.sites)),
-                sum_threads(p.draws), sizeof(SumShared<T>), stream, p,
-                Gradient<T>{value, work.reach, leave_one_out ? work.centre : nullptr, scale},
-                grad);
+  return launch_sum<T, kind>(
+      p, Gradient<T>{value, work.reach, leave_one_out ? work.centre : nullptr, scale}, grad,
+      stream);
 }
 
 }  // namespace
@@ -470,8 +679,10 @@ cudaError_t backward_of(const TopKProblem<T>& p, const T* v, const T* membership
 template <typename T>
 int64_t perturbed_topk_workspace(int64_t rows, int64_t draws) {
   const int64_t forward = rows * int64_t(sizeof(Bracket<T>));
+  const int64_t conditional = rows * draws * int64_t(sizeof(RivalsOfDraw<T>));
   const int64_t backward = rows * (draws + 1) * int64_t(sizeof(T));
-  return forward > backward ? forward : backward;
+  const int64_t most = forward > backward ? forward : backward;
+  return most > conditional ? most : conditional;
 }
 
 template <typename T>
@@ -490,6 +701,27 @@ cudaError_t perturbed_topk_backward(const TopKProblem<T>& problem, Noise noise, 
   return with_noise(noise, [&](auto of) {
     return backward_of<T, of.kind>(problem, v, membership, value, last_tied, leave_one_out, scale,
                                    grad, workspace, stream);
+  });
+}
+
+template <typename T>
+cudaError_t conditional_topk(const TopKProblem<T>& problem, Noise noise, T* membership, T* value,
+                             int32_t* last_tied, int32_t* boundary, void* workspace,
+                             cudaStream_t stream) {
+  return with_noise(noise, [&](auto of) {
+    return conditional_forward_of<T, of.kind>(problem, membership, value, last_tied, boundary,
+                                              workspace, stream);
+  });
+}
+
+template <typename T>
+cudaError_t conditional_topk_backward(const TopKProblem<T>& problem, Noise noise, const T* v,
+                                      const T* value, const int32_t* last_tied,
+                                      const int32_t* boundary, T scale, T* grad, void* workspace,
+                                      cudaStream_t stream) {
+  return with_noise(noise, [&](auto of) {
+    return conditional_backward_of<T, of.kind>(problem, v, value, last_tied, boundary, scale, grad,
+                                               workspace, stream);
   });
 }
 
@@ -528,6 +760,11 @@ cudaError_t topk_noise_checksum(const int64_t* key, Noise noise, int64_t draws, 
   template cudaError_t perturbed_topk_backward<T>(const TopKProblem<T>&, Noise, const T*,        \
                                                   const T*, const T*, const int32_t*, bool, T,   \
                                                   T*, void*, cudaStream_t);                      \
+  template cudaError_t conditional_topk<T>(const TopKProblem<T>&, Noise, T*, T*, int32_t*,       \
+                                           int32_t*, void*, cudaStream_t);                       \
+  template cudaError_t conditional_topk_backward<T>(const TopKProblem<T>&, Noise, const T*,      \
+                                                    const T*, const int32_t*, const int32_t*, T, \
+                                                    T*, void*, cudaStream_t);                    \
   template cudaError_t topk_mask<T>(const T*, int64_t, int64_t, int64_t, T*, cudaStream_t);
 TR_INSTANTIATE(float)
 TR_INSTANTIATE(double)

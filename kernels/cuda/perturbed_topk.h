@@ -25,7 +25,7 @@ struct TopKProblem {
   int64_t row_offset;  // global number of row 0
 };
 
-// Bytes of `workspace` for either direction.
+// Bytes of `workspace` for any of the four that follow.
 template <typename T>
 int64_t perturbed_topk_workspace(int64_t rows, int64_t draws);
 
@@ -41,6 +41,20 @@ cudaError_t perturbed_topk_backward(const TopKProblem<T>& problem, Noise noise, 
                                     const T* membership, const T* value, const int32_t* last_tied,
                                     bool leave_one_out, T scale, T* grad, void* workspace,
                                     cudaStream_t stream);
+
+// The same two of the conditional estimator; boundary [rows, draws, 2].
+template <typename T>
+cudaError_t conditional_topk(const TopKProblem<T>& problem, Noise noise, T* membership, T* value,
+                             int32_t* last_tied, int32_t* boundary, void* workspace,
+                             cudaStream_t stream);
+
+// grad [rows, sites] = scale * sum_j f(x) (v - v of the rival), zero where the score is infinite. A
+// row whose boundary names no sites gets NaN.
+template <typename T>
+cudaError_t conditional_topk_backward(const TopKProblem<T>& problem, Noise noise, const T* v,
+                                      const T* value, const int32_t* last_tied,
+                                      const int32_t* boundary, T scale, T* grad, void* workspace,
+                                      cudaStream_t stream);
 
 // mask [rows, sites] of the k largest, 0 <= k <= sites.
 template <typename T>

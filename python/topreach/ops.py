@@ -81,7 +81,7 @@ def perturbed_topk(
     *,
     sigma: float,
     num_samples: int = 100,
-    estimator: Literal["score", "score_loo"] = "score",
+    estimator: Literal["score", "score_loo", "conditional"] = "score",
     noise: Literal["normal", "gumbel", "logistic", "laplace"] = "normal",
     generator: torch.Generator | None = None,
     key: Tensor | None = None,
@@ -93,15 +93,31 @@ def perturbed_topk(
     (1/(J sigma)) sum_j (b_j . v) z_j (``"score"``, the papers'), or the same with b_j . v centred by
     the mean of the other draws (``"score_loo"``: as unbiased, and of far less variance); for other
     noises z_j gives way to its score: 1 - exp(-z_j) for Gumbel, tanh(z_j / 2) for logistic, sign(z_j) for
-    Laplace. No Jacobian and nothing of size J x S is stored: the noise is drawn in the kernel and again
-    in backward.
+    Laplace.
+
+    ``"conditional"`` integrates out each site's own noise (Rao & Blackwell). In draw j, site i's rival a
+    is the site of the K-th largest of the other perturbed scores; with F and f the noise's distribution
+    function and density and x_ij = (r_a + sigma z_a - r_i) / sigma,
+
+        b_i = (1/J) sum_j 1 - F(x_ij),    g_i = (1/(J sigma)) sum_j f(x_ij) (v_i - v_a),
+
+    unbiased for the same expectation and its gradient, from two rivals a draw. At S = 1620, K = J = 100
+    its gradient has a relative variance of .01, where "score_loo" has 30 to 60 and "score" 10,000 or
+    more, and the value 50 to 1500 times less variance than theirs. Its rows sum to k in expectation
+    only: the sum's standard deviation is about sqrt(min(k, S - k) / J) at most (measured at S = 1620,
+    K = J = 100: .28 for sigma = .01 of the scores' range, .89 for sigma of the range).
+
+    No Jacobian and nothing of size J x S is stored: the noise is drawn in the kernel and again in
+    backward. Differentiating twice raises.
 
     Args:
         scores: [..., S] float32 or float64, in any unit; -inf marks sites that must not be chosen.
         k: number of sites to choose, 0 <= k <= S.
-        sigma: noise scale in the unit of the scores, >= 0; 0 gives the hard mask and no gradient.
+        sigma: noise scale in the unit of the scores, >= 0; 0, or less than the smallest normal number
+            of their dtype, gives the hard mask and no gradient.
         num_samples: number of draws J.
-        estimator: of the gradient, "score" or "score_loo" (which needs J >= 2).
+        estimator: "score", "score_loo" (which needs J >= 2) or "conditional". Use the first for the
+            papers' results, the last to train; :func:`expected_topk` is what all three estimate.
         noise: the standard "normal", "gumbel" (for k = 1 the expectation is then
             softmax(scores / sigma)), "logistic" (density exp(-z) / (1 + exp(-z))^2) or "laplace"
             (exp(-|z|) / 2).
@@ -111,8 +127,8 @@ def perturbed_topk(
             number) alone, bit for bit, so a batch may be split over calls or processes.
 
     Returns:
-        [..., S] in [0, 1] in the dtype of ``scores``; each row sums to k. Sites with infinite scores
-        get a zero gradient, as do all for k = 0 and k = S.
+        [..., S] in [0, 1] in the dtype of ``scores``; each row sums to k ("conditional": in
+        expectation). Sites with infinite scores get a zero gradient, as do all for k = 0 and k = S.
 
     Raises:
         ValueError: k, sigma, num_samples, estimator, noise, key or row_offset out of range; a NaN
@@ -121,7 +137,7 @@ def perturbed_topk(
 
     Example:
         >>> scores = torch.randn(4, 1000, requires_grad=True)
-        >>> chosen = tr.perturbed_topk(scores, 100, sigma=0.1)
+        >>> chosen = tr.perturbed_topk(scores, 100, sigma=0.1, estimator="conditional")
         >>> (-(chosen * counts).sum()).backward()
     """
     if key is None:

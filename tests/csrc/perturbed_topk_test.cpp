@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include "../../csrc/ops/expected_topk.h"
 #include "../../csrc/ops/key.h"
 #include "../../csrc/ops/topk_mask.h"
 
@@ -37,6 +38,23 @@ TEST(PerturbedTopK, GradientFollowsTheScores) {
   // equal scores: the exact gradient is proportional to v less its mean
   const auto cosine = torch::cosine_similarity(g, v - v.mean(), -1).item<float>();
   EXPECT_GT(cosine, 0.95f);
+}
+
+TEST(PerturbedTopK, ConditionalIsTheExactOperatorOnAverage) {
+  // 400 rows of the same scores, each with its own noise: mean within 5 standard errors, each site.
+  torch::manual_seed(0);
+  const auto row = torch::rand({30}, torch::kDouble), v = torch::rand({30}, torch::kDouble);
+  auto scores = row.repeat({400, 1}).requires_grad_(), one = row.clone().requires_grad_();
+  const auto b = topreach::perturbed_topk(
+      scores, 6, {.sigma = 0.2, .num_samples = 20, .estimator = "conditional"});
+  const auto exact = topreach::expected_topk(one, 6, {.sigma = 0.2});
+  (b * v).sum().backward();
+  (exact * v).sum().backward();
+  const auto z = [](const torch::Tensor& sample, const torch::Tensor& want) {
+    return ((sample.mean(0) - want) * 20 / (sample.std(0) + 1e-6)).abs().max().item<double>();
+  };
+  EXPECT_LT(z(b.detach(), exact.detach()), 5);
+  EXPECT_LT(z(scores.grad(), one.grad()), 5);
 }
 
 TEST(PerturbedTopK, SeedRules) {

@@ -1,6 +1,6 @@
 // The CUDA kernels of the perturbed top-K, run by the host emulation, against the CPU kernels: the
-// noise, thresholds, counts and the gradient of estimator "score" must agree bit for bit, whatever
-// the order in which threads and blocks run.
+// noise, thresholds, counts, the gradient of estimator "score", and boundaries, value and gradient of
+// the conditional estimator must agree bit for bit, whatever the order in which threads and blocks run.
 #include "../../kernels/cuda/perturbed_topk.cu"
 
 #include <gtest/gtest.h>
@@ -26,8 +26,8 @@ constexpr Noise kNoises[] = {Noise::kNormal, Noise::kGumbel, Noise::kLogistic, N
 
 template <typename T>
 struct Result {
-  std::vector<T> membership, value, grad, grad_loo;
-  std::vector<int32_t> last_tied;
+  std::vector<T> membership, value, grad, grad_loo, conditional, conditional_grad;
+  std::vector<int32_t> last_tied, boundary;
 };
 
 template <typename T>
@@ -69,8 +69,11 @@ Result<T> on_cpu(const Case<T>& c) {
   r.membership.assign(c.scores.size(), T(0));
   r.grad.assign(c.scores.size(), T(0));
   r.grad_loo.assign(c.scores.size(), T(0));
+  r.conditional.assign(c.scores.size(), T(0));
+  r.conditional_grad.assign(c.scores.size(), T(0));
   r.value.assign(size_t(c.rows * c.draws), T(0));
   r.last_tied.assign(size_t(c.rows * c.draws), 0);
+  r.boundary.assign(size_t(2 * c.rows * c.draws), -1);
   std::vector<unsigned char> memory(
       size_t(topreach::kernels::TopKScratch<T>::bytes(c.sites) + 64));
   void* scratch = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64);
@@ -95,6 +98,25 @@ Result<T> on_cpu(const Case<T>& c) {
       for (int64_t s = 0; s < c.sites; ++s)
         grad[s] = std::isinf(c.scores[size_t(row * c.sites + s)]) ? T(0) : grad[s] * c.scale();
     }
+    b = r.conditional.data() + row * c.sites;
+    T* grad = r.conditional_grad.data() + row * c.sites;
+    int32_t* boundary = r.boundary.data() + 2 * row * c.draws;
+    for (int64_t begin = 0; begin < c.draws; begin += kDrawBlock) {
+      const int64_t end = std::min(c.draws, begin + kDrawBlock);
+      std::vector<T> tails(size_t(c.sites), T(0)), densities(size_t(c.sites), T(0));
+      cpu.conditional_forward(p, c.noise, row, bracket, begin, end, tails.data(), value, last_tied,
+                              boundary, scratch);
+      cpu.conditional_backward(p, c.noise, row, v, begin, end, value, last_tied, boundary,
+                               densities.data(), scratch);
+      for (int64_t s = 0; s < c.sites; ++s) b[s] += tails[size_t(s)];
+      for (int64_t s = 0; s < c.sites; ++s) grad[s] += densities[size_t(s)];
+    }
+    for (int64_t s = 0; s < c.sites; ++s) {
+      const T score = c.scores[size_t(row * c.sites + s)];
+      const bool chosen = score > value[0] || (score == value[0] && s <= last_tied[0]);
+      b[s] = std::isinf(score) ? T(chosen) : b[s] / T(c.draws);
+      grad[s] = std::isinf(score) ? T(0) : grad[s] * c.scale();
+    }
   }
   return r;
 }
@@ -108,8 +130,11 @@ Result<T> on_cuda(const Case<T>& c) {
   r.membership.assign(c.scores.size(), nan);
   r.grad.assign(c.scores.size(), nan);
   r.grad_loo.assign(c.scores.size(), nan);
+  r.conditional.assign(c.scores.size(), nan);
+  r.conditional_grad.assign(c.scores.size(), nan);
   r.value.assign(size_t(c.rows * c.draws), nan);
   r.last_tied.assign(size_t(c.rows * c.draws), -1);
+  r.boundary.assign(size_t(2 * c.rows * c.draws), -1);
   // Exactly as much as asked for, so that AddressSanitizer sees more, and poisoned.
   const size_t bytes = size_t(cuda::perturbed_topk_workspace<T>(c.rows, c.draws));
   std::vector<T> workspace(bytes / sizeof(T), nan);
@@ -124,6 +149,18 @@ Result<T> on_cuda(const Case<T>& c) {
                                             c.scale(), grad, workspace.data(), nullptr),
               cudaSuccess);
   }
+  std::vector<T> value(r.value.size(), nan);
+  std::vector<int32_t> last_tied(r.last_tied.size(), -1);
+  std::fill(workspace.begin(), workspace.end(), nan);
+  EXPECT_EQ(cuda::conditional_topk(p, c.noise, r.conditional.data(), value.data(),
+                                   last_tied.data(), r.boundary.data(), workspace.data(), nullptr),
+            cudaSuccess);
+  EXPECT_EQ(last_tied, r.last_tied);
+  std::fill(workspace.begin(), workspace.end(), nan);
+  EXPECT_EQ(cuda::conditional_topk_backward(p, c.noise, c.v.data(), value.data(), last_tied.data(),
+                                            r.boundary.data(), c.scale(),
+                                            r.conditional_grad.data(), workspace.data(), nullptr),
+            cudaSuccess);
   return r;
 }
 
@@ -139,6 +176,9 @@ void expect_agreement(const Case<T>& c) {
   EXPECT_TRUE(same_bits(gpu.last_tied, cpu.last_tied));
   EXPECT_TRUE(same_bits(gpu.membership, cpu.membership));
   EXPECT_TRUE(same_bits(gpu.grad, cpu.grad));
+  EXPECT_TRUE(same_bits(gpu.boundary, cpu.boundary));
+  EXPECT_TRUE(same_bits(gpu.conditional, cpu.conditional));
+  EXPECT_TRUE(same_bits(gpu.conditional_grad, cpu.conditional_grad));
   // The centre is a double sum in another order: it differs by at most n eps sum |b v|, rounded to
   // T, and enters each of J weights of a gradient mean_j w_j score(z_j), scores below 25.
   for (int64_t row = 0; row < c.rows; ++row) {
@@ -274,13 +314,14 @@ TYPED_TEST(PerturbedTopKCuda, FindsThresholdsWhateverTheBracket) {
   for (const auto& bracket : brackets) {
     SCOPED_TRACE(testing::Message() << "[" << bracket.low << ", " << bracket.high << "]");
     std::vector<T> value(14, T(0));
-    std::vector<int32_t> last_tied(14, -1);
+    std::vector<int32_t> last_tied(14, -1), boundary(28, -1);
     ASSERT_EQ(cuda::launch(cuda::find_thresholds<T, Noise::kNormal>, 3, 64,
                            sizeof(cuda::ThresholdShared<T>), nullptr, p, &bracket, value.data(),
-                           last_tied.data()),
+                           last_tied.data(), boundary.data()),
               cudaSuccess);
     EXPECT_EQ(value, cpu.value);
     EXPECT_EQ(last_tied, cpu.last_tied);
+    EXPECT_EQ(boundary, cpu.boundary);
   }
 }
 
@@ -312,6 +353,10 @@ TYPED_TEST(PerturbedTopKCuda, RowsDependOnTheirGlobalNumberAlone) {
   EXPECT_TRUE(std::equal(b.membership.begin(), b.membership.end(), a.membership.begin() + from));
   EXPECT_TRUE(std::equal(b.grad.begin(), b.grad.end(), a.grad.begin() + from));
   EXPECT_TRUE(std::equal(b.grad_loo.begin(), b.grad_loo.end(), a.grad_loo.begin() + from));
+  EXPECT_TRUE(
+      std::equal(b.conditional.begin(), b.conditional.end(), a.conditional.begin() + from));
+  EXPECT_TRUE(std::equal(b.conditional_grad.begin(), b.conditional_grad.end(),
+                         a.conditional_grad.begin() + from));
 }
 
 TYPED_TEST(PerturbedTopKCuda, MakesRowsWithNanNan) {
@@ -325,6 +370,8 @@ TYPED_TEST(PerturbedTopKCuda, MakesRowsWithNanNan) {
     EXPECT_EQ(std::isnan(r.membership[i]), bad);
     EXPECT_EQ(std::isnan(r.grad[i]), bad);
     EXPECT_EQ(std::isnan(r.grad_loo[i]), bad);
+    EXPECT_EQ(std::isnan(r.conditional[i]), bad);
+    EXPECT_EQ(std::isnan(r.conditional_grad[i]), bad);
     if (!bad) {
       EXPECT_EQ(r.membership[i], clean.membership[i]);
       EXPECT_EQ(r.grad[i], clean.grad[i]);

@@ -145,6 +145,70 @@ TEST(PerturbedTopKCpu, BlocksOfDrawsAddUp) {
   for (size_t s = 0; s < want.size(); ++s) EXPECT_NEAR(total[s], want[s], bound) << s;
 }
 
+// Each site against the K-th largest of the others, found by sorting without it; F and f by libm.
+template <typename T>
+void expect_conditional(const std::vector<T>& scores, int64_t k, T sigma) {
+  const int64_t sites = int64_t(scores.size()), draws = 14;
+  const TopKProblem<T> problem{scores.data(), 1, sites, k, sigma, draws, {5, 6}, 3};
+  const auto& cpu = topk_cpu<T>();
+  Memory scratch(TopKScratch<T>::bytes(sites));
+  std::vector<T> b(scores.size(), T(0)), g(scores.size(), T(0)), v(scores.size()), value(draws);
+  for (size_t s = 0; s < v.size(); ++s) v[s] = T(std::sin(double(s)));
+  std::vector<int32_t> tied(draws), boundary(2 * draws, -1);
+  const auto bracket = cpu.bracket(problem, Noise::kNormal, 0, scratch.data);
+  cpu.conditional_forward(problem, Noise::kNormal, 0, bracket, 0, draws, b.data(), value.data(),
+                          tied.data(), boundary.data(), scratch.data);
+  cpu.conditional_backward(problem, Noise::kNormal, 0, v.data(), 0, draws, value.data(),
+                           tied.data(), boundary.data(), g.data(), scratch.data);
+  std::vector<double> want_b(scores.size(), 0), want_g(scores.size(), 0);
+  std::vector<float> z(scores.size());
+  double largest = 0;
+  for (int64_t j = 0; j < draws; ++j) {
+    noise_row_cpu(problem.key, Noise::kNormal, sites, uint32_t(j), 3, z.data());
+    std::vector<T> u(scores.size());
+    for (size_t s = 0; s < u.size(); ++s) u[s] = fused(sigma, T(z[s]), scores[s]);
+    std::vector<size_t> order(u.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t c) { return u[a] > u[c]; });
+    EXPECT_EQ(boundary[size_t(2 * j)], int32_t(order[size_t(k - 1)])) << "draw " << j;
+    EXPECT_EQ(boundary[size_t(2 * j + 1)], int32_t(order[size_t(k)])) << "draw " << j;
+    for (size_t at = 0; at < order.size(); ++at) {
+      const size_t s = order[at], rival = order[at < size_t(k) ? size_t(k) : size_t(k - 1)];
+      const double x =
+          (double(scores[rival]) - double(scores[s])) / double(sigma) + double(z[rival]);
+      want_b[s] += std::erfc(x / std::sqrt(2.0)) / 2;
+      want_g[s] += std::exp(-x * x / 2) / std::sqrt(2 * M_PI) * (double(v[s]) - double(v[rival]));
+      largest = std::max(largest, std::abs(double(scores[s]) / double(sigma)));
+    }
+  }
+  // x rounds at the size of the scores over sigma, F and f (steepest 0.4) and a sum of 14 follow
+  const double eps = std::numeric_limits<T>::epsilon();
+  const double bound = double(draws) * (eps * (4 * largest + draws) + 1e-6 * (eps > 1e-10));
+  for (size_t s = 0; s < scores.size(); ++s) {
+    EXPECT_NEAR(b[s], want_b[s], bound) << "site " << s;
+    EXPECT_NEAR(g[s], want_g[s], 2 * bound) << "site " << s;
+  }
+}
+
+TEST(PerturbedTopKCpu, ConditionalEqualsSortingWithoutEachSite) {
+  for (int64_t sites : {2, 3, 15, 64, 65, 130, 1000}) {
+    for (int64_t k : {int64_t{1}, sites / 3, sites - 1}) {
+      if (k < 1) continue;
+      SCOPED_TRACE(testing::Message() << "S " << sites << ", K " << k);
+      expect_conditional(random_scores<float>(sites, int(sites)), k, 0.3f);
+      expect_conditional(random_scores<double>(sites, int(sites)), k, 0.3);
+    }
+  }
+}
+
+TEST(PerturbedTopKCpu, ConditionalWithTies) {
+  std::vector<float> scores(300, 1e7f);  // the noise is lost in the rounding of u: all tie
+  expect_conditional(scores, 37, 1e-3f);
+  for (size_t s = 0; s < scores.size(); ++s) scores[s] = float(s % 5) * 1e7f;
+  expect_conditional(scores, 60, 1.0f);  // no tie is split, but u of the next are all equal
+  expect_conditional(scores, 77, 1.0f);
+}
+
 TEST(PerturbedTopKCpu, ThresholdWithoutNoise) {
   const auto& cpu = topk_cpu<double>();
   for (int64_t sites : {1, 2, 70, 5000}) {

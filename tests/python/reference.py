@@ -41,6 +41,33 @@ def perturbed_topk_vjp(scores, k, sigma, z, v, estimator, noise):
     return (reach * score(z, noise)).mean(0) / sigma
 
 
+DISTRIBUTION = {
+    "normal": stats.norm,
+    "gumbel": stats.gumbel_r,
+    "logistic": stats.logistic,
+    "laplace": stats.laplace,
+}
+
+
+def conditional_topk(scores, k, sigma, z, v, noise):
+    """The conditional estimator of one row, scores [S], by SciPy in float64, noise z [J, S] and v [S].
+
+    For each draw and site the K-th largest of the others is found by sorting without that site.
+    Returns each draw's terms of b and of its vector-Jacobian product, [J, S] each."""
+    dist = DISTRIBUTION[noise]
+    scores, v = np.asarray(scores, float), np.asarray(v, float)
+    z = np.asarray(z, float)
+    b, g = np.empty(z.shape), np.empty(z.shape)
+    for j, u in enumerate(scores + sigma * z):
+        for i in range(len(scores)):
+            others = np.delete(np.arange(len(scores)), i)
+            rival = others[np.argsort(-u[others], kind="stable")[k - 1]]
+            x = (u[rival] - scores[i]) / sigma
+            b[j, i] = dist.sf(x)
+            g[j, i] = dist.pdf(x) / sigma * (v[i] - v[rival])
+    return b, g
+
+
 def expected_topk_by_enumeration(scores, k, sigma, dist=stats.norm):
     """P(site is in the top k of scores + sigma z): integral over the site's own noise of the chance
     that fewer than k others are larger, summed over every subset of the others."""
@@ -58,8 +85,9 @@ def expected_topk_by_enumeration(scores, k, sigma, dist=stats.norm):
                     total += np.prod([above[s] if s in subset else 1 - above[s] for s in others])
             return total * dist.pdf((t - scores[i]) / sigma) / sigma
 
-        low, high = scores[i] - 12 * sigma, scores[i] + 30 * sigma
-        return integrate.quad(integrand, low, high, limit=200, epsabs=1e-11)[0]
+        low, high = scores[i] + sigma * dist.ppf(1e-15), scores[i] + sigma * dist.isf(1e-15)
+        kinks = np.sort(scores)[(np.sort(scores) > low) & (np.sort(scores) < high)]
+        return integrate.quad(integrand, low, high, points=kinks, limit=200, epsabs=1e-11)[0]
 
     return np.array([chance(i) for i in range(sites)])
 

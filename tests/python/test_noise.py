@@ -145,10 +145,11 @@ out = []
 for dtype in (torch.float32, torch.float64):
     scores = torch.linspace(0, 1, 3 * 137, dtype=dtype).reshape(3, 137).sin().requires_grad_()
     for noise in ("normal", "gumbel", "logistic", "laplace"):
-        b = tr.perturbed_topk(scores, 11, sigma=0.2, num_samples=23, noise=noise, key=key,
-                              estimator="score_loo")
-        (g,) = torch.autograd.grad((b * scores.detach().cos()).sum(), scores)
-        out += [b.detach().double().view(torch.int64), g.double().view(torch.int64)]
+        for estimator in ("score_loo", "conditional"):
+            b = tr.perturbed_topk(scores, 11, sigma=0.2, num_samples=23, noise=noise, key=key,
+                                  estimator=estimator)
+            (g,) = torch.autograd.grad((b * scores.detach().cos()).sum(), scores)
+            out += [b.detach().double().view(torch.int64), g.double().view(torch.int64)]
         out += [torch.ops.topreach.topk_noise_checksum(key, 23, 3, 137, noise)]
     y = (scores.detach() * 5).floor().reshape(3, 1, 137).repeat(10, 2, 1)
     log_prob = torch.zeros(30, 2, dtype=dtype, requires_grad=True)

@@ -154,11 +154,12 @@ def test_leave_one_out_has_less_variance():
 # ---- reproducibility ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("estimator", ["score_loo", "conditional"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_same_bits_for_any_split_and_thread_count(dtype):
+def test_same_bits_for_any_split_and_thread_count(dtype, estimator):
     torch.manual_seed(0)
     scores, v = torch.randn(13, 777, dtype=dtype), torch.randn(13, 777, dtype=dtype)
-    options = dict(sigma=0.3, num_samples=101, estimator="score_loo", key=KEY)
+    options = dict(sigma=0.3, num_samples=101, estimator=estimator, key=KEY)
     threads = torch.get_num_threads()
     whole = vjp(scores, v, 50, **options)
     try:
@@ -175,9 +176,10 @@ def test_same_bits_for_any_split_and_thread_count(dtype):
         torch.set_num_threads(threads)
 
 
-def test_one_long_row_on_any_thread_count():
+@pytest.mark.parametrize("estimator", ["score_loo", "conditional"])
+def test_one_long_row_on_any_thread_count(estimator):
     scores, v = torch.rand(1, 30_000), torch.rand(1, 30_000)
-    options = dict(sigma=0.01, num_samples=40, estimator="score_loo", key=KEY)
+    options = dict(sigma=0.01, num_samples=40, estimator=estimator, key=KEY)
     threads = torch.get_num_threads()
     results = []
     try:
@@ -226,11 +228,13 @@ def test_seeds_rule():
 
 
 @pytest.mark.parametrize(
-    "sites, k, sigma", [(5, 0, 1.0), (5, 5, 1.0), (5, 2, 0.0), (1, 1, 1.0), (1, 0, 1.0)]
+    "sites, k, sigma",
+    [(5, 0, 1.0), (5, 5, 1.0), (5, 2, 0.0), (5, 2, 1e-39), (1, 1, 1.0), (1, 0, 1.0)],
 )
-def test_hard_cases_have_no_gradient(sites, k, sigma):
+@pytest.mark.parametrize("estimator", ["score", "score_loo", "conditional"])
+def test_hard_cases_have_no_gradient(sites, k, sigma, estimator):
     scores = torch.tensor([[0.3, 0.1, 0.9, 0.2, 0.9]])[:, :sites]
-    b, g = vjp(scores, torch.ones_like(scores), k, sigma=sigma, key=KEY)
+    b, g = vjp(scores, torch.ones_like(scores), k, sigma=sigma, estimator=estimator, key=KEY)
     assert torch.equal(b, tr.topk_mask(scores, k))
     assert torch.equal(g, torch.zeros_like(g))
 
@@ -288,27 +292,31 @@ def test_sorted_and_constant_scores():
 
 @pytest.mark.parametrize("shape", [(0, 5), (2, 0, 5)])
 def test_empty_batches(shape):
-    scores = torch.zeros(shape, requires_grad=True)
-    b = tr.perturbed_topk(scores, 2, sigma=1.0, key=KEY)
-    b.sum().backward()
-    assert b.shape == shape and scores.grad.shape == shape
+    for estimator in ("score", "conditional"):
+        scores = torch.zeros(shape, requires_grad=True)
+        b = tr.perturbed_topk(scores, 2, sigma=1.0, estimator=estimator, key=KEY)
+        b.sum().backward()
+        assert b.shape == shape and scores.grad.shape == shape
 
 
-def test_memory_does_not_grow_with_draws():
+@pytest.mark.parametrize("estimator", ["score", "conditional"])
+def test_memory_does_not_grow_with_draws(estimator):
     """J x S floats would take 1.6 GB for 2000 draws; they may add 40 MB to what 100 draws take."""
     program = """
-import torch, topreach as tr
+import sys, torch, topreach as tr
 def peak():  # kilobytes; getrusage would count the parent's too
     return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 scores = torch.rand(1, 200_000, requires_grad=True)
+def step(draws):
+    tr.perturbed_topk(scores, 100, sigma=.01, num_samples=draws, estimator=sys.argv[1]).sum().backward()
 for _ in range(3):  # until the allocator keeps what it was given back
-    tr.perturbed_topk(scores, 100, sigma=.01, num_samples=100).sum().backward()
+    step(100)
 before = peak()
-tr.perturbed_topk(scores, 100, sigma=.01, num_samples=2000).sum().backward()
+step(2000)
 print(peak() - before)
 """
     run = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        [sys.executable, "-c", program, estimator], capture_output=True, text=True, check=True
     )
     assert int(run.stdout) < 40_000  # kilobytes
 
@@ -329,7 +337,7 @@ print(peak() - before)
         (dict(sigma=INF), ValueError, "sigma must be finite"),
         (dict(num_samples=0), ValueError, "num_samples must be at least 1 .* got 0"),
         (dict(num_samples=1, estimator="score_loo"), ValueError, "num_samples must be at least 2 .* got 1"),
-        (dict(estimator="exactly"), ValueError, "estimator must be 'score' or 'score_loo', got 'exactly'"),
+        (dict(estimator="exactly"), ValueError, "estimator must be 'score', 'score_loo' or 'conditional', got 'exactly'"),
         (dict(noise="cauchy"), ValueError, "noise must be 'normal', 'gumbel', 'logistic' or 'laplace', got 'cauchy'"),
         (dict(key=KEY[:1]), ValueError, r"key must have shape \[2\], got \[1\]"),
         (dict(key=KEY.double()), TypeError, "key must be int64, got Double"),
@@ -356,32 +364,18 @@ def test_topk_mask_errors():
 # ---- torch's own checks --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("estimator", ["score", "score_loo"])
+@pytest.mark.parametrize("estimator", ["score", "score_loo", "conditional"])
 def test_opcheck(estimator):
     scores = torch.randn(3, 20, requires_grad=True)
     torch.library.opcheck(
         torch.ops.topreach.perturbed_topk.default, (scores, 4, 0.5, 8, estimator, "normal", KEY, 0)
     )
     torch.library.opcheck(torch.ops.topreach.topk_mask.default, (scores.detach(), 4))
-    b, threshold, tied = torch.ops.topreach.perturbed_topk(
-        scores.detach(), 4, 0.5, 8, estimator, "normal", KEY
-    )
+    options = (4, 0.5, 8, estimator, "normal", KEY)
+    saved = torch.ops.topreach.perturbed_topk(scores.detach(), *options)
     torch.library.opcheck(
         torch.ops.topreach.perturbed_topk_backward.default,
-        (
-            torch.randn(3, 20),
-            scores.detach(),
-            b,
-            threshold,
-            tied,
-            4,
-            0.5,
-            8,
-            estimator,
-            "normal",
-            KEY,
-            0,
-        ),
+        (torch.randn(3, 20), scores.detach(), *saved, *options, 0),
     )
     torch.library.opcheck(torch.ops.topreach.topk_noise.default, (KEY, 2, 3, 5, "normal", 0))
     torch.library.opcheck(
@@ -389,12 +383,13 @@ def test_opcheck(estimator):
     )
 
 
-def test_compiled_step_equals_eager():
+@pytest.mark.parametrize("estimator", ["score_loo", "conditional"])
+def test_compiled_step_equals_eager(estimator):
     layer = torch.nn.Linear(4, 1)
     x, y = torch.randn(3, 60, 4), torch.rand(3, 60)
 
     def step(layer, x, y, key):
-        b = tr.perturbed_topk(layer(x).squeeze(-1), 7, sigma=0.3, key=key, estimator="score_loo")
+        b = tr.perturbed_topk(layer(x).squeeze(-1), 7, sigma=0.3, key=key, estimator=estimator)
         return -(b * y).sum()
 
     grads = []
@@ -419,20 +414,28 @@ def test_monte_carlo_must_not_pass_gradcheck():
 def test_backward_refuses_shapes_that_do_not_agree():
     """The operator can be called on its own; it must not read past its arguments."""
     scores = torch.randn(3, 20)
-    b, threshold, tied = torch.ops.topreach.perturbed_topk(
-        scores, 4, 0.5, 8, "score", "normal", KEY
+    b, threshold, tied, boundary = torch.ops.topreach.perturbed_topk(
+        scores, 4, 0.5, 8, "conditional", "normal", KEY
     )
     backward = torch.ops.topreach.perturbed_topk_backward
-    rest = (4, 0.5, 8, "score", "normal", KEY, 0)
+    rest = (boundary, 4, 0.5, 8, "conditional", "normal", KEY, 0)
     with pytest.raises(ValueError, match=r"grad and membership must have the shape of scores"):
         backward(torch.randn(3, 2), scores, b, threshold, tied, *rest)
     with pytest.raises(ValueError, match=r"threshold and last_tied must have shape \[3, 8\]"):
         backward(b, scores, b, threshold[:, :2], tied, *rest)
+    with pytest.raises(ValueError, match=r"boundary must have shape \[3, 8, 2\].* got \[3, 7, 2\]"):
+        backward(b, scores, b, threshold, tied, boundary[:, 1:], *rest[1:])
+    with pytest.raises(ValueError, match=r"boundary must have shape \[3, 0, 2\]"):
+        backward(b, scores, b, threshold, tied, boundary, 4, 0.5, 8, "score", "normal", KEY, 0)
+    for site in (-1, 20):
+        with pytest.raises(ValueError, match=f"boundary must hold sites, 0 to 19, .* got {site}"):
+            backward(b, scores, b, threshold, tied, torch.full_like(boundary, site), *rest[1:])
 
 
-def test_double_backward_raises():
+@pytest.mark.parametrize("estimator", ["score", "conditional"])
+def test_double_backward_raises(estimator):
     scores = torch.randn(6, requires_grad=True)
-    b = tr.perturbed_topk(scores, 2, sigma=1.0, key=KEY)
+    b = tr.perturbed_topk(scores, 2, sigma=1.0, estimator=estimator, key=KEY)
     (g,) = torch.autograd.grad(b.square().sum(), scores, create_graph=True)
     with pytest.raises(
         RuntimeError, match="derivative for topreach::perturbed_topk_backward is not implemented"

@@ -27,7 +27,7 @@ kernels::cuda::TopKProblem<T> problem_of(const at::Tensor& scores, int64_t k, do
           key.const_data_ptr<int64_t>(), row_offset};
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> perturbed_topk_cuda(
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> perturbed_topk_cuda(
     const at::Tensor& scores, int64_t k, double sigma, int64_t num_samples,
     std::string_view estimator, std::string_view noise_name, const at::Tensor& key,
     int64_t row_offset) {
@@ -37,49 +37,66 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> perturbed_topk_cuda(
   const at::Tensor input = scores.contiguous(), words = key.contiguous();
   at::Tensor threshold = per_draw(input, num_samples, input.scalar_type());
   at::Tensor last_tied = per_draw(input, num_samples, at::kInt);
-  if (is_hard(k, input.size(-1), sigma))
-    return {topk_mask(input, k), threshold.fill_(0), last_tied.fill_(kernels::kNoSplitTie)};
+  at::Tensor boundary = empty_boundary(input, num_samples, estimator);
+  if (is_hard(input, k, sigma))
+    return {topk_mask(input, k), threshold.fill_(0), last_tied.fill_(kernels::kNoSplitTie),
+            boundary.fill_(0)};
   at::Tensor membership = at::empty_like(input, at::MemoryFormat::Contiguous);
-  if (input.numel() == 0) return {membership, threshold, last_tied};
+  if (input.numel() == 0) return {membership, threshold, last_tied, boundary};
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "perturbed_topk", [&] {
     const auto p = problem_of<scalar_t>(input, k, sigma, num_samples, words, row_offset);
     const at::Tensor workspace = workspace_like(
         input, kernels::cuda::perturbed_topk_workspace<scalar_t>(p.rows, p.draws));
-    C10_CUDA_CHECK(kernels::cuda::perturbed_topk(
-        p, noise, membership.mutable_data_ptr<scalar_t>(), threshold.mutable_data_ptr<scalar_t>(),
-        last_tied.mutable_data_ptr<int32_t>(), workspace.mutable_data_ptr(), device.stream()));
+    auto* b = membership.mutable_data_ptr<scalar_t>();
+    auto* value = threshold.mutable_data_ptr<scalar_t>();
+    auto* tied = last_tied.mutable_data_ptr<int32_t>();
+    void* memory = workspace.mutable_data_ptr();
+    C10_CUDA_CHECK(estimator == "conditional"
+                       ? kernels::cuda::conditional_topk(p, noise, b, value, tied,
+                                                         boundary.mutable_data_ptr<int32_t>(),
+                                                         memory, device.stream())
+                       : kernels::cuda::perturbed_topk(p, noise, b, value, tied, memory,
+                                                       device.stream()));
   });
-  return {membership, threshold, last_tied};
+  return {membership, threshold, last_tied, boundary};
 }
 
 at::Tensor perturbed_topk_backward_cuda(const at::Tensor& grad, const at::Tensor& scores,
                                         const at::Tensor& membership, const at::Tensor& threshold,
-                                        const at::Tensor& last_tied, int64_t k, double sigma,
-                                        int64_t num_samples, std::string_view estimator,
-                                        std::string_view noise_name, const at::Tensor& key,
-                                        int64_t row_offset) {
-  check_perturbed_topk_backward(grad, scores, membership, threshold, last_tied, k, sigma,
-                                num_samples, estimator, key, row_offset);
+                                        const at::Tensor& last_tied, const at::Tensor& boundary,
+                                        int64_t k, double sigma, int64_t num_samples,
+                                        std::string_view estimator, std::string_view noise_name,
+                                        const at::Tensor& key, int64_t row_offset) {
+  check_perturbed_topk_backward(grad, scores, membership, threshold, last_tied, boundary, k,
+                                sigma, num_samples, estimator, key, row_offset);
   const auto noise = parse_noise("perturbed_topk", noise_name);
   const OnDeviceOf device(scores);
-  if (is_hard(k, scores.size(-1), sigma))
+  if (is_hard(scores, k, sigma))
     return at::mul(membership.contiguous(), 0);  // zero, but NaN in rows of NaN
   const at::Tensor input = scores.contiguous(), words = key.contiguous();
   at::Tensor result = at::empty_like(input, at::MemoryFormat::Contiguous);
   if (input.numel() == 0) return result;
   const at::Tensor v = grad.contiguous(), b = membership.contiguous();
   const at::Tensor values = threshold.contiguous(), ties = last_tied.contiguous();
+  const at::Tensor pairs = boundary.contiguous();
   const bool leave_one_out = estimator == "score_loo";
   const double draws = double(leave_one_out ? num_samples - 1 : num_samples);
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "perturbed_topk_backward", [&] {
     const auto p = problem_of<scalar_t>(input, k, sigma, num_samples, words, row_offset);
     const at::Tensor workspace = workspace_like(
         input, kernels::cuda::perturbed_topk_workspace<scalar_t>(p.rows, p.draws));
-    C10_CUDA_CHECK(kernels::cuda::perturbed_topk_backward(
-        p, noise, v.const_data_ptr<scalar_t>(), b.const_data_ptr<scalar_t>(),
-        values.const_data_ptr<scalar_t>(), ties.const_data_ptr<int32_t>(), leave_one_out,
-        scalar_t(1 / (draws * sigma)), result.mutable_data_ptr<scalar_t>(),
-        workspace.mutable_data_ptr(), device.stream()));
+    const auto scale = scalar_t(1 / (draws * sigma));
+    const auto* value = values.const_data_ptr<scalar_t>();
+    const auto* tied = ties.const_data_ptr<int32_t>();
+    auto* out = result.mutable_data_ptr<scalar_t>();
+    void* memory = workspace.mutable_data_ptr();
+    C10_CUDA_CHECK(estimator == "conditional"
+                       ? kernels::cuda::conditional_topk_backward(
+                             p, noise, v.const_data_ptr<scalar_t>(), value, tied,
+                             pairs.const_data_ptr<int32_t>(), scale, out, memory, device.stream())
+                       : kernels::cuda::perturbed_topk_backward(
+                             p, noise, v.const_data_ptr<scalar_t>(), b.const_data_ptr<scalar_t>(),
+                             value, tied, leave_one_out, scale, out, memory, device.stream()));
   });
   return result;
 }
