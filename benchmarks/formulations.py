@@ -1,10 +1,14 @@
 """What the library is measured against: (a) the papers' formulation in eager PyTorch, with one-hot
 indicators and Jacobians by einsum, and (b) the best composition of plain PyTorch operations, with
-vector-Jacobian products. Both give the same values and gradients as the library in expectation.
+vector-Jacobian products. Both give the same values and gradients as the library: in expectation where
+they sample, else to the rounding and the error of their quadrature.
 """
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import NegativeBinomial
@@ -39,6 +43,63 @@ def topk_plain(scores: Tensor, k: int, sigma: float, draws: int, v: Tensor | Non
     return b, torch.bmm(reach, z).squeeze(1) / (draws * sigma)
 
 
+# ---- expected top-K: scores [T, S], v [T, S] -> (b [T, S], gradient [T, S]), both float64 -----------
+
+
+def threshold_plain(scores: Tensor, k: int, sigma: float) -> Tensor:
+    """The t with sum_s Phi((r_s - t) / sigma) = k, [T, 1], by bisection."""
+    low = scores.min(-1, keepdim=True).values - 10 * sigma
+    high = scores.max(-1, keepdim=True).values + 10 * sigma
+    for _ in range(60):
+        middle = (low + high) / 2
+        above = torch.special.ndtr((scores - middle) / sigma).sum(-1, keepdim=True) > k
+        low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+    return (low + high) / 2
+
+
+def densities_plain(scores: Tensor, t: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+    """P(r_s + sigma z > t), and its derivative in r_s."""
+    x = (scores - t) / sigma
+    return torch.special.ndtr(x), torch.exp(-x * x / 2) / (sigma * math.sqrt(2 * math.pi))
+
+
+def mean_field_plain(scores: Tensor, k: int, sigma: float, v: Tensor):
+    """(b): bisection on whole tensors."""
+    scores, v = scores.double(), v.double()
+    b, f = densities_plain(scores, threshold_plain(scores, k, sigma), sigma)
+    return b, f * (v - (f * v).sum(-1, keepdim=True) / f.sum(-1, keepdim=True))
+
+
+def exact_plain(scores: Tensor, k: int, sigma: float, v: Tensor, nodes: int = 20):
+    """(b): thresholds x frequencies x sites as complex tensors, by the characteristic function of the
+    number of sites above a threshold; only the frequencies that count. For large S: where its variance
+    V is below some 10 the circle of frequencies must be whole, and this is not right."""
+    values, gradients = [], []
+    for r, pull in zip(scores.double(), v.double(), strict=True):
+        tau = threshold_plain(r[None], k, sigma)[0]
+        p, f = densities_plain(r, tau, sigma)
+        width = float((p * (1 - p)).sum().sqrt())
+        spread = width / float(f.sum())
+        t = tau + spread * torch.linspace(-7, 7, nodes, dtype=torch.float64)
+        period = 16 * width + 4
+        frequencies = math.ceil(min(math.pi, 8 / width) / (2 * math.pi / period))
+        omega = (torch.arange(frequencies, dtype=torch.float64) + 0.5) * (2 * math.pi / period)
+        turn = torch.polar(torch.ones_like(omega), omega) - 1
+        p, f = densities_plain(r, t[:, None], sigma)  # [nodes, S]
+        c = 1 + p[:, None] * turn[:, None]  # [nodes, frequencies, S]
+        inverse = 1 / c
+        shift = torch.polar(torch.ones_like(omega), -omega * (k - 1))
+        step = float(t[1] - t[0]) * 2 / period
+        e = (torch.exp(c.log().sum(-1)) * shift * step)[..., None] * inverse
+        total = torch.einsum("tws,ts->tw", inverse, f.to(inverse.dtype))[..., None]
+        reach = torch.einsum("tws,ts->tw", inverse, (f * pull).to(inverse.dtype))[..., None]
+        others = (e * total).sum(1).real - f * (e * inverse).sum(1).real
+        pulled = (e * reach).sum(1).real - f * pull * (e * inverse).sum(1).real
+        values.append((p * others).sum(0))
+        gradients.append((f * (pull * others - pulled)).sum(0))
+    return torch.stack(values), torch.stack(gradients)
+
+
 # ---- ratio ranking: samples y [M, T, S], d log p / d theta [M, T, S], g [T, S] ----------------------
 
 
@@ -60,6 +121,19 @@ def ratio_plain(y: Tensor, score: Tensor, g: Tensor | None):
         return r, None
     weight = torch.einsum("mts,ts->mt", y, g) * inverse / len(y)
     return r, torch.einsum("mt,mts->ts", weight, score)
+
+
+def expected_ratio_plain(total_count: Tensor, logits: Tensor, nodes: int = 32) -> Tensor:
+    """(b) E[y_s / sum y] of negative binomials [T, S], float64, by Gauss-Legendre nodes in
+    x = t / (a + t), u = e^-t, all nodes at once; autograd does the rest."""
+    n, odds = total_count.double(), logits.double().exp()
+    x, w = (torch.from_numpy(a)[:, None, None] for a in np.polynomial.legendre.leggauss(nodes))
+    x, w = (x + 1) / 2, w / 2
+    a = (2 / (n * odds).sum(-1, keepdim=True)).detach()
+    t = a * x / (1 - x)
+    below = -torch.expm1(-t)  # 1 - u; a site's log G(u) is -n log(1 + odds (1 - u))
+    survival = torch.exp(-(n * torch.log1p(odds * below)).sum(-1, keepdim=True))
+    return (w * a / (1 - x) ** 2 * torch.exp(-t) * survival * n * odds / (1 + odds * below)).sum(0)
 
 
 # ---- one DAML step [D25 Eq. 13, Alg. A.1] on the negative-binomial model: gradients into parameters -

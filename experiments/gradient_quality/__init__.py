@@ -26,11 +26,12 @@ SIZES: dict[int, tuple[tuple[int, ...], int]] = {
 MEAN_SIGMA, FACTORS = 1.62, (1.0, 0.1, 10.0)
 DRAWS = (10, 100, 1000)
 PEER_SIZES = (12, 200, 1620)
+KEYS = ["sites", "k", "sigma"]
 
 
 def run(context: Context) -> None:
     sizes, factors, draws, peer_sizes = SIZES, FACTORS, DRAWS, PEER_SIZES
-    work, budget, limit = 5e8, 0.3, 3e9
+    work, budget, limit = 2e8, 0.2, 3e9
     if context.quick:
         sizes = {s: (ks[:1], 2) for s, (ks, _) in SIZES.items() if s < 10_000}
         factors, draws, peer_sizes = FACTORS[:1], DRAWS[:2], PEER_SIZES[:1]
@@ -40,9 +41,12 @@ def run(context: Context) -> None:
     def problem(sites: int, k: int, sigma: float, count: int) -> topk.Problem:
         return topk.make_problem(sites, k, sigma, count, seed, device)
 
-    def topk_cell(sites: int, k: int, sigma: float, count: int, main: bool) -> dict:
+    def topk_cell(
+        estimator: str, sites: int, k: int, sigma: float, count: int, main: bool
+    ) -> dict:
         some = limit if main else min(limit, 1e8)
-        return topk.study(problem(sites, k, sigma, count), draws, work, budget, seed, some)
+        given = problem(sites, k, sigma, count)
+        return topk.study(estimator, given, draws, work, budget, seed, some)
 
     def ranking_cell(sites: int, k: int, sigma: float, count: int) -> list[dict]:
         n, g = ranking.make_problem(sites, k, sigma, count, seed, device)
@@ -58,9 +62,10 @@ def run(context: Context) -> None:
             for factor in factors:
                 sigma = factor * MEAN_SIGMA / sites
                 main = k == ks[0] and factor == 1
-                name = f"topk_S={sites}_K={k}_sigma={sigma:.3g}"
-                cells[name] = partial(topk_cell, sites, k, sigma, count, main)
-                keys[name] = {"sites": sites, "k": k, "sigma": sigma}
+                for estimator in (*topk.SAMPLED, *topk.DETERMINISTIC):
+                    name = f"topk_S={sites}_K={k}_sigma={sigma:.3g}_{estimator}"
+                    cells[name] = partial(topk_cell, estimator, sites, k, sigma, count, main)
+                    keys[name] = {"sites": sites, "k": k, "sigma": sigma}
     for sites, (ks, count) in sizes.items():
         name, sigma = f"ranking_S={sites}", MEAN_SIGMA / sites
         cells[name] = partial(ranking_cell, sites, ks[0], sigma, count)
@@ -92,7 +97,12 @@ def run(context: Context) -> None:
 
     quality, times = frame(found, "topk", "quality"), frame(found, "topk", "time")
     rankings, rivals = frame(found, "ranking"), frame(other, "peers")
-    per_call = f"times in ms: forward and backward, {torch.get_num_threads()} threads"
+    score = times.set_index(KEYS).query("estimator == 'score'")["milliseconds"]
+    times["times_faster_than_score"] = (
+        times.join(score.rename("baseline"), on=KEYS)["baseline"] / times["milliseconds"]
+    )
+    threads = torch.get_num_threads()
+    per_call = f"times in ms: forward and backward, {threads} thread{'s' if threads > 1 else ''}"
     context.table(
         quality, title=f"Top-K: gradients against the exact one ({per_call}, {topk.ROWS} rows)"
     )
@@ -121,7 +131,7 @@ def run(context: Context) -> None:
 
 def summary(quality: pd.DataFrame, times: pd.DataFrame) -> pd.DataFrame:
     """One row for each S, K, sigma and estimator: its quality at 100 draws, its time to cosine .99."""
-    keys = ["sites", "k", "sigma", "estimator"]
+    keys = [*KEYS, "estimator"]
     at_100 = quality[quality["draws"].isna() | (quality["draws"] == 100)]
     columns = ["relative_variance", "bias", "bias_se", "cosine", "cosine_sd", "milliseconds"]
     until = times.rename(columns={"draws": "draws_to_.99", "milliseconds": "ms_to_.99"})

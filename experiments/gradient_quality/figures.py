@@ -142,14 +142,14 @@ def peers(rivals: pd.DataFrame) -> Figure:
     left.barh(rows.index, rows.cosine, color="#56B4E9", height=0.5, label="the package")
     if "best_cosine" in rows:
         left.plot(rows.best_cosine, rows.index, "|", color="black", ms=16, label="best temperature")
-    left.set_yticks(rows.index, [f"{r.method}\n(like {r.like})" for r in rows.itertuples()])
+    left.set_yticks(rows.index, [f"{r.method}\n(here: {r.like})" for r in rows.itertuples()])
     left.set_xlim(min(0, rows.cosine.min()), 1)
     left.set_xlabel("cosine to the exact gradient")
     for row in rows.itertuples():
         ends = [row.topreach_milliseconds, row.milliseconds]
         right.plot(ends, [row.Index] * 2, color=GREY, lw=1)
     right.plot(rows.milliseconds, rows.index, "o", color="#56B4E9")
-    right.plot(rows.topreach_milliseconds, rows.index, "D", color="black", label="topreach, the like")
+    right.plot(rows.topreach_milliseconds, rows.index, "D", color="black", label="topreach, the same task")
     right.set_xscale("log")
     right.set_ylim(-0.6, len(rows) - 0.4)
     right.set_xlabel("ms: forward + backward, one row")

@@ -14,7 +14,7 @@ import topreach as tr
 
 from .quality import COSINE, Quality, draws_for, median, seconds
 
-SAMPLED = ("score", "score_loo")
+SAMPLED = ("score", "score_loo", "conditional")
 DETERMINISTIC = ("mean_field", "exact")
 ROWS = 10  # of the call that is timed, as in the papers' runs
 CHUNK = 4_000_000  # scores in one call
@@ -32,23 +32,39 @@ class Problem:
     gradient: Tensor  # g*, float64
 
 
+def make_inputs(
+    sites: int, k: int, rows: int, seed: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Scores like ratio rankings and the derivative of BPR in the choice, [rows, S] each.
+
+    Rates from Gamma(.6), as uneven as overdose deaths; scores are their shares of the sum; counts are
+    Poisson with these rates.
+    """
+    generator = np.random.default_rng([seed, sites])
+    rate = generator.gamma(0.6, 1.0, (rows, sites)) + 1e-6
+    counts = torch.from_numpy(generator.poisson(rate).astype(np.float32)).to(device)
+    scores = torch.from_numpy((rate / rate.sum(-1, keepdims=True)).astype(np.float32)).to(device)
+    return scores, counts / counts.topk(k, -1).values.sum(-1, keepdim=True).clamp_min(1)
+
+
 def make_problem(
     sites: int, k: int, sigma: float, problems: int, seed: int, device: torch.device
 ) -> Problem:
-    """Rates Gamma(.6), as uneven as overdose deaths; scores their shares of the sum; v = d BPR / d b
-    for Poisson counts with these rates. Problems whose gradient is zero (all sites near the threshold
-    have the same count) are left out; if all are, more are drawn."""
-    generator = np.random.default_rng([seed, sites])
-    while True:
-        rate = generator.gamma(0.6, 1.0, (problems, sites)) + 1e-6
-        counts = torch.from_numpy(generator.poisson(rate).astype(np.float32))
-        scores = torch.from_numpy((rate / rate.sum(-1, keepdims=True)).astype(np.float32))
-        v = counts / counts.topk(k, -1).values.sum(-1, keepdim=True).clamp_min(1)
-        scores, v = scores.to(device), v.to(device)
-        value, gradient = exact(scores.double(), v.double(), k, sigma)
-        kept = gradient.norm(dim=-1) * sigma > 1e-6 * v.double().norm(dim=-1).clamp_min(1e-30)
-        if bool(kept.any()):
-            return Problem(scores[kept], v[kept], k, sigma, value[kept], gradient[kept])
+    """Up to `problems` rows of `make_inputs`, without those whose gradient is zero, since no noise
+    reaches the next site or all sites near the threshold have the same count.
+
+    Raises:
+        ValueError: none is left.
+    """
+    scores, v = make_inputs(sites, k, problems, seed, device)
+    value, gradient = exact(scores.double(), v.double(), k, sigma)
+    kept = gradient.norm(dim=-1) * sigma > 1e-6 * v.norm(dim=-1)
+    if not bool(kept.any()):
+        raise ValueError(
+            f"make_problem: sigma must be large enough for a gradient at S = {sites}, K = {k}, got "
+            f"{sigma}. Take another seed or more problems."
+        )
+    return Problem(scores[kept], v[kept], k, sigma, value[kept], gradient[kept])
 
 
 def exact(scores: Tensor, v: Tensor, k: int, sigma: float) -> tuple[Tensor, Tensor]:
@@ -159,7 +175,7 @@ def time_to_cosine(
             "milliseconds": 1e3 * call_seconds * needed / draws,
             "how": "extrapolated",
         }
-    repeats = max(1, min(200, int(limit / (needed * sites * len(problem.scores)))))
+    repeats = max(1, min(200, int(limit / 10 / (needed * sites * len(problem.scores)))))
     return row | {
         "cosine": judge(estimator, problem, needed, repeats, seed)["cosine"],
         "milliseconds": 1e3 * time_call(estimator, problem, needed, 0.2),
@@ -167,35 +183,27 @@ def time_to_cosine(
 
 
 def study(
+    estimator: str,
     problem: Problem,
     draws: tuple[int, ...],
     work: float,
     budget: float,
     seed: int,
     limit: float,
-) -> dict[str, list[dict]]:
-    """All estimators on one problem: "quality", a row for each with each number of draws, and
-    "time", a row for each.
+) -> dict:
+    """One estimator on one problem: "quality", a row for each number of draws, and "time", the way to
+    a cosine of .99 in at most `limit` noise values.
 
     `work` noise values are spent on each row (20 estimates at least, 1000 at most), `budget` seconds
     on each timing.
     """
     count, sites = problem.scores.shape
-    rows, times = [], []
-    for estimator in (*SAMPLED, *DETERMINISTIC):
-        for j in draws if estimator in SAMPLED else (0,):
-            repeats = max(20, min(1000, int(work / (max(j, 1) * sites * count))))
-            found = judge(estimator, problem, j, repeats, seed)
-            call = time_call(estimator, problem, j, budget)
-            rows.append(
-                {"estimator": estimator, "draws": j or None}
-                | found
-                | {"milliseconds": 1e3 * call}
-            )
-        times.append(time_to_cosine(estimator, problem, found, j, call, limit, seed + 1))
-    baseline = times[0]["milliseconds"]
-    for row in times:
-        row["times_faster_than_score"] = (
-            None if row["milliseconds"] is None else baseline / row["milliseconds"]
-        )
-    return {"quality": rows, "time": times}
+    rows = []
+    for j in draws if estimator in SAMPLED else (0,):
+        repeats = max(20, min(1000, int(work / (max(j, 1) * sites * count))))
+        found = judge(estimator, problem, j, repeats, seed)
+        call = time_call(estimator, problem, j, budget)
+        row = {"estimator": estimator, "draws": j or None} | found | {"milliseconds": 1e3 * call}
+        rows.append(row)
+    time = time_to_cosine(estimator, problem, found, j, call, limit, seed + 1)
+    return {"quality": rows, "time": [time]}

@@ -1,0 +1,134 @@
+"""The benchmark compares like with like, and its page says what was measured."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import topreach as tr
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks import __main__ as module
+
+    yield module
+    for name in [name for name in sys.modules if name.split(".")[0] == "benchmarks"]:
+        del sys.modules[name]
+
+
+def inputs(rows: int, sites: int, seed: int = 0):
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randn(rows, sites, generator=generator).double()
+    return scores, torch.randn(rows, sites, generator=generator).double()
+
+
+def test_both_sampled_formulations_are_one_estimator(benchmark):
+    """The same noise: the same value, and the same gradient to rounding of sums of 20 x 30 terms."""
+    scores, v = inputs(3, 30)
+    found = []
+    for formulation in (benchmark.plain.topk_paper, benchmark.plain.topk_plain):
+        torch.manual_seed(1)
+        found.append(formulation(scores, 4, 0.5, 20, v))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=0, atol=1e-14)
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-12, atol=1e-12)
+
+
+def test_the_plain_exact_top_k_is_that_of_the_library(benchmark):
+    """Quadrature of 20 thresholds 7 standard deviations wide: 1e-6, where V is large as is asked."""
+    scores, v = inputs(2, 1500)
+    b, gradient = benchmark.plain.exact_plain(scores, 120, 0.5, v)
+    free = scores.clone().requires_grad_()
+    expected = tr.expected_topk(free, 120, sigma=0.5)
+    (truth,) = torch.autograd.grad(expected, free, v)
+    torch.testing.assert_close(b, expected.detach(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(gradient, truth, rtol=0, atol=2e-6 * float(v.abs().max()))
+
+
+def test_the_plain_mean_field_is_that_of_the_library(benchmark):
+    """Bisection to 2^-60 of the range: rounding."""
+    scores, v = inputs(2, 200)
+    b, gradient = benchmark.plain.mean_field_plain(scores, 20, 0.3, v)
+    free = scores.clone().requires_grad_()
+    expected = tr.expected_topk(free, 20, sigma=0.3, method="mean_field")
+    (truth,) = torch.autograd.grad(expected, free, v)
+    torch.testing.assert_close(b, expected.detach(), rtol=0, atol=1e-9)
+    torch.testing.assert_close(gradient, truth, rtol=0, atol=1e-8)
+
+
+def test_the_plain_ratio_rankings_are_those_of_the_library(benchmark):
+    """The exact one by 32 Gauss-Legendre nodes: 1e-7. The sampled ones: rounding of 50 terms."""
+    torch.manual_seed(0)
+    n, logits = torch.rand(2, 40).double() * 3, 0.3 * torch.randn(2, 40).double()
+    ranking = benchmark.plain.expected_ratio_plain(n, logits)
+    truth = tr.expected_ratio_ranking(tr.models.NegativeBinomial(n, logits))
+    torch.testing.assert_close(ranking, truth, rtol=1e-7, atol=0)
+    y, score, g = torch.poisson(n.expand(50, 2, 40)), torch.randn(50, 2, 40).double(), n
+    paper = benchmark.plain.ratio_paper(y, score, g)
+    short = benchmark.plain.ratio_plain(y, score, g)
+    torch.testing.assert_close(paper[0], short[0])
+    torch.testing.assert_close(paper[1], short[1])
+    torch.testing.assert_close(paper[0], tr.ratio_ranking(y))
+
+
+def test_time_and_memory_of_a_task(benchmark, monkeypatch):
+    task = {"topreach": lambda: torch.ones(1000).sum(), "floor": lambda: None}
+    monkeypatch.setitem(benchmark.TASKS, "small", lambda: task)
+    times = benchmark.measure_time("small", 0.01)
+    assert list(times) == ["topreach", "floor"] and 0 <= times["floor"] < times["topreach"]
+    if sys.platform == "linux":
+        assert 0 < benchmark.resident("VmRSS") <= benchmark.resident("VmHWM")
+
+
+def test_every_task_runs_once(benchmark, monkeypatch):
+    """At small sizes."""
+    small = {
+        "_SMALL_ARGUMENTS": (2, 40, 5, 0.05),
+        "_ROW_ARGUMENTS": (1, 300, 20, 0.01),
+        "_LARGE_ARGUMENTS": (2, 300, 20, 0.01),
+    }
+    for name, value in small.items():
+        monkeypatch.setattr(benchmark, name, value)
+    for task, make in benchmark.TASKS.items():
+        if task == benchmark.DAML_SAMPLED:  # the papers' formulation has one size, and takes seconds
+            continue
+        contenders = make()
+        assert next(iter(contenders)) == benchmark.OURS
+        for call in contenders.values():
+            call()
+
+
+def test_the_page_says_whether_what_was_asked_is_met(benchmark, monkeypatch, tmp_path, capsys):
+    """All contenders at 5 ms and 10 MB: ratios are 1, which is under every upper bound but the one of
+    3 ms, and below both speed-ups."""
+    names = (benchmark.OURS, benchmark.PAPER, benchmark.PLAIN, benchmark.FLOOR, benchmark.SCORE)
+    monkeypatch.setattr(benchmark, "measure_time", lambda *_: dict.fromkeys(names, 5e-3))
+    monkeypatch.setattr(benchmark, "measure_memory", lambda *_: 10.0)
+    small = {"ROWS": 2, "SITES": 60, "BUDGET": 5, "SIGMA": 0.03, "MOST_NOISE": 1e6}
+    for name, value in small.items():
+        monkeypatch.setattr(benchmark, name, value)
+    out = tmp_path / "RESULTS.md"
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--out", str(out)])
+    benchmark.main()
+    page = out.read_text()
+    assert [line for line in page.splitlines() if line.endswith("| **no** |")] == [
+        "| `score` forward + backward ≥ 120 × faster than the papers' formulation | 1 × | **no** |",
+        "| `score` forward + backward ≥ 5 × faster than plain PyTorch | 1 × | **no** |",
+        "| `mean_field` T=1 S=100,000 K=1,000 ≤ 3 ms | 5 ms | **no** |",
+    ]
+    assert "| the same in ≤ 1 GB | 0.01 GB | yes |" in page
+    assert page.count("| yes |") == len(benchmark.TARGETS) - 3
+    assert "written:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.0049, "4.9 ms"), (90, "90 s"), (600, "10 min"), (3e5, "3.47 days")]
+)
+def test_durations(benchmark, seconds, shown):
+    assert benchmark.duration(seconds) == shown
