@@ -37,12 +37,33 @@ double config_number(const ModelFile& file, const std::string& name) {
   return value.isInt() ? double(value.toInt()) : value.toDouble();
 }
 
+bool config_has(const ModelFile& file, const std::string& name) {
+  for (const auto& [key, value] : file.config) {
+    if (key == name) return true;
+  }
+  return false;
+}
+
+// Files from before there were families name neither.
+std::string config_family(const ModelFile& file) {
+  return config_has(file, "family") ? config_text(file, "family") : "nb1";
+}
+
+bool config_zero_inflation(const ModelFile& file) {
+  if (!config_has(file, "zero_inflation")) return false;
+  const c10::IValue& value = config_value(file, "zero_inflation");
+  TORCH_CHECK_VALUE(value.isBool(), "Ranker: config.zero_inflation must be true or false");
+  return value.toBool();
+}
+
 Model make_model(const ModelFile& file) {
   if (file.model == "NegBinMixedEffects") {
     return NegBinMixedEffects(config_int(file, "num_sites"), config_int(file, "num_features"),
                               NegBinMixedEffectsOptions{config_text(file, "link"),
                                                         config_text(file, "penalty"),
-                                                        config_number(file, "initial_mean")});
+                                                        config_number(file, "initial_mean"),
+                                                        config_family(file),
+                                                        config_zero_inflation(file)});
   }
   if (file.model == "LinearScorer")
     return LinearScorer(config_int(file, "window"), config_int(file, "num_features"));
@@ -131,13 +152,13 @@ torch::Tensor Ranker::features(const char* function, const torch::Tensor& x) con
       .unsqueeze(0);
 }
 
-NegativeBinomial Ranker::predict(const char* function, const torch::Tensor& x, double time) const {
+CountDistribution Ranker::predict(const char* function, const torch::Tensor& x, double time) const {
   const torch::Tensor standardised = features(function, x);
   const torch::Tensor t =
       torch::full({1}, (time - file_.time_origin) / file_.time_scale, torch::kDouble)
           .to(torch::kFloat)
           .to(standardised.scalar_type());
-  return NegBinMixedEffects(std::get<NegBinMixedEffects>(model_))->forward(standardised, t);
+  return NegBinMixedEffects(std::get<NegBinMixedEffects>(model_))->distribution(standardised, t);
 }
 
 torch::Tensor Ranker::score_sites(const torch::Tensor& x, double time,
@@ -145,7 +166,7 @@ torch::Tensor Ranker::score_sites(const torch::Tensor& x, double time,
   constexpr const char* name = "Ranker::score_sites";
   torch::NoGradGuard no_grad;
   if (is_probabilistic()) {
-    const NegativeBinomial counts = predict(name, x, time);
+    const CountDistribution counts = predict(name, x, time);
     if (file_.ranking == "mean") return counts.mean().select(0, 0);
     if (file_.ranking == "exact") return expected_ratio_ranking(counts).select(0, 0);
     return ratio_ranking(counts.sample(file_.model_samples, {.key = file_.key}).select(1, 0));

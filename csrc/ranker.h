@@ -67,7 +67,7 @@ class Ranker {
 
  private:
   using Model = std::variant<NegBinMixedEffects, LinearScorer, MLPScorer>;
-  NegativeBinomial predict(const char* function, const torch::Tensor& x, double time) const;
+  CountDistribution predict(const char* function, const torch::Tensor& x, double time) const;
   torch::Tensor features(const char* function, const torch::Tensor& x) const;
 
   ModelFile file_;

@@ -19,6 +19,7 @@
 #include "ops/expected_ratio_ranking.h"
 #include "ops/expected_topk.h"
 #include "ops/key.h"
+#include "ops/laplace_marginal.h"
 #include "ops/negbin.h"
 #include "ops/perturbed_topk.h"
 #include "ops/ratio_ranking.h"

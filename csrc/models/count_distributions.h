@@ -3,14 +3,28 @@
 
 #include <torch/types.h>
 
+#include <concepts>
+#include <utility>
+#include <variant>
+
 #include "../ops/expected_ratio_ranking.h"
 #include "negative_binomial.h"
 
 namespace topreach {
 
-/// P(y) = e^-rate rate^y / y!, rate [..., S].
+/// P(y) = e^-rate rate^y / y!, rate [..., S]. Python: topreach.models.Poisson, with the same draws.
 struct Poisson {
   torch::Tensor rate;
+
+  torch::Tensor mean() const { return rate; }
+  torch::Tensor variance() const { return rate; }
+
+  /// Draws [M, ..., S], without gradient, as negbin_sample of so large a size that the two differ by
+  /// less than a draw's own error.
+  torch::Tensor sample(int64_t num_samples, const NegBinSampleOptions& options = {}) const;
+
+  /// log P(y), elementwise: y [..., S] or samples [M, ..., S].
+  torch::Tensor log_prob(const torch::Tensor& y) const;
 };
 
 /// Successes of total_count trials with chance probs; broadcast to [..., S].
@@ -23,11 +37,35 @@ struct Bernoulli {
   torch::Tensor probs;
 };
 
+// What ZeroInflated does, whatever its base.
+std::pair<NegBinSampleOptions, NegBinSampleOptions> zero_inflation_keys(
+    const NegBinSampleOptions& options, at::Device device);
+torch::Tensor with_zeros(const torch::Tensor& y, const torch::Tensor& probs,
+                         const NegBinSampleOptions& options);
+torch::Tensor zero_inflated_log_prob(const torch::Tensor& base, const torch::Tensor& probs,
+                                     const torch::Tensor& y);
+
 /// 0 with chance probs, else a draw of `base`; site by site. Python: topreach.models.ZeroInflated.
 template <typename Base>
 struct ZeroInflated {
   Base base;
   torch::Tensor probs;
+
+  torch::Tensor mean() const { return (1 - probs) * base.mean(); }
+  torch::Tensor variance() const {
+    return (1 - probs) * (base.variance() + probs * base.mean().square());
+  }
+
+  /// Draws [M, ..., S], without gradient; those of Python with the same key.
+  torch::Tensor sample(int64_t num_samples, const NegBinSampleOptions& options = {}) const {
+    const auto [own, zeros] = zero_inflation_keys(options, probs.device());
+    return with_zeros(base.sample(num_samples, own), probs, zeros);
+  }
+
+  /// log P(y), elementwise: y [..., S] or samples [M, ..., S].
+  torch::Tensor log_prob(const torch::Tensor& y) const {
+    return zero_inflated_log_prob(base.log_prob(y), probs, y);
+  }
 };
 
 /// One of L components for all sites of a row at once: weights [..., L], which sum to 1, and
@@ -76,6 +114,38 @@ torch::Tensor expected_ratio_ranking(const ZeroInflated<Base>& y, double offset 
 template <typename Component>
 torch::Tensor expected_ratio_ranking(const Mixture<Component>& y, double offset = 0.0) {
   return (y.weights.unsqueeze(-1) * expected_ratio_ranking(y.components, offset)).sum(-2);
+}
+
+/// Any of the distributions that models of counts predict; made from one of them without a word.
+class CountDistribution {
+ public:
+  using Any = std::variant<NegativeBinomial, Poisson, ZeroInflated<NegativeBinomial>,
+                           ZeroInflated<Poisson>>;
+
+  template <typename Distribution>
+    requires std::constructible_from<Any, Distribution>
+  CountDistribution(Distribution distribution) : any_(std::move(distribution)) {}
+
+  torch::Tensor mean() const {
+    return std::visit([](const auto& y) { return y.mean(); }, any_);
+  }
+  torch::Tensor variance() const {
+    return std::visit([](const auto& y) { return y.variance(); }, any_);
+  }
+  torch::Tensor sample(int64_t num_samples, const NegBinSampleOptions& options = {}) const {
+    return std::visit([&](const auto& y) { return y.sample(num_samples, options); }, any_);
+  }
+  torch::Tensor log_prob(const torch::Tensor& value) const {
+    return std::visit([&](const auto& y) { return y.log_prob(value); }, any_);
+  }
+  const Any& any() const { return any_; }
+
+ private:
+  Any any_;
+};
+
+inline torch::Tensor expected_ratio_ranking(const CountDistribution& y, double offset = 0.0) {
+  return std::visit([&](const auto& of) { return expected_ratio_ranking(of, offset); }, y.any());
 }
 
 }  // namespace topreach

@@ -18,6 +18,9 @@ struct NegativeBinomial {
   /// n e^z, [..., S].
   torch::Tensor mean() const { return total_count * logits.exp(); }
 
+  /// n e^z (1 + e^z), [..., S].
+  torch::Tensor variance() const { return mean() * (1 + logits.exp()); }
+
   /// Draws [M, ..., S]; no gradient. See negbin_sample.
   torch::Tensor sample(int64_t num_samples, const NegBinSampleOptions& options = {}) const {
     return negbin_sample(total_count, logits, num_samples, options);

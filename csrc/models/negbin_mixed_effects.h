@@ -1,11 +1,12 @@
-// Negative binomial regression with an intercept and a slope over time for each site
+// Regression of counts with an intercept and a slope over time for each site
 // [Decision-aware training, Eq. 15 and Appendix E].
 //
-//   y_ts ~ NegBin(total_count mu_ts, probs q),   mean mu_ts q / (1 - q)
-//   eta_ts = b0 + beta.x_ts + b0_s + b1_s t
-//   mu = exp(eta), link "log", or softplus(eta), link "softplus"
+//   eta_ts = b0 + beta.x_ts + b0_s + b1_s t,  mu = exposure f(eta),  f = exp, link "log", or softplus
+//   family "nb1" (the paper's)  y ~ NegBin(total_count mu, probs q), mean mu q / (1 - q)
+//          "nb2"                y ~ NegBin(total_count size, mean mu)
+//          "poisson"            y ~ Poisson(mu);  zero_inflation: 0 with chance pi, else of the family
 //   (b0_s, b1_s) ~ N(0, Sigma),  Sigma from s0, s1, rho
-// Unconstrained parameters: logit q, softplus^-1 of s0 and s1, artanh rho.
+// Unconstrained parameters: logit q, log size, logit pi, softplus^-1 of s0 and s1, artanh rho.
 #pragma once
 
 #include <torch/nn/module.h>
@@ -14,7 +15,8 @@
 #include <optional>
 #include <string>
 
-#include "negative_binomial.h"
+#include "../ops/laplace_marginal.h"
+#include "count_distributions.h"
 
 namespace topreach {
 
@@ -28,12 +30,16 @@ torch::Tensor negbin_mixed_effects_total_count(
 
 /// Quasi-information of each site's counts about its two effects, [S, 3] = (h00, h01, h11):
 ///   H_s = sum_t w_t W_ts [[1, t], [t, t^2]],  W = (d mean / d eta)^2 / Var[y] = mu'^2 q / mu.
-/// A constant: no gradient flows through it. `weights` [...] like `time`; all 1 if absent.
+/// A constant: no gradient flows through it. `weights` [...] like `time`, or [..., S]; all 1 if absent.
 torch::Tensor negbin_mixed_effects_information(const torch::Tensor& total_count,
                                                const torch::Tensor& time,
                                                const torch::Tensor& raw_probs,
                                                const std::optional<torch::Tensor>& weights,
                                                const std::string& link);
+
+/// L [2, 2], lower triangular, with L L' = Sigma.
+torch::Tensor negbin_mixed_effects_factor(const torch::Tensor& raw_sigma,
+                                          const torch::Tensor& raw_rho);
 
 /// What is added to the negative log-likelihood for the site effects (a scalar):
 ///
@@ -62,30 +68,61 @@ struct NegBinMixedEffectsOptions {
   std::string link = "log";         // "log" or "softplus"
   std::string penalty = "laplace";  // "laplace", "map" or "paper"
   double initial_mean = 1.0;        // mean count that the untrained model predicts, > 0
+  std::string family = "nb1";       // "nb1", "nb2" or "poisson"
+  bool zero_inflation = false;      // whether there are extra zeros
+};
+
+/// What log_marginal takes besides; all [T, S]. See laplace_marginal.
+struct MarginalOptions {
+  std::optional<torch::Tensor> upper = std::nullopt;     // counts known to lie in y..upper only
+  std::optional<torch::Tensor> exposure = std::nullopt;  // the mean is proportional to it
+  std::optional<torch::Tensor> weights = std::nullopt;
 };
 
 /// The model; Python's topreach.models.NegBinMixedEffects has the same parameter names:
-///   intercept [], weight [P], site_intercept [S], site_slope [S], raw_probs [] (logit q),
+///   intercept [], weight [P], site_intercept [S], site_slope [S], raw_probs [] (logit q; "nb1") or
+///   raw_size [] (log size; "nb2"), raw_zero_probs [] (logit pi; with zero_inflation),
 ///   raw_sigma [2] (softplus), raw_rho [] (tanh).
-/// Starts at weight = 0, b = 0, q = 1/2, s0 = s1 = 0.3, rho = 0 and the intercept that gives
-/// `initial_mean`. Scale time to about unit variance, so that one prior fits intercept and slope.
+/// Starts at weight = 0, b = 0, q = 1/2 or size = 1, pi = 0.1, s0 = s1 = 0.3, rho = 0 and the
+/// intercept that gives `initial_mean`. Scale time to about unit variance, so that one prior fits
+/// intercept and slope.
 class NegBinMixedEffectsImpl : public torch::nn::Module {
  public:
   NegBinMixedEffectsImpl(int64_t num_sites, int64_t num_features,
                          const NegBinMixedEffectsOptions& options = {});
 
-  /// Counts predicted for features x [..., S, P] and times [...].
+  /// Counts predicted for features x [..., S, P] and times [...] by a negative binomial family
+  /// without zero inflation; raises for others, see `distribution`.
   NegativeBinomial forward(const torch::Tensor& x, const torch::Tensor& time);
 
-  /// See negbin_mixed_effects_penalty; x, time and weights are those of the counts being fitted.
-  torch::Tensor penalty(const torch::Tensor& x, const torch::Tensor& time,
-                        const std::optional<torch::Tensor>& weights = std::nullopt);
+  /// Counts predicted, of any family; exposure [..., S] is 1 if absent.
+  CountDistribution distribution(const torch::Tensor& x, const torch::Tensor& time,
+                                 const std::optional<torch::Tensor>& exposure = std::nullopt);
 
-  torch::Tensor intercept, weight, site_intercept, site_slope, raw_probs, raw_sigma, raw_rho;
+  /// See negbin_mixed_effects_penalty; x, time, weights [...] and exposure are those of the counts
+  /// being fitted.
+  torch::Tensor penalty(const torch::Tensor& x, const torch::Tensor& time,
+                        const std::optional<torch::Tensor>& weights = std::nullopt,
+                        const std::optional<torch::Tensor>& exposure = std::nullopt);
+
+  /// log p(y_s) of each site, its effects integrated out by Laplace's approximation: `value` [S],
+  /// with its gradient in all parameters but the site effects, which are not read; `modes` [S, 2]
+  /// are the effects' conditional modes (in the factor's columns: effects = modes L'). From
+  /// x [T, S, P], counts y [T, S] and time [T]. Computed in float64.
+  LaplaceMarginal log_marginal(const torch::Tensor& x, const torch::Tensor& y,
+                               const torch::Tensor& time, const MarginalOptions& given = {});
+
+  /// Sets the site effects to their conditional modes given these counts.
+  void set_effects(const torch::Tensor& x, const torch::Tensor& y, const torch::Tensor& time,
+                   const MarginalOptions& given = {});
+
+  torch::Tensor intercept, weight, site_intercept, site_slope, raw_sigma, raw_rho;
+  torch::Tensor raw_probs, raw_size, raw_zero_probs;  // undefined where the model has none
   NegBinMixedEffectsOptions options;
 
  private:
   torch::Tensor total_count(const torch::Tensor& x, const torch::Tensor& time) const;
+  CountDistribution distribution_of(const torch::Tensor& mu) const;
 };
 TORCH_MODULE(NegBinMixedEffects);
 

@@ -4,7 +4,7 @@
 
 namespace topreach {
 
-ObjectiveValue decision_aware(const NegativeBinomial& counts, const torch::Tensor& y,
+ObjectiveValue decision_aware(const CountDistribution& counts, const torch::Tensor& y,
                               const DecisionAwareOptions& options,
                               const std::optional<torch::Tensor>& penalty) {
   TORCH_CHECK_VALUE(options.epsilon > 0 && options.epsilon <= 1,

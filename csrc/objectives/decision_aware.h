@@ -24,7 +24,7 @@ struct DecisionAwareOptions {
 ///
 ///   topreach::DecisionAwareOptions options{.epsilon = 0.85, .reach = {.k = 100, .sigma = 0.01}};
 ///   topreach::decision_aware(counts, y, options, model->penalty(x, time)).loss.backward();
-ObjectiveValue decision_aware(const NegativeBinomial& counts, const torch::Tensor& y,
+ObjectiveValue decision_aware(const CountDistribution& counts, const torch::Tensor& y,
                               const DecisionAwareOptions& options,
                               const std::optional<torch::Tensor>& penalty = std::nullopt);
 

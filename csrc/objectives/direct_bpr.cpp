@@ -61,7 +61,7 @@ SoftReach soft_reach(const torch::Tensor& ranking, const torch::Tensor& y,
   return soft_reach_with_key(ranking, y, options, key_of(y, options, false));
 }
 
-SoftReach soft_reach(const NegativeBinomial& counts, const torch::Tensor& y,
+SoftReach soft_reach(const CountDistribution& counts, const torch::Tensor& y,
                      const DirectBPROptions& options) {
   TORCH_CHECK_VALUE(
       options.ranking == "exact" || options.ranking == "ratio" || options.ranking == "mean",
@@ -81,7 +81,7 @@ ObjectiveValue direct_bpr(const torch::Tensor& scores, const torch::Tensor& y,
   return from_reach(soft_reach(scores, y, options), options);
 }
 
-ObjectiveValue direct_bpr(const NegativeBinomial& counts, const torch::Tensor& y,
+ObjectiveValue direct_bpr(const CountDistribution& counts, const torch::Tensor& y,
                           const DirectBPROptions& options) {
   return from_reach(soft_reach(counts, y, options), options);
 }

@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-#include "../models/negative_binomial.h"
+#include "../models/count_distributions.h"
 #include "nll.h"
 
 namespace topreach {
@@ -40,7 +40,7 @@ SoftReach soft_reach(const torch::Tensor& ranking, const torch::Tensor& y,
 /// drawn, and the same input gives the same bits. The papers sample both, with score-function
 /// gradients: {.ranking = "ratio", .topk = "sampled", .estimator = "score", .ranking_estimator =
 /// "score"}.
-SoftReach soft_reach(const NegativeBinomial& counts, const torch::Tensor& y,
+SoftReach soft_reach(const CountDistribution& counts, const torch::Tensor& y,
                      const DirectBPROptions& options);
 
 /// -sum_t w_t BPR(b(r_t), y_t), terms {"bpr": mean over periods with events}. The first form takes
@@ -53,7 +53,7 @@ SoftReach soft_reach(const NegativeBinomial& counts, const torch::Tensor& y,
 ///   topreach::direct_bpr(scorer->forward(history), y, {.k = 100, .sigma = 0.1}).loss.backward();
 ObjectiveValue direct_bpr(const torch::Tensor& scores, const torch::Tensor& y,
                           const DirectBPROptions& options);
-ObjectiveValue direct_bpr(const NegativeBinomial& counts, const torch::Tensor& y,
+ObjectiveValue direct_bpr(const CountDistribution& counts, const torch::Tensor& y,
                           const DirectBPROptions& options);
 
 }  // namespace topreach

@@ -2,7 +2,7 @@
 
 namespace topreach {
 
-ObjectiveValue nll(const NegativeBinomial& counts, const torch::Tensor& y,
+ObjectiveValue nll(const CountDistribution& counts, const torch::Tensor& y,
                    const std::optional<torch::Tensor>& weights,
                    const std::optional<torch::Tensor>& penalty) {
   torch::Tensor per_period = -counts.log_prob(y).sum(-1);

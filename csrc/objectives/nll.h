@@ -7,7 +7,7 @@
 #include <optional>
 #include <string>
 
-#include "../models/negative_binomial.h"
+#include "../models/count_distributions.h"
 
 namespace topreach {
 
@@ -23,7 +23,7 @@ struct ObjectiveValue {
 ///
 ///   auto counts = model->forward(x, time);
 ///   topreach::nll(counts, y, {}, model->penalty(x, time)).loss.backward();
-ObjectiveValue nll(const NegativeBinomial& counts, const torch::Tensor& y,
+ObjectiveValue nll(const CountDistribution& counts, const torch::Tensor& y,
                    const std::optional<torch::Tensor>& weights = std::nullopt,
                    const std::optional<torch::Tensor>& penalty = std::nullopt);
 

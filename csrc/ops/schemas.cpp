@@ -83,6 +83,8 @@ TORCH_LIBRARY(topreach, m) {
   m.def(
       "negbin_mixed_effects_information(Tensor total_count, Tensor time, Tensor raw_probs, "
       "Tensor? weights, str link) -> Tensor");
+  // L [2, 2], lower triangular, with L L' the covariance of a site's (intercept, slope).
+  m.def("negbin_mixed_effects_factor(Tensor raw_sigma, Tensor raw_rho) -> Tensor");
   // Penalty of the site effects (scalar): "laplace" (needs information), "map" or
   // "paper".
   m.def(
@@ -107,6 +109,21 @@ TORCH_LIBRARY(topreach, m) {
   m.def(
       "site_mixture_expected_ratio_ranking(str family, Tensor logits, Tensor first, "
       "Tensor? second, float offset) -> Tensor");
+
+  // ---- marginal likelihood of counts with two Gaussian effects per site --------------------------
+  // Laplace's approximation: (value [S], modes [S, 2], precision [S, 3]) from linear predictors and
+  // counts [T, S] (y..upper where censored) and the effects' loading [T, 2]; family "nb1", "nb2" or
+  // "poisson", link "log" or "softplus".
+  m.def(
+      "laplace_marginal(Tensor eta, Tensor loading, Tensor y, Tensor? upper, Tensor? exposure, "
+      "Tensor? weights, Tensor? dispersion, Tensor? zero_logit, str family, str link) "
+      "-> (Tensor, Tensor, Tensor)");
+  // Gradients for eta, loading, dispersion and zero_logit.
+  m.def(
+      "laplace_marginal_backward(Tensor grad_value, Tensor grad_modes, Tensor modes, "
+      "Tensor precision, Tensor eta, Tensor loading, Tensor y, Tensor? upper, Tensor? exposure, "
+      "Tensor? weights, Tensor? dispersion, Tensor? zero_logit, str family, str link) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
 
   // ---- fraction of best possible reach [L23 Eq. 5, D25 Eq. 2] ----------------------------------
   // BPR [...] of scores [..., S], the expectation under random tie-breaking; NaN where no reach.

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch import distributions as td
 from torch.utils.checkpoint import checkpoint
 
-from topreach.models import NegativeBinomial, SiteMixture, ZeroInflated
+from topreach.models import Mixture, NegativeBinomial, Poisson, SiteMixture, ZeroInflated
 
 __all__ = [
     "count_cdf",
@@ -22,8 +22,10 @@ BLOCK = 64  # counts whose probabilities count_cdf holds at a time
 
 CountDistribution = (
     NegativeBinomial
+    | Poisson
     | ZeroInflated
     | SiteMixture
+    | Mixture
     | td.NegativeBinomial
     | td.Poisson
     | td.Bernoulli
@@ -52,10 +54,11 @@ def expected_ratio_ranking(distribution: CountDistribution, offset: float = 0.0)
 
     Args:
         distribution: counts, independent over sites, with parameters [..., S]:
-            `tr.models.NegativeBinomial`, or of `torch.distributions`: `NegativeBinomial`, `Poisson`,
-            `Bernoulli`, `Binomial`; `tr.models.ZeroInflated` of these; `Independent(..., 1)` of
-            these; `MixtureSameFamily(Categorical [..., L], Independent(components [..., L, S],
-            1))`, whose sites are independent given the component only; or `tr.models.SiteMixture`,
+            `tr.models.NegativeBinomial`, `tr.models.Poisson`, or of `torch.distributions`:
+            `NegativeBinomial`, `Poisson`, `Bernoulli`, `Binomial`; `tr.models.ZeroInflated` of
+            these; `Independent(..., 1)` of these; with sites that are independent given the
+            component only, `tr.models.Mixture` or `MixtureSameFamily(Categorical [..., L],
+            Independent(components [..., L, S], 1))`; or `tr.models.SiteMixture`,
             `MixtureSameFamily(Categorical [..., S, L], Poisson [..., S, L])`, where each site draws
             its component for itself (155 nodes × [..., S, L] numbers of memory; good to 1e-10).
         offset: c >= 0 added to the denominator. 0 is the paper's definition; its authors' code has 1.
@@ -77,6 +80,9 @@ def expected_ratio_ranking(distribution: CountDistribution, offset: float = 0.0)
         return torch.ops.topreach.site_mixture_expected_ratio_ranking(
             family, distribution.logits, first, second, offset
         )
+    if isinstance(distribution, Mixture):
+        parts = expected_ratio_ranking(distribution.components, offset=offset)
+        return (distribution.weights.unsqueeze(-1) * parts).sum(-2)
     if isinstance(distribution, td.MixtureSameFamily):
         components = distribution.component_distribution
         if isinstance(components, td.Poisson):
@@ -132,7 +138,7 @@ def _parameters(distribution) -> tuple[str, Tensor, Tensor | None]:
             p = distribution.probs.double()
             return "negative_binomial", distribution.total_count, p / (1 - p)
         return "negative_binomial", distribution.total_count, distribution.logits.double().exp()
-    if isinstance(distribution, td.Poisson):
+    if isinstance(distribution, Poisson | td.Poisson):
         return "poisson", distribution.rate, None
     if isinstance(distribution, td.Bernoulli):
         probs = distribution.probs
@@ -141,7 +147,7 @@ def _parameters(distribution) -> tuple[str, Tensor, Tensor | None]:
         return "binomial", distribution.total_count, distribution.probs
     raise TypeError(
         "expected_ratio_ranking: distribution must be NegativeBinomial, Poisson, Bernoulli or "
-        "Binomial, ZeroInflated of one, or a MixtureSameFamily of them, got "
+        "Binomial, ZeroInflated of one, or a Mixture of them, got "
         f"{type(distribution).__name__}; for any other use ratio_ranking(samples, log_prob)"
     )
 

@@ -156,6 +156,51 @@ TEST(NegBinMixedEffects, LossHasGradientsForEveryParameter) {
   }
 }
 
+// Every family: the mean that the options ask for, draws whose mean is that of the distribution, an
+// exact ranking, and a marginal likelihood with a gradient in every parameter but the effects, which
+// is the sum of log-probabilities where Sigma is 0.
+TEST(NegBinMixedEffects, FamiliesPredictAndHaveAMarginalLikelihood) {
+  const auto x = torch::randn({4, 6, 2}), t = torch::tensor({-1.3f, -0.4f, 0.4f, 1.3f});
+  const auto exposure = torch::rand({4, 6}) + 0.5;
+  for (const char* family : {"nb1", "nb2", "poisson"})
+    for (const bool zeros : {false, true}) {
+      NegBinMixedEffectsOptions options{.initial_mean = 1.7, .family = family};
+      options.zero_inflation = zeros;
+      NegBinMixedEffects model(6, 2, options);
+      const auto plain = model->distribution(x, t);
+      EXPECT_TRUE(torch::allclose(plain.mean(), torch::full({4, 6}, 1.7f), 1e-5)) << family;
+      const auto counts = model->distribution(x, t, exposure);
+      EXPECT_TRUE(torch::allclose(counts.mean(), 1.7f * exposure, 1e-5)) << family;
+      const auto key = torch::tensor({int64_t{1}, int64_t{2}});
+      const auto draws = counts.sample(40000, {.key = key});
+      // Five standard errors of the mean of all 24 cells.
+      const auto error = (counts.variance().mean() / (24 * 40000.0)).sqrt();
+      EXPECT_LT((draws.mean() - counts.mean().mean()).abs().item<double>(),
+                5 * error.item<double>()) << family << zeros;
+      EXPECT_NEAR(counts.log_prob(torch::arange(400).view({400, 1, 1}).to(torch::kFloat)
+                                      .expand({400, 4, 6})).exp().sum(0).min().item<double>(),
+                  1.0, 1e-4) << family;
+      EXPECT_EQ(topreach::expected_ratio_ranking(counts).sizes(), x.sizes().slice(0, 2));
+      const auto y = draws[0].detach();
+      const auto fit = model->log_marginal(x, y, t, {.exposure = exposure});
+      fit.value.sum().backward();
+      for (const auto& item : model->named_parameters()) {
+        const bool effect = item.key() == "site_intercept" || item.key() == "site_slope";
+        EXPECT_EQ(item.value().grad().defined(), !effect) << item.key();
+      }
+      EXPECT_TRUE(model->penalty(x, t, std::nullopt, exposure).isfinite().item<bool>());
+      model->set_effects(x, y, t, {.exposure = exposure});
+      EXPECT_GT(model->site_intercept.abs().sum().item<double>(), 0.0);
+      torch::NoGradGuard no_grad;
+      model->raw_sigma.fill_(-40);  // Sigma = 0
+      model->site_intercept.zero_();
+      model->site_slope.zero_();
+      const auto sum = model->distribution(x, t, exposure).log_prob(y).sum(0);
+      const auto value = model->log_marginal(x, y, t, {.exposure = exposure}).value;
+      EXPECT_TRUE(torch::allclose(value, sum.to(torch::kDouble), 1e-4, 1e-4)) << family;
+    }
+}
+
 TEST(NegBinMixedEffects, RefusesWhatDoesNotFit) {
   EXPECT_THROW(NegBinMixedEffects(0, 2), c10::ValueError);
   EXPECT_THROW(NegBinMixedEffects(2, 2, NegBinMixedEffectsOptions{"cubic", "laplace", 1}),
@@ -163,6 +208,13 @@ TEST(NegBinMixedEffects, RefusesWhatDoesNotFit) {
   EXPECT_THROW(NegBinMixedEffects(2, 2, NegBinMixedEffectsOptions{"log", "none", 1}),
                c10::ValueError);
   EXPECT_THROW(NegBinMixedEffects(2, 2, NegBinMixedEffectsOptions{"log", "laplace", 0}),
+               c10::ValueError);
+  EXPECT_THROW(NegBinMixedEffects(2, 2, NegBinMixedEffectsOptions{.family = "nb3"}),
+               c10::ValueError);
+  NegBinMixedEffects poisson(5, 2, NegBinMixedEffectsOptions{.family = "poisson"});
+  EXPECT_THROW(poisson->forward(torch::zeros({3, 5, 2}), torch::zeros({3})), c10::ValueError);
+  EXPECT_THROW(poisson->log_marginal(torch::zeros({3, 5, 2}), torch::full({3, 5}, 0.5),
+                                     torch::zeros({3})),
                c10::ValueError);
   NegBinMixedEffects model(5, 2);
   EXPECT_THROW(model->forward(torch::zeros({3, 5, 3}), torch::zeros({3})), c10::ValueError);

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from topreach.models.negative_binomial import NegativeBinomial
+from topreach.models.poisson import Poisson
 from topreach.ops import draw_key, topk_noise
 
 STREAM = 0x5A45524F  # tells the key of the structural zeros from that of the base's draws
@@ -21,8 +22,8 @@ class ZeroInflated:
     Lambert (1992), Zero-inflated Poisson regression; one independent variable per site.
 
     Args:
-        base: the counts otherwise: `NegativeBinomial`, or a torch distribution of counts
-            (`torch.distributions.Poisson`, ...), with parameters [..., S].
+        base: the counts otherwise: `NegativeBinomial` or `Poisson`, or a torch distribution of
+            counts (`torch.distributions.Poisson`, ...), with parameters [..., S].
         probs: π in [0, 1], broadcast to the shape of ``base``.
 
     Raises:
@@ -34,7 +35,7 @@ class ZeroInflated:
         >>> y = counts.sample(100)            # [100, 4, 10]
     """
 
-    base: NegativeBinomial | Distribution
+    base: NegativeBinomial | Poisson | Distribution
     probs: Tensor
 
     def __post_init__(self):
@@ -75,7 +76,7 @@ class ZeroInflated:
             ValueError: a key or generator for a torch distribution, which draws from torch's own
                 generator only; what the base raises.
         """
-        keyed = isinstance(self.base, NegativeBinomial)
+        keyed = isinstance(self.base, NegativeBinomial | Poisson)
         if not keyed and not (key is None and generator is None):
             raise ValueError(
                 "ZeroInflated: key and generator must be None for a base of torch.distributions, "

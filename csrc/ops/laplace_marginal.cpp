@@ -1,0 +1,327 @@
+// Laplace's approximation to the marginal likelihood of counts with site effects; the equations are in
+// kernels/laplace_marginal.h, the families in kernels/count_families.h.
+#include "laplace_marginal.h"
+
+#include <ATen/Functions.h>
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "../../kernels/laplace_marginal.h"
+
+namespace topreach {
+namespace {
+
+constexpr const char* kName = "laplace_marginal";
+constexpr int64_t kSitesTogether = 64;  // sites whose gradients for loading are added up apart
+using Optional = std::optional<at::Tensor>;
+using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+using Four = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+
+kernels::CountFamily parse_family(std::string_view family) {
+  if (family == "poisson") return kernels::CountFamily::kPoisson;
+  if (family == "nb1") return kernels::CountFamily::kNB1;
+  TORCH_CHECK_VALUE(family == "nb2", kName, ": family must be 'nb1', 'nb2' or 'poisson', got '",
+                    family, "'");
+  return kernels::CountFamily::kNB2;
+}
+
+void check_floating(const at::Tensor& tensor, const char* argument) {
+  TORCH_CHECK_TYPE(tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kDouble, kName,
+                   ": ", argument, " must be float32 or float64, got ", tensor.scalar_type());
+}
+
+void check(const at::Tensor& eta, const at::Tensor& loading, const at::Tensor& y,
+           const Optional& upper, const Optional& exposure, const Optional& weights,
+           const Optional& dispersion, const Optional& zero_logit, std::string_view family,
+           std::string_view link) {
+  TORCH_CHECK_VALUE(link == "log" || link == "softplus", kName,
+                    ": link must be 'log' or 'softplus', got '", link, "'");
+  const bool poisson = parse_family(family) == kernels::CountFamily::kPoisson;
+  check_floating(eta, "eta");
+  check_floating(loading, "loading");
+  TORCH_CHECK_VALUE(eta.dim() == 2, kName, ": eta must have shape [T, S], got ", eta.sym_sizes());
+  TORCH_CHECK_VALUE(loading.dim() == 2 && loading.sym_size(0) == eta.sym_size(0) &&
+                        loading.sym_size(1) == 2,
+                    kName, ": loading must have shape [T, 2] with T = ", eta.sym_size(0), ", got ",
+                    loading.sym_sizes());
+  const auto like_eta = [&](const Optional& tensor, const char* argument) {
+    if (!tensor) return;
+    check_floating(*tensor, argument);
+    TORCH_CHECK_VALUE(tensor->sym_sizes() == eta.sym_sizes(), kName, ": ", argument,
+                      " must have shape [T, S] = ", eta.sym_sizes(), ", got ",
+                      tensor->sym_sizes());
+  };
+  like_eta(y, "y");
+  like_eta(upper, "upper");
+  like_eta(exposure, "exposure");
+  like_eta(weights, "weights");
+  TORCH_CHECK_VALUE(dispersion.has_value() != poisson, kName, ": dispersion must be ",
+                    poisson ? "None" : "given", " for family '", family, "'");
+  for (const auto& [tensor, argument] :
+       {std::pair{dispersion, "dispersion"}, std::pair{zero_logit, "zero_logit"}}) {
+    if (!tensor) continue;
+    check_floating(*tensor, argument);
+    TORCH_CHECK_VALUE(tensor->dim() == 0, kName, ": ", argument, " must be a scalar, got shape ",
+                      tensor->sym_sizes());
+  }
+}
+
+// The arguments as contiguous float64 on the CPU; data by site, [S, T].
+struct Problem {
+  kernels::CountModel model;
+  int64_t periods, sites;
+  at::Tensor eta, loading, low, high, log_exposure, weight;
+
+  kernels::SiteCounts site(int64_t s) const {
+    const auto row = [&](const at::Tensor& tensor) {
+      return tensor.const_data_ptr<double>() + s * periods;
+    };
+    return {row(eta),  row(log_exposure), row(low), row(high),
+            row(weight), loading.const_data_ptr<double>(), periods};
+  }
+};
+
+Problem problem_of(const at::Tensor& eta, const at::Tensor& loading, const at::Tensor& y,
+                   const Optional& upper, const Optional& exposure, const Optional& weights,
+                   const Optional& dispersion, const Optional& zero_logit, std::string_view family,
+                   std::string_view link) {
+  const auto plain = [](const at::Tensor& tensor) {
+    return tensor.detach().to(at::kCPU, at::kDouble);
+  };
+  const auto by_site = [&](const at::Tensor& tensor) { return plain(tensor).t().contiguous(); };
+  Problem p{{parse_family(family), link == "softplus", zero_logit.has_value(),
+             dispersion ? plain(*dispersion).item<double>() : 0.0,
+             zero_logit ? plain(*zero_logit).item<double>() : 0.0},
+            eta.size(0),
+            eta.size(1),
+            by_site(eta),
+            plain(loading).contiguous(),
+            by_site(y),
+            {},
+            {},
+            {}};
+  p.high = upper ? by_site(*upper) : p.low;
+  p.weight = weights ? by_site(*weights) : at::ones_like(p.eta);
+  p.log_exposure = exposure ? by_site(*exposure) : at::ones_like(p.eta);
+  const double* low = p.low.const_data_ptr<double>();
+  const double* high = p.high.const_data_ptr<double>();
+  const double* weight = p.weight.const_data_ptr<double>();
+  double* exposed = p.log_exposure.mutable_data_ptr<double>();
+  for (int64_t i = 0; i < p.periods * p.sites; ++i) {
+    const auto where = [&] {
+      return " at period " + std::to_string(i % p.periods) + ", site " +
+             std::to_string(i / p.periods);
+    };
+    TORCH_CHECK_VALUE(weight[i] >= 0 && std::isfinite(weight[i]), kName,
+                      ": weights must be finite and not negative, got ", weight[i], where());
+    if (weight[i] == 0) continue;
+    TORCH_CHECK_VALUE(low[i] >= 0 && low[i] == std::floor(low[i]) && low[i] < 1e15, kName,
+                      ": y must hold whole numbers >= 0, got ", low[i], where());
+    TORCH_CHECK_VALUE(high[i] >= low[i] && high[i] == std::floor(high[i]) && high[i] < 1e15, kName,
+                      ": upper must hold whole numbers not below y, got ", high[i], " for y = ",
+                      low[i], where());
+    TORCH_CHECK_VALUE(exposed[i] > 0 && std::isfinite(exposed[i]), kName,
+                      ": exposure must be positive and finite, got ", exposed[i], where());
+    exposed[i] = std::log(exposed[i]);
+  }
+  return p;
+}
+
+Three forward(const at::Tensor& eta, const at::Tensor& loading, const at::Tensor& y,
+              const Optional& upper, const Optional& exposure, const Optional& weights,
+              const Optional& dispersion, const Optional& zero_logit, std::string_view family,
+              std::string_view link) {
+  check(eta, loading, y, upper, exposure, weights, dispersion, zero_logit, family, link);
+  const Problem p = problem_of(eta, loading, y, upper, exposure, weights, dispersion, zero_logit,
+                               family, link);
+  const auto f64 = at::TensorOptions().dtype(at::kDouble);
+  at::Tensor value = at::empty({p.sites}, f64), modes = at::empty({p.sites, 2}, f64),
+             precision = at::empty({p.sites, 3}, f64);
+  at::parallel_for(0, p.sites, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t s = begin; s < end; ++s) {
+      const kernels::SiteMode mode = kernels::site_mode(p.model, p.site(s));
+      value.mutable_data_ptr<double>()[s] = mode.value;
+      std::copy_n(mode.u, 2, modes.mutable_data_ptr<double>() + 2 * s);
+      std::copy_n(mode.h, 3, precision.mutable_data_ptr<double>() + 3 * s);
+    }
+  });
+  const auto back = [&](const at::Tensor& tensor) { return tensor.to(eta.options()); };
+  return {back(value), back(modes), back(precision)};
+}
+
+Three forward_meta(const at::Tensor& eta, const at::Tensor& loading, const at::Tensor& y,
+                   const Optional& upper, const Optional& exposure, const Optional& weights,
+                   const Optional& dispersion, const Optional& zero_logit, std::string_view family,
+                   std::string_view link) {
+  check(eta, loading, y, upper, exposure, weights, dispersion, zero_logit, family, link);
+  const c10::SymInt sites = eta.sym_size(1);
+  return {at::empty_symint({sites}, eta.options()), at::empty_symint({sites, 2}, eta.options()),
+          at::empty_symint({sites, 3}, eta.options())};
+}
+
+// Gradients for eta, loading, dispersion and zero_logit; the last two are 0 where there is none.
+Four backward(const at::Tensor& grad_value, const at::Tensor& grad_modes, const at::Tensor& modes,
+              const at::Tensor& precision, const at::Tensor& eta, const at::Tensor& loading,
+              const at::Tensor& y, const Optional& upper, const Optional& exposure,
+              const Optional& weights, const Optional& dispersion, const Optional& zero_logit,
+              std::string_view family, std::string_view link) {
+  const Problem p = problem_of(eta, loading, y, upper, exposure, weights, dispersion, zero_logit,
+                               family, link);
+  const auto plain = [](const at::Tensor& tensor) {
+    return tensor.to(at::kCPU, at::kDouble).contiguous();
+  };
+  const at::Tensor g = plain(grad_value), m = plain(grad_modes), u = plain(modes),
+                   h = plain(precision);
+  const int64_t groups = (p.sites + kSitesTogether - 1) / kSitesTogether;
+  const auto f64 = at::TensorOptions().dtype(at::kDouble);
+  at::Tensor grad_eta = at::empty({p.sites, p.periods}, f64),
+             grad_loading = at::zeros({groups, p.periods, 2}, f64),
+             grad_shared = at::zeros({groups, 2}, f64);
+  at::parallel_for(0, groups, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t group = begin; group < end; ++group) {
+      double* shared = grad_shared.mutable_data_ptr<double>() + 2 * group;
+      double* loadings = grad_loading.mutable_data_ptr<double>() + 2 * group * p.periods;
+      const int64_t stop = std::min(p.sites, (group + 1) * kSitesTogether);
+      for (int64_t s = group * kSitesTogether; s < stop; ++s) {
+        kernels::SiteGradient out{grad_eta.mutable_data_ptr<double>() + s * p.periods, loadings, 0,
+                                  0};
+        kernels::site_gradient(p.model, p.site(s), u.const_data_ptr<double>() + 2 * s,
+                               h.const_data_ptr<double>() + 3 * s,
+                               g.const_data_ptr<double>()[s], m.const_data_ptr<double>() + 2 * s,
+                               out);
+        shared[0] += out.dispersion;
+        shared[1] += out.zero_logit;
+      }
+    }
+  });
+  const at::Tensor total = grad_shared.sum(0);
+  const auto back = [](const at::Tensor& tensor, const at::Tensor& like) {
+    return tensor.to(like.options());
+  };
+  return {back(grad_eta.t().contiguous(), eta), back(grad_loading.sum(0), loading),
+          back(total[0].clone(), dispersion.value_or(eta)),
+          back(total[1].clone(), zero_logit.value_or(eta))};
+}
+
+Four backward_meta(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                   const at::Tensor& eta, const at::Tensor& loading, const at::Tensor&,
+                   const Optional&, const Optional&, const Optional&, const Optional& dispersion,
+                   const Optional& zero_logit, std::string_view, std::string_view) {
+  return {at::empty_like(eta), at::empty_like(loading),
+          at::empty({}, dispersion.value_or(eta).options()),
+          at::empty({}, zero_logit.value_or(eta).options())};
+}
+
+auto forward_op() {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("topreach::laplace_marginal", "")
+          .typed<Three(const at::Tensor&, const at::Tensor&, const at::Tensor&, const Optional&,
+                       const Optional&, const Optional&, const Optional&, const Optional&,
+                       std::string_view, std::string_view)>();
+  return op;
+}
+
+auto backward_op() {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("topreach::laplace_marginal_backward", "")
+          .typed<Four(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                      const at::Tensor&, const at::Tensor&, const at::Tensor&, const Optional&,
+                      const Optional&, const Optional&, const Optional&, const Optional&,
+                      std::string_view, std::string_view)>();
+  return op;
+}
+
+class Marginal : public torch::autograd::Function<Marginal> {
+ public:
+  static torch::autograd::variable_list forward(
+      torch::autograd::AutogradContext* ctx, const at::Tensor& eta, const at::Tensor& loading,
+      const at::Tensor& y, const Optional& upper, const Optional& exposure, const Optional& weights,
+      const Optional& dispersion, const Optional& zero_logit, const std::string& family,
+      const std::string& link) {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    auto [value, modes, precision] = forward_op().call(
+        eta, loading, y, upper, exposure, weights, dispersion, zero_logit, family, link);
+    const at::Tensor none;
+    ctx->save_for_backward({modes, precision, eta, loading, y, upper.value_or(none),
+                            exposure.value_or(none), weights.value_or(none),
+                            dispersion.value_or(none), zero_logit.value_or(none)});
+    ctx->saved_data["family"] = family;
+    ctx->saved_data["link"] = link;
+    ctx->mark_non_differentiable({precision});
+    return {value, modes, precision};
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 torch::autograd::variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const auto optional = [&](size_t i) {
+      return saved[i].defined() ? Optional(saved[i]) : Optional();
+    };
+    const at::Tensor value =
+        grads[0].defined() ? grads[0]
+                           : at::zeros_symint({saved[0].sym_size(0)}, saved[0].options());
+    const at::Tensor modes = grads[1].defined() ? grads[1] : at::zeros_like(saved[0]);
+    const auto [eta, loading, dispersion, zero_logit] = backward_op().call(
+        value, modes, saved[0], saved[1], saved[2], saved[3], saved[4], optional(5), optional(6),
+        optional(7), optional(8), optional(9), ctx->saved_data["family"].toStringRef(),
+        ctx->saved_data["link"].toStringRef());
+    const at::Tensor none;
+    return {eta,  loading,
+            none, none,
+            none, none,
+            saved[8].defined() ? dispersion : none, saved[9].defined() ? zero_logit : none,
+            none, none};
+  }
+};
+
+Three autograd(const at::Tensor& eta, const at::Tensor& loading, const at::Tensor& y,
+               const Optional& upper, const Optional& exposure, const Optional& weights,
+               const Optional& dispersion, const Optional& zero_logit, std::string_view family,
+               std::string_view link) {
+  const auto out = Marginal::apply(eta, loading, y, upper, exposure, weights, dispersion,
+                                   zero_logit, std::string(family), std::string(link));
+  return {out[0], out[1], out[2]};
+}
+
+}  // namespace
+
+LaplaceMarginal laplace_marginal(const at::Tensor& eta, const at::Tensor& loading,
+                                 const at::Tensor& y, const LaplaceMarginalOptions& options) {
+  auto [value, modes, precision] =
+      forward_op().call(eta, loading, y, options.upper, options.exposure, options.weights,
+                        options.dispersion, options.zero_logit, options.family, options.link);
+  return {value, modes, precision};
+}
+
+TORCH_LIBRARY_IMPL(topreach, CPU, m) {
+  m.impl("laplace_marginal", forward);
+  m.impl("laplace_marginal_backward", backward);
+}
+
+TORCH_LIBRARY_IMPL(topreach, CUDA, m) {
+  m.impl("laplace_marginal", forward);
+  m.impl("laplace_marginal_backward", backward);
+}
+
+TORCH_LIBRARY_IMPL(topreach, Meta, m) {
+  m.impl("laplace_marginal", forward_meta);
+  m.impl("laplace_marginal_backward", backward_meta);
+}
+
+TORCH_LIBRARY_IMPL(topreach, Autograd, m) {
+  m.impl("laplace_marginal", autograd);
+  m.impl("laplace_marginal_backward", torch::autograd::autogradNotImplementedFallback());
+}
+
+}  // namespace topreach
