@@ -55,8 +55,7 @@ class DirectBPR(ReachSettings):
 
     Calling it:
         model: gives scores [T, S], or a distribution with `sample(M, key=)` -> [M, T, S] and
-            `log_prob`.
-            A leading dimension of 1 in place of T serves all periods of the batch.
+            `log_prob`. One row in place of T serves all periods of the batch.
         batch: y [T, S] and what the model needs of x, time, history.
         generator, key: the source of the noise; a key int64 [2] fixes it. Neither is read where
             nothing is sampled.
