@@ -99,6 +99,23 @@ TR_INLINE int64_t append_inside(const double* u, double low, double high, double
 #endif
 
 // How many of u[n] exceed t, n a multiple of 16.
+#if defined(__AVX512F__)
+TR_INLINE int64_t count_above(const float* u, int64_t n, float t) {
+  int64_t total = 0;
+  for (int64_t i = 0; i < n; i += 16)
+    total += __builtin_popcount(
+        _mm512_cmp_ps_mask(_mm512_loadu_ps(u + i), _mm512_set1_ps(t), _CMP_GT_OQ));
+  return total;
+}
+
+TR_INLINE int64_t count_above(const double* u, int64_t n, double t) {
+  int64_t total = 0;
+  for (int64_t i = 0; i < n; i += 8)
+    total += __builtin_popcount(
+        _mm512_cmp_pd_mask(_mm512_loadu_pd(u + i), _mm512_set1_pd(t), _CMP_GT_OQ));
+  return total;
+}
+#else
 template <typename T>
 TR_INLINE int64_t count_above(const T* u, int64_t n, T t) {
   int32_t lanes[kLanes] = {};
@@ -108,6 +125,15 @@ TR_INLINE int64_t count_above(const T* u, int64_t n, T t) {
   int64_t total = 0;
   for (int lane = 0; lane < kLanes; ++lane) total += lanes[lane];
   return total;
+}
+#endif
+
+// Fills a[n] up to a multiple of 16 with -inf; returns that.
+template <typename T>
+TR_INLINE int64_t pad_lanes(T* a, int64_t n) {
+  const int64_t padded = (n + kLanes - 1) / kLanes * kLanes;
+  for (int64_t i = n; i < padded; ++i) a[i] = negative_infinity<T>();
+  return padded;
 }
 
 template <typename T>
@@ -121,8 +147,7 @@ struct Order {
 // Order statistic by ranking every value against all: no branches, right for few values.
 template <typename T>
 TR_INLINE Order<T> rank_all(T* a, int64_t n, int64_t rank) {
-  const int64_t padded = (n + kLanes - 1) / kLanes * kLanes;
-  for (int64_t i = n; i < padded; ++i) a[i] = negative_infinity<T>();
+  const int64_t padded = pad_lanes(a, n);
   for (int64_t i = 0; i < n; ++i) {
     const T t = a[i];
     const int64_t above = count_above(a, padded, t);
@@ -168,11 +193,8 @@ Order<T> select_largest(T* a, int64_t n, int64_t rank, T low, T high) {
         guesses = 0;
         continue;
       }
-      for (int64_t i = 0; i < n; ++i) {
-        const T value = a[i];
-        a[kept] = value;
-        kept += (value >= from) & (value <= to) ? 1 : 0;
-      }
+      const int64_t padded = pad_lanes(a, n);
+      for (int64_t i = 0; i < padded; i += kLanes) kept = append_inside(a + i, from, to, a, kept);
       low = from;
       high = to;
     } else {
