@@ -18,7 +18,7 @@ struct ExpectedTopKOptions {
 /// scores [..., S] float32 or float64, -inf for sites that must not be chosen; returns [..., S] in
 /// [0, 1], rows summing to K. "exact" is right to 3e-9 in value and (in units of max |v| / sigma)
 /// gradient, for any S, K and sigma; kernels/expected_topk.h has the method and the bound.
-/// "mean_field" is O(S) and faster still; its error falls with S (docs/derivations.md).
+/// "mean_field" is O(S) and faster still; its error is about .02 / V, V = sum b (1 - b), for V > 1.
 /// Differentiable once, in backward and in forward mode; its Jacobian is symmetric, with rows
 /// summing to zero. sigma = 0, K = 0, K = S and rows without K + 1 scores above -inf have the hard
 /// mask and a zero gradient, as do rows whose K best sites lie 18 sigma above the rest.

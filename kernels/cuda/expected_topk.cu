@@ -10,12 +10,12 @@
 // error bound. All else is summed by a tree of fixed shape. Results are those of the CPU up to
 // rounding, not bit for bit.
 //
-// Cost of exact_rows: per row, 35 thresholds or so, each with 2 barriers a batch of 64 frequencies;
-// a warp takes one frequency, its lanes the points. Some 20 x 80 complex factors in double
-// precision a threshold: 0.1 ms a row on a data-centre GPU, with as many rows at a time as there
-// are multiprocessors; bound by latency, and by double-precision throughput (1/64 of single) on
-// consumer cards. 256 threads, 22 KB of shared memory: at least 4 blocks a multiprocessor up to 64
-// registers a thread. Memory: 8 x (points) doubles for each of at most 256 blocks.
+// Cost of exact_rows: per row, 30 thresholds or so, each with 2 barriers a batch of 64 frequencies;
+// a warp takes one frequency, its lanes the points. Some 20 frequencies x 80 to 430 points a
+// threshold, 150 operations in double precision each: 0.2 to 1 ms a row on a data-centre GPU, bound
+// by latency, and by double-precision throughput (1/64 of single) on consumer cards. 256 threads, 128
+// registers, 29 KB of shared memory: 2 blocks a multiprocessor. Memory: 9 x (points) doubles for each
+// of at most 256 blocks.
 #include "expected_topk.h"
 
 #include "../expected_topk.h"

@@ -167,8 +167,9 @@ def expected_topk(
     that their mean is right to about 1e-9; and the density of the K-th largest score must integrate to
     1 +- 1e-9. Where a check fails the step is halved and the circle's points are doubled.
 
-    "mean_field" takes the one threshold with E[sites above] = K. Its error is of the order of 1 / V, V
-    the variance of the number of sites above it: some per cent at S = 12, 1e-3 at S = 1620.
+    "mean_field" takes the one threshold with E[sites above] = K. Its error was measured at about
+    .02 / V in value, V = sum b (1 - b), for V above 1, and at most .09 below; the gradient's relative
+    error at .06 / V. So S = 12, sigma = sd of the scores: .014; S = 1620, K = 100, sigma = .1 sd: .0015.
 
     The Jacobian is symmetric and its rows sum to zero; both modes of differentiation are given
     (``torch.func.jvp``, ``jacfwd``, ``jacrev`` and ``vmap`` work), once: differentiating twice raises.

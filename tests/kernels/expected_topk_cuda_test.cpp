@@ -157,7 +157,7 @@ TEST(ExpectedTopKCuda, CertainRowsAndNaN) {
 }
 
 TEST(ExpectedTopKCuda, OrderOfThreadsDoesNotMatter) {
-  const Case<double> c(200, 15, 0.2);
+  const Case<double> c(40, 8, 0.5);
   const Results forward = on_cuda(c);
   cuda_emulation::schedule(Order::kRandom, 3);
   const Results random = on_cuda(c);

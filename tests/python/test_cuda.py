@@ -156,6 +156,88 @@ def test_negbin_is_that_of_the_cpu(dtype):
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "rows, sites, k, sigma",
+    [(3, 2, 1, 0.5), (4, 12, 5, 0.2), (10, 1620, 100, 0.01), (10, 1620, 100, 0.1),
+     (2, 1620, 1619, 1.0), (1, 100_000, 1000, 0.1), (300, 50, 7, 0.3)],
+)  # fmt: skip
+def test_expected_topk_is_that_of_the_cpu(dtype, rows, sites, k, sigma):
+    """The same method with sums in another order: 1e-9 apart (and equal after rounding to float but
+    for a last digit), and so are the products in units of max |v| / sigma."""
+    scores = random_scores(rows, sites, dtype=dtype)
+    v = random_scores(rows, sites, dtype=dtype, seed=1)
+    for method in ["exact", "mean_field"]:
+        results = []
+        for device in ["cpu", "cuda"]:
+            own = scores.to(device, copy=True).requires_grad_()
+            b = tr.expected_topk(own, k, sigma=sigma, method=method)
+            (g,) = torch.autograd.grad(b, own, v.to(device))
+            results.append((b.detach().cpu(), g.cpu()))
+        rounding = 1e-9 + torch.finfo(dtype).eps
+        assert (results[0][0] - results[1][0]).abs().max() <= rounding
+        bound = 4 * rounding * v.abs().max() / sigma
+        assert (results[0][1] - results[1][1]).abs().max() <= bound
+
+
+@pytest.mark.parametrize("method", ["exact", "mean_field"])
+def test_expected_topk_hard_and_nan_rows_without_waiting(method, no_sync):
+    scores = torch.zeros(4, 50, device="cuda")
+    scores[1].index_fill_(0, torch.arange(7, 8, device="cuda"), float("nan"))
+    scores[2].index_fill_(0, torch.arange(5, device="cuda"), 1e3)
+    scores[3].index_fill_(0, torch.arange(5, 50, device="cuda"), -INF)
+    scores.requires_grad_()
+    b = tr.expected_topk(scores, 5, sigma=0.1, method=method)
+    (g,) = torch.autograd.grad(b, scores, torch.rand_like(b))
+    again = tr.expected_topk(scores, 5, sigma=0.1, method=method)
+    torch.cuda.set_sync_debug_mode("default")
+    for result in [b.detach(), g]:
+        assert result.isnan().all(-1).tolist() == [False, True, False, False]
+        assert result.isnan().any(-1).tolist() == [False, True, False, False]
+    assert torch.equal(b.nan_to_num(), again.nan_to_num())
+    assert b[2:, :5].eq(1).all() and b[2:, 5:].eq(0).all() and g[2:].eq(0).all()
+
+
+def exact_step(n, z, y):
+    """A decision-aware step without samples: exact ranking, exact choice."""
+    r = tr.expected_ratio_ranking(tr.models.NegativeBinomial(n, z))
+    b = tr.expected_topk(r, 50, sigma=1e-3)
+    return torch.autograd.grad(-(b * y).sum(), [n, z])
+
+
+def test_an_exact_step_is_that_of_the_cpu_and_never_waits(no_sync):
+    n, z = torch.rand(4, 1328).add(0.5), torch.rand(4, 1328)
+    y = torch.rand(4, 1328)
+    on_gpu = [t.cuda().requires_grad_() for t in (n, z)]
+    y_gpu = y.cuda()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    grads = exact_step(*on_gpu, y_gpu)
+    torch.cuda.set_sync_debug_mode("default")
+    for a, b in zip(exact_step(n.requires_grad_(), z.requires_grad_(), y), grads):
+        assert torch.allclose(a, b.cpu(), rtol=1e-4, atol=1e-5 * float(a.abs().max()))
+
+
+def test_an_exact_step_runs_in_a_cuda_graph():
+    n = torch.rand(4, 1328, device="cuda").add(0.5).requires_grad_()
+    z = torch.zeros(4, 1328, device="cuda", requires_grad=True)
+    y = torch.rand(4, 1328, device="cuda")
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        exact_step(n, z, y)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = exact_step(n, z, y)
+    for scale in [1.0, 0.5]:
+        with torch.no_grad():
+            n.mul_(scale)
+        graph.replay()
+        for a, b in zip(captured, exact_step(n, z, y)):
+            assert torch.equal(a, b)
+
+
 def training_step(n, z, y, key, estimator):
     """One decision-aware step: sample, rank, choose, and the gradient of the reach."""
     samples = OPS.negbin_sample(n, z, 20, key, 0)

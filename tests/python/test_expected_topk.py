@@ -448,6 +448,22 @@ def test_forward_mode_equals_backward(method):
         assert np.array_equal(torch.autograd.forward_ad.unpack_dual(dual).tangent, backward)
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_function_transforms():
+    """vmap, grad and both Jacobians of torch.func, against the rows of backward."""
+    scores = torch.randn(4, 9, dtype=torch.float64)
+
+    def choose(r):
+        return tr.expected_topk(r, 3, sigma=0.5)
+
+    assert torch.equal(torch.func.vmap(choose)(scores), choose(scores))
+    want = torch.autograd.functional.jacobian(choose, scores[0])
+    for transform in (torch.func.jacrev, torch.func.jacfwd):
+        assert torch.allclose(transform(choose)(scores[0]), want, rtol=0, atol=1e-12)
+    g = torch.func.grad(lambda r: choose(r)[0])(scores[0])
+    assert torch.allclose(g, want[0], rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("method", ["exact", "mean_field"])
 def test_differentiating_twice_raises(method):
     scores = torch.randn(10, requires_grad=True)
