@@ -13,9 +13,9 @@
 // Cost of exact_rows: per row, 30 thresholds or so, each with 2 barriers a batch of 64 frequencies;
 // a warp takes one frequency, its lanes the points. Some 20 frequencies x 80 to 430 points a
 // threshold, 150 operations in double precision each: 0.2 to 1 ms a row on a data-centre GPU, bound
-// by latency, and by double-precision throughput (1/64 of single) on consumer cards. 256 threads, 128
-// registers, 29 KB of shared memory: 2 blocks a multiprocessor. Memory: 9 x (points) doubles for each
-// of at most 256 blocks.
+// by latency, and by double-precision throughput (1/64 of single) on consumer cards. 256 threads,
+// 128 registers, 29 KB of shared memory: 2 blocks a multiprocessor. Memory: 9 doubles a point for
+// each of at most 256 blocks.
 #include "expected_topk.h"
 
 #include "../expected_topk.h"
@@ -28,7 +28,9 @@ constexpr int kThreads = 256, kWarps = kThreads / 32;
 constexpr int kBatch = 64;               // frequencies at a time
 constexpr int64_t kMostDirect = 8192;    // more cannot lie near rough thresholds
 constexpr int64_t kMostRowBlocks = 256;  // bounds the workspace
-constexpr double kFixedPoint = 274877906944.0;  // 2^38
+
+// Units of a fixed-point sum of `sites` weights, which must stay below 2^63.
+TR_HD double fixed_point(int64_t sites) { return sites < (1 << 24) ? 0x1p38 : 0x1p31; }
 
 using Word64 = unsigned long long;  // as CUDA's 64-bit atomics want it
 
@@ -150,7 +152,7 @@ __device__ double spread_row(const T* scores, const T* v, int64_t sites, const T
       if (size > largest && is_active(frame.position(double(scores[s])), frame)) largest = size;
     }
   largest = block_max(largest, shared.sum);
-  const double to_fixed = largest > 0 ? kFixedPoint / largest : 0.0;
+  const double unit = fixed_point(sites), to_fixed = largest > 0 ? unit / largest : 0.0;
   for (int i = int(threadIdx.x); i < kGridSize; i += int(blockDim.x))
     shared.fixed[0][i] = shared.fixed[1][i] = 0;
   if (threadIdx.x == 0) shared.above = shared.active = 0;
@@ -164,7 +166,7 @@ __device__ double spread_row(const T* scores, const T* v, int64_t sites, const T
     atomicAdd(&shared.active, Word64{1});
     const Stencil stencil = stencil_of(x, frame);
     for (int m = 0; m < kGridOrder; ++m) {
-      const int64_t weight = int64_t(stencil.weight[m] * kFixedPoint);
+      const int64_t weight = int64_t(stencil.weight[m] * unit);
       atomicAdd(&shared.fixed[0][stencil.node + m], Word64(weight));
       if (v == nullptr) continue;
       const int64_t weighted = int64_t(stencil.weight[m] * (double(v[s]) * to_fixed));
@@ -172,9 +174,9 @@ __device__ double spread_row(const T* scores, const T* v, int64_t sites, const T
     }
   }
   __syncthreads();
-  const double from_fixed = largest / kFixedPoint;
+  const double from_fixed = largest / unit;
   for (int i = int(threadIdx.x); i < kGridSize; i += int(blockDim.x)) {
-    shared.grid[0][i] = double(int64_t(shared.fixed[0][i])) / kFixedPoint;
+    shared.grid[0][i] = double(int64_t(shared.fixed[0][i])) / unit;
     shared.grid[1][i] = double(int64_t(shared.fixed[1][i])) * from_fixed;
   }
   __syncthreads();
@@ -289,22 +291,22 @@ __device__ bool add_direct(Points& points, const T* scores, const T* v, int64_t 
 
 // Takes the direct points off the grid; integers, so that what is left does not depend on the
 // order.
-__device__ inline void take_off_grid(const Points& points, const TopKFrame& frame, double largest,
-                                     ExactShared& shared) {
-  const double to_fixed = largest > 0 ? kFixedPoint / largest : 0.0;
+__device__ inline void take_off_grid(const Points& points, const TopKFrame& frame, int64_t sites,
+                                     double largest, ExactShared& shared) {
+  const double unit = fixed_point(sites), to_fixed = largest > 0 ? unit / largest : 0.0;
   for (int64_t i = points.grid_end + threadIdx.x; i < points.count; i += blockDim.x) {
     const Stencil stencil = stencil_of(points.x[i], frame);
     for (int m = 0; m < kGridOrder; ++m) {
       atomicAdd(&shared.fixed[0][stencil.node + m],
-                Word64(-int64_t(stencil.weight[m] * kFixedPoint)));
+                Word64(-int64_t(stencil.weight[m] * unit)));
       atomicAdd(&shared.fixed[1][stencil.node + m],
                 Word64(-int64_t(stencil.weight[m] * (points.wv[i] * to_fixed))));
     }
   }
   __syncthreads();
   for (int i = int(threadIdx.x); i < kGridSize; i += int(blockDim.x)) {
-    shared.grid[0][i] = double(int64_t(shared.fixed[0][i])) / kFixedPoint;
-    shared.grid[1][i] = double(int64_t(shared.fixed[1][i])) * (largest / kFixedPoint);
+    shared.grid[0][i] = double(int64_t(shared.fixed[0][i])) / unit;
+    shared.grid[1][i] = double(int64_t(shared.fixed[1][i])) * (largest / unit);
   }
   __syncthreads();
 }
@@ -427,7 +429,7 @@ __device__ void solve_row(const T* scores, const T* v, int64_t sites, int64_t k,
       high = -kInfinity;
       points.count = nodes;
     } else {
-      take_off_grid(points, frame, largest, shared);
+      take_off_grid(points, frame, sites, largest, shared);
       for (int node = int(threadIdx.x); node < kGridSize; node += int(blockDim.x))
         if (shared.node[node] >= 0) {
           points.w[shared.node[node]] = shared.grid[0][node];
