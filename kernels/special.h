@@ -34,7 +34,7 @@ TR_HD double square_root(double a) {
 #endif
 }
 
-constexpr double kInfinity = __builtin_inf();
+constexpr double kInfinity = __builtin_inf(), kNaN = __builtin_nan("");
 
 // log(x): 2^e (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)], then the atanh series with the minimax
 // coefficients of fdlibm's __ieee754_log. x = 0 gives -inf, +inf gives +inf, x < 0 and NaN give
@@ -60,7 +60,7 @@ TR_HD double natural_log(double x) {
   const double low = exponent * 1.90821492927058770002e-10;
   const double value = exponent * 6.93147180369123816490e-01 -
                        ((half_square - (s * (half_square + p * z) + low)) - f);
-  const double edge = x == 0.0 ? -kInfinity : (x < 0.0 ? x * 0.0 / 0.0 : x);
+  const double edge = x == 0.0 ? -kInfinity : (x < 0.0 ? kNaN : x);
   return (x > 0.0) & (x < kInfinity) ? value : edge;
 }
 
