@@ -402,7 +402,10 @@ def _parser() -> argparse.ArgumentParser:
         help="default: empirical_bayes",
     )
     sub.add_argument(
-        "--objective", choices=["auto", "daml", "nll", "bpr"], default="auto", help="default: auto"
+        "--objective",
+        choices=["auto", "daml", "nll", "marginal", "bpr"],
+        default="auto",
+        help="default: auto",
     )
     sub.add_argument(
         "--ranking",

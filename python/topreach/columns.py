@@ -258,6 +258,66 @@ def count_values(
     return values
 
 
+def interval_counts(
+    column: Any, *, suppressed: tuple[int, int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Counts of which some are only known to lie in an interval, as tables with small cells give them.
+
+    Args:
+        column: a sequence of whole numbers and text: "12", "1-9" (or with an en dash), "<10" (0 to
+            9), or a word for a hidden cell: "Suppressed", "*".
+        suppressed: the (least, most) count of a hidden cell, as the source's terms say, e.g. (1, 9);
+            None: such cells are an error.
+
+    Returns:
+        (low, high), float64 [N] each, equal where the count is exact: `y` and `y_upper` of
+        `NegBinMixedEffects.fit`, once each has gone into a panel of its own.
+
+    Raises:
+        ValueError: an entry of another kind, with its place; low above high.
+
+    Example:
+        >>> interval_counts(["12", "1-9", "Suppressed"], suppressed=(1, 9))
+        (array([12.,  1.,  1.]), array([12.,  9.,  9.]))
+    """
+    name = "interval_counts"
+    if suppressed is not None:
+        whole = [isinstance(end, int) and 0 <= end <= MAX_COUNT for end in suppressed]
+        if whole != [True, True] or suppressed[0] > suppressed[1]:
+            raise ValueError(
+                f"{name}: suppressed must be whole counts (least, most), got {suppressed!r}."
+            )
+    low, high = [], []
+    for row, value in enumerate(column):
+        text = str(value).strip()
+        if found := re.fullmatch(r"(\d+)(?:\.0*)?", text):
+            ends = (int(found[1]), int(found[1]))
+        elif found := re.fullmatch(r"(\d+)\s*[-\u2013]\s*(\d+)", text):
+            ends = (int(found[1]), int(found[2]))
+        elif found := re.fullmatch(r"<\s*(\d+)", text):
+            ends = (0, int(found[1]) - 1)
+        elif text.lower() in ("suppressed", "*") and suppressed is not None:
+            ends = suppressed
+        else:
+            advice = (
+                " Say what hidden cells hold: suppressed=(least, most)."
+                if text.lower() in ("suppressed", "*")
+                else ""
+            )
+            raise ValueError(
+                f'{name}: column must hold whole counts, or intervals as "1-9" or "<10", got '
+                f"{value!r} in row {row}.{advice}"
+            )
+        if not 0 <= ends[0] <= ends[1] <= MAX_COUNT:
+            raise ValueError(
+                f"{name}: column must hold intervals that ascend, up to {MAX_COUNT}, got "
+                f"{value!r} in row {row}."
+            )
+        low.append(ends[0])
+        high.append(ends[1])
+    return np.array(low, dtype=np.float64), np.array(high, dtype=np.float64)
+
+
 def feature_values(
     column: pd.Series, name: str, label: str, where: Callable[[int], str]
 ) -> np.ndarray:

@@ -70,7 +70,9 @@ class TopKRanker:
             site effects), "linear" or "mlp" (scores from the last counts), or a module of your own,
             which is copied and not changed.
         objective: "daml", "nll", "bpr", an objective, or "auto": empirical Bayes for the model of that
-            name, DAML for another with a likelihood, else direct BPR.
+            name, DAML for another with a likelihood, else direct BPR. Or "marginal", for "negbin":
+            its maximum marginal likelihood (`NegBinMixedEffects.fit`), which takes no epochs and no
+            validation panel; "nll" is the joint mode of parameters and effects, by steps.
         site_history: how "empirical_bayes" sums up the past, a `topreach.features.SiteHistory`; None
             for its defaults. It is copied and not changed.
         sigma: σ, the noise that smooths the top-K, in the units of the ranking; None: 0.4 / S for
@@ -255,6 +257,11 @@ class TopKRanker:
         weights = self.time_weights
         if callable(weights):
             weights = torch.as_tensor(weights(panel.time_values), dtype=torch.float32)
+        if self.objective == "marginal":
+            if weights is not None:
+                weights = torch.as_tensor(weights, dtype=torch.float32)
+            model.fit(*train_batch[:3], weights=weights, site_ids=panel.site_ids)
+            return self._keep(panel, model, None, None)
 
         def train(
             objective: Any, epochs: int, monitor: str | None, checkpoint: Any, floor: float | None
@@ -413,12 +420,20 @@ class TopKRanker:
             return None
         if not isinstance(objective, str):
             return objective
+        if objective == "marginal":
+            if not isinstance(model, NegBinMixedEffects):
+                raise TypeError(
+                    "TopKRanker: objective must be another than 'marginal' for "
+                    f"{type(model).__name__}, got 'marginal': NegBinMixedEffects alone has effects "
+                    "to integrate out."
+                )
+            return None
         if objective == "auto":
             objective = "daml" if is_probabilistic(model) else "bpr"
         if objective not in ("daml", "nll", "bpr"):
             raise ValueError(
-                "TopKRanker: objective must be 'auto', 'daml', 'nll', 'bpr' or an objective, got "
-                f"{objective!r}."
+                "TopKRanker: objective must be 'auto', 'daml', 'nll', 'marginal', 'bpr' or an "
+                f"objective, got {objective!r}."
             )
         if objective != "bpr" and not is_probabilistic(model):
             raise TypeError(

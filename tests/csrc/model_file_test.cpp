@@ -197,7 +197,8 @@ TEST(ModelFileExchange, WithPython) {
   const char* folder = std::getenv("TOPREACH_EXCHANGE");
   if (folder == nullptr) GTEST_SKIP() << "run by tests/python/test_model_file.py";
   int files = 0;
-  for (const std::string name : {"negbin", "negbin_exact", "negbin_mean", "linear", "mlp"}) {
+  for (const std::string name : {"negbin", "negbin_exact", "negbin_mean", "nb2",
+                                 "zero_inflated", "poisson", "linear", "mlp"}) {
     const std::string base = std::string(folder) + "/" + name;
     if (!std::filesystem::exists(base + ".pt")) continue;
     ++files;

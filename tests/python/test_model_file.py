@@ -88,6 +88,9 @@ def examples():
         "negbin": (NegBinMixedEffects(SITES, 3, link="softplus", initial_mean=1.2), "ratio"),
         "negbin_exact": (NegBinMixedEffects(SITES, 3, initial_mean=0.7), "exact"),
         "negbin_mean": (NegBinMixedEffects(SITES, 3), "mean"),
+        "nb2": (NegBinMixedEffects(SITES, 3, family="nb2"), "exact"),
+        "zero_inflated": (NegBinMixedEffects(SITES, 3, zero_inflation=True), "ratio"),
+        "poisson": (NegBinMixedEffects(SITES, 3, family="poisson"), "ratio"),
         "linear": (LinearScorer(WINDOW, 3), "score"),
         "mlp": (MLPScorer(WINDOW, 3, hidden=(8, 5)), "score"),
     }

@@ -227,6 +227,43 @@ def test_censored_counts():
     assert abs(naive.loc["(Intercept)", "Estimate"] - full.loc["(Intercept)", "Estimate"]) > 0.3
 
 
+def test_interval_counts():
+    """As tables of CDC WONDER have them, through panels into the fit."""
+    low, high = tr.interval_counts(
+        ["12", "1-9", "1 – 9", "<10", "Suppressed", 7, 3.0], suppressed=(1, 9)
+    )
+    assert low.tolist() == [12, 1, 1, 0, 1, 7, 3] and high.tolist() == [12, 9, 9, 9, 9, 7, 3]
+    for bad, message in (
+        (["many"], "got 'many' in row 0"),
+        (["1", "*"], "row 1.*Say what hidden cells hold"),
+        (["9-1"], "intervals that ascend"),
+        ([1.5], "got 1.5 in row 0"),
+        ([-1], "got -1 in row 0"),
+        (["<0"], "intervals that ascend"),
+        ([math.nan], "got nan in row 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tr.interval_counts(bad)
+    with pytest.raises(ValueError, match="suppressed must be whole counts"):
+        tr.interval_counts(["*"], suppressed=(9, 1))
+    x, y, time = simulated(15, 30, 1, intercept=2.0)
+    table = pd.DataFrame({
+        "county": np.tile(np.arange(30), TIMES), "year": np.repeat(np.arange(TIMES), 30),
+        "rate": x.flatten().numpy(),
+        "deaths": ["1-9" if 1 <= c <= 9 else str(int(c)) for c in y.flatten().tolist()],
+    })
+    table["low"], table["high"] = tr.interval_counts(table["deaths"])
+    panels = [
+        tr.Panel.from_frame(table, site="county", time="year", count=c, features=["rate"])
+        for c in ("low", "high")
+    ]
+    model = NegBinMixedEffects(30, 1).fit(
+        panels[0].x, panels[0].y, time, y_upper=panels[1].y, site_ids=panels[0].site_ids
+    )
+    assert model.fit_.converged
+    assert model.coefficients().loc["x0", "Estimate"] == pytest.approx(0.4, abs=0.2)
+
+
 @pytest.mark.parametrize(
     ("family", "dispersion"), [("nb1", 0.3), ("nb2", 1.0), ("poisson", None)]
 )

@@ -131,6 +131,21 @@ def test_negbin(objective):
     assert r.predict(VALID).shape == (2, 20) and (r.predict(VALID) > 0).all()
 
 
+def test_marginal_likelihood_is_the_models_own_fit(tmp_path):
+    r = ranker(model="negbin", objective="marginal", link="log").fit(TRAIN, VALID)
+    assert r.history_ is None and r.trainer_ is None and 0 < r.score(VALID) <= 1
+    model = r.model_
+    batch = r._batch(TRAIN)
+    value = model.log_marginal(batch.x, batch.y, batch.time).sum().item()
+    assert value == pytest.approx(model.fit_.log_likelihood, abs=1e-3)  # parameters in float32
+    assert list(model.random_effects().index) == r.site_ids_
+    r.save(tmp_path / "model.pt")
+    again = TopKRanker.load(tmp_path / "model.pt")
+    np.testing.assert_array_equal(again.site_scores(VALID), r.site_scores(VALID))
+    with pytest.raises(TypeError, match="objective must be another than 'marginal' for MLPScorer"):
+        ranker(model="mlp", objective="marginal").fit(TRAIN, VALID)
+
+
 @pytest.mark.parametrize("model", ["linear", "mlp"])
 def test_scorers(model):
     r = fitted(model, window=2)
