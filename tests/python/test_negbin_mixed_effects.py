@@ -102,7 +102,8 @@ def test_plain_regression_is_that_of_statsmodels(family):
 
 
 def test_the_marginal_maximum_is_that_of_a_search_of_its_own():
-    """Poisson with a random intercept, its likelihood by quadrature, maximised by SciPy: counts of a site are many, so Laplace's estimates differ by little."""
+    """Poisson with a random intercept, its likelihood by quadrature, maximised by SciPy: counts of a
+    site are many, so Laplace's estimates differ by little."""
     x, y, time = simulated(1, 40, 1, family="poisson", sigma=(0.7, 0), rho=0, intercept=2.0)
     nodes = np.linspace(-7, 7, 561)  # the trapezoidal rule, fine for the narrowest integrand
     weights = stats.norm.pdf(nodes) * (nodes[1] - nodes[0])
