@@ -35,7 +35,14 @@ CountDistribution = (
 )
 
 
-_FAMILIES = (NegativeBinomial, td.NegativeBinomial, td.Poisson, td.Bernoulli, td.Binomial)
+_FAMILIES = (
+    NegativeBinomial,
+    Poisson,
+    td.NegativeBinomial,
+    td.Poisson,
+    td.Bernoulli,
+    td.Binomial,
+)
 
 
 def expected_ratio_ranking(distribution: CountDistribution, offset: float = 0.0) -> Tensor:
@@ -117,6 +124,8 @@ def has_expected_ratio_ranking(distribution: object) -> bool:
         >>> has_expected_ratio_ranking(torch.distributions.Poisson(torch.ones(3)))
         True
     """
+    if isinstance(distribution, Mixture):
+        return has_expected_ratio_ranking(distribution.components)
     if isinstance(distribution, td.MixtureSameFamily):
         distribution = distribution.component_distribution
         if not isinstance(distribution, td.Independent):

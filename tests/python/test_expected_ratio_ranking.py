@@ -13,6 +13,8 @@ from scipy import stats
 from torch import distributions as td
 
 import topreach as tr
+from topreach import models
+from topreach.counts import has_expected_ratio_ranking
 from topreach.models import NegativeBinomial, ZeroInflated
 
 OP = torch.ops.topreach.expected_ratio_ranking
@@ -358,9 +360,45 @@ def test_names_what_it_knows():
     parts = td.Poisson(torch.ones(2, 3))
     with pytest.raises(ValueError, match="Independent must have 1 dimension of sites, got 2"):
         tr.expected_ratio_ranking(td.Independent(parts, 2))
-    flat = td.MixtureSameFamily(td.Categorical(ONES), td.Poisson(ONES))
+    flat = td.MixtureSameFamily(td.Categorical(ONES), td.Bernoulli(ONES / 2))
     with pytest.raises(TypeError, match="must be Independent"):
         tr.expected_ratio_ranking(flat)
+
+
+def known_and_unknown():
+    """Distributions of counts [2, 3], by name, and whether their ratio ranking is known."""
+    n, half = torch.rand(2, 3), torch.full((2, 3), 0.5)
+    draws = models.NegativeBinomial(torch.rand(2, 4, 3), torch.tensor(0.5))
+    categorical = td.Categorical(torch.ones(2, 4))
+    yield "negative binomial", models.NegativeBinomial(n, torch.tensor(0.5)), True
+    yield "Poisson", models.Poisson(n), True
+    yield "zero-inflated", models.ZeroInflated(models.Poisson(n), half), True
+    yield "mixture", models.Mixture(torch.full((2, 4), 0.25), draws), True
+    yield "site mixture", models.SiteMixture(torch.randn(2, 3, 4), td.Poisson(torch.rand(4))), True
+    yield "torch's negative binomial", td.NegativeBinomial(n, half), True
+    yield "torch's Poisson", td.Poisson(n), True
+    yield "torch's Bernoulli", td.Bernoulli(half), True
+    yield "torch's binomial", td.Binomial(3, half), True
+    yield "independent", td.Independent(td.Poisson(n), 1), True
+    parts = td.Independent(td.Poisson(torch.rand(2, 4, 3)), 1)
+    yield "torch's mixture", td.MixtureSameFamily(categorical, parts), True
+    yield "geometric", td.Geometric(half), False
+    yield "independent geometric", td.Independent(td.Geometric(half), 1), False
+    yield "inflated geometric", models.ZeroInflated(td.Geometric(half), half), False
+
+
+@pytest.mark.parametrize(
+    ("distribution", "known"),
+    [pytest.param(d, known, id=name) for name, d, known in known_and_unknown()],
+)
+def test_tells_beforehand_what_it_knows(distribution, known):
+    """What ranking "auto" of the objectives goes by."""
+    assert has_expected_ratio_ranking(distribution) is known
+    if known:
+        assert tr.expected_ratio_ranking(distribution).shape == (2, 3)
+    else:
+        with pytest.raises(TypeError):
+            tr.expected_ratio_ranking(distribution)
 
 
 @pytest.mark.parametrize("family", ["poisson", "negative_binomial", "binomial"])

@@ -346,7 +346,7 @@ def test_gradient_of_deterministic_daml_in_every_parameter(topk, epsilon):
     assert error < 1e-5, error
 
 
-@pytest.mark.parametrize("estimator", ["score", "score_loo"])
+@pytest.mark.parametrize("estimator", ["score", "score_loo", "conditional"])
 def test_the_sampled_top_k_has_the_deterministic_mean(estimator):
     """DirectBPR is linear in b̂, so at the exact ranking its sampled value and gradient are unbiased
     estimates of the deterministic ones."""
