@@ -379,6 +379,28 @@ TYPED_TEST(PerturbedTopKCuda, MakesRowsWithNanNan) {
   }
 }
 
+// The operator can be called on its own, and cannot look at a boundary without waiting for the device.
+TYPED_TEST(PerturbedTopKCuda, MakesRowsNanWhoseBoundaryNamesNoSites) {
+  using T = TypeParam;
+  const Case<T> c(3, 80, 7, 12, 0.2);
+  auto r = on_cuda(c);
+  r.boundary[2 * 12] = -1;                                        // row 1, draw 0
+  r.boundary[2 * 35 + 1] = std::numeric_limits<int32_t>::max();  // row 2, draw 11
+  const cuda::TopKProblem<T> p{c.scores.data(), c.rows, c.sites, c.k,
+                               c.sigma,         c.draws, c.key,  c.row_offset};
+  std::vector<T> workspace(size_t(cuda::perturbed_topk_workspace<T>(c.rows, c.draws)) / sizeof(T));
+  std::vector<T> grad(r.grad.size(), T(0));
+  ASSERT_EQ(cuda::conditional_topk_backward(p, c.noise, c.v.data(), r.value.data(),
+                                            r.last_tied.data(), r.boundary.data(), c.scale(),
+                                            grad.data(), workspace.data(), nullptr),
+            cudaSuccess);
+  for (size_t i = 0; i < 80; ++i) EXPECT_EQ(grad[i], r.conditional_grad[i]);
+  for (int64_t row = 1; row < 3; ++row) {
+    const auto from = grad.begin() + row * 80;
+    EXPECT_TRUE(std::any_of(from, from + 80, [](T g) { return std::isnan(g); })) << "row " << row;
+  }
+}
+
 TYPED_TEST(PerturbedTopKCuda, MasksAsTheCpuDoes) {
   const auto& cpu = topreach::kernels::topk_cpu<TypeParam>();
   for (const int64_t sites : {1, 2, 33, 700, 3000}) {
