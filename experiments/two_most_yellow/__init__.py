@@ -107,17 +107,16 @@ def train(
 
 def run(context: Context) -> None:
     quick = context.quick
-    number, seeds = (2000, 1) if quick else (5000, 2)
+    number = 2000 if quick else 5000
     rates = (0.01,) if quick else (0.003, 0.01)
     epochs = dict.fromkeys(NAMES, 12 if quick else 60)
     epochs |= {"none": 40} if quick else {"none": 300, "score": 120}
     cells = {
-        f"{variant}-{context.seed + i}": (
-            lambda variant=variant, seed=context.seed + i: train(
-                variant, seed, rates, number, epochs[variant], context.device
+        variant: (
+            lambda variant=variant: train(
+                variant, context.seed, rates, number, epochs[variant], context.device
             )
         )
-        for i in range(seeds)
         for variant in NAMES
     }
     settings = {"T": number, "rates": rates, "epochs": epochs, "draws": DRAWS, "hidden": HIDDEN}
@@ -125,19 +124,21 @@ def run(context: Context) -> None:
 
     rows = []
     for variant, name in NAMES.items():
-        runs = pd.DataFrame([found[f"{variant}-{context.seed + i}"] for i in range(seeds)])
-        row: dict[str, Any] = {"model": name}
-        for part in ("train", "test"):
-            row[f"{part} MSE"] = runs[part].mean()
-            row[f"{part} sd"] = runs[part].std() if seeds > 1 else None
-        for i, part in enumerate(("train", "test")):
-            row[f"paper {part}"] = PAPER[variant][i] if variant in PAPER else None
-        row["test MSE, hard top-2"] = runs["hard test"].mean()
-        row["learning rate"] = ", ".join(f"{rate:g}" for rate in sorted(set(runs["rate"])))
-        row["epoch"] = runs["epoch"].mean()
-        rows.append(row)
-    title = f"Mean squared error, T = {number}, {seeds} seed{'s' if seeds > 1 else ''}"
-    context.table(pd.DataFrame(rows).set_index("model"), title=title)
+        result = found[variant]
+        paper = PAPER.get(variant, (None, None))
+        rows.append(
+            {
+                "model": name,
+                "train MSE": result["train"],
+                "paper, train": paper[0],
+                "test MSE": result["test"],
+                "paper, test": paper[1],
+                "test MSE, hard top-2": result["hard test"],
+                "learning rate": result["rate"],
+                "epoch": result["epoch"],
+            }
+        )
+    context.table(pd.DataFrame(rows).set_index("model"), title=f"Mean squared error, T = {number}")
     context.figure(plot(context, found), "learning_curves")
 
 
@@ -160,7 +161,7 @@ def plot(context: Context, found: dict[str, Any]) -> Any:
     left.set_title(f"One instance, y = {one.y[0]:.1f}", fontsize=11)
 
     for variant, name in NAMES.items():
-        run_ = found[f"{variant}-{context.seed}"]
+        run_ = found[variant]
         epoch, train_, valid = zip(*run_["curve"], strict=True)
         right.plot(epoch, valid, color=COLOURS[variant], lw=1.8, label=name)
         right.plot(epoch, train_, color=COLOURS[variant], lw=1, ls=":")
