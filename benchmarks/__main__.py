@@ -395,7 +395,8 @@ def cosine_table(times: dict[str, dict[str, float]]) -> str:
     baseline = None
     for label, estimator, spent, limit in formulations:
         found = study.judge(estimator, problem, DRAWS, 40, 0)
-        row = study.time_to_cosine(estimator, problem, found, DRAWS, spent, limit, 1)
+        each = spent / DRAWS if estimator in study.SAMPLED else spent
+        row = study.time_to_cosine(estimator, problem, found, DRAWS, each, limit, 1)
         if row["how"] == "never":
             lines.append(f"| {label} | | | never: cosine {row['cosine']:.4f} | | |")
             continue

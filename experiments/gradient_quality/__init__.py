@@ -31,7 +31,7 @@ KEYS = ["sites", "k", "sigma"]
 
 def run(context: Context) -> None:
     sizes, factors, draws, peer_sizes = SIZES, FACTORS, DRAWS, PEER_SIZES
-    work, budget, limit = 2e8, 0.2, 3e9
+    work, budget, limit = 2e8, 1.0, 3e9
     if context.quick:
         sizes = {s: (ks[:1], 2) for s, (ks, _) in SIZES.items() if s < 10_000}
         factors, draws, peer_sizes = FACTORS[:1], DRAWS[:2], PEER_SIZES[:1]

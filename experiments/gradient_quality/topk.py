@@ -148,21 +148,21 @@ def time_to_cosine(
     problem: Problem,
     found: dict,
     draws: int,
-    call_seconds: float,
+    seconds_each: float,
     limit: float,
     seed: int,
 ) -> dict:
     """Draws and time until the gradient's mean cosine is .99; `found` was measured at `draws`.
 
     Where so many draws are at most `limit` noise values for the ten rows they are made, else the time
-    is that of `draws`, times the ratio.
+    is that of one draw, `seconds_each`, times their number. Without draws `seconds_each` is a call's.
     """
     row: dict = {"estimator": estimator, "draws": None, "how": "measured"}
     if estimator in DETERMINISTIC:
         reached = found["cosine"] >= COSINE
         return row | {
             "cosine": found["cosine"],
-            "milliseconds": 1e3 * call_seconds if reached else None,
+            "milliseconds": 1e3 * seconds_each if reached else None,
             "how": "measured" if reached else "never",
         }
     least = 2 if estimator == "score_loo" else 1
@@ -172,7 +172,7 @@ def time_to_cosine(
     if needed * ROWS * sites > limit:
         return row | {
             "cosine": COSINE,
-            "milliseconds": 1e3 * call_seconds * needed / draws,
+            "milliseconds": 1e3 * seconds_each * needed,
             "how": "extrapolated",
         }
     repeats = max(1, min(200, int(limit / 10 / (needed * sites * len(problem.scores)))))
@@ -198,12 +198,13 @@ def study(
     on each timing.
     """
     count, sites = problem.scores.shape
-    rows = []
+    rows, least = [], math.inf
     for j in draws if estimator in SAMPLED else (0,):
         repeats = max(20, min(1000, int(work / (max(j, 1) * sites * count))))
         found = judge(estimator, problem, j, repeats, seed)
         call = time_call(estimator, problem, j, budget)
         row = {"estimator": estimator, "draws": j or None} | found | {"milliseconds": 1e3 * call}
         rows.append(row)
-    time = time_to_cosine(estimator, problem, found, j, call, limit, seed + 1)
+        least = min(least, call / max(j, 1))
+    time = time_to_cosine(estimator, problem, found, j, least, limit, seed + 1)
     return {"quality": rows, "time": [time]}
