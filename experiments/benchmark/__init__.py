@@ -19,7 +19,6 @@ from torch import Tensor
 import topreach as tr
 from topreach import baselines, metrics
 from topreach.features import SiteHistory
-from topreach.objectives.base import forward
 from topreach.panel import Panel
 
 from ..context import Context
@@ -222,8 +221,8 @@ def _ranker(train: Panel, test: Panel, k: int, **settings: Any) -> dict[str, Any
     scores = torch.from_numpy(ranker.site_scores(test))
     if not ranker.model_.is_probabilistic:
         return {"scores": scores}
+    counts = ranker.predict_distribution(test)
     with torch.no_grad():
-        counts = forward(ranker.model_, ranker._batch(test))
         nll = -counts.log_prob(test.y).double().mean(1)
     median = torch.from_numpy(ranker.predict(test, kind="median"))
     return {"scores": scores, "mean": counts.mean, "median": median, "nll": nll}

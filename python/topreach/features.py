@@ -170,6 +170,7 @@ class SiteHistory:
         smoothing_, seasonal_smoothing_: of the overall level, from the squared errors of its logarithm
             one period ahead. level_: its mean, for periods without any past.
         site_ids_, graphs_: the sites, and their `Neighbours`, one per neighbourhood.
+        repeats_: features of the panel that only repeat its earlier counts (lags): the counts hold them.
         counts_, end_: all counts that were known [N, S], and the time of the last: the past of a panel
             that comes later and has none of its own.
 
@@ -225,6 +226,7 @@ class SiteHistory:
         self.graphs_ = self._make_graphs(panel)
         self.season_ = _season(panel) if self.season == "auto" else self.season
         timeline = _known(panel)
+        self.repeats_ = _repeats(panel)
         self.counts_, self.end_ = timeline.float(), float(panel.time_values[-1])
         total = timeline.sum(1).numpy()
         self.level_ = max(float(total.mean()) / panel.num_sites, 1e-6) if len(total) else 1.0
@@ -542,6 +544,20 @@ def _graph_of_edges(edges: Iterable[tuple[str, str]], site_ids: list[str]) -> Ne
     size = torch.bincount(index[:, 0], minlength=len(site_ids))
     start = nn.functional.pad(size.cumsum(0), (1, 0))
     return Neighbours(start, index[:, 1].clone(), torch.ones(len(index), dtype=torch.float64))
+
+
+def _repeats(panel: Panel) -> list[str]:
+    """Features whose values are the counts of one earlier period each, wherever those are known."""
+    timeline, x = panel._timeline.cpu(), panel.x.cpu()
+    rows = panel._rows.tolist()
+    found = []
+    for lag in range(1, rows[-1] + 1):
+        pairs = [(t, row - lag) for t, row in enumerate(rows) if row >= lag]
+        earlier = torch.stack([timeline[u] for _, u in pairs])[..., None]
+        if earlier.any():
+            same = (x[[t for t, _ in pairs]] == earlier).flatten(0, 1).all(0)
+            found += torch.nonzero(same).flatten().tolist()
+    return [panel.feature_names[p] for p in sorted(set(found))]
 
 
 def _season(panel: Panel) -> int | None:

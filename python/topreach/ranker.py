@@ -102,7 +102,8 @@ class TopKRanker:
 
     Fitted attributes:
         model_: the module. standardizer_, time_origin_, time_scale_: how the inputs are scaled.
-        site_ids_, feature_names_in_: what the training panel had.
+        site_ids_, feature_names_in_: what the training panel had; for "empirical_bayes" without lags,
+            features that only repeat earlier counts.
         site_history_: the fitted `SiteHistory` of "empirical_bayes", else None.
         ranking_: what sites are ranked by: "exact", "ratio", "mean" or "score".
         history_, best_epoch_, best_score_, trainer_: of the last fit; warm_start_: the `Trainer` of
@@ -231,7 +232,10 @@ class TopKRanker:
             )
         valid = self._with_past(panel, valid)
         self.site_history_ = self._make_history(panel, valid)
-        standardizer = Standardizer().fit(panel)
+        features = list(panel.feature_names)
+        if self.site_history_ is not None:
+            features = [name for name in features if name not in self.site_history_.repeats_]
+        standardizer = Standardizer().fit(panel.align(feature_names=features))
         origin = panel.time_values.mean().item()
         scale = panel.time_values.std(correction=0).item() or 1.0
         model = self._make_model(panel, len(standardizer.kept_))
@@ -322,8 +326,9 @@ class TopKRanker:
     ) -> TopKRanker:
         """Set what a fit leaves behind."""
         self.model_ = model.eval()
-        self.site_ids_, self.feature_names_in_ = list(panel.site_ids), list(panel.feature_names)
-        self.n_features_in_ = panel.num_features
+        self.site_ids_ = list(panel.site_ids)
+        self.feature_names_in_ = list(self.standardizer_.feature_names_)
+        self.n_features_in_ = len(self.feature_names_in_)
         self.key_ = draw_key(torch.Generator().manual_seed(self.seed))
         self.warm_start_, self.trainer_ = warm, trainer
         for name in ("history_", "best_epoch_", "best_score_"):
@@ -470,17 +475,32 @@ class TopKRanker:
         """
         if kind not in ("mean", "median"):
             raise ValueError(f"TopKRanker.predict: kind must be 'mean' or 'median', got {kind!r}.")
-        model = self._fitted("predict")
-        if not is_probabilistic(model):
-            raise TypeError(
-                f"TopKRanker.predict: the model must predict counts, got {type(model).__name__}, "
-                "which gives scores "
-                "only. Use rank or site_scores."
-            )
+        counts = self._distribution(panel, "predict")
         with torch.no_grad():
-            counts = forward(model, self._batch(panel))
             forecast = counts.mean if kind == "mean" else count_quantile(counts, 0.5)
             return forecast.cpu().numpy()
+
+    def predict_distribution(self, panel: Panel) -> Any:
+        """The distribution of the counts [T, S], sites in the order of `site_ids_`: `mean`, `sample`
+        and `log_prob`.
+
+        Raises:
+            TypeError: the model gives scores, which are no counts; see `rank`.
+
+        Example:
+            >>> log_score = ranker.predict_distribution(test).log_prob(test.y).mean()
+        """
+        return self._distribution(panel, "predict_distribution")
+
+    @torch.no_grad()
+    def _distribution(self, panel: Panel, method: str) -> Any:
+        model = self._fitted(method)
+        if not is_probabilistic(model):
+            raise TypeError(
+                f"TopKRanker.{method}: the model must predict counts, got {type(model).__name__}, "
+                "which gives scores only. Use rank or site_scores."
+            )
+        return forward(model, self._batch(panel))
 
     def site_scores(self, panel: Panel) -> np.ndarray:
         """What sites are ranked by, [T, S], more is better: the ratio or mean ranking, or the

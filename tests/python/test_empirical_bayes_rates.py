@@ -166,6 +166,10 @@ def test_predict_median():
     mean, median = ranker.predict(test)[0], ranker.predict(test, kind="median")[0]
     phi = ranker.model_.raw_dispersion.exp().item()
     np.testing.assert_array_equal(median, stats.nbinom.ppf(0.5, mean / phi, 1 / (1 + phi)))
+    counts = ranker.predict_distribution(test)
+    np.testing.assert_array_equal(counts.mean[0].detach().numpy(), mean)
+    exact = stats.nbinom.logpmf(test.y[0].numpy(), mean / phi, 1 / (1 + phi))
+    np.testing.assert_allclose(counts.log_prob(test.y)[0].detach().numpy(), exact, rtol=1e-4)
     with pytest.raises(ValueError, match="kind must be 'mean' or 'median'"):
         ranker.predict(test, kind="mode")
 

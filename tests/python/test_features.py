@@ -9,6 +9,7 @@ from scipy import optimize, stats
 
 from topreach.features import SiteHistory, coordinate_features, nearest_neighbours
 from topreach.panel import Panel
+from topreach.ranker import TopKRanker
 
 rng = np.random.default_rng(0)
 T, S = 9, 30
@@ -148,6 +149,22 @@ def test_equally_far_neighbours_share_the_places():
     part = slice(int(graph.start[0]), int(graph.start[1]))
     assert sorted(graph.sites[part].tolist()) == [1, 2]
     assert graph.weights[part].tolist() == [0.5, 0.5]
+
+
+def test_lags_are_recognised():
+    """Columns that only repeat earlier counts; a filled-in start is no hindrance, one change is."""
+    lag_1, lag_3 = np.zeros((T, S)), np.full((T, S), 7.0)
+    lag_1[1:], lag_3[3:] = COUNTS[:-1], COUNTS[:-3]
+    near = lag_1.copy()
+    near[4, 2] += 1
+    x = np.stack([lag_1, near, lag_3, rng.normal(size=(T, S))], -1)
+    ids = [f"s{i}" for i in range(S)]
+    lagged = Panel(x, COUNTS, ids, range(T), ["lag 1", "near", "lag 3", "other"])
+    assert SiteHistory().fit(lagged).repeats_ == ["lag 1", "lag 3"]
+    fitted = TopKRanker(3).fit(lagged)
+    assert fitted.feature_names_in_ == ["near", "other"]
+    part = lagged.split(test=[7, 8]).test
+    assert {"lag 1", "lag 3"} <= set(SiteHistory().fit(part).repeats_)
 
 
 def test_one_site_has_no_neighbours():
