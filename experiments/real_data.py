@@ -16,7 +16,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,8 @@ class Study:
     longitude. lags: prefix of the features that hold earlier counts. left_out: features that scorers
     do not get, for they grow with time. published: MAE, RMSE, BPR of Table C.2 by row. sampled_epochs:
     most epochs where every step draws, which costs ten times an exact step with many periods.
-    start_from_history: whether PG and SPO+ start at the order of the last counts' mean.
+    start_from_history: whether PG and SPO+ start at the order of the last counts' mean. repeats: of
+    the ranking, at most.
     """
 
     title: str
@@ -89,6 +90,7 @@ class Study:
     left_out: tuple[str, ...] = ()
     sampled_epochs: int = 300
     start_from_history: bool = False
+    repeats: int = 100
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class Effort:
     draws: int = DRAWS
     max_epochs: int = 300
     patience: int = 5
-    repeats: int = 100
+    repeats: int = 1000
     ranking_draws: int = 1000
 
 
@@ -190,6 +192,7 @@ class _Work:
         splits: Splits,
         forms: tuple[str, ...],
     ):
+        effort = replace(effort, repeats=min(effort.repeats, study.repeats))
         self.context, self.study, self.effort, self.splits = context, study, effort, splits
         self.forms = forms
         self.has_place = set(study.place) <= set(splits.train.feature_names)
@@ -201,7 +204,7 @@ class _Work:
             "sampled_epochs": study.sampled_epochs,
             "start_from_history": study.start_from_history,
             "source": splits.train.source,
-            **vars(effort),
+            **vars(self.effort),
         }
 
     def cells(self, cells: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
