@@ -34,6 +34,7 @@ class Inputs:
         lags: prefix of the features that hold earlier counts; "" if there are none.
         left_out: features that grow with time, which scorers do not get.
         device: of the batches.
+        time_as_given: whether the slope's time is the panel's own, and not standardised.
 
     Attributes:
         num_features: columns of `regression`, num_slow_features: of `scorer`.
@@ -46,7 +47,10 @@ class Inputs:
         lags: str = "",
         left_out: tuple[str, ...] = (),
         device: torch.device | None = None,
+        *,
+        time_as_given: bool = False,
     ):
+        self._as_given = time_as_given
         self._device = device or torch.device("cpu")
         self._origin = train.time_values.mean().item()
         self._scale = train.time_values.std(correction=0).item() or 1.0
@@ -71,6 +75,8 @@ class Inputs:
         batch = self._all.transform(panel).batch()
         time = self._time(panel)
         x = torch.cat([batch.x, self._column(time, panel)], dim=-1)
+        if self._as_given:
+            time = panel.time_values.float()
         return self._placed(batch._replace(x=x, time=time))
 
     def scorer(self, panel: Panel) -> Batch:

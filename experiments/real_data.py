@@ -76,7 +76,8 @@ class Study:
     do not get, for they grow with time. published: MAE, RMSE, BPR of Table C.2 by row. sampled_epochs:
     most epochs where every step draws, which costs ten times an exact step with many periods.
     start_from_history: whether PG and SPO+ start at the order of the last counts' mean. repeats: of
-    the ranking, at most.
+    the ranking, at most. time_as_given: whether the sites' slopes are in the data's own time, as in the
+    published code, or in time standardised by the training periods.
     """
 
     title: str
@@ -91,6 +92,7 @@ class Study:
     sampled_epochs: int = 300
     start_from_history: bool = False
     repeats: int = 100
+    time_as_given: bool = False
 
 
 @dataclass(frozen=True)
@@ -196,13 +198,20 @@ class _Work:
         self.context, self.study, self.effort, self.splits = context, study, effort, splits
         self.forms = forms
         self.has_place = set(study.place) <= set(splits.train.feature_names)
-        self.inputs = Inputs(splits.train, study.lags, study.left_out, context.device)
+        self.inputs = Inputs(
+            splits.train,
+            study.lags,
+            study.left_out,
+            context.device,
+            time_as_given=study.time_as_given,
+        )
         self.settings = {
             "study": study.title,
             "k": study.k,
             "average": study.average,
             "sampled_epochs": study.sampled_epochs,
             "start_from_history": study.start_from_history,
+            "time_as_given": study.time_as_given,
             "source": splits.train.source,
             **vars(self.effort),
         }

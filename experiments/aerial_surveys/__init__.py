@@ -20,6 +20,7 @@ STUDY = Study(
     sampled_epochs=100,
     start_from_history=True,
     repeats=20,
+    time_as_given=True,
     published={
         "last": (0.24, 1.04, 0.27),
         "average": (0.25, 0.78, 0.38),

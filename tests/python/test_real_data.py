@@ -192,6 +192,27 @@ def test_choice_among_decision_aware_models():
         choose(found, "none", 0.5)
 
 
+def test_inputs_are_scaled_by_the_training_rows():
+    with pytest.warns(UserWarning, match="SIMULATED"):
+        train, _, test = datasets.simulate_county(0)
+    inputs = forecasters.Inputs(train, "prev_deaths_")
+    x, times = inputs.regression(train).x.double(), train.time_values
+    expected = ((test.time_values - times.mean()) / times.std(correction=0)).float()
+    torch.testing.assert_close(inputs.regression(test).time, expected)
+    torch.testing.assert_close(inputs.regression(test).x[:, 3, -1], expected)
+    given = forecasters.Inputs(train, "prev_deaths_", time_as_given=True).regression(test)
+    assert given.time.tolist() == [7.0, 8.0]
+    torch.testing.assert_close(given.x, inputs.regression(test).x)
+    # The oldest lag is constant in training and left out; the last one has its own scale.
+    lag = train.x[:, :, train.feature_names.index("prev_deaths_01back")].double()
+    assert (inputs.lag_scales != 0).sum() == 4
+    assert inputs.lag_scales[-2].item() == pytest.approx(lag.std(correction=0).item(), rel=1e-5)
+    assert x.shape[-1] == inputs.num_features == 13
+    assert x.mean(dim=(0, 1)).abs().max() < 1e-5
+    history = train.batch(window=5).history
+    np.testing.assert_allclose(inputs.table(train)[:, :5], history.log1p().flatten(0, 1).numpy())
+
+
 def test_tie_repeats_average_to_the_expectation():
     generator = torch.Generator().manual_seed(3)
     scores = torch.randint(0, 3, (2, 30), generator=generator).float()
