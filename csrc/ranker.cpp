@@ -9,7 +9,7 @@ namespace topreach {
 
 namespace {
 
-using Model = std::variant<NegBinMixedEffects, LinearScorer, MLPScorer>;
+using Model = std::variant<EmpiricalBayesRates, NegBinMixedEffects, LinearScorer, MLPScorer>;
 
 const c10::IValue& config_value(const ModelFile& file, const std::string& name) {
   for (const auto& [key, value] : file.config) {
@@ -56,7 +56,27 @@ bool config_zero_inflation(const ModelFile& file) {
   return value.toBool();
 }
 
+std::vector<double> config_numbers(const ModelFile& file, const std::string& name) {
+  const c10::IValue& value = config_value(file, name);
+  TORCH_CHECK_VALUE(value.isList(), "Ranker: config.", name, " must be a list");
+  std::vector<double> numbers;
+  for (const auto& item : value.toListRef()) {
+    TORCH_CHECK_VALUE(item.isDouble() || item.isInt(), "Ranker: config.", name,
+                      " must be a list of numbers");
+    numbers.push_back(item.isInt() ? double(item.toInt()) : item.toDouble());
+  }
+  return numbers;
+}
+
 Model make_model(const ModelFile& file) {
+  if (file.model == "EmpiricalBayesRates") {
+    TORCH_CHECK_VALUE(file.site_history && file.site_history->half_lives ==
+                                               config_numbers(file, "half_lives"),
+                      "Ranker: site_history must be given for EmpiricalBayesRates, with its "
+                      "half_lives");
+    return EmpiricalBayesRates(config_numbers(file, "half_lives"),
+                               config_int(file, "num_features"), config_numbers(file, "support"));
+  }
   if (file.model == "NegBinMixedEffects") {
     return NegBinMixedEffects(config_int(file, "num_sites"), config_int(file, "num_features"),
                               NegBinMixedEffectsOptions{config_text(file, "link"),
@@ -68,7 +88,8 @@ Model make_model(const ModelFile& file) {
   if (file.model == "LinearScorer")
     return LinearScorer(config_int(file, "window"), config_int(file, "num_features"));
   TORCH_CHECK_VALUE(file.model == "MLPScorer",
-                    "Ranker: model must be NegBinMixedEffects, LinearScorer or MLPScorer, got ",
+                    "Ranker: model must be EmpiricalBayesRates, NegBinMixedEffects, LinearScorer or "
+                    "MLPScorer, got ",
                     file.model);
   const c10::IValue& hidden = config_value(file, "hidden");
   TORCH_CHECK_VALUE(hidden.isList(), "Ranker: config.hidden must be a list");
@@ -113,7 +134,7 @@ Ranker::Ranker(ModelFile file) : file_(std::move(file)), model_(make_model(file_
   TORCH_CHECK_VALUE(score != is_probabilistic(), "Ranker: ranking must be ",
                     is_probabilistic() ? "'exact', 'ratio' or 'mean'" : "'score'", " for ",
                     file_.model, ", got '", file_.ranking, "'");
-  if (is_probabilistic()) {
+  if (std::holds_alternative<NegBinMixedEffects>(model_)) {
     const int64_t sites = config_int(file_, "num_sites");
     TORCH_CHECK_VALUE(int64_t(file_.site_ids.size()) == sites,
                       "Ranker: site_ids must have one name per site, S = ", sites, ", got ",
@@ -135,7 +156,8 @@ void Ranker::save(const std::string& path) const {
 }
 
 bool Ranker::is_probabilistic() const {
-  return std::holds_alternative<NegBinMixedEffects>(model_);
+  return std::holds_alternative<EmpiricalBayesRates>(model_) ||
+         std::holds_alternative<NegBinMixedEffects>(model_);
 }
 
 torch::Tensor Ranker::features(const char* function, const torch::Tensor& x) const {
@@ -152,8 +174,18 @@ torch::Tensor Ranker::features(const char* function, const torch::Tensor& x) con
       .unsqueeze(0);
 }
 
-CountDistribution Ranker::predict(const char* function, const torch::Tensor& x, double time) const {
+CountDistribution Ranker::predict(const char* function, const torch::Tensor& x, double time,
+                                  const std::optional<torch::Tensor>& history) const {
   const torch::Tensor standardised = features(function, x);
+  if (const auto* rates = std::get_if<EmpiricalBayesRates>(&model_)) {
+    TORCH_CHECK_VALUE(!history || (history->dim() == 2 && history->size(0) == x.size(0)), function,
+                      ": history must have shape [S, N] with S = ", x.size(0), ", got ",
+                      history->sizes());
+    const torch::Tensor past = history ? history->t() : file_.site_history->counts;
+    const torch::Tensor statistics =
+        file_.site_history->statistics(past).to(standardised.scalar_type()).unsqueeze(0);
+    return EmpiricalBayesRates(*rates)->forward(torch::cat({statistics, standardised}, -1));
+  }
   const torch::Tensor t =
       torch::full({1}, (time - file_.time_origin) / file_.time_scale, torch::kDouble)
           .to(torch::kFloat)
@@ -166,7 +198,7 @@ torch::Tensor Ranker::score_sites(const torch::Tensor& x, double time,
   constexpr const char* name = "Ranker::score_sites";
   torch::NoGradGuard no_grad;
   if (is_probabilistic()) {
-    const CountDistribution counts = predict(name, x, time);
+    const CountDistribution counts = predict(name, x, time, history);
     if (file_.ranking == "mean") return counts.mean().select(0, 0);
     if (file_.ranking == "exact") return expected_ratio_ranking(counts).select(0, 0);
     return ratio_ranking(counts.sample(file_.model_samples, {.key = file_.key}).select(1, 0));
@@ -189,12 +221,13 @@ torch::Tensor Ranker::score_sites(const torch::Tensor& x, double time,
   return MLPScorer(std::get<MLPScorer>(model_))->forward(past, standardised).select(0, 0);
 }
 
-torch::Tensor Ranker::expected_counts(const torch::Tensor& x, double time) const {
+torch::Tensor Ranker::expected_counts(const torch::Tensor& x, double time,
+                                      const std::optional<torch::Tensor>& history) const {
   TORCH_CHECK_VALUE(is_probabilistic(),
                     "Ranker::expected_counts: the model must predict counts, got ", file_.model,
                     ", which gives scores only");
   torch::NoGradGuard no_grad;
-  return predict("Ranker::expected_counts", x, time).mean().select(0, 0);
+  return predict("Ranker::expected_counts", x, time, history).mean().select(0, 0);
 }
 
 std::vector<RankedSite> Ranker::rank(const torch::Tensor& x, double time,
@@ -211,7 +244,7 @@ std::vector<RankedSite> Ranker::rank(const torch::Tensor& x, double time,
                     sites, ", got ", wanted);
   const torch::Tensor order = std::get<1>(scores.sort(/*stable=*/true, 0, /*descending=*/true));
   torch::Tensor counts;
-  if (is_probabilistic()) counts = expected_counts(x, time);
+  if (is_probabilistic()) counts = expected_counts(x, time, history);
   std::vector<RankedSite> result;
   for (int64_t i = 0; i < wanted; ++i) {
     const int64_t at = order[i].item<int64_t>();

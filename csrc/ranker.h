@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "io/model_file.h"
+#include "models/empirical_bayes_rates.h"
 #include "models/linear_scorer.h"
 #include "models/mlp_scorer.h"
 #include "models/negbin_mixed_effects.h"
@@ -41,12 +42,14 @@ class Ranker {
   ///
   /// x: raw features [S, P], columns in the order of feature_names(), rows in the order of
   /// site_ids() for a model with site effects. time: of the period, in the unit of training.
-  /// history [S, window]: counts of the periods before, oldest first; needed if window() > 0.
+  /// history [S, window]: counts of the periods before, oldest first; needed if window() > 0. For
+  /// EmpiricalBayesRates [S, N]: all counts known before the period; the file's own if absent.
   torch::Tensor score_sites(const torch::Tensor& x, double time,
                             const std::optional<torch::Tensor>& history = std::nullopt) const;
 
-  /// Expected counts [S]; raises for scorers, whose scores are no counts.
-  torch::Tensor expected_counts(const torch::Tensor& x, double time) const;
+  /// Expected counts [S]; raises for scorers, whose scores are no counts. history as above.
+  torch::Tensor expected_counts(const torch::Tensor& x, double time,
+                                const std::optional<torch::Tensor>& history = std::nullopt) const;
 
   /// The K sites of highest score, best first; ties in the order of the rows. `k` as in the file if
   /// absent; `site_ids` name the rows if they are not those of the file (scorers only).
@@ -66,8 +69,10 @@ class Ranker {
   const ModelFile& file() const { return file_; }
 
  private:
-  using Model = std::variant<NegBinMixedEffects, LinearScorer, MLPScorer>;
-  CountDistribution predict(const char* function, const torch::Tensor& x, double time) const;
+  using Model =
+      std::variant<EmpiricalBayesRates, NegBinMixedEffects, LinearScorer, MLPScorer>;
+  CountDistribution predict(const char* function, const torch::Tensor& x, double time,
+                            const std::optional<torch::Tensor>& history) const;
   torch::Tensor features(const char* function, const torch::Tensor& x) const;
 
   ModelFile file_;

@@ -130,9 +130,55 @@ Standardizer read_standardizer(const Reader& read, const Dict& dict) {
   return result;
 }
 
+SiteHistory read_site_history(const Reader& read, const Dict& dict, int64_t sites) {
+  const auto part = [&](const char* name) { return read.find(dict, name); };
+  const auto numbers = [&](const char* name) {
+    std::vector<double> result;
+    for (const auto& item : read.list(part(name), std::string("site_history.") + name))
+      result.push_back(read.number(item, std::string("site_history.") + name + "[...]"));
+    return result;
+  };
+  SiteHistory result;
+  result.half_lives = numbers("half_lives");
+  result.concentration = numbers("concentration");
+  result.shape = read.number(part("shape"), "site_history.shape");
+  result.level = read.number(part("level"), "site_history.level");
+  result.smoothing = read.number(part("smoothing"), "site_history.smoothing");
+  result.seasonal_smoothing =
+      read.number(part("seasonal_smoothing"), "site_history.seasonal_smoothing");
+  result.end = read.number(part("end"), "site_history.end");
+  result.season = read.integer(part("season"), "site_history.season");
+  result.counts = read.tensor(part("counts"), "site_history.counts").to(torch::kFloat);
+  if (result.counts.dim() != 2 || result.counts.size(1) != sites)
+    read.fail("site_history.counts", "of shape [N, S] with the S sites of site_ids");
+  if (result.half_lives.empty() || result.season < 0)
+    read.fail("site_history", "of one half-life or more, and of a season that is not negative");
+  for (const auto& item : read.list(part("graphs"), "site_history.graphs")) {
+    const Dict graph = read.dict(item, "site_history.graphs[...]");
+    const auto tensor = [&](const char* name, torch::ScalarType type) {
+      return read.tensor(read.find(graph, name), std::string("site_history.graphs[...].") + name)
+          .to(type);
+    };
+    Neighbours near{tensor("start", torch::kLong), tensor("sites", torch::kLong),
+                    tensor("weights", torch::kDouble)};
+    const int64_t edges = near.sites.numel();
+    const bool fits =
+        near.start.sizes() == at::IntArrayRef{sites + 1} && near.sites.dim() == 1 &&
+        near.weights.sizes() == near.sites.sizes() && near.start[0].item<int64_t>() == 0 &&
+        near.start[sites].item<int64_t>() == edges && near.start.diff().ge(0).all().item<bool>() &&
+        near.sites.ge(0).logical_and(near.sites.lt(sites)).all().item<bool>();
+    if (!fits) read.fail("site_history.graphs", "lists of sites for each site");
+    result.graphs.push_back(std::move(near));
+  }
+  if (result.graphs.size() != result.concentration.size())
+    read.fail("site_history.concentration", "a list with one entry per graph");
+  return result;
+}
+
 // ------------------------------------------------------------------------------- writing
 
-List list_of(const std::vector<std::string>& values) {
+template <typename T>
+List list_of(const std::vector<T>& values) {
   List list(c10::AnyType::get());
   for (const auto& value : values) list.push_back(value);
   return list;
@@ -149,15 +195,37 @@ c10::IValue plain(const c10::IValue& value) {
   return list;
 }
 
+Dict to_dict(const SiteHistory& history, const std::vector<std::string>& site_ids) {
+  Dict dict = new_dict();
+  List graphs(c10::AnyType::get());
+  for (const Neighbours& near : history.graphs) {
+    Dict graph = new_dict();
+    graph.insert("start", near.start);
+    graph.insert("sites", near.sites);
+    graph.insert("weights", near.weights);
+    graphs.push_back(graph);
+  }
+  dict.insert("half_lives", list_of(history.half_lives));
+  dict.insert("concentration", list_of(history.concentration));
+  dict.insert("shape", history.shape);
+  dict.insert("level", history.level);
+  dict.insert("season", history.season);
+  dict.insert("smoothing", history.smoothing);
+  dict.insert("seasonal_smoothing", history.seasonal_smoothing);
+  dict.insert("site_ids", list_of(site_ids));
+  dict.insert("counts", history.counts.contiguous());
+  dict.insert("end", history.end);
+  dict.insert("graphs", graphs);
+  return dict;
+}
+
 c10::IValue to_value(const ModelFile& file) {
   Dict config = new_dict(), state = new_dict(), standardizer = new_dict(), time = new_dict();
   for (const auto& [name, value] : file.config) config.insert(name, plain(value));
   for (const auto& [name, tensor] : file.state)
     state.insert(name, tensor.detach().cpu().contiguous());
-  List kept(c10::AnyType::get());
-  for (const int64_t column : file.standardizer.kept) kept.push_back(column);
   standardizer.insert("feature_names", list_of(file.standardizer.feature_names));
-  standardizer.insert("kept", kept);
+  standardizer.insert("kept", list_of(file.standardizer.kept));
   standardizer.insert("mean", file.standardizer.mean.cpu());
   standardizer.insert("scale", file.standardizer.scale.cpu());
   time.insert("origin", file.time_origin);
@@ -176,6 +244,8 @@ c10::IValue to_value(const ModelFile& file) {
   root.insert("model_samples", file.model_samples);
   root.insert("key", file.key.cpu());
   root.insert("window", file.window);
+  if (file.site_history)
+    root.insert("site_history", to_dict(*file.site_history, file.site_ids));
   if (!file.columns.empty()) {
     Dict columns = new_dict();
     for (const auto& [role, column] : file.columns) columns.insert(role, column);
@@ -265,6 +335,10 @@ ModelFile load_model_file(const std::string& path) {
     read.fail("key", "an int64 tensor of shape [2]");
   file.window = read.integer(read.find(root, "window"), "window");
   if (file.window < 0) read.fail("window", "not negative");
+  if (const auto history = read.find(root, "site_history")) {
+    file.site_history = read_site_history(read, read.dict(history, "site_history"),
+                                          int64_t(file.site_ids.size()));
+  }
   if (const auto columns = read.find(root, "columns")) {
     for (const auto& item : read.dict(columns, "columns")) {
       file.columns.emplace_back(item.key().toStringRef(), read.text(item.value(), "columns[...]"));

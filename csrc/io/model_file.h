@@ -2,21 +2,26 @@
 // (torch.load with weights_only=True) and C++ both read and write. It holds no code.
 //
 //   format "topreach-model", format_version 1
-//   model "NegBinMixedEffects" | "LinearScorer" | "MLPScorer"; config: its constructor's arguments
+//   model "EmpiricalBayesRates" | "NegBinMixedEffects" | "LinearScorer" | "MLPScorer"; config: its
+//   constructor's arguments
 //   state {name: tensor}
 //   standardizer {feature_names [str], kept [int], mean, scale: float64 tensors over kept}
 //   time {origin, scale}: models see (time - origin) / scale
 //   site_ids [str], k, model_samples, key int64[2], window
 //   ranking "exact" | "ratio" | "mean" | "score"
+//   site_history {half_lives, ...}: of EmpiricalBayesRates only; see models/site_history.h
 //   columns {role: name}: optional, the user's names for the columns of a table
 #pragma once
 
 #include <ATen/core/ivalue.h>
 #include <torch/types.h>
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "../models/site_history.h"
 
 namespace topreach {
 
@@ -44,6 +49,7 @@ struct ModelFile {
   int64_t model_samples = 1000;
   torch::Tensor key;  // int64[2]
   int64_t window = 0;
+  std::optional<SiteHistory> site_history;
   std::vector<std::pair<std::string, std::string>> columns;
 };
 

@@ -198,7 +198,8 @@ TEST(ModelFileExchange, WithPython) {
   if (folder == nullptr) GTEST_SKIP() << "run by tests/python/test_model_file.py";
   int files = 0;
   for (const std::string name : {"negbin", "negbin_exact", "negbin_mean", "nb2",
-                                 "zero_inflated", "poisson", "linear", "mlp"}) {
+                                 "zero_inflated", "poisson", "linear", "mlp",
+                                 "empirical_bayes", "empirical_bayes_past"}) {
     const std::string base = std::string(folder) + "/" + name;
     if (!std::filesystem::exists(base + ".pt")) continue;
     ++files;

@@ -1,19 +1,28 @@
 """The model file, exchanged with the C++ library: the same scores, bit for bit, and back."""
 
+import math
 import os
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import topreach as tr
-from topreach.models import LinearScorer, MLPScorer, NegativeBinomial, NegBinMixedEffects
+from topreach.models import (
+    EmpiricalBayesRates,
+    LinearScorer,
+    MLPScorer,
+    NegativeBinomial,
+    NegBinMixedEffects,
+)
 from topreach.objectives import DecisionAware, DirectBPR
 from topreach.panel import Batch
 
 ROOT = Path(__file__).resolve().parents[2]
 SITES, FEATURES, WINDOW, K = 300, ["a", "b", "constant", "c"], 4, 30
+HALF_LIVES = [2.0, math.inf]
 
 
 class Constant(torch.nn.Module):
@@ -65,6 +74,26 @@ def content_of(model, ranking, model_samples=64):
     }
 
 
+def with_history(content):
+    """The content of an EmpiricalBayesRates, with its SiteHistory of simulated quarters."""
+    rng = np.random.default_rng(3)
+    quarters = [f"{2018 + t // 4}-{1 + 3 * (t % 4):02d}-01" for t in range(11)]
+    x = np.broadcast_to(rng.uniform(0, 1, (SITES, 2)), (11, SITES, 2)).copy()
+    y = rng.poisson(rng.gamma(1.0, 2.0, SITES), (11, SITES))
+    panel = tr.Panel(x, y, content["site_ids"], quarters, ["lat", "lon"])
+    history = tr.features.SiteHistory(HALF_LIVES, neighbours=(6, 2)).fit(panel)
+    return content | {"site_history": history.state_dict()}
+
+
+def statistics_of(content, past):
+    """What SiteHistory makes for the period after `past` [N, S]; None is the past of the file."""
+    history = tr.features.SiteHistory.from_state_dict(content["site_history"])
+    y = torch.zeros(1, SITES)
+    x = torch.zeros(1, SITES, 0)
+    after = tr.Panel(x, y, content["site_ids"], [history.end_ + 91], [], history_y=past)
+    return history.statistics(after)
+
+
 def scores_of(model, content, x, time, history):
     standardizer = content["standardizer"]
     x = (
@@ -73,6 +102,11 @@ def scores_of(model, content, x, time, history):
     with torch.no_grad():
         if not model.is_probabilistic:
             return model(history[None], x[None])[0]
+        if isinstance(model, EmpiricalBayesRates):
+            past = None if history is None else history.T
+            counts = model(torch.cat([statistics_of(content, past), x[None]], -1))
+            exact = content["ranking"] == "exact"
+            return (tr.expected_ratio_ranking(counts) if exact else counts.mean)[0]
         t = (time - content["time"]["origin"]) / content["time"]["scale"]
         counts = model(x[None], torch.tensor([t], dtype=torch.float64).float())
         if content["ranking"] == "mean":
@@ -91,6 +125,8 @@ def examples():
         "nb2": (NegBinMixedEffects(SITES, 3, family="nb2"), "exact"),
         "zero_inflated": (NegBinMixedEffects(SITES, 3, zero_inflation=True), "ratio"),
         "poisson": (NegBinMixedEffects(SITES, 3, family="poisson"), "ratio"),
+        "empirical_bayes": (EmpiricalBayesRates(HALF_LIVES, 3), "exact"),
+        "empirical_bayes_past": (EmpiricalBayesRates(HALF_LIVES, 3), "mean"),
         "linear": (LinearScorer(WINDOW, 3), "score"),
         "mlp": (MLPScorer(WINDOW, 3, hidden=(8, 5)), "score"),
     }
@@ -104,6 +140,8 @@ def examples():
 def same(a, b):
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b) and a.dtype == b.dtype
+    if isinstance(a, list):
+        return type(b) is list and len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, dict):
         return type(b) is dict and a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
     return type(a) is type(b) and a == b
@@ -116,13 +154,16 @@ def test_exchange_with_cpp(tmp_path):
     contents = {}
     for name, (model, ranking) in examples().items():
         contents[name] = content_of(model, ranking)
+        if isinstance(model, EmpiricalBayesRates):
+            contents[name] = with_history(contents[name])
         torch.save(contents[name], tmp_path / f"{name}.pt")
-        scores = scores_of(model, contents[name], x, 2021.0, history)
+        past = history if not model.is_probabilistic or name.endswith("_past") else None
+        scores = scores_of(model, contents[name], x, 2021.0, past)
         torch.save(
             {
                 "x": x,
                 "time": 2021.0,
-                "history": None if model.is_probabilistic else history,
+                "history": past,
                 "scores": scores,
                 "order": scores.sort(descending=True, stable=True).indices[:K].tolist(),
             },
