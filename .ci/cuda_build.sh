@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the library with its CUDA kernels, imports it and runs the tests that need no GPU, on a
-# machine that may have neither a GPU nor a CUDA toolkit: torch's CUDA build and nvcc come from PyPI
-# into an environment of their own. Quick when repeated.
+# Builds the library with its CUDA kernels, imports it and runs the operators' tests (those that need a
+# GPU too, where there is one), on a machine that may have neither a GPU nor a CUDA toolkit: torch's
+# CUDA build and nvcc come from PyPI into an environment of their own. Quick when repeated.
 #
 # Environment: TOPREACH_CUDA_VENV (default .venv-cuda), TOPREACH_CUDA_TORCH (torch==2.11.0, whose
 # PyPI wheel is the CUDA 13.0 build), MAX_JOBS. Arguments go to pytest. Needs python3, g++, and, to be
@@ -57,4 +57,8 @@ missing = [n for n in sorted(names)
 assert not missing, f"no CUDA kernel: {missing}"
 print(f"topreach {topreach.__version__}, CUDA {torch.version.cuda}, GPU: {torch.cuda.is_available()}")
 CHECK
-"$python" -m pytest -q -p no:cacheprovider "${@:-tests/python}" tests/test_cpp.py
+operators=()
+for name in cuda noise perturbed_topk conditional_topk ratio_ranking negbin bpr_op objectives; do
+  operators+=("tests/python/test_$name.py")
+done
+"$python" -m pytest -q -p no:cacheprovider "${@:-${operators[@]}}" tests/test_cpp.py

@@ -101,13 +101,20 @@ def test_wheel_holds_library_headers_and_cmake_package(wheel):
         "topreach/share/cmake/topreach/topreachConfig.cmake",
         "topreach/share/topreach/build_info.json",
     } <= names
-    sources = {f"topreach/{p.relative_to(ROOT / 'python' / 'topreach')}" for p in python_sources()}
-    assert sources == {n for n in names if n.endswith(".py")}
+    assert python_sources() == {n for n in names if n.endswith(".py")}
+    readmes = {f"topreach_{p.relative_to(ROOT)}" for p in (ROOT / "experiments").rglob("README.md")}
+    assert readmes <= names
     assert "-py3-none-" in wheel.name and not wheel.name.endswith("-any.whl")
 
 
-def python_sources() -> list[Path]:
-    return list((ROOT / "python" / "topreach").rglob("*.py"))
+def python_sources() -> set[str]:
+    """What a wheel has of Python: the package and the experiments."""
+    folders = {"topreach": ROOT / "python" / "topreach", "topreach_experiments": ROOT / "experiments"}
+    return {
+        f"{package}/{path.relative_to(folder)}"
+        for package, folder in folders.items()
+        for path in folder.rglob("*.py")
+    }
 
 
 def test_wheel_admits_the_torch_it_was_built_against_only(wheel):
@@ -126,6 +133,13 @@ def test_installed_wheel_imports_from_anywhere(installed, package, tmp_path):
     )
     version = json.loads((package / "share/topreach/build_info.json").read_text())["version"]
     assert run(installed, "-c", code, cwd=tmp_path).stdout == f"[1.0, 0.0, 1.0] {version}\n"
+
+
+def test_installed_wheel_lists_and_runs_experiments(installed, tmp_path):
+    command = [installed, "-m", "topreach", "experiment"]
+    assert "ranking_demo" in run(*command, cwd=tmp_path).stdout
+    run(*command, "ranking_demo", "--quick", cwd=tmp_path)
+    assert (tmp_path / "topreach-ranking_demo" / "results.csv").exists()
 
 
 def test_another_torch_is_refused_in_one_sentence(installed, package, tmp_path):
