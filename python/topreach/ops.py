@@ -103,7 +103,7 @@ def perturbed_topk(
 
     unbiased for the same expectation and its gradient, from two rivals a draw. At S = 1620, K = J = 100
     its gradient has a relative variance of .01, where "score_loo" has 30 to 60 and "score" 10,000 or
-    more, and the value 50 to 1500 times less variance than theirs. Its rows sum to k in expectation
+    more, and the value 50 to 1600 times less variance than theirs. Its rows sum to k in expectation
     only: the sum's standard deviation is about sqrt(min(k, S - k) / J) at most (measured at S = 1620,
     K = J = 100: .28 for sigma = .01 of the scores' range, .89 for sigma of the range).
 
