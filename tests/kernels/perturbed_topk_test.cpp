@@ -152,7 +152,8 @@ void expect_conditional(const std::vector<T>& scores, int64_t k, T sigma) {
   const TopKProblem<T> problem{scores.data(), 1, sites, k, sigma, draws, {5, 6}, 3};
   const auto& cpu = topk_cpu<T>();
   Memory scratch(TopKScratch<T>::bytes(sites));
-  std::vector<T> b(scores.size(), T(0)), g(scores.size(), T(0)), v(scores.size()), value(draws);
+  std::vector<T> value(size_t(draws), T(0)), u(scores.size()), v(scores.size());
+  std::vector<T> b(scores.size(), T(0)), g(scores.size(), T(0));
   for (size_t s = 0; s < v.size(); ++s) v[s] = T(std::sin(double(s)));
   std::vector<int32_t> tied(draws), boundary(2 * draws, -1);
   const auto bracket = cpu.bracket(problem, Noise::kNormal, 0, scratch.data);
@@ -165,7 +166,6 @@ void expect_conditional(const std::vector<T>& scores, int64_t k, T sigma) {
   double largest = 0;
   for (int64_t j = 0; j < draws; ++j) {
     noise_row_cpu(problem.key, Noise::kNormal, sites, uint32_t(j), 3, z.data());
-    std::vector<T> u(scores.size());
     for (size_t s = 0; s < u.size(); ++s) u[s] = fused(sigma, T(z[s]), scores[s]);
     std::vector<size_t> order(u.size());
     std::iota(order.begin(), order.end(), size_t{0});
