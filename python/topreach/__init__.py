@@ -12,8 +12,12 @@ from ._library import load as _load
 build_info = _load()
 
 from . import baselines, datasets, features, metrics, models, objectives  # noqa: E402
-from .columns import interval_counts  # noqa: E402
-from .counts import count_cdf, count_quantile, expected_ratio_ranking  # noqa: E402
+from .counts import (  # noqa: E402
+    count_cdf,
+    count_quantile,
+    expected_ratio_ranking,
+    interval_log_prob,
+)
 from .ops import (  # noqa: E402
     cpu_capability,
     draw_key,
@@ -50,7 +54,7 @@ __all__ = [
     "expected_topk",
     "expected_ratio_ranking",
     "features",
-    "interval_counts",
+    "interval_log_prob",
     "metrics",
     "models",
     "objectives",

@@ -9,7 +9,7 @@ import numbers
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -235,10 +235,47 @@ def time_codes(
     return [given[i] for i in order], rank[codes]
 
 
+def suppressed_intervals(
+    suppressed: Mapping[str, tuple[int, int]] | None, name: str
+) -> dict[str, tuple[int, int]]:
+    """What a cell can say in place of a count -> (least, most), checked."""
+    if suppressed is None:
+        return {}
+    if not isinstance(suppressed, Mapping):
+        raise TypeError(
+            f"{name}: suppressed must be a mapping such as {{'1-9': (1, 9)}}, got {suppressed!r}."
+        )
+    intervals = {}
+    for text, ends in suppressed.items():
+        if not isinstance(text, str) or text.strip() in _MISSING:
+            raise ValueError(
+                f"{name}: suppressed must have texts as keys, and none that stands for a missing "
+                f"value, got {text!r}."
+            )
+        pair = list(ends) if isinstance(ends, Sequence) and not isinstance(ends, str) else []
+        whole = [isinstance(e, numbers.Integral) and not isinstance(e, bool) for e in pair]
+        if whole != [True, True] or not 0 <= pair[0] <= pair[1] <= MAX_COUNT:
+            raise ValueError(
+                f"{name}: suppressed must give (least, most), whole numbers from 0 to {MAX_COUNT}, "
+                f"got {ends!r} for {text!r}."
+            )
+        intervals[text.strip()] = (int(pair[0]), int(pair[1]))
+    return intervals
+
+
 def count_values(
-    column: pd.Series, name: str, label: str, where: Callable[[int], str], counts: str
-) -> np.ndarray:
-    values = _numbers(column, name, f"count {label!r}", where)
+    column: pd.Series,
+    name: str,
+    label: str,
+    where: Callable[[int], str],
+    counts: str,
+    suppressed: Mapping[str, tuple[int, int]],
+) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the most that each count can be: equal where it is exact."""
+    bounds = [suppressed.get(_cell_text(v)) for v in column] if suppressed else [None] * len(column)
+    hidden = np.array([b is not None for b in bounds], dtype=bool)
+    given = column.mask(hidden, 0) if hidden.any() else column
+    values = _numbers(given, name, f"count {label!r}", where, _suppressed_advice)
     missing = np.isnan(values)
     bad = ~missing & ~((values >= 0) & (values == np.floor(values)) & (values <= MAX_COUNT))
     if counts != "optional":
@@ -255,67 +292,37 @@ def count_values(
             f"{name}: count {label!r} must hold whole numbers from 0 to {MAX_COUNT}, got "
             f"{value:g} at {where(row)} ({int(bad.sum())} such rows). {advice}"
         )
+    low, high = values.copy(), values.copy()
+    for row in np.flatnonzero(hidden):
+        low[row], high[row] = bounds[row]
+    return low, high
+
+
+def _cell_text(value: Any) -> str:
+    return str(plain(value)).strip()
+
+
+def _suppressed_advice(value: Any) -> str:
+    text = _cell_text(value)
+    found = re.fullmatch(r"(\d+)\s*[-\u2013]\s*(\d+)", text)
+    ends = f"({found[1]}, {found[2]})" if found else "(least, most)"
+    return f" If it stands for a suppressed count, say what that can be: suppressed={{{text!r}: {ends}}}."
+
+
+def exposure_values(
+    column: pd.Series, name: str, label: str, where: Callable[[int], str]
+) -> np.ndarray:
+    values = _numbers(column, name, f"exposure {label!r}", where)
+    limits = np.finfo(np.float32)
+    bad = ~((values >= limits.tiny) & (values <= limits.max))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ValueError(
+            f"{name}: exposure {label!r} must be finite and > 0 with none missing, got "
+            f"{values[row]:g} at {where(row)} ({int(bad.sum())} such rows). Fill in the exposure, or "
+            "leave out the sites that have none."
+        )
     return values
-
-
-def interval_counts(
-    column: Any, *, suppressed: tuple[int, int] | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Counts of which some are only known to lie in an interval, as tables with small cells give them.
-
-    Args:
-        column: a sequence of whole numbers and text: "12", "1-9" (or with an en dash), "<10" (0 to
-            9), or a word for a hidden cell: "Suppressed", "*".
-        suppressed: the (least, most) count of a hidden cell, as the source's terms say, e.g. (1, 9);
-            None: such cells are an error.
-
-    Returns:
-        (low, high), float64 [N] each, equal where the count is exact: `y` and `y_upper` of
-        `NegBinMixedEffects.fit`, once each has gone into a panel of its own.
-
-    Raises:
-        ValueError: an entry of another kind, with its place; low above high.
-
-    Example:
-        >>> interval_counts(["12", "1-9", "Suppressed"], suppressed=(1, 9))
-        (array([12.,  1.,  1.]), array([12.,  9.,  9.]))
-    """
-    name = "interval_counts"
-    if suppressed is not None:
-        whole = [isinstance(end, int) and 0 <= end <= MAX_COUNT for end in suppressed]
-        if whole != [True, True] or suppressed[0] > suppressed[1]:
-            raise ValueError(
-                f"{name}: suppressed must be whole counts (least, most), got {suppressed!r}."
-            )
-    low, high = [], []
-    for row, value in enumerate(column):
-        text = str(value).strip()
-        if found := re.fullmatch(r"(\d+)(?:\.0*)?", text):
-            ends = (int(found[1]), int(found[1]))
-        elif found := re.fullmatch(r"(\d+)\s*[-\u2013]\s*(\d+)", text):
-            ends = (int(found[1]), int(found[2]))
-        elif found := re.fullmatch(r"<\s*(\d+)", text):
-            ends = (0, int(found[1]) - 1)
-        elif text.lower() in ("suppressed", "*") and suppressed is not None:
-            ends = suppressed
-        else:
-            advice = (
-                " Say what hidden cells hold: suppressed=(least, most)."
-                if text.lower() in ("suppressed", "*")
-                else ""
-            )
-            raise ValueError(
-                f'{name}: column must hold whole counts, or intervals as "1-9" or "<10", got '
-                f"{value!r} in row {row}.{advice}"
-            )
-        if not 0 <= ends[0] <= ends[1] <= MAX_COUNT:
-            raise ValueError(
-                f"{name}: column must hold intervals that ascend, up to {MAX_COUNT}, got "
-                f"{value!r} in row {row}."
-            )
-        low.append(ends[0])
-        high.append(ends[1])
-    return np.array(low, dtype=np.float64), np.array(high, dtype=np.float64)
 
 
 def feature_values(
@@ -334,7 +341,11 @@ def feature_values(
 
 
 def _numbers(
-    column: pd.Series, name: str, argument: str, where: Callable[[int], str]
+    column: pd.Series,
+    name: str,
+    argument: str,
+    where: Callable[[int], str],
+    advice: Callable[[Any], str] = lambda value: "",
 ) -> np.ndarray:
     is_time = pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(
         column
@@ -355,7 +366,7 @@ def _numbers(
         row = int(np.argmax(bad))
         raise ValueError(
             f"{name}: {argument} must be numeric, got {column.iloc[row]!r} at {where(row)} "
-            f"({int(bad.sum())} such rows)."
+            f"({int(bad.sum())} such rows).{advice(column.iloc[row])}"
         )
     return values.to_numpy(dtype=np.float64)
 

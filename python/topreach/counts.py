@@ -16,6 +16,7 @@ __all__ = [
     "count_quantile",
     "expected_ratio_ranking",
     "has_expected_ratio_ranking",
+    "interval_log_prob",
 ]
 
 BLOCK = 64  # counts whose probabilities count_cdf holds at a time
@@ -212,6 +213,54 @@ def count_cdf(distribution, samples: Tensor) -> Tensor:
         stop = min(start + BLOCK, count)
         cdf, below = checkpoint(block, start, stop, cdf, below, use_reentrant=False)
     return cdf
+
+
+def interval_log_prob(distribution, low: Tensor, high: Tensor) -> Tensor:
+    """log P(low <= Y <= high) of each site: the likelihood of a count known to lie in an interval.
+
+    The sum of probabilities low, low + 1, ..., high, differentiable in the parameters; log P(low)
+    where both agree.
+
+    Args:
+        distribution: of whole counts, independent over sites: those of `expected_ratio_ranking` but
+            for truncated normals and for mixtures with one component for all sites.
+        low, high: whole numbers [..., S], 0 <= low <= high.
+
+    Returns:
+        [..., S].
+
+    Raises:
+        TypeError: another distribution.
+        ValueError: low or high that are not as above.
+
+    Cost: log-probabilities, and memory, of (the widest interval + 1) × the elements.
+
+    Example:
+        >>> counts = tr.models.Poisson(torch.tensor([2.0, 2.0]))
+        >>> tr.interval_log_prob(counts, torch.tensor([0.0, 1.0]), torch.tensor([0.0, 9.0])).exp()
+        tensor([0.1353, 0.8646])
+    """
+    known = isinstance(distribution, (ZeroInflated, *_FAMILIES)) or (
+        isinstance(distribution, SiteMixture) and distribution.parameters[0] == "poisson"
+    )
+    if not known:
+        raise TypeError(
+            "interval_log_prob: distribution must be of whole counts of independent sites, got "
+            f"{type(distribution).__name__}. Fit another model, or take panel.at_bound('lower')."
+        )
+    whole = bool(((low >= 0) & (low == low.floor())).all() and (high == high.floor()).all())
+    if low.shape != high.shape or not whole or not bool((low <= high).all()):
+        raise ValueError(
+            "interval_log_prob: low and high must be whole numbers of one shape, 0 <= low <= high, "
+            f"got shapes {list(low.shape)} and {list(high.shape)}, or values that are not."
+        )
+    width, first = high - low, distribution.log_prob(low)
+    parts = [first]
+    for step in range(1, int(width.max()) + 1 if width.numel() else 1):
+        inside = step <= width
+        part = distribution.log_prob(torch.where(inside, low + step, low))
+        parts.append(torch.where(inside, part, -torch.inf))
+    return torch.logsumexp(torch.stack(parts), 0) if len(parts) > 1 else first
 
 
 @torch.no_grad()

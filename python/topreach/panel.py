@@ -1,8 +1,9 @@
 """Counts and features of S sites over T periods, and how they are read from a table.
 
-A `Panel` holds x [T, S, P] and y [T, S] with the names of its sites, periods and features. Every
-choice that changes numbers (missing site-periods, duplicate rows) is an argument whose default is
-an error that names the row and the column.
+A `Panel` holds x [T, S, P] and y [T, S] with the names of its sites, periods and features, and
+where there are such the exposure of each count and the interval that a suppressed one lies in. Every
+choice that changes numbers (missing site-periods, duplicate rows, suppressed cells) is an argument
+whose default is an error that names the row and the column.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import difflib
 import numbers
 import os
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,8 @@ class Batch(NamedTuple):
     """What an objective sees of a panel.
 
     x [T, S, P], y [T, S], time [T], history [T, S, W] or None, weights [T] or None; `history[t, s]`
-    holds the W counts before period t, oldest first.
+    holds the W counts before period t, oldest first. exposure and y_upper [T, S] or None, as in
+    `Panel`.
     """
 
     x: Tensor
@@ -33,6 +35,8 @@ class Batch(NamedTuple):
     time: Tensor
     history: Tensor | None = None
     weights: Tensor | None = None
+    exposure: Tensor | None = None
+    y_upper: Tensor | None = None
 
 
 class Splits(NamedTuple):
@@ -53,6 +57,10 @@ class Panel:
         times: T distinct numbers, dates or date strings, ascending; kept as given.
         feature_names: P distinct strings.
         history_y: counts [H, S] of the H periods just before `times[0]`, oldest first, or None.
+        exposure: what the counts are in proportion to [T, S], for instance the population at risk:
+            finite and > 0; stored as float32. None where there is none.
+        y_upper: [T, S] whole numbers >= y: where above y, the count is only known to lie in
+            y..y_upper, as in a suppressed cell; NaN where y is. None: all counts are exact.
         counts: "optional" allows the last periods to have no counts (all their y are NaN), for
             ranking the future.
         source: a word on where the numbers come from, e.g. "simulated"; carried along.
@@ -62,6 +70,11 @@ class Panel:
             1970-01-01.
         history_y: counts of all known periods before the first one [H, S], or None if there are
             none.
+        y_upper: None if all counts are exact. Where it is above y, y is the least that the count can
+            be, in history_y too.
+
+    What needs exact counts, as metrics and features of the past do, refuses a panel with suppressed
+    ones; `at_bound` makes them exact. `NegBinMixedEffects` and `objectives.NLL` take them as they are.
 
     Example:
         >>> y = [[1, 0], [2, 0], [0, 5]]
@@ -81,6 +94,8 @@ class Panel:
         feature_names: Sequence[str],
         *,
         history_y: Any = None,
+        exposure: Any = None,
+        y_upper: Any = None,
         counts: str = "required",
         source: str | None = None,
     ):
@@ -139,14 +154,26 @@ class Panel:
             labels = [f"{len(history_y) - h} before {times[0]!r}" for h in range(len(history_y))]
             _check_counts(history_y, site_ids, labels, "history_y", allow_missing=False)
         _check_counts(y, site_ids, times, "y", allow_missing=counts == "optional")
+        if exposure is not None:
+            exposure = _as_float32(exposure, "exposure").to(y.device)
+            _check_exposure(exposure, y, site_ids, times)
+        if y_upper is not None:
+            y_upper = _as_float32(y_upper, "y_upper").to(y.device)
+            _check_upper(y_upper, y, site_ids, times)
+            y_upper = y_upper if bool((y_upper > y).any()) else None
 
         self.x, self.y = x, y
         self.site_ids, self.times, self.feature_names = site_ids, times, feature_names
         self.time_values = torch.from_numpy(time_values)
         self.source = source
-        # All known counts up to the last period, and the row of each period in them.
-        self._timeline = y if history_y is None else torch.cat([history_y, y])
-        self._rows = torch.arange(len(self._timeline) - len(y), len(self._timeline))
+        self.exposure = exposure
+        # All known counts up to the last period, the most that they can be if some are not exact, and
+        # the row of each period in them.
+        self._low = y if history_y is None else torch.cat([history_y, y])
+        self._high = y_upper
+        if y_upper is not None and history_y is not None:
+            self._high = torch.cat([history_y, y_upper])
+        self._rows = torch.arange(len(self._low) - len(y), len(self._low))
 
     # ---- reading ---------------------------------------------------------------------------------
 
@@ -158,7 +185,9 @@ class Panel:
         site: str,
         time: str,
         count: str | None,
+        exposure: str | None = None,
         features: Sequence[str] | None = None,
+        suppressed: Mapping[str, tuple[int, int]] | None = None,
         missing: str = "error",
         duplicates: str = "error",
         counts: str = "required",
@@ -176,22 +205,39 @@ class Panel:
             time: column of the periods: numbers, dates or date strings ("2021-03").
             count: column of the counts; None if the table has none (then `counts` must be
                 "optional").
+            exposure: column of what the counts are in proportion to, such as the population, in every
+                row; one number per site is repeated in its rows. None if there is none.
             features: columns of the features; None takes all other numeric columns and says which
                 it leaves out.
+            suppressed: what stands in the count column in place of a number -> the (least, most)
+                count that it can be, as {"1-9": (1, 9), "Suppressed": (1, 9), "<5": (0, 4)}. None:
+                such a cell is an error.
             missing: what to do if a site has no row for a period: "error", or "zero" for a count of
-                zero there, with features from the site's nearest earlier row, else its nearest
-                later one.
+                zero there, with features and exposure from the site's nearest earlier row, else its
+                nearest later one.
             duplicates: what to do with several rows of one site and period: "error", or "sum" their
-                counts and average their features.
+                counts and average their features; their exposure must be the same.
             counts: "optional" allows the last periods to have no counts, so that the future can be
                 ranked.
             source: carried along as `panel.source`.
+
+        Raises:
+            TypeError, ValueError: an argument or a cell that is not as above, with its row.
+
+        Example:
+            >>> df = pd.DataFrame({"county": ["a", "b"], "year": 2020, "deaths": ["12", "1-9"]})
+            >>> columns = {"site": "county", "time": "year", "count": "deaths"}
+            >>> p = Panel.from_frame(df, **columns, suppressed={"1-9": (1, 9)})
+            >>> p.y, p.y_upper
+            (tensor([[12.,  1.]]), tensor([[12.,  9.]]))
         """
         name = f"{cls.__name__}.from_frame"
         if not isinstance(df, pd.DataFrame):
             raise TypeError(f"{name}: df must be a pandas DataFrame, got {type(df).__name__}.")
         options = {
+            "exposure": exposure,
             "features": features,
+            "suppressed": suppressed,
             "missing": missing,
             "duplicates": duplicates,
             "counts": counts,
@@ -209,7 +255,9 @@ class Panel:
         site: str,
         time: str,
         count: str | None,
+        exposure: str | None = None,
         features: Sequence[str] | None = None,
+        suppressed: Mapping[str, tuple[int, int]] | None = None,
         missing: str = "error",
         duplicates: str = "error",
         counts: str = "required",
@@ -226,7 +274,9 @@ class Panel:
         name = f"{cls.__name__}.from_csv"
         df = _columns.read_csv(path, name, text=(site,), sep=sep, encoding=encoding)
         options = {
+            "exposure": exposure,
             "features": features,
+            "suppressed": suppressed,
             "missing": missing,
             "duplicates": duplicates,
             "counts": counts,
@@ -250,7 +300,9 @@ class Panel:
         site: str,
         time: str,
         count: str | None,
+        exposure: str | None = None,
         features: Sequence[str] | None = None,
+        suppressed: Mapping[str, tuple[int, int]] | None = None,
         missing: str = "error",
         duplicates: str = "error",
         counts: str = "required",
@@ -270,7 +322,9 @@ class Panel:
                 "install pyarrow`, or save the table as CSV and use Panel.from_csv."
             ) from error
         options = {
+            "exposure": exposure,
             "features": features,
+            "suppressed": suppressed,
             "missing": missing,
             "duplicates": duplicates,
             "counts": counts,
@@ -290,7 +344,9 @@ class Panel:
         site: str,
         time: str,
         count: str | None,
+        exposure: str | None,
         features: Sequence[str] | None,
+        suppressed: Mapping[str, tuple[int, int]] | None,
         missing: str,
         duplicates: str,
         counts: str,
@@ -307,13 +363,15 @@ class Panel:
         if len(df) == 0:
             raise ValueError(f"{name}: the table must have at least one row, got none.")
         df = _columns.drop_repeated_columns(df, name, where)
-        roles = {"site": site, "time": time} | ({} if count is None else {"count": count})
+        optional = {"count": count, "exposure": exposure}
+        roles = {"site": site, "time": time}
+        roles |= {role: column for role, column in optional.items() if column is not None}
+        intervals = _columns.suppressed_intervals(suppressed, name)
         for role, column in roles.items():
             _columns.check_column(df, name, role, column)
         if len(set(roles.values())) < len(roles):
             raise ValueError(
-                f"{name}: site, time and count must be different columns, got "
-                f"{list(roles.values())}."
+                f"{name}: {', '.join(roles)} must be different columns, got {list(roles.values())}."
             )
         if isinstance(features, str):
             raise TypeError(
@@ -325,8 +383,8 @@ class Panel:
                 _columns.check_column(df, name, "features", column)
                 if column in roles.values():
                     raise ValueError(
-                        f"{name}: features must not hold the site, time or count column, got "
-                        f"{column!r}."
+                        f"{name}: features must not hold the site, time, count or exposure column, "
+                        f"got {column!r}."
                     )
             repeated = _columns.first_repeated(features)
             if repeated is not None:
@@ -338,11 +396,9 @@ class Panel:
 
         ids, site_code = _columns.site_codes(df[site], name, site, where)
         times, time_code = _columns.time_codes(df[time], name, time, where)
-        y = (
-            _columns.count_values(df[count], name, count, where, counts)
-            if count is not None
-            else np.full(len(df), np.nan)
-        )
+        y = y_upper = np.full(len(df), np.nan)
+        if count is not None:
+            y, y_upper = _columns.count_values(df[count], name, count, where, counts, intervals)
         x = np.empty((len(df), len(features)), dtype=np.float64)
         for p, column in enumerate(features):
             x[:, p] = _columns.feature_values(df[column], name, column, where)
@@ -360,6 +416,21 @@ class Panel:
                 f"{times[time_code[second]]!r} ({where(first)} and {where(second)}). "
                 'Pass duplicates="sum" to add their counts and average their features.'
             )
+        grid_exposure = None
+        if exposure is not None:
+            values = _columns.exposure_values(df[exposure], name, exposure, where)
+            grid_exposure = np.empty(num_times * num_sites)
+            grid_exposure[cell] = values
+            differs = grid_exposure[cell] != values
+            if differs.any():
+                row = int(np.argmax(differs))
+                raise ValueError(
+                    f"{name}: exposure {exposure!r} must be the same in all rows of a site and time, "
+                    f"got {values[row]:g} at {where(row)} and {grid_exposure[cell[row]]:g} for site "
+                    f"{ids[site_code[row]]!r} at time {times[time_code[row]]!r}. Make one row of "
+                    "them, with the exposure of all."
+                )
+            grid_exposure = grid_exposure.reshape(num_times, num_sites)
         filled = rows_in_cell > 0
         if missing == "error" and not filled.all():
             t, s = divmod(int(np.argmin(filled)), num_sites)
@@ -370,7 +441,10 @@ class Panel:
                 'Add the rows, or pass missing="zero" if no row means a count of zero.'
             )
         per_cell = np.maximum(rows_in_cell, 1)
-        grid_y = np.bincount(cell, weights=y, minlength=filled.size).reshape(num_times, num_sites)
+        grid_y, grid_upper = (
+            np.bincount(cell, weights=v, minlength=filled.size).reshape(num_times, num_sites)
+            for v in (y, y_upper)
+        )
         grid_x = np.empty((num_times * num_sites, len(features)))
         for p in range(len(features)):
             grid_x[:, p] = np.bincount(cell, weights=x[:, p], minlength=filled.size) / per_cell
@@ -378,19 +452,30 @@ class Panel:
         if not filled.all():
             filled = filled.reshape(num_times, num_sites)
             _columns.fill_forward_then_back(grid_x, filled)
+            if grid_exposure is not None:
+                _columns.fill_forward_then_back(grid_exposure[:, :, None], filled)
             # In a period without counts, one to be predicted, an absent row is no zero.
             unknown = np.isnan(np.where(filled, grid_y, np.nan)).all(axis=1)
             grid_y[unknown[:, None] & ~filled] = np.nan
+            grid_upper[unknown[:, None] & ~filled] = np.nan
         if counts == "optional":
             _columns.check_missing_counts_last(grid_y, ids, times, name, count)
-        if np.nanmax(grid_y, initial=0) > _columns.MAX_COUNT:
+        if np.nanmax(grid_upper, initial=0) > _columns.MAX_COUNT:
             raise ValueError(
                 f"{name}: count {count!r} must be at most {_columns.MAX_COUNT}, got "
-                f"{np.nanmax(grid_y):.0f}."
+                f"{np.nanmax(grid_upper):.0f}."
             )
         _columns.warn_of_gaps(times, name, time)
         return cls(
-            grid_x, grid_y, ids, times, [str(f) for f in features], counts=counts, source=source
+            grid_x,
+            grid_y,
+            ids,
+            times,
+            [str(f) for f in features],
+            exposure=grid_exposure,
+            y_upper=grid_upper,
+            counts=counts,
+            source=source,
         )
 
     # ---- sizes and views -------------------------------------------------------------------------
@@ -419,7 +504,26 @@ class Panel:
     @property
     def history_y(self) -> Tensor | None:
         first = int(self._rows[0])
-        return self._timeline[:first] if first > 0 else None
+        return self._low[:first] if first > 0 else None
+
+    @property
+    def y_upper(self) -> Tensor | None:
+        if self._high is None:
+            return None
+        upper = self._high[self._rows.to(self.device)]
+        return upper if bool((upper > self.y).any()) else None
+
+    @property
+    def _timeline(self) -> Tensor:
+        """All known counts up to the last period [H + T, S]; an error if some are not exact."""
+        if self._high is not None:
+            number = int((self._high > self._low).sum())
+            raise ValueError(
+                "Panel: counts must be exact where earlier ones are made use of, got "
+                f"{number} that are only known to lie in an interval. Take "
+                "panel.at_bound('lower') or panel.at_bound('upper')."
+            )
+        return self._low
 
     def __repr__(self) -> str:
         span = (
@@ -434,6 +538,12 @@ class Panel:
             f"{self.num_features} features",
             f"{int(torch.nansum(self.y.double()))} events",
         ]
+        if self.y_upper is not None:
+            number = int((self.y_upper > self.y).sum())
+            most = int(torch.nansum(self.y_upper.double()))
+            parts[-1] = f"{parts[-1][:-7]} to {most} events ({number} counts suppressed)"
+        if self.exposure is not None:
+            parts.append(f"exposure {self.exposure.min():g} to {self.exposure.max():g}")
         if unknown:
             parts.append(f"no counts in the last {unknown}")
         if self.history_y is not None:
@@ -443,28 +553,53 @@ class Panel:
         return f"Panel({', '.join(parts)})"
 
     def to_frame(
-        self, *, site: str = "site", time: str = "time", count: str = "count"
+        self,
+        *,
+        site: str = "site",
+        time: str = "time",
+        count: str = "count",
+        exposure: str = "exposure",
     ) -> pd.DataFrame:
-        """The long table, one row per period and site, under the given column names."""
-        taken = {site, time, count}
-        if len(taken) < 3 or taken & set(self.feature_names):
+        """The long table, one row per period and site, under the given column names; `exposure` only
+        if the panel has one. A count known to lie in 1..9 only stands as "1-9"."""
+        names = [site, time, count] + ([] if self.exposure is None else [exposure])
+        if len(set(names)) < len(names) or set(names) & set(self.feature_names):
             raise ValueError(
-                "Panel.to_frame: site, time and count must be distinct and no feature names, got "
-                f"{[site, time, count]} with features {self.feature_names}."
+                "Panel.to_frame: site, time, count and exposure must be distinct and no feature "
+                f"names, got {names} with features {self.feature_names}."
             )
+        counts = self.y.cpu().numpy().ravel()
+        if self.y_upper is not None:
+            upper = self.y_upper.cpu().numpy().ravel()
+            bounds = zip(counts.tolist(), upper.tolist(), strict=True)
+            counts = [f"{low:.0f}-{high:.0f}" if high > low else low for low, high in bounds]
         columns = {
             site: np.tile(np.array(self.site_ids, dtype=object), self.num_times),
             time: pd.Series(self.times).repeat(self.num_sites).array,
-            count: self.y.cpu().numpy().ravel(),
+            count: counts,
         }
+        if self.exposure is not None:
+            columns[exposure] = self.exposure.cpu().numpy().ravel()
         x = self.x.cpu().numpy().reshape(-1, self.num_features)
         return pd.DataFrame(columns | {name: x[:, p] for p, name in enumerate(self.feature_names)})
 
     def to(self, device: str | torch.device) -> Panel:
         """The same panel with its tensors on `device`."""
-        return self._replace(
-            x=self.x.to(device), y=self.y.to(device), _timeline=self._timeline.to(device)
-        )
+        names = ("x", "y", "exposure", "_low", "_high")
+        return self._replace(**{n: _moved(getattr(self, n), device) for n in names})
+
+    def at_bound(self, bound: str) -> Panel:
+        """This panel with its suppressed counts at their "lower" or "upper" bound, as exact counts,
+        its history's too.
+
+        Example:
+            >>> p = Panel(torch.zeros(1, 1, 0), [[1]], ["a"], [2020], [], y_upper=[[9]])
+            >>> p.at_bound("upper").y
+            tensor([[9.]])
+        """
+        _columns.check_one_of("Panel.at_bound", "bound", bound, ("lower", "upper"))
+        exact = self._low if bound == "lower" or self._high is None else self._high
+        return self._replace(y=exact[self._rows.to(self.device)], _low=exact, _high=None)
 
     def select_times(self, times: Any) -> Panel:
         """The panel of these periods (one or several): earlier ones become history, later go."""
@@ -519,9 +654,13 @@ class Panel:
                 f"Panel.with_history: earlier must end before {self.times[0]!r}, got one that ends "
                 f"at {earlier.times[-1]!r}."
             )
-        timeline = torch.cat([earlier._timeline.to(self.device), self.y])
-        rows = torch.arange(len(timeline) - self.num_times, len(timeline))
-        return self._replace(_timeline=timeline, _rows=rows)
+        low, high = torch.cat([earlier._low.to(self.device), self.y]), None
+        if earlier._high is not None or self.y_upper is not None:
+            before = earlier._low if earlier._high is None else earlier._high
+            own = self.y if self.y_upper is None else self.y_upper
+            high = torch.cat([before.to(self.device), own])
+        rows = torch.arange(len(low) - self.num_times, len(low))
+        return self._replace(_low=low, _high=high, _rows=rows)
 
     def align(
         self, *, site_ids: Sequence[str] | None = None, feature_names: Sequence[str] | None = None
@@ -538,7 +677,9 @@ class Panel:
             panel = panel._replace(
                 x=panel.x[:, order],
                 y=panel.y[:, order],
-                _timeline=panel._timeline[:, order],
+                exposure=None if panel.exposure is None else panel.exposure[:, order],
+                _low=panel._low[:, order],
+                _high=None if panel._high is None else panel._high[:, order],
                 site_ids=list(site_ids),
             )
         if feature_names is not None:
@@ -585,7 +726,15 @@ class Panel:
                     f"{weights.tolist()}."
                 )
         time = self.time_values.to(device=self.device, dtype=torch.float32)
-        return Batch(self.x, self.y, time, self._windows(int(window)) if window else None, weights)
+        return Batch(
+            self.x,
+            self.y,
+            time,
+            self._windows(int(window)) if window else None,
+            weights,
+            self.exposure,
+            self.y_upper,
+        )
 
     def _windows(self, window: int) -> Tensor:
         rows = self._rows.to(self.device)
@@ -635,13 +784,17 @@ class Panel:
         index = torch.tensor(positions)
         on_device = index.to(self.device)
         rows = self._rows[index]
+        end = int(rows[-1]) + 1
+        low, high = self._low[:end], None if self._high is None else self._high[:end]
         return self._replace(
             x=self.x[on_device],
             y=self.y[on_device],
+            exposure=None if self.exposure is None else self.exposure[on_device],
             times=[self.times[i] for i in positions],
             time_values=self.time_values[index],
             _rows=rows,
-            _timeline=self._timeline[: int(rows[-1]) + 1],
+            _low=low,
+            _high=high if high is not None and bool((high > low).any()) else None,
         )
 
     def _replace(self, **changes: Any) -> Panel:
@@ -663,6 +816,42 @@ def _as_float32(value: Any, argument: str) -> Tensor:
             f"Panel: {argument} must be a tensor or array of numbers, got {type(value).__name__}."
         ) from error
     return tensor.detach().to(torch.float32)
+
+
+def _moved(tensor: Tensor | None, device: str | torch.device) -> Tensor | None:
+    return None if tensor is None else tensor.to(device)
+
+
+def _check_exposure(
+    exposure: Tensor, y: Tensor, site_ids: list[str], times: Sequence[Any]
+) -> None:
+    if exposure.shape != y.shape:
+        raise ValueError(
+            f"Panel: exposure must have shape [T, S] = {list(y.shape)}, got {list(exposure.shape)}."
+        )
+    bad = ~(torch.isfinite(exposure) & (exposure > 0))
+    if bad.any():
+        t, s = (int(i) for i in torch.nonzero(bad)[0])
+        raise ValueError(
+            f"Panel: exposure must be finite and > 0, got {exposure[t, s].item():g} for site "
+            f"{site_ids[s]!r} at time {times[t]!r}. Fill it in, or leave the site out."
+        )
+
+
+def _check_upper(y_upper: Tensor, y: Tensor, site_ids: list[str], times: Sequence[Any]) -> None:
+    if y_upper.shape != y.shape:
+        raise ValueError(
+            f"Panel: y_upper must have shape [T, S] = {list(y.shape)}, got {list(y_upper.shape)}."
+        )
+    good = (y_upper >= y) & (y_upper == torch.floor(y_upper)) & (y_upper <= _columns.MAX_COUNT)
+    bad = ~(good | (torch.isnan(y) & torch.isnan(y_upper)))
+    if bad.any():
+        t, s = (int(i) for i in torch.nonzero(bad)[0])
+        raise ValueError(
+            f"Panel: y_upper must hold whole numbers from y to {_columns.MAX_COUNT}, got "
+            f"{y_upper[t, s].item():g} with y = {y[t, s].item():g} for site {site_ids[s]!r} at time "
+            f"{times[t]!r}."
+        )
 
 
 def _check_counts(

@@ -22,6 +22,7 @@ from topreach.models import EmpiricalBayesRates, LinearScorer, MLPScorer, NegBin
 from topreach.objectives import NLL, DecisionAware, DirectBPR
 from topreach.objectives.base import (
     TimeWeights,
+    accepted_arguments,
     derived_key,
     forward,
     is_probabilistic,
@@ -100,12 +101,18 @@ class TopKRanker:
         warm_start: whether DAML goes on from that fit's parameters, or starts anew.
         seed: of training and of the ranking's draws.
 
+    A panel's exposure is what "negbin", and a module of your own whose `forward` names it, are given:
+    expected counts and rankings are then for the exposure of the panel that is ranked. Other models
+    warn that they make no use of it. Suppressed counts (`Panel.y_upper`) are taken by "negbin" with
+    objective "marginal" or "nll", and by no other; metrics refuse them.
+
     Fitted attributes:
         model_: the module. standardizer_, time_origin_, time_scale_: how the inputs are scaled.
         site_ids_, feature_names_in_: what the training panel had; for "empirical_bayes" without lags,
             features that only repeat earlier counts.
         site_history_: the fitted `SiteHistory` of "empirical_bayes", else None.
         ranking_: what sites are ranked by: "exact", "ratio", "mean" or "score".
+        uses_exposure_: whether the model was fitted with an exposure, and so needs one to predict.
         history_, best_epoch_, best_score_, trainer_: of the last fit; warm_start_: the `Trainer` of
             the likelihood fit before it, or None. All None where nothing was trained step by step.
             key_: fixes the ranking's draws.
@@ -224,12 +231,20 @@ class TopKRanker:
         """Fit on a panel; `valid`, later periods of the same sites, chooses the epoch that is kept.
 
         resume=True goes on from `checkpoint` if that file exists.
+
+        Raises:
+            TypeError, ValueError: an argument that is not as above; suppressed counts with a model or
+                an objective that needs exact ones; exposure in one panel only.
         """
         self._check_arguments(panel)
         if valid is not None and not isinstance(valid, Panel):
             raise TypeError(
                 f"TopKRanker.fit: valid must be a Panel or None, got {type(valid).__name__}."
             )
+        if isinstance(self.model, str) and self.model != "negbin":
+            for part in (panel, valid):
+                self._check_exact(part, "fit", " for this model. Use model='negbin' with objective="
+                                  "'marginal'")
         valid = self._with_past(panel, valid)
         self.site_history_ = self._make_history(panel, valid)
         features = list(panel.feature_names)
@@ -239,6 +254,7 @@ class TopKRanker:
         origin = panel.time_values.mean().item()
         scale = panel.time_values.std(correction=0).item() or 1.0
         model = self._make_model(panel, len(standardizer.kept_))
+        self.uses_exposure_ = panel.exposure is not None and _takes_exposure(model)
 
         def prepared(data: Panel) -> Batch:
             return _prepare(
@@ -247,7 +263,10 @@ class TopKRanker:
 
         train_batch = prepared(panel)
         objective = self._make_objective(model, panel.num_sites)
-        valid_batch = None if valid is None else prepared(valid)
+        valid_batch = None
+        if valid is not None:
+            self._check_exposure(valid, model, "fit")
+            valid_batch = prepared(valid)
         self.standardizer_, self.time_origin_, self.time_scale_ = standardizer, origin, scale
         if self.site_history_ is not None:
             learnt = [train_batch]
@@ -264,7 +283,13 @@ class TopKRanker:
         if self.objective == "marginal":
             if weights is not None:
                 weights = torch.as_tensor(weights, dtype=torch.float32)
-            model.fit(*train_batch[:3], weights=weights, site_ids=panel.site_ids)
+            model.fit(
+                *train_batch[:3],
+                y_upper=train_batch.y_upper,
+                exposure=train_batch.exposure,
+                weights=weights,
+                site_ids=panel.site_ids,
+            )
             return self._keep(panel, model, None, None)
 
         def train(
@@ -405,11 +430,12 @@ class TopKRanker:
             return EmpiricalBayesRates(self.site_history_.half_lives_, num_features)
         if self.model == "negbin":
             chosen = {} if self.penalty is None else {"penalty": self.penalty}
+            exposure = 1.0 if panel.exposure is None else panel.exposure.double().mean().item()
             return NegBinMixedEffects(
                 panel.num_sites,
                 num_features,
                 link=self.link,
-                initial_mean=max(panel.y.mean().item(), 1e-4),
+                initial_mean=max(panel.y.mean().item(), 1e-4) / exposure,
                 **chosen,
             )
         with torch.random.fork_rng(devices=[]):
@@ -463,7 +489,8 @@ class TopKRanker:
     # ---- using what was fitted -------------------------------------------------------------------
 
     def predict(self, panel: Panel, *, kind: str = "mean") -> np.ndarray:
-        """Forecasts of the counts [T, S], sites in the order of `site_ids_`.
+        """Forecasts of the counts [T, S], sites in the order of `site_ids_`; with the exposure of the
+        panel, where the model was fitted with one.
 
         Args:
             kind: "mean", the expected counts, whose squared error is least; or "median", the least
@@ -545,7 +572,12 @@ class TopKRanker:
         return pd.concat(tables, ignore_index=True)
 
     def score(self, panel: Panel) -> float:
-        """The fraction of the best possible reach, the mean over periods with events."""
+        """The fraction of the best possible reach, the mean over periods with events.
+
+        Raises:
+            ValueError: counts that are missing, or suppressed: judge `panel.at_bound("lower")` and
+                `panel.at_bound("upper")`.
+        """
         self._fitted("score")
         self._check_counts(panel, "score")
         return float(
@@ -606,6 +638,7 @@ class TopKRanker:
     def _batch(self, panel: Panel, t: int | None = None) -> Batch:
         if not isinstance(panel, Panel):
             raise TypeError(f"TopKRanker: panel must be a Panel, got {type(panel).__name__}.")
+        self._check_exposure(panel, self.model_, "rank")
         if t is not None:
             panel = panel.select_times([panel.times[t]])
         batch = _prepare(
@@ -638,6 +671,24 @@ class TopKRanker:
             raise ValueError(
                 f"TopKRanker.{method}: panel must have counts for all its periods, got some "
                 "without."
+            )
+        self._check_exact(panel, method, ", for what a choice reaches is not known then")
+
+    def _check_exact(self, panel: Panel | None, method: str, why: str) -> None:
+        if panel is not None and panel.y_upper is not None:
+            raise ValueError(
+                f"TopKRanker.{method}: panel must have exact counts, got "
+                f"{int((panel.y_upper > panel.y).sum())} that are only known to lie in an interval"
+                f"{why}, or take panel.at_bound('lower') and panel.at_bound('upper')."
+            )
+
+    def _check_exposure(self, panel: Panel, model: nn.Module, method: str) -> None:
+        if _takes_exposure(model) and self.uses_exposure_ != (panel.exposure is not None):
+            raise ValueError(
+                f"TopKRanker.{method}: panel must have "
+                f"{'an' if self.uses_exposure_ else 'no'} exposure, as the training panel, got "
+                f"{'none' if self.uses_exposure_ else 'one'}. Name its column in Panel.from_csv("
+                "exposure=...) for both, or for neither."
             )
 
     def _fitted(self, method: str) -> nn.Module:
@@ -678,6 +729,7 @@ class TopKRanker:
             "model_samples": int(self.rank_samples),
             "key": self.key_.cpu(),
             "window": int(getattr(model, "window", 0) or 0),
+            "uses_exposure": bool(self.uses_exposure_),
         }
         if self.site_history_ is not None:
             content["site_history"] = self.site_history_.state_dict()
@@ -726,6 +778,9 @@ class TopKRanker:
             )
             ranker.site_ids_, ranker.key_ = list(content["site_ids"]), content["key"]
             ranker.ranking_ = ranking
+            ranker.uses_exposure_ = content.get("uses_exposure", False)
+            if not isinstance(ranker.uses_exposure_, bool):
+                raise ValueError(f"uses_exposure is {ranker.uses_exposure_!r}")
             ranker.site_history_ = None
             if model_class is EmpiricalBayesRates:
                 ranker.site_history_ = SiteHistory.from_state_dict(content["site_history"])
@@ -763,6 +818,10 @@ def _prepare(
     if site_history is not None:
         batch = batch._replace(x=torch.cat([site_history.statistics(panel), batch.x], dim=-1))
     return batch._replace(time=time.to(batch.x.device))
+
+
+def _takes_exposure(model: nn.Module) -> bool:
+    return "exposure" in accepted_arguments(type(model).forward, ("exposure",))
 
 
 def _has_site_effects(model: nn.Module) -> bool:

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from topreach import metrics
-from topreach.counts import expected_ratio_ranking
+from topreach.counts import expected_ratio_ranking, interval_log_prob
 from topreach.files import atomic_save, load_plain
 from topreach.objectives.base import (
+    BATCH_ARGUMENTS,
     ObjectiveValue,
     TimeWeights,
     accepted_arguments,
@@ -237,7 +238,7 @@ class Trainer:
 
         Args:
             model: any module; `forward` names what it takes of x [T,S,P], time [T], history
-                [T,S,W]. One that takes history says how much in an attribute `window`.
+                [T,S,W], exposure [T,S]. One that takes history says how much in an attribute `window`.
             train: what to learn from: a panel, or a batch made of one.
             valid: what to choose the best epoch by. None keeps the last epoch.
             resume: go on from `checkpoint` if that file exists. False starts afresh and writes over
@@ -395,7 +396,8 @@ class Trainer:
         """The metrics that validation uses: loss, and as far as they apply nll (per site and
         period), bpr, mae, rmse.
 
-        bpr is that of the model's own ranking, the mean over periods with events.
+        bpr is that of the model's own ranking, the mean over periods with events. With suppressed
+        counts there are loss and nll only: the others need exact ones.
         """
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         devices = [device] if device.type == "cuda" else []
@@ -588,6 +590,11 @@ class Trainer:
         try:
             found = {"loss": self._call(model, batch, "validation", 0).loss.item()}
             output = forward_or_none(model, batch)
+            if batch.y_upper is not None:  # no choice and no forecast can be judged
+                if is_probabilistic(model):
+                    log_prob = interval_log_prob(output, batch.y, batch.y_upper)
+                    found["nll"] = -log_prob.mean().item()
+                return found
             scores = output
             if is_probabilistic(model):
                 mean = output.mean
@@ -632,8 +639,8 @@ class Trainer:
         """Comparable: more is better, and NaN is worst."""
         if monitor not in found:
             raise ValueError(
-                f"Trainer.fit: monitor must be a metric of this model, got {monitor!r}; there are "
-                f"{', '.join(map(repr, found))}."
+                f"Trainer.fit: monitor must be a metric of this model and panel, got {monitor!r}; "
+                f"there are {', '.join(map(repr, found))}."
             )
         value = found[monitor] if _MONITORS[monitor] else -found[monitor]
         value = -math.inf if math.isnan(value) else value
@@ -767,7 +774,7 @@ class Trainer:
 
 def forward_or_none(model: nn.Module, batch: Batch) -> Any:
     """The model's output; None for a model of one's own whose forward takes other arguments."""
-    if accepted_arguments(type(model).forward, ("x", "time", "history")):
+    if accepted_arguments(type(model).forward, BATCH_ARGUMENTS):
         return forward(model, batch)
     return None
 

@@ -15,7 +15,7 @@ from torch import distributions as td
 import topreach as tr
 from topreach import models
 from topreach.counts import has_expected_ratio_ranking
-from topreach.models import NegativeBinomial, ZeroInflated
+from topreach.models import NegativeBinomial, SiteMixture, ZeroInflated
 
 OP = torch.ops.topreach.expected_ratio_ranking
 OPTIONS = {"dtype": torch.float64}
@@ -512,6 +512,51 @@ def test_count_cdf_errors():
     for bad in (-1.0, 0.5):
         with pytest.raises(ValueError, match="count_cdf: samples must be whole counts"):
             tr.count_cdf(td.Poisson(ONES), torch.tensor([[bad, 1.0, 1.0]]))
+
+
+@pytest.mark.parametrize("kind", ["negbin", "poisson", "zero_inflated", "site_mixture"])
+def test_interval_log_prob(kind):
+    """Against SciPy's distribution functions; the gradient by finite differences."""
+    low, high = tensor([0.0, 1.0, 3.0], [2.0, 0.0, 1.0]), tensor([0.0, 9.0, 3.0], [40.0, 4.0, 9.0])
+    a, b = tensor(0.5, 3.0, 12.0), tensor(0.3, 0.5, -1.0)
+    make, cdf = {
+        "negbin": (
+            lambda a, b: NegativeBinomial(a, b),
+            lambda y, a, b: stats.nbinom.cdf(y, a, 1 / (1 + np.exp(b))),
+        ),
+        "poisson": (lambda a, b: tr.models.Poisson(a), lambda y, a, b: stats.poisson.cdf(y, a)),
+        "zero_inflated": (
+            lambda a, b: ZeroInflated(td.Poisson(a), torch.sigmoid(b)),
+            lambda y, a, b: (y >= 0) * (1 + (stats.poisson.cdf(y, a) - 1) / (1 + np.exp(b))),
+        ),
+        "site_mixture": (
+            lambda a, b: SiteMixture(torch.stack([b, -b], -1), td.Poisson(tensor(1.0, 8.0))),
+            lambda y, a, b: stats.poisson.cdf(y, 8.0)
+            + (stats.poisson.cdf(y, 1.0) - stats.poisson.cdf(y, 8.0)) / (1 + np.exp(-2 * b)),
+        ),
+    }[kind]
+    parameters = [p.requires_grad_() for p in (a, b)]
+    got = tr.interval_log_prob(make(a, b), low, high)
+    numbers = (a.detach().numpy(), b.detach().numpy())
+    want = cdf(high.numpy(), *numbers) - cdf(low.numpy() - 1, *numbers)
+    # The difference of two distribution functions is good to a few roundings of 1.
+    assert torch.allclose(got.exp(), torch.from_numpy(want), rtol=0, atol=1e-13)
+    exact = tr.interval_log_prob(make(a, b), low, low)
+    assert torch.equal(exact, make(a, b).log_prob(low))
+    assert torch.autograd.gradcheck(
+        lambda a, b: tr.interval_log_prob(make(a, b), low, high), parameters
+    )
+
+
+def test_interval_log_prob_errors():
+    counts, one = tr.models.Poisson(ONES), torch.ones_like(ONES)
+    for low, high in ((one, 0 * one), (-one, one), (one / 2, one), (one, one[:2])):
+        with pytest.raises(ValueError, match="interval_log_prob: low and high must be whole"):
+            tr.interval_log_prob(counts, low, high)
+    normals = SiteMixture(torch.zeros(3, 1), tr.models.TruncatedNormal(ONES[:1], ONES[:1]))
+    for other in (normals, td.Normal(ONES, ONES), td.Independent(td.Poisson(ONES), 1)):
+        with pytest.raises(TypeError, match="interval_log_prob: distribution must be of whole"):
+            tr.interval_log_prob(other, one, one)
 
 
 def go_problem(offset, sites=30, rows=300, draws=40):

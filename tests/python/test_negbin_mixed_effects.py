@@ -228,41 +228,37 @@ def test_censored_counts():
     assert abs(naive.loc["(Intercept)", "Estimate"] - full.loc["(Intercept)", "Estimate"]) > 0.3
 
 
-def test_interval_counts():
-    """As tables of CDC WONDER have them, through panels into the fit."""
-    low, high = tr.interval_counts(
-        ["12", "1-9", "1 – 9", "<10", "Suppressed", 7, 3.0], suppressed=(1, 9)
-    )
-    assert low.tolist() == [12, 1, 1, 0, 1, 7, 3] and high.tolist() == [12, 9, 9, 9, 9, 7, 3]
-    for bad, message in (
-        (["many"], "got 'many' in row 0"),
-        (["1", "*"], "row 1.*Say what hidden cells hold"),
-        (["9-1"], "intervals that ascend"),
-        ([1.5], "got 1.5 in row 0"),
-        ([-1], "got -1 in row 0"),
-        (["<0"], "intervals that ascend"),
-        ([math.nan], "got nan in row 0"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            tr.interval_counts(bad)
-    with pytest.raises(ValueError, match="suppressed must be whole counts"):
-        tr.interval_counts(["*"], suppressed=(9, 1))
-    x, y, time = simulated(15, 30, 1, intercept=2.0)
-    table = pd.DataFrame({
-        "county": np.tile(np.arange(30), TIMES), "year": np.repeat(np.arange(TIMES), 30),
-        "rate": x.flatten().numpy(),
-        "deaths": ["1-9" if 1 <= c <= 9 else str(int(c)) for c in y.flatten().tolist()],
-    })
-    table["low"], table["high"] = tr.interval_counts(table["deaths"])
-    panels = [
-        tr.Panel.from_frame(table, site="county", time="year", count=c, features=["rate"])
-        for c in ("low", "high")
-    ]
-    model = NegBinMixedEffects(30, 1).fit(
-        panels[0].x, panels[0].y, time, y_upper=panels[1].y, site_ids=panels[0].site_ids
-    )
-    assert model.fit_.converged
-    assert model.coefficients().loc["x0", "Estimate"] == pytest.approx(0.4, abs=0.2)
+def test_stepwise_likelihood_takes_exposure_and_intervals():
+    """NLL of the model, against SciPy's distribution functions; the penalty's information against
+    (d mean / d eta)^2 / variance."""
+    torch.manual_seed(0)
+    x, y, time = simulated(3, 20, 1)
+    model = NegBinMixedEffects(20, 1).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    exposure = torch.rand(y.shape, dtype=torch.float64) * 3 + 0.1
+    hidden = (y >= 1) & (y <= 9)
+    low, high = torch.where(hidden, 1.0, y), torch.where(hidden, 9.0, y)
+    batch = tr.Batch(x, low, time, exposure=exposure, y_upper=high)
+    value = tr.objectives.NLL()(model, batch)
+    q = model.probs.item()
+    eta = model.intercept + x[..., 0] * model.weight + model.site_intercept
+    eta = (eta + time[:, None] * model.site_slope).detach()
+    mu = (exposure * eta.exp()).numpy()
+    of = stats.nbinom(mu, 1 - q)
+    within = sum(of.pmf(count) for count in range(1, 10))
+    chance = np.where(hidden, within, of.pmf(y.numpy()))
+    assert value.terms["nll"].item() == pytest.approx(-np.log(chance).sum(), rel=1e-9)
+    w = mu * q  # of the log link: mean^2 / variance, mean mu q / (1 - q)
+    expected = np.stack([w.sum(0), (w * time[:, None].numpy()).sum(0)], -1)
+    information = model._information(x, time, None, exposure)
+    np.testing.assert_allclose(information[:, :2].numpy(), expected, rtol=1e-9)
+    assert value.terms["penalty"] == model.penalty(x, time, exposure=exposure)
+    value.loss.backward()
+    assert all(bool(p.grad.isfinite().all()) for p in model.parameters())
+    with pytest.raises(ValueError, match="DirectBPR: y must be exact counts, got "):
+        tr.objectives.DirectBPR(3, 0.1)(model, batch)
 
 
 @pytest.mark.parametrize(

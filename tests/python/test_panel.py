@@ -179,7 +179,7 @@ def test_absent_columns_name_the_nearest():
         read(table(), features=["Income "])
     with pytest.raises(TypeError, match="features must be a list"):
         read(table(), features="income")
-    with pytest.raises(ValueError, match="must not hold the site, time or count"):
+    with pytest.raises(ValueError, match="must not hold the site, time, count or exp"):
         read(table(), features=["deaths"])
     with pytest.raises(ValueError, match="features must be distinct"):
         read(table(), features=["lag", "lag"])
@@ -569,7 +569,7 @@ def test_history_given_and_joined():
 
 def test_batch():
     panel = Panel(**GOOD)
-    x, y, time, history, weights = panel.batch()
+    x, y, time, history, weights, exposure, y_upper = panel.batch()
     assert x is panel.x
     assert y is panel.y
     assert time.tolist() == [1, 2]
@@ -631,6 +631,214 @@ def test_moving_and_replacing_features():
         panel.with_features(torch.zeros(2, 3, 2), ["u"])
     with pytest.raises(ValueError, match="no feature names"):
         panel.to_frame(site="u")
+
+
+# ---- exposure and suppressed counts --------------------------------------------------------------
+
+SUPPRESSED = {"1-9": (1, 9), "1–4": (1, 4), "*": (0, 9)}
+
+
+def suppressed_table():
+    df = table(num_sites=4, num_times=3).drop(columns="lag")
+    df["deaths"] = [12, "1-9", "1–4", 0, "*", 7.0, "3", 5, " 1-9 ", 40, 41, 42]
+    df["people"] = np.tile([1000.5, 20, 3e6, 1], 3)
+    return df
+
+
+def with_all(**options):
+    return read(suppressed_table(), exposure="people", suppressed=SUPPRESSED, **options)
+
+
+def assert_same_intervals(a, b):
+    assert_same(a, b)
+    assert torch.equal(a.y_upper, b.y_upper) and torch.equal(a.exposure, b.exposure)
+
+
+def test_suppressed_cells_are_intervals_and_the_exposure_is_no_feature():
+    panel = with_all()
+    assert panel.feature_names == ["income"]
+    assert panel.y.tolist() == [[12, 1, 1, 0], [0, 7, 3, 5], [1, 40, 41, 42]]
+    assert panel.y_upper.tolist() == [[12, 9, 4, 0], [9, 7, 3, 5], [9, 40, 41, 42]]
+    assert panel.exposure.dtype == torch.float32
+    assert panel.exposure[2].tolist() == [1000.5, 20, 3e6, 1]
+    assert "153 to 181 events (4 counts suppressed)" in repr(panel)
+    assert "exposure 1 to 3e+06" in repr(panel)
+    exact = read(table(), suppressed=SUPPRESSED)
+    assert exact.y_upper is None and exact.exposure is None
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_intervals_and_exposure_round_trip_through_files(tmp_path, kind):
+    panel, columns = with_all(), COLUMNS | {"exposure": "people"}
+    path, frame = tmp_path / f"t.{kind}", panel.to_frame(**columns)
+    assert frame["deaths"].tolist()[:4] == [12, "1-9", "1-4", 0]
+    if kind == "csv":
+        frame.to_csv(path, index=False)
+        reader = Panel.from_csv
+    else:
+        pytest.importorskip("pyarrow")
+        frame.assign(deaths=frame["deaths"].astype(str)).to_parquet(path)
+        reader = Panel.from_parquet
+    spans = {"1-9": (1, 9), "1-4": (1, 4), "0-9": (0, 9)}
+    assert_same_intervals(panel, reader(path, **columns, suppressed=spans))
+    with pytest.raises(ValueError, match=r"got '1-9' at .*suppressed=\{'1-9': \(1, 9\)\}"):
+        reader(path, **columns)
+
+
+def test_cells_that_are_numbers_can_stand_for_suppressed_counts():
+    df = table(1, 3).assign(deaths=[-1, 9999, 4])
+    panel = read(df, suppressed={"-1": (1, 9), "9999": (0, 2)})
+    assert panel.y.flatten().tolist() == [1, 0, 4]
+    assert panel.y_upper.flatten().tolist() == [9, 2, 4]
+
+
+def test_repeated_rows_add_their_bounds_and_share_their_exposure():
+    df = suppressed_table()
+    twice = pd.concat([df, df])
+    panel = read(twice, exposure="people", suppressed=SUPPRESSED, duplicates="sum")
+    one = with_all()
+    assert torch.equal(panel.y, 2 * one.y) and torch.equal(panel.y_upper, 2 * one.y_upper)
+    assert torch.equal(panel.exposure, one.exposure)
+    twice = pd.concat([df, df.assign(people=2.0)])
+    with pytest.raises(ValueError, match="exposure 'people' must be the same in all rows of a site"):
+        read(twice, exposure="people", suppressed=SUPPRESSED, duplicates="sum")
+
+
+def test_absent_rows_take_the_nearest_exposure():
+    df = suppressed_table()
+    df["people"] = np.arange(12) + 1.0
+    panel = read(
+        df.drop(index=[0, 5, 10]), exposure="people", suppressed=SUPPRESSED, missing="zero"
+    )
+    # Site 0 takes that of the next year, sites 1 and 2 that of the year before.
+    assert panel.exposure.tolist() == [[5, 2, 3, 4], [5, 2, 7, 8], [9, 10, 7, 12]]
+    assert panel.y[0, 0] == panel.y_upper[0, 0] == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (0, r"exposure 'people' must be finite and > 0 .* got 0 at row 5 \(1 such rows\)\. Fill in"),
+        (-3, "got -3 at row 5"),
+        (np.nan, "got nan at row 5"),
+        (np.inf, "got inf at row 5"),
+        (1e-60, "got 1e-60 at row 5"),
+        ("many", "exposure 'people' must be numeric, got 'many' at row 5"),
+    ],
+)
+def test_bad_exposure_in_a_table(value, message):
+    df = suppressed_table()
+    df["people"] = df["people"].astype(object)
+    df.loc[5, "people"] = value
+    with pytest.raises(ValueError, match=message):
+        read(df, exposure="people", suppressed=SUPPRESSED)
+
+
+def test_bad_words_for_suppressed_counts():
+    df = suppressed_table()
+    with pytest.raises(ValueError, match=r"got '\*' at row 4 .*suppressed=\{'\*': \(least, most\)"):
+        read(df, suppressed={"1-9": (1, 9), "1–4": (1, 4)})
+    with pytest.raises(TypeError, match=r"suppressed must be a mapping such as \{'1-9': \(1, 9\)\}"):
+        read(df, suppressed=(1, 9))
+    for ends in ((9, 1), (-1, 3), (1.0, 9), (1,), "19", (True, 3), (1, 2**24 + 1)):
+        with pytest.raises(ValueError, match=r"suppressed must give \(least, most\)"):
+            read(df, suppressed={"*": ends})
+    for text in ("", "NA", " ", 7):
+        with pytest.raises(ValueError, match="suppressed must have texts as keys"):
+            read(df, suppressed={text: (1, 9)})
+    with pytest.raises(ValueError, match="exposure must be one of the columns.*'people'"):
+        read(df, exposure="People", suppressed=SUPPRESSED)
+    with pytest.raises(ValueError, match="must be different columns"):
+        read(df, exposure="deaths", suppressed=SUPPRESSED)
+    with pytest.raises(ValueError, match="features must not hold .* exposure column"):
+        read(df, exposure="people", features=["people"], suppressed=SUPPRESSED)
+
+
+def test_parts_of_a_panel_keep_exposure_and_intervals():
+    panel = with_all()
+    train, valid, test = panel.split(valid=2019, test=2020)
+    assert train.y_upper.tolist() == [[12, 9, 4, 0]] and valid.y_upper.tolist() == [[9, 7, 3, 5]]
+    assert torch.equal(test.exposure, panel.exposure[2:]) and test.y_upper[0, 0] == 9
+    order = ["00002", "00000", "00003", "00001"]
+    mixed = panel.align(site_ids=order)
+    assert mixed.y_upper[0].tolist() == [4, 12, 0, 9]
+    assert mixed.exposure[0].tolist() == [3e6, 1000.5, 1, 20]
+    for other in (
+        panel.to("cpu"),
+        pickle.loads(pickle.dumps(panel)),
+        copy.deepcopy(panel),
+        panel.with_features(panel.x, panel.feature_names),
+        mixed.align(site_ids=panel.site_ids),
+    ):
+        assert_same_intervals(panel, other)
+    assert torch.equal(panel.batch().exposure, panel.exposure)
+    assert torch.equal(panel.batch().y_upper, panel.y_upper)
+    # Periods whose counts are all exact are as if there were no intervals.
+    assert panel.select_times(2019).align(site_ids=panel.site_ids).y_upper is not None
+    whole = Panel(**GOOD, y_upper=[[1, 1, 1], [1, 5, 1]])
+    assert whole.select_times(1).y_upper is None
+    assert whole.select_times(1).batch(window=1).history.eq(0).all()
+
+
+def test_what_needs_exact_counts_refuses_intervals():
+    from topreach import baselines, features
+
+    panel = Panel(**GOOD, y_upper=[[1, 5, 1], [1, 1, 1]], exposure=torch.ones(2, 3))
+    late = panel.select_times(2)
+    assert late.y_upper is None and late.history_y.tolist() == [[1, 1, 1]]
+    for made in (
+        lambda p: p.batch(window=1),
+        baselines.last_period,
+        baselines.historical_mean,
+        features.SiteHistory().fit,
+    ):
+        with pytest.raises(ValueError, match=r"got 1 that are only known .*panel\.at_bound"):
+            made(late)
+        made(late.at_bound("lower"))
+    assert late.batch().y_upper is None
+    assert baselines.last_period(late.at_bound("upper")).tolist() == [[1, 5, 1]]
+    assert panel.at_bound("upper").y.tolist() == [[1, 5, 1], [1, 1, 1]]
+    assert torch.equal(panel.at_bound("lower").y, panel.y)
+    assert torch.equal(panel.at_bound("lower").exposure, panel.exposure)
+    assert Panel(**GOOD).at_bound("upper").y is not None
+    with pytest.raises(ValueError, match="bound must be one of 'lower', 'upper', got 'middle'"):
+        panel.at_bound("middle")
+    # History that is joined on brings its intervals along.
+    after = Panel(**(GOOD | {"times": [3, 4]}))
+    joined = after.with_history(panel)
+    assert joined.y_upper is None and joined.at_bound("upper").history_y[0, 1] == 5
+    with pytest.raises(ValueError, match="got 1 that are only known"):
+        joined.batch(window=4)
+
+
+def test_periods_to_come_have_exposure_and_no_bounds():
+    y, upper = torch.ones(2, 3), torch.full((2, 3), 4.0)
+    y[1] = upper[1] = torch.nan
+    panel = Panel(**(GOOD | {"y": y}), y_upper=upper, exposure=torch.ones(2, 3), counts="optional")
+    assert panel.select_times(2).y_upper is None and panel.has_counts.tolist() == [True, False]
+    df = suppressed_table().astype({"deaths": object})
+    df.loc[df["year"] == 2020, "deaths"] = np.nan
+    future = read(df, exposure="people", suppressed=SUPPRESSED, counts="optional")
+    assert future.exposure[2, 1] == 20 and torch.isnan(future.y_upper[2]).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"exposure": torch.ones(3)}, "exposure must have shape [T, S] = [2, 3], got [3]"),
+        ({"exposure": [[1, 1, 1], [1, 0, 1]]}, "got 0 for site 'b' at time 2"),
+        ({"exposure": [[1, np.nan, 1]] * 2}, "got nan for site 'b' at time 1"),
+        ({"exposure": [[1, np.inf, 1]] * 2}, "got inf for site 'b'"),
+        ({"y_upper": torch.ones(2, 2)}, "y_upper must have shape [T, S] = [2, 3], got [2, 2]"),
+        ({"y_upper": torch.zeros(2, 3)}, "got 0 with y = 1 for site 'a' at time 1"),
+        ({"y_upper": torch.full((2, 3), 1.5)}, "y_upper must hold whole numbers from y"),
+        ({"y_upper": torch.full((2, 3), torch.nan)}, "got nan with y = 1"),
+        ({"y_upper": torch.full((2, 3), 2.0**25)}, "from y to 16777216"),
+    ],
+)
+def test_bad_exposure_and_bounds(change, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Panel(**GOOD, **change)
 
 
 def test_pickle_and_copy():

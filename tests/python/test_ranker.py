@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from training_cases import LogLinear, panels
 
-from topreach.objectives import DecisionAware, DirectBPR
+from topreach.objectives import NLL, DecisionAware, DirectBPR
 from topreach.panel import Panel
 from topreach.ranker import NotFittedError, TopKRanker, _share_of_draws_in_top
 
@@ -351,6 +351,152 @@ def test_repeated_rankings_spread_around_the_score():
     assert r.score_repeats(VALID, 20, samples=2000).std() < a.std()
     for steady in (fitted(), fitted(ranking="mean")):
         assert (steady.score_repeats(VALID, 5) == steady.score(VALID)).all()
+
+
+# ---- exposure and suppressed counts --------------------------------------------------------------
+
+
+def with_exposure(panel, exposure, y_upper=None):
+    return Panel(
+        panel.x, panel.y, panel.site_ids, panel.times, panel.feature_names,
+        history_y=panel.history_y, exposure=exposure, y_upper=y_upper,
+    )
+
+
+def test_the_unit_of_the_exposure_does_not_matter():
+    """Persons or thousands of persons: under the log link the intercept moves by log 1000, and
+    predictions, for the exposure of the panel that is ranked, are the same."""
+    people = 1000 * (1 + torch.rand(TRAIN.y.shape, generator=torch.Generator().manual_seed(0)))
+    fits, losses = [], []
+    for unit in (1.0, 1000.0):
+        train, valid = (with_exposure(p, people[: p.num_times] / unit) for p in (TRAIN, VALID))
+        by_steps = ranker(objective="nll", link="log", max_epochs=1).fit(train)
+        losses.append(by_steps.history_["loss"][0])
+        fits.append((ranker(objective="marginal", link="log").fit(train, valid), valid))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)  # at the start, in float32
+    (a, own), (b, other) = fits
+    moved = b.model_.intercept.item() - a.model_.intercept.item()
+    # The fit ends with at most 1e-6 of log-likelihood to gain: parameters within 1e-3.
+    assert moved == pytest.approx(np.log(1000), abs=1e-3)
+    np.testing.assert_allclose(a.predict(own), b.predict(other), rtol=2e-3)
+    # Twice the people, twice the events; at one site, more of the events in all (2025 paper, Eq. 6).
+    twice = own.exposure.clone()
+    twice[:, 3] *= 2
+    changed = with_exposure(own, twice)
+    np.testing.assert_allclose(
+        a.predict(changed)[:, 3], 2 * a.predict(own)[:, 3], rtol=1e-5
+    )
+    q = a.model_.probs.item()
+    n = a.predict(changed).astype(float) * (1 - q) / q
+    total = n.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        a.site_scores(changed), n / total * (1 - (1 - q) ** total), rtol=1e-5
+    )
+    row = a.rank(changed).query("site == 's03'")
+    np.testing.assert_allclose(row["expected_count"], a.predict(changed)[:, 3], rtol=1e-5)
+
+
+def test_exposure_is_saved_and_asked_for(tmp_path):
+    exposure = torch.rand(TRAIN.y.shape) + 0.5
+    train, valid = (with_exposure(p, exposure[: p.num_times]) for p in (TRAIN, VALID))
+    r = ranker(objective="marginal").fit(train, valid)
+    assert r.uses_exposure_ and not fitted().uses_exposure_
+    r.save(tmp_path / "model.pt")
+    again = TopKRanker.load(tmp_path / "model.pt")
+    assert again.uses_exposure_
+    np.testing.assert_array_equal(again.site_scores(valid), r.site_scores(valid))
+    for of, panel, message in (
+        (again, VALID, "must have an exposure, as the training panel, got none"),
+        (fitted(), valid, "must have no exposure, as the training panel, got one"),
+    ):
+        for method in ("predict", "rank", "site_scores", "score"):
+            with pytest.raises(ValueError, match=message):
+                getattr(of, method)(panel)
+    for pair in ((train, VALID), (TRAIN, valid)):
+        with pytest.raises(ValueError, match="TopKRanker.fit: panel must have (an|no) exposure"):
+            ranker(objective="nll").fit(*pair)
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    torch.save(content | {"uses_exposure": "yes"}, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="do not fit in .*uses_exposure is 'yes'"):
+        TopKRanker.load(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("model", ["empirical_bayes", "linear", "mlp"])
+def test_models_that_cannot_take_exposure_or_intervals_say_so(model):
+    exposure = torch.rand(TRAIN.y.shape) + 0.5
+    with pytest.warns(UserWarning, match="makes no use of the exposure"):
+        r = ranker(model=model, objective="auto").fit(with_exposure(TRAIN, exposure))
+    assert not r.uses_exposure_ and 0 < r.score(VALID) <= 1
+    upper = TRAIN.y + (TRAIN.y == 1)
+    with pytest.raises(ValueError, match="TopKRanker.fit: panel must have exact counts, got .*negbin"):
+        ranker(model=model, objective="auto").fit(with_exposure(TRAIN, None, upper))
+
+
+def test_suppressed_counts_are_fitted_by_likelihood_and_not_scored():
+    hidden = (TRAIN.y >= 1) & (TRAIN.y <= 2)
+    train = with_exposure(
+        TRAIN, None, torch.where(hidden, 2.0, TRAIN.y)
+    )
+    valid = with_exposure(VALID, None, torch.where((VALID.y >= 1) & (VALID.y <= 2), 2.0, VALID.y))
+    r = ranker(objective="marginal", link="log").fit(train)
+    model, batch = r.model_, r._batch(train)
+    value = model.log_marginal(batch.x, batch.y, batch.time, y_upper=batch.y_upper).sum().item()
+    assert value == pytest.approx(model.fit_.log_likelihood, abs=1e-3)
+    stepwise = ranker(objective="nll").fit(train, valid)
+    assert stepwise.trainer_.monitor_ == "nll"
+    assert not {"valid_bpr", "valid_mae"} & set(stepwise.history_)
+    assert stepwise.history_["valid_nll"].dropna().is_monotonic_decreasing
+    for method in ("score", "score_repeats"):
+        with pytest.raises(ValueError, match=f"{method}: panel must have exact counts, got .*at_bound"):
+            getattr(r, method)(valid)
+    assert 0 < r.score(valid.at_bound("lower")) <= 1 and 0 < r.score(valid.at_bound("upper")) <= 1
+    assert r.rank(valid).equals(r.rank(VALID))  # what is ranked by does not read the counts
+    for objective in ("bpr", "daml"):
+        with pytest.raises(ValueError, match="y must be exact counts, got .* Train by NLL"):
+            ranker(objective=objective, warm_start_epochs=0).fit(train)
+    with pytest.raises(ValueError, match="monitor must be a metric of this model and panel"):
+        ranker(objective=LikelihoodOfYourOwn(), k=4).fit(train, valid)
+
+
+class LikelihoodOfYourOwn:
+    def __call__(self, model, batch):
+        return NLL()(model, batch).loss
+
+
+def test_suppressed_counts_and_exposure_recover_the_rates():
+    """Counties with cells 1-9 suppressed, as published tables of deaths have them: rates nearer to the
+    truth than with such cells at their middle, at their least, or taken as zero, and nearer to the
+    fit to all counts than to the truth."""
+    rng = np.random.default_rng(8)
+    sites, times = 150, 5
+    people = np.exp(rng.normal(10, 1.0, sites))
+    rate = 2e-4 * np.exp(0.5 * rng.normal(size=sites))
+    deaths = rng.poisson(people * rate, (times, sites))
+    df = pd.DataFrame(
+        {
+            "county": np.tile(np.arange(sites), times),
+            "year": np.repeat(np.arange(times), sites),
+            "people": np.tile(people, times),
+            "deaths": deaths.ravel(),
+        }
+    )
+    columns = {"site": "county", "time": "year", "count": "deaths", "exposure": "people"}
+    hidden = df["deaths"].between(1, 9)
+    assert 0.5 < hidden.mean() < 0.9
+
+    def error(table, **options):
+        panel = Panel.from_frame(table, **columns, features=[], **options)
+        r = ranker(objective="marginal", link="log", rank_samples=1).fit(panel)
+        assert r.model_.fit_.converged
+        found = r.predict(panel).mean(0) / people
+        return np.sqrt(np.mean(np.log(found / rate) ** 2))
+
+    words = df.assign(deaths=df["deaths"].astype(object).mask(hidden, "1-9"))
+    suppressed = error(words, suppressed={"1-9": (1, 9)})
+    everything = error(df)
+    others = [error(df.assign(deaths=df["deaths"].mask(hidden, value))) for value in (5, 1, 0)]
+    print(everything, suppressed, others)
+    assert everything < suppressed < 0.8 * min(others)
 
 
 # ---- files ---------------------------------------------------------------------------------------

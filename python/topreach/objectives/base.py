@@ -4,6 +4,7 @@ batch."""
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from topreach.panel import Batch
 
 TimeWeights = Callable[[Tensor], Tensor] | Sequence[float] | Tensor | None
 
-_BATCH_ARGUMENTS = ("x", "time", "history")
+BATCH_ARGUMENTS = ("x", "time", "history", "exposure")
 _argument_cache: dict[Any, tuple[str, ...]] = {}
 
 
@@ -48,27 +49,33 @@ def accepted_arguments(function: Callable[..., Any], names: Sequence[str]) -> tu
 
 
 def forward(model: nn.Module, batch: Batch) -> Any:
-    """Call the model with those of x [T,S,P], time [T], history [T,S,W] that its `forward` names.
+    """Call the model with those of x [T,S,P], time [T], history [T,S,W], exposure [T,S] that its
+    `forward` names. Warns of an exposure that it does not name.
 
     Returns a distribution over counts [T, S] for a probabilistic model, else scores [T, S].
     """
-    names = accepted_arguments(type(model).forward, _BATCH_ARGUMENTS)
+    names = accepted_arguments(type(model).forward, BATCH_ARGUMENTS)
     if not names:
         raise TypeError(
-            f"{type(model).__name__}.forward: its arguments must be among x, time, history, got "
-            "none of them. "
-            "Name them so, or wrap the model in a module that does."
+            f"{type(model).__name__}.forward: its arguments must be among x, time, history, "
+            "exposure, got none of them. Name them so, or wrap the model in a module that does."
+        )
+    if batch.exposure is not None and "exposure" not in names:
+        warnings.warn(
+            f"{type(model).__name__} makes no use of the exposure: it learns and ranks by counts, "
+            "not by counts per exposure. Use NegBinMixedEffects.",
+            stacklevel=1,
         )
     return model(**{name: getattr(batch, name) for name in names})
 
 
 def penalty(model: nn.Module, batch: Batch, weights: Tensor | None) -> Tensor | None:
-    """The model's own penalty (−log prior) or None; it is given those of x, time, weights that it
-    names."""
+    """The model's own penalty (−log prior) or None; it is given those of x, time, weights, exposure
+    that it names."""
     function = getattr(model, "penalty", None)
     if not callable(function):
         return None
-    values = {"x": batch.x, "time": batch.time, "weights": weights}
+    values = {"x": batch.x, "time": batch.time, "weights": weights, "exposure": batch.exposure}
     names = accepted_arguments(type(model).penalty, tuple(values))
     return function(**{name: values[name] for name in names})
 
@@ -172,6 +179,12 @@ class RankingSettings:
     ) -> Tensor:
         """r [T, S], or [1, S] where one ranking serves all periods, with its gradient."""
         name, y = type(self).__name__, batch.y
+        if batch.y_upper is not None:
+            raise ValueError(
+                f"{name}: y must be exact counts, got {int((batch.y_upper > y).sum())} that are only "
+                "known to lie in an interval: what a choice reaches is not known then. Train by NLL, "
+                "or take panel.at_bound('lower')."
+            )
         if self.k > y.shape[-1]:
             raise ValueError(
                 f"{name}: k must be at most the number of sites S = {y.shape[-1]}, got {self.k}."

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from topreach.counts import interval_log_prob
 from topreach.objectives.base import (
     ObjectiveValue,
     TimeWeights,
@@ -29,7 +30,11 @@ def negative_log_likelihood(
             f"{type(model).__name__}. "
             "A model that gives scores has no likelihood: train it with DirectBPR."
         )
-    terms = {"nll": weighted_sum(-output.log_prob(batch.y).sum(-1), weights)}
+    if batch.y_upper is None:
+        log_prob = output.log_prob(batch.y)
+    else:
+        log_prob = interval_log_prob(output, batch.y, batch.y_upper)
+    terms = {"nll": weighted_sum(-log_prob.sum(-1), weights)}
     own = penalty(model, batch, weights)
     if own is not None:
         terms["penalty"] = own
@@ -39,6 +44,8 @@ def negative_log_likelihood(
 class NLL:
     """Maximum likelihood: lowers −Σ_t w_t Σ_s log p(y_ts) + penalty.
 
+    A count that is only known to lie in y..y_upper (a suppressed cell) enters by log P(y ≤ Y ≤
+    y_upper); see `tr.interval_log_prob` for its cost, and for the distributions that it takes.
     The penalty is the model's own −log prior (random effects of `NegBinMixedEffects`), so this is
     MAP for models that have one. Sources: 2025 paper Eq. 8 and Eq. 20.
 
@@ -48,7 +55,7 @@ class NLL:
 
     Calling it:
         model: probabilistic; `forward` gives a distribution with `log_prob(y [T, S])` -> [T, S].
-        batch: x [T, S, P], y [T, S], time [T].
+        batch: x [T, S, P], y [T, S], time [T]; exposure and y_upper [T, S] or None.
         Returns ObjectiveValue(loss [], {"nll": [], "penalty": []}).
 
     Raises:
