@@ -140,6 +140,8 @@ Ranker::Ranker(ModelFile file) : file_(std::move(file)), model_(make_model(file_
                       "Ranker: site_ids must have one name per site, S = ", sites, ", got ",
                       file_.site_ids.size());
   }
+  TORCH_CHECK_VALUE(!uses_exposure() || std::holds_alternative<NegBinMixedEffects>(model_),
+                    "Ranker: uses_exposure must be false for ", file_.model, ", got true");
   TORCH_CHECK_VALUE(config_int(file_, "num_features") == 0 ||
                         config_int(file_, "num_features") ==
                             int64_t(file_.standardizer.kept.size()),
@@ -175,7 +177,8 @@ torch::Tensor Ranker::features(const char* function, const torch::Tensor& x) con
 }
 
 CountDistribution Ranker::predict(const char* function, const torch::Tensor& x, double time,
-                                  const std::optional<torch::Tensor>& history) const {
+                                  const std::optional<torch::Tensor>& history,
+                                  const std::optional<torch::Tensor>& exposure) const {
   const torch::Tensor standardised = features(function, x);
   if (const auto* rates = std::get_if<EmpiricalBayesRates>(&model_)) {
     TORCH_CHECK_VALUE(!history || (history->dim() == 2 && history->size(0) == x.size(0)), function,
@@ -190,15 +193,35 @@ CountDistribution Ranker::predict(const char* function, const torch::Tensor& x, 
       torch::full({1}, (time - file_.time_origin) / file_.time_scale, torch::kDouble)
           .to(torch::kFloat)
           .to(standardised.scalar_type());
-  return NegBinMixedEffects(std::get<NegBinMixedEffects>(model_))->distribution(standardised, t);
+  std::optional<torch::Tensor> people;
+  if (exposure) people = exposure->to(torch::kFloat).to(standardised.scalar_type()).unsqueeze(0);
+  return NegBinMixedEffects(std::get<NegBinMixedEffects>(model_))
+      ->distribution(standardised, t, people);
+}
+
+void Ranker::check_exposure(const char* function, const torch::Tensor& x,
+                            const std::optional<torch::Tensor>& exposure) const {
+  TORCH_CHECK_VALUE(exposure.has_value() == uses_exposure(), function, ": exposure must be ",
+                    uses_exposure() ? "given [S], for the model was fitted to counts per exposure, "
+                                      "got none"
+                                    : "absent, for the model was fitted without, got one");
+  if (!exposure) return;
+  TORCH_CHECK_VALUE(exposure->dim() == 1 && x.dim() == 2 && exposure->size(0) == x.size(0), function,
+                    ": exposure must have shape [S], one number per row of x ", x.sizes(), ", got ",
+                    exposure->sizes());
+  const torch::Tensor bad = exposure->gt(0).logical_and(exposure->isfinite()).logical_not();
+  TORCH_CHECK_VALUE(!bad.any().item<bool>(), function, ": exposure must be finite and > 0, got ",
+                    exposure->index({bad})[0].item<double>());
 }
 
 torch::Tensor Ranker::score_sites(const torch::Tensor& x, double time,
-                                  const std::optional<torch::Tensor>& history) const {
+                                  const std::optional<torch::Tensor>& history,
+                                  const std::optional<torch::Tensor>& exposure) const {
   constexpr const char* name = "Ranker::score_sites";
   torch::NoGradGuard no_grad;
+  check_exposure(name, x, exposure);
   if (is_probabilistic()) {
-    const CountDistribution counts = predict(name, x, time, history);
+    const CountDistribution counts = predict(name, x, time, history, exposure);
     if (file_.ranking == "mean") return counts.mean().select(0, 0);
     if (file_.ranking == "exact") return expected_ratio_ranking(counts).select(0, 0);
     return ratio_ranking(counts.sample(file_.model_samples, {.key = file_.key}).select(1, 0));
@@ -222,19 +245,22 @@ torch::Tensor Ranker::score_sites(const torch::Tensor& x, double time,
 }
 
 torch::Tensor Ranker::expected_counts(const torch::Tensor& x, double time,
-                                      const std::optional<torch::Tensor>& history) const {
+                                      const std::optional<torch::Tensor>& history,
+                                      const std::optional<torch::Tensor>& exposure) const {
   TORCH_CHECK_VALUE(is_probabilistic(),
                     "Ranker::expected_counts: the model must predict counts, got ", file_.model,
                     ", which gives scores only");
   torch::NoGradGuard no_grad;
-  return predict("Ranker::expected_counts", x, time, history).mean().select(0, 0);
+  check_exposure("Ranker::expected_counts", x, exposure);
+  return predict("Ranker::expected_counts", x, time, history, exposure).mean().select(0, 0);
 }
 
 std::vector<RankedSite> Ranker::rank(const torch::Tensor& x, double time,
                                      const std::optional<torch::Tensor>& history,
                                      std::optional<int64_t> k,
-                                     const std::vector<std::string>& site_ids) const {
-  const torch::Tensor scores = score_sites(x, time, history).to(torch::kDouble);
+                                     const std::vector<std::string>& site_ids,
+                                     const std::optional<torch::Tensor>& exposure) const {
+  const torch::Tensor scores = score_sites(x, time, history, exposure).to(torch::kDouble);
   const std::vector<std::string>& names = site_ids.empty() ? file_.site_ids : site_ids;
   const int64_t wanted = k.value_or(file_.k), sites = scores.size(0);
   TORCH_CHECK_VALUE(int64_t(names.size()) == sites,
@@ -244,7 +270,7 @@ std::vector<RankedSite> Ranker::rank(const torch::Tensor& x, double time,
                     sites, ", got ", wanted);
   const torch::Tensor order = std::get<1>(scores.sort(/*stable=*/true, 0, /*descending=*/true));
   torch::Tensor counts;
-  if (is_probabilistic()) counts = expected_counts(x, time, history);
+  if (is_probabilistic()) counts = expected_counts(x, time, history, exposure);
   std::vector<RankedSite> result;
   for (int64_t i = 0; i < wanted; ++i) {
     const int64_t at = order[i].item<int64_t>();

@@ -44,19 +44,23 @@ class Ranker {
   /// site_ids() for a model with site effects. time: of the period, in the unit of training.
   /// history [S, window]: counts of the periods before, oldest first; needed if window() > 0. For
   /// EmpiricalBayesRates [S, N]: all counts known before the period; the file's own if absent.
+  /// exposure [S], > 0: of the period; to be given if uses_exposure(), and only then.
   torch::Tensor score_sites(const torch::Tensor& x, double time,
-                            const std::optional<torch::Tensor>& history = std::nullopt) const;
+                            const std::optional<torch::Tensor>& history = std::nullopt,
+                            const std::optional<torch::Tensor>& exposure = std::nullopt) const;
 
-  /// Expected counts [S]; raises for scorers, whose scores are no counts. history as above.
+  /// Expected counts [S]; raises for scorers, whose scores are no counts. Arguments as above.
   torch::Tensor expected_counts(const torch::Tensor& x, double time,
-                                const std::optional<torch::Tensor>& history = std::nullopt) const;
+                                const std::optional<torch::Tensor>& history = std::nullopt,
+                                const std::optional<torch::Tensor>& exposure = std::nullopt) const;
 
   /// The K sites of highest score, best first; ties in the order of the rows. `k` as in the file if
   /// absent; `site_ids` name the rows if they are not those of the file (scorers only).
   std::vector<RankedSite> rank(const torch::Tensor& x, double time,
                                const std::optional<torch::Tensor>& history = std::nullopt,
                                std::optional<int64_t> k = std::nullopt,
-                               const std::vector<std::string>& site_ids = {}) const;
+                               const std::vector<std::string>& site_ids = {},
+                               const std::optional<torch::Tensor>& exposure = std::nullopt) const;
 
   bool is_probabilistic() const;
   const std::vector<std::string>& site_ids() const { return file_.site_ids; }
@@ -65,14 +69,19 @@ class Ranker {
   }
   int64_t k() const { return file_.k; }
   int64_t window() const { return file_.window; }
+  /// Whether the model was fitted to counts per exposure (a population, for instance).
+  bool uses_exposure() const { return file_.uses_exposure; }
   /// The file's contents; parameters as they were loaded.
   const ModelFile& file() const { return file_; }
 
  private:
+  void check_exposure(const char* function, const torch::Tensor& x,
+                      const std::optional<torch::Tensor>& exposure) const;
   using Model =
       std::variant<EmpiricalBayesRates, NegBinMixedEffects, LinearScorer, MLPScorer>;
   CountDistribution predict(const char* function, const torch::Tensor& x, double time,
-                            const std::optional<torch::Tensor>& history) const;
+                            const std::optional<torch::Tensor>& history,
+                            const std::optional<torch::Tensor>& exposure) const;
   torch::Tensor features(const char* function, const torch::Tensor& x) const;
 
   ModelFile file_;

@@ -244,6 +244,7 @@ c10::IValue to_value(const ModelFile& file) {
   root.insert("model_samples", file.model_samples);
   root.insert("key", file.key.cpu());
   root.insert("window", file.window);
+  root.insert("uses_exposure", file.uses_exposure);
   if (file.site_history)
     root.insert("site_history", to_dict(*file.site_history, file.site_ids));
   if (!file.columns.empty()) {
@@ -335,6 +336,10 @@ ModelFile load_model_file(const std::string& path) {
     read.fail("key", "an int64 tensor of shape [2]");
   file.window = read.integer(read.find(root, "window"), "window");
   if (file.window < 0) read.fail("window", "not negative");
+  if (const auto uses = read.find(root, "uses_exposure")) {
+    if (!uses->isBool()) read.fail("uses_exposure", "true or false");
+    file.uses_exposure = uses->toBool();
+  }
   if (const auto history = read.find(root, "site_history")) {
     file.site_history = read_site_history(read, read.dict(history, "site_history"),
                                           int64_t(file.site_ids.size()));

@@ -10,6 +10,7 @@
 //   site_ids [str], k, model_samples, key int64[2], window
 //   ranking "exact" | "ratio" | "mean" | "score"
 //   site_history {half_lives, ...}: of EmpiricalBayesRates only; see models/site_history.h
+//   uses_exposure: whether counts are per exposure, which predictions then need; false if absent
 //   columns {role: name}: optional, the user's names for the columns of a table
 #pragma once
 
@@ -49,6 +50,7 @@ struct ModelFile {
   int64_t model_samples = 1000;
   torch::Tensor key;  // int64[2]
   int64_t window = 0;
+  bool uses_exposure = false;
   std::optional<SiteHistory> site_history;
   std::vector<std::pair<std::string, std::string>> columns;
 };

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import time
 import warnings
@@ -42,6 +43,8 @@ examples:
   topreach fit --data counts.csv --site geoid --time year --count deaths --k 100 --out model.pt
   topreach fit --data counts.csv --site id --time month --count n --features lag1,income \\
       --k 20 --objective nll --missing zero --out model.pt --force
+  topreach fit --data deaths.csv --site county --time year --count deaths --k 20 --out model.pt \\
+      --model negbin --objective marginal --exposure population --suppressed 1-9 --suppressed '*=1-9'
 """
 _RANK = """\
 Ranks the newest period of the table (or those of --times) and writes time, site, score,
@@ -56,7 +59,8 @@ examples:
 _EVALUATE = """\
 Compares rankings on the last --test periods of a table with counts: the model's, and the naive ones
 (last period, mean of all earlier periods, chance). Without --model, the naive ones alone; then
---site, --time, --count and --k are needed.
+--site, --time, --count and --k are needed. Suppressed counts are judged twice: all at the least that
+they can be, and all at the most.
 
 examples:
   topreach evaluate --model model.pt --data counts.csv --test 2
@@ -130,7 +134,7 @@ def _fit(options: argparse.Namespace) -> None:
     _device(options.device)
     if options.resume and options.checkpoint is None:
         raise CommandError("--resume needs --checkpoint FILE")
-    columns = {"site": options.site, "time": options.time, "count": options.count}
+    columns = _columns(options, None)
     panel = _read(options, columns, options.features)
     if not 1 <= options.k <= panel.num_sites:
         raise CommandError(
@@ -158,18 +162,19 @@ def _fit(options: argparse.Namespace) -> None:
         **{name: value for name, value in settings.items() if value is not None},
     )
     ranker.fit(train, valid, resume=options.resume)
-    ranker.columns_ = columns
+    used = {role for role in columns if role != "exposure" or ranker.uses_exposure_}
+    ranker.columns_ = {role: column for role, column in columns.items() if role in used}
     ranker.save(options.out)
     print(
         f"{panel.num_sites} sites, {train.num_times} periods to learn from, {panel.num_features} "
         "features."
     )
     if valid is not None:
-        share = ranker.score(valid)
-        print(
-            f"The {options.k} sites it picks in the held-back period(s) reach {share:.1%} of the "
-            "best possible."
-        )
+        for text, part in _judged(valid):
+            print(
+                f"The {options.k} sites it picks in the held-back period(s) reach "
+                f"{ranker.score(part):.1%} of the best possible{text}."
+            )
     print(f"model: {options.out}")
     if ranker.interrupted_:
         raise KeyboardInterrupt
@@ -212,8 +217,38 @@ def _evaluate(options: argparse.Namespace) -> None:
     if not 1 <= k <= panel.num_sites:
         raise CommandError(f"--k must be from 1 to the number of sites, {panel.num_sites}, got {k}")
     test = panel.select_times(panel.times[-options.test :])
+    listed = ", ".join(str(t) for t in test.times[:6]) + (" ..." if len(test.times) > 6 else "")
+    tables = []
+    for text, part in _judged(test):
+        table = _comparison(options, ranker, part, k, earlier=options.test < panel.num_times)
+        print(
+            f"period(s) {listed}, {test.num_sites} sites, K = {k}; BPR: share of the best possible "
+            f"reach{text}\n"
+        )
+        print(demo.format_table(table) + "\n")
+        tables.append(table.assign(suppressed=text.split()[-1]) if text else table)
+    if options.out is not None:
+        with atomic_path(options.out) as path:
+            pd.concat(tables).to_csv(path)
+        print(options.out)
+
+
+def _judged(panel: Panel) -> list[tuple[str, Panel]]:
+    """What to judge a plan by: the panel, or both bounds of a panel with suppressed counts."""
+    if panel.is_exact:
+        return [("", panel)]
+    words = {"lower": "least", "upper": "most"}
+    return [
+        (f", suppressed counts at their {word}", panel.at_bound(bound))
+        for bound, word in words.items()
+    ]
+
+
+def _comparison(
+    options: argparse.Namespace, ranker: TopKRanker | None, test: Panel, k: int, *, earlier: bool
+) -> pd.DataFrame:
     rows = {}
-    if options.test < panel.num_times:
+    if earlier:
         naive = {
             "last period": baselines.last_period(test),
             "mean of all periods": baselines.historical_mean(test),
@@ -242,17 +277,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         elif options.repeats:
             spread = np.quantile(ranker.score_repeats(test, options.repeats), [0.025, 0.975])
             rows["model"] |= {"bpr_low": spread[0], "bpr_high": spread[1]}
-    table = pd.DataFrame(rows).T.rename_axis("method")
-    listed = ", ".join(str(t) for t in test.times[:6]) + (" ..." if len(test.times) > 6 else "")
-    print(
-        f"period(s) {listed}, {test.num_sites} sites, K = {k}; BPR: share of the best possible "
-        "reach\n"
-    )
-    print(demo.format_table(table))
-    if options.out is not None:
-        with atomic_path(options.out) as path:
-            table.to_csv(path)
-        print(f"\n{options.out}")
+    return pd.DataFrame(rows).T.rename_axis("method")
 
 
 def _experiment(options: argparse.Namespace) -> None:
@@ -491,6 +516,20 @@ def _data_options(sub: argparse.ArgumentParser, *, required: bool) -> None:
             f"--{name}", required=required, metavar="COLUMN", help=f"column of the {what}"
         )
     sub.add_argument(
+        "--exposure",
+        metavar="COLUMN",
+        help="column of what counts are in proportion to, e.g. the population (for negbin)",
+    )
+    sub.add_argument(
+        "--suppressed",
+        action="append",
+        type=_interval,
+        default=[],
+        metavar="TEXT=LOW-HIGH",
+        help="what a cell says in place of a count, and the counts that it can be; 1-9 alone for "
+        "1-9=1-9; again for more",
+    )
+    sub.add_argument(
         "--missing",
         choices=["error", "zero"],
         default="error",
@@ -508,16 +547,27 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def _interval(text: str) -> tuple[str, tuple[int, int]]:
+    found = re.fullmatch(r"(?:(.+)=)?(\s*(\d+)\s*[-\u2013]\s*(\d+)\s*)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(
+            f"must be an interval such as 1-9, or TEXT=LOW-HIGH such as '*=1-9', got {text!r}"
+        )
+    return found[1] or found[2], (int(found[3]), int(found[4]))
+
+
 def _columns(options: argparse.Namespace, ranker: TopKRanker | None) -> dict[str, str]:
+    """Column names by role; without "exposure" where there is none."""
     known = getattr(ranker, "columns_", {})
     columns = {
-        name: getattr(options, name) or known.get(name) for name in ("site", "time", "count")
+        name: getattr(options, name) or known.get(name)
+        for name in ("site", "time", "count", "exposure")
     }
-    absent = [f"--{name}" for name, column in columns.items() if column is None]
+    absent = [f"--{n}" for n, column in columns.items() if column is None and n != "exposure"]
     if absent:
         why = "without --model" if ranker is None else "as the model file does not say"
         raise CommandError(f"{', '.join(absent)} must name the column(s) {why}")
-    return columns
+    return {name: column for name, column in columns.items() if column is not None}
 
 
 def _read(
@@ -534,6 +584,7 @@ def _read(
         options.data,
         **columns,
         features=features,
+        suppressed=dict(options.suppressed) or None,
         missing=options.missing,
         duplicates=options.duplicates,
         counts=counts,

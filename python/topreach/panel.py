@@ -502,6 +502,11 @@ class Panel:
         return ~torch.isnan(self.y).any(dim=1)
 
     @property
+    def is_exact(self) -> bool:
+        """Whether all counts are exact, those of the past too."""
+        return self._high is None
+
+    @property
     def history_y(self) -> Tensor | None:
         first = int(self._rows[0])
         return self._low[:first] if first > 0 else None
@@ -516,7 +521,7 @@ class Panel:
     @property
     def _timeline(self) -> Tensor:
         """All known counts up to the last period [H + T, S]; an error if some are not exact."""
-        if self._high is not None:
+        if not self.is_exact:
             number = int((self._high > self._low).sum())
             raise ValueError(
                 "Panel: counts must be exact where earlier ones are made use of, got "

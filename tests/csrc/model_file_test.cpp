@@ -71,6 +71,7 @@ void expect_equal(const ModelFile& a, const ModelFile& b) {
   EXPECT_EQ(a.model_samples, b.model_samples);
   EXPECT_TRUE(torch::equal(a.key, b.key));
   EXPECT_EQ(a.window, b.window);
+  EXPECT_EQ(a.uses_exposure, b.uses_exposure);
   EXPECT_EQ(a.columns, b.columns);
 }
 
@@ -191,13 +192,37 @@ TEST_F(ModelFileTest, RankerRanks) {
   EXPECT_THROW(ranker.rank(x, 2020, std::nullopt, 5), c10::ValueError);
 }
 
-// tests/python/test_model_file.py puts <name>.pt and <name>.inputs.pt (x, time, history, scores)
+TEST_F(ModelFileTest, RankerTakesExposure) {
+  ModelFile file = example();
+  file.uses_exposure = true;
+  file.ranking = "mean";
+  const Ranker ranker(file);
+  const auto x = torch::randn({4, 3});
+  const auto people = torch::tensor({10.0, 200.0, 3.0, 0.5}, torch::kDouble);
+  // The mean is proportional to the exposure.
+  const auto rates = ranker.expected_counts(x, 2020, std::nullopt, torch::ones({4}));
+  const auto counts = ranker.expected_counts(x, 2020, std::nullopt, people);
+  EXPECT_TRUE(torch::allclose(counts, rates * people.to(torch::kFloat), 1e-5));
+  EXPECT_TRUE(torch::equal(ranker.score_sites(x, 2020, std::nullopt, people), counts));
+  const auto places = ranker.rank(x, 2020, std::nullopt, 4, {}, people);
+  EXPECT_EQ(places[0].index, counts.argmax().item<int64_t>());
+  EXPECT_EQ(places[0].expected_count.value(), counts.max().item<double>());
+  EXPECT_THROW(ranker.rank(x, 2020), c10::ValueError);
+  EXPECT_THROW(Ranker(example()).score_sites(x, 2020, std::nullopt, people), c10::ValueError);
+  EXPECT_THROW(ranker.score_sites(x, 2020, std::nullopt, people.slice(0, 1)), c10::ValueError);
+  EXPECT_THROW(ranker.score_sites(x, 2020, std::nullopt, people - 0.5), c10::ValueError);
+  ranker.save(path("model.pt"));
+  EXPECT_TRUE(Ranker::load(path("model.pt")).uses_exposure());
+}
+
+// tests/python/test_model_file.py puts <name>.pt and <name>.inputs.pt (x, time, history, exposure,
+// scores)
 // into a folder that it names here, and reads <name>.rewritten.pt afterwards.
 TEST(ModelFileExchange, WithPython) {
   const char* folder = std::getenv("TOPREACH_EXCHANGE");
   if (folder == nullptr) GTEST_SKIP() << "run by tests/python/test_model_file.py";
   int files = 0;
-  for (const std::string name : {"negbin", "negbin_exact", "negbin_mean", "nb2",
+  for (const std::string name : {"negbin", "negbin_exact", "negbin_mean", "exposure", "nb2",
                                  "zero_inflated", "poisson", "linear", "mlp",
                                  "empirical_bayes", "empirical_bayes_past"}) {
     const std::string base = std::string(folder) + "/" + name;
@@ -205,15 +230,16 @@ TEST(ModelFileExchange, WithPython) {
     ++files;
     const Ranker ranker = Ranker::load(base + ".pt");
     const auto inputs = torch::pickle_load(bytes_of(base + ".inputs.pt")).toGenericDict();
-    std::optional<torch::Tensor> history;
+    std::optional<torch::Tensor> history, exposure;
     if (inputs.at("history").isTensor()) history = inputs.at("history").toTensor();
-    const auto scores =
-        ranker.score_sites(inputs.at("x").toTensor(), inputs.at("time").toDouble(), history);
+    if (inputs.at("exposure").isTensor()) exposure = inputs.at("exposure").toTensor();
+    const auto scores = ranker.score_sites(inputs.at("x").toTensor(),
+                                           inputs.at("time").toDouble(), history, exposure);
     const auto expected = inputs.at("scores").toTensor();
     EXPECT_TRUE(torch::equal(scores, expected))
         << name << ": " << (scores - expected).abs().max().item<double>();
     const auto places = ranker.rank(inputs.at("x").toTensor(), inputs.at("time").toDouble(),
-                                    history);
+                                    history, std::nullopt, {}, exposure);
     const auto wanted = inputs.at("order").toListRef();
     ASSERT_EQ(places.size(), wanted.size());
     for (size_t i = 0; i < places.size(); ++i) EXPECT_EQ(places[i].index, wanted[i].toInt());

@@ -55,6 +55,68 @@ def error_of(capsys):
     return lines[0]
 
 
+def test_exposure_and_suppressed_counts(tmp_path, capsys):
+    """A table as it is published: fitted, ranked by the expected counts of the people there, judged
+    at both ends of what is suppressed."""
+    random = np.random.default_rng(1)
+    people = np.exp(random.normal(9, 1, 30)).round()
+    rows = [
+        [f"c{s:02d}", year, int(people[s]), random.poisson(5e-4 * people[s])]
+        for year in range(2016, 2022)
+        for s in range(30)
+    ]
+    table = pd.DataFrame(rows, columns=["county", "year", "people", "deaths"])
+    hidden = table["deaths"].between(1, 9)
+    table["deaths"] = table["deaths"].astype(object).mask(hidden, "1-9")
+    table.loc[hidden & (table["year"] == 2016), "deaths"] = "*"
+    table[table["year"] < 2021].to_csv(tmp_path / "counts.csv", index=False)
+    table[table["year"] == 2021].drop(columns="deaths").to_csv(tmp_path / "next.csv", index=False)
+    counts = ["--data", str(tmp_path / "counts.csv")]
+    columns = ["--site", "county", "--time", "year", "--count", "deaths"]
+    words = ["--suppressed", "1-9", "--suppressed", "*=1-9"]
+    model = str(tmp_path / "model.pt")
+    negbin = ["--model", "negbin", "--objective", "marginal", "--exposure", "people"]
+    to = ["--k", "4", "--out", model, "--quiet"]
+    assert main(["fit", *counts, *columns, *words, *negbin, *to]) == 0
+    out = capsys.readouterr().out
+    assert "best possible, suppressed counts at their least." in out
+    assert "best possible, suppressed counts at their most." in out
+    assert TopKRanker.load(model).columns_["exposure"] == "people"
+    ranked = tmp_path / "ranked.csv"
+    data = ["--data", str(tmp_path / "next.csv"), "--out", str(ranked), "--all-sites"]
+    assert main(["rank", "--model", model, *data]) == 0
+    found = pd.read_csv(ranked).set_index("site")["expected_count"]
+    expected = 5e-4 * pd.Series(people, [f"c{s:02d}" for s in range(30)])
+    # Rates are the same everywhere, so expected counts follow the people.
+    assert np.corrcoef(found, expected[found.index])[0, 1] > 0.95
+    judged = tmp_path / "judged.csv"
+    capsys.readouterr()
+    arguments = ["evaluate", "--model", model, *counts, *words, "--out", str(judged)]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.count("suppressed counts at their") == 2
+    table = pd.read_csv(judged)
+    assert table.groupby("suppressed").size().to_dict() == {"least": 4, "most": 4}
+    assert table["bpr"].between(0, 1).all()
+    # What is wrong is said in one line.
+    for arguments, message in (
+        (["evaluate", "--model", model, *counts], r"got '\*' at line 2 .*suppressed=\{'\*'"),
+        (["fit", *counts, *columns, *words, "--k", "4", "--out", model, "--force"], "exact counts"),
+        (
+            ["rank", "--model", model, "--data", str(tmp_path / "n.csv"), "--out", str(judged)],
+            "exists",
+        ),
+    ):
+        assert main(arguments) == 2
+        assert re.search(message, error_of(capsys))
+    pd.read_csv(tmp_path / "next.csv").drop(columns="people").to_csv(tmp_path / "n.csv")
+    arguments = ["rank", "--model", model, "--data", str(tmp_path / "n.csv"), "--out", "o.csv"]
+    assert main(arguments) == 2
+    assert re.search("exposure must be one of the columns, got 'people'", error_of(capsys))
+    with pytest.raises(SystemExit):
+        main(["fit", *counts, *columns, "--suppressed", "few", "--k", "4", "--out", model])
+    assert "must be an interval such as 1-9" in capsys.readouterr().err
+
+
 def test_fit_rank_evaluate(folder, capsys):
     arguments = ["--data", str(folder / "next.csv"), "--out", str(folder / "ranked.csv")]
     assert main(["rank", "--model", str(folder / "model.pt"), *arguments]) == 0

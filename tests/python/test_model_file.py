@@ -70,6 +70,7 @@ def content_of(model, ranking, model_samples=64):
         "model_samples": model_samples,
         "key": tr.draw_key(),
         "window": getattr(model, "window", 0),
+        "uses_exposure": False,
         "columns": {"site": "GEOID", "time": "year"},
     }
 
@@ -94,7 +95,7 @@ def statistics_of(content, past):
     return history.statistics(after)
 
 
-def scores_of(model, content, x, time, history):
+def scores_of(model, content, x, time, history, exposure):
     standardizer = content["standardizer"]
     x = (
         (x[:, standardizer["kept"]].double() - standardizer["mean"]) / standardizer["scale"]
@@ -108,7 +109,8 @@ def scores_of(model, content, x, time, history):
             exact = content["ranking"] == "exact"
             return (tr.expected_ratio_ranking(counts) if exact else counts.mean)[0]
         t = (time - content["time"]["origin"]) / content["time"]["scale"]
-        counts = model(x[None], torch.tensor([t], dtype=torch.float64).float())
+        given = {} if exposure is None else {"exposure": exposure[None]}
+        counts = model(x[None], torch.tensor([t], dtype=torch.float64).float(), **given)
         if content["ranking"] == "mean":
             return counts.mean[0]
         if content["ranking"] == "exact":
@@ -122,6 +124,7 @@ def examples():
         "negbin": (NegBinMixedEffects(SITES, 3, link="softplus", initial_mean=1.2), "ratio"),
         "negbin_exact": (NegBinMixedEffects(SITES, 3, initial_mean=0.7), "exact"),
         "negbin_mean": (NegBinMixedEffects(SITES, 3), "mean"),
+        "exposure": (NegBinMixedEffects(SITES, 3, initial_mean=0.01), "exact"),
         "nb2": (NegBinMixedEffects(SITES, 3, family="nb2"), "exact"),
         "zero_inflated": (NegBinMixedEffects(SITES, 3, zero_inflation=True), "ratio"),
         "poisson": (NegBinMixedEffects(SITES, 3, family="poisson"), "ratio"),
@@ -151,19 +154,22 @@ def test_exchange_with_cpp(tmp_path):
     binary = csrc_tests()
     torch.manual_seed(2)
     x, history = torch.randn(SITES, len(FEATURES)), torch.randint(0, 5, (SITES, WINDOW)).float()
+    people = 200 * torch.rand(SITES) + 1
     contents = {}
     for name, (model, ranking) in examples().items():
-        contents[name] = content_of(model, ranking)
+        contents[name] = content_of(model, ranking) | {"uses_exposure": name == "exposure"}
         if isinstance(model, EmpiricalBayesRates):
             contents[name] = with_history(contents[name])
         torch.save(contents[name], tmp_path / f"{name}.pt")
         past = history if not model.is_probabilistic or name.endswith("_past") else None
-        scores = scores_of(model, contents[name], x, 2021.0, past)
+        exposure = people if name == "exposure" else None
+        scores = scores_of(model, contents[name], x, 2021.0, past, exposure)
         torch.save(
             {
                 "x": x,
                 "time": 2021.0,
                 "history": past,
+                "exposure": exposure,
                 "scores": scores,
                 "order": scores.sort(descending=True, stable=True).indices[:K].tolist(),
             },
