@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "../../kernels/laplace_marginal.h"
+#include "scratch.h"
 
 namespace topreach {
 namespace {
@@ -24,7 +25,7 @@ constexpr const char* kName = "laplace_marginal";
 constexpr int64_t kSitesTogether = 64;  // sites whose gradients for loading are added up apart
 using Optional = std::optional<at::Tensor>;
 using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
-using Four = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+using Five = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 
 kernels::CountFamily parse_family(std::string_view family) {
   if (family == "poisson") return kernels::CountFamily::kPoisson;
@@ -34,28 +35,33 @@ kernels::CountFamily parse_family(std::string_view family) {
   return kernels::CountFamily::kNB2;
 }
 
-void check_floating(const at::Tensor& tensor, const char* argument) {
-  TORCH_CHECK_TYPE(tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kDouble, kName,
+void check_floating(const char* name, const at::Tensor& tensor, const char* argument) {
+  TORCH_CHECK_TYPE(tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kDouble, name,
                    ": ", argument, " must be float32 or float64, got ", tensor.scalar_type());
+}
+
+void check_pairs(const char* name, const at::Tensor& tensor, const char* argument,
+                 const c10::SymInt& periods) {
+  check_floating(name, tensor, argument);
+  TORCH_CHECK_VALUE(tensor.dim() == 2 && tensor.sym_size(0) == periods && tensor.sym_size(1) == 2,
+                    name, ": ", argument, " must have shape [T, 2] with T = ", periods, ", got ",
+                    tensor.sym_sizes());
 }
 
 void check(const at::Tensor& eta, const at::Tensor& loading, const at::Tensor& y,
            const Optional& upper, const Optional& exposure, const Optional& weights,
            const Optional& dispersion, const Optional& zero_logit, std::string_view family,
-           std::string_view link) {
+           std::string_view link, const Optional& path) {
   TORCH_CHECK_VALUE(link == "log" || link == "softplus", kName,
                     ": link must be 'log' or 'softplus', got '", link, "'");
   const bool poisson = parse_family(family) == kernels::CountFamily::kPoisson;
-  check_floating(eta, "eta");
-  check_floating(loading, "loading");
+  check_floating(kName, eta, "eta");
   TORCH_CHECK_VALUE(eta.dim() == 2, kName, ": eta must have shape [T, S], got ", eta.sym_sizes());
-  TORCH_CHECK_VALUE(loading.dim() == 2 && loading.sym_size(0) == eta.sym_size(0) &&
-                        loading.sym_size(1) == 2,
-                    kName, ": loading must have shape [T, 2] with T = ", eta.sym_size(0), ", got ",
-                    loading.sym_sizes());
+  check_pairs(kName, loading, "loading", eta.sym_size(0));
+  if (path) check_pairs(kName, *path, "path", eta.sym_size(0));
   const auto like_eta = [&](const Optional& tensor, const char* argument) {
     if (!tensor) return;
-    check_floating(*tensor, argument);
+    check_floating(kName, *tensor, argument);
     TORCH_CHECK_VALUE(tensor->sym_sizes() == eta.sym_sizes(), kName, ": ", argument,
                       " must have shape [T, S] = ", eta.sym_sizes(), ", got ",
                       tensor->sym_sizes());
@@ -69,7 +75,7 @@ void check(const at::Tensor& eta, const at::Tensor& loading, const at::Tensor& y
   for (const auto& [tensor, argument] :
        {std::pair{dispersion, "dispersion"}, std::pair{zero_logit, "zero_logit"}}) {
     if (!tensor) continue;
-    check_floating(*tensor, argument);
+    check_floating(kName, *tensor, argument);
     TORCH_CHECK_VALUE(tensor->dim() == 0, kName, ": ", argument, " must be a scalar, got shape ",
                       tensor->sym_sizes());
   }
@@ -79,21 +85,23 @@ void check(const at::Tensor& eta, const at::Tensor& loading, const at::Tensor& y
 struct Problem {
   kernels::CountModel model;
   int64_t periods, sites;
-  at::Tensor eta, loading, low, high, log_exposure, weight;
+  at::Tensor eta, loading, low, high, log_exposure, weight, path;
 
   kernels::SiteCounts site(int64_t s) const {
     const auto row = [&](const at::Tensor& tensor) {
       return tensor.const_data_ptr<double>() + s * periods;
     };
-    return {row(eta),  row(log_exposure), row(low), row(high),
-            row(weight), loading.const_data_ptr<double>(), periods};
+    return {row(eta),    row(log_exposure), row(low), row(high),
+            row(weight), loading.const_data_ptr<double>(), periods,
+            path.defined() ? path.const_data_ptr<double>() : nullptr};
   }
+  int64_t path_periods() const { return path.defined() ? periods : 0; }
 };
 
 Problem problem_of(const at::Tensor& eta, const at::Tensor& loading, const at::Tensor& y,
                    const Optional& upper, const Optional& exposure, const Optional& weights,
                    const Optional& dispersion, const Optional& zero_logit, std::string_view family,
-                   std::string_view link) {
+                   std::string_view link, const Optional& path) {
   const auto plain = [](const at::Tensor& tensor) {
     return tensor.detach().to(at::kCPU, at::kDouble);
   };
@@ -108,7 +116,8 @@ Problem problem_of(const at::Tensor& eta, const at::Tensor& loading, const at::T
             by_site(y),
             {},
             {},
-            {}};
+            {},
+            path ? plain(*path).contiguous() : at::Tensor()};
   p.high = upper ? by_site(*upper) : p.low;
   p.weight = weights ? by_site(*weights) : at::ones_like(p.eta);
   p.log_exposure = exposure ? by_site(*exposure) : at::ones_like(p.eta);
@@ -136,22 +145,32 @@ Problem problem_of(const at::Tensor& eta, const at::Tensor& loading, const at::T
   return p;
 }
 
+Scratch site_scratch(int64_t periods) {
+  return Scratch(int64_t(sizeof(double)) * kernels::kSiteScratch * std::max<int64_t>(periods, 1));
+}
+
 Three forward(const at::Tensor& eta, const at::Tensor& loading, const at::Tensor& y,
               const Optional& upper, const Optional& exposure, const Optional& weights,
               const Optional& dispersion, const Optional& zero_logit, std::string_view family,
-              std::string_view link) {
-  check(eta, loading, y, upper, exposure, weights, dispersion, zero_logit, family, link);
+              std::string_view link, const Optional& path) {
+  check(eta, loading, y, upper, exposure, weights, dispersion, zero_logit, family, link, path);
   const Problem p = problem_of(eta, loading, y, upper, exposure, weights, dispersion, zero_logit,
-                               family, link);
+                               family, link, path);
+  const int64_t more = p.path_periods();
   const auto f64 = at::TensorOptions().dtype(at::kDouble);
-  at::Tensor value = at::empty({p.sites}, f64), modes = at::empty({p.sites, 2}, f64),
-             precision = at::empty({p.sites, 3}, f64);
+  at::Tensor value = at::empty({p.sites}, f64), modes = at::empty({p.sites, 2 + more}, f64),
+             precision = at::empty({p.sites, 3 + more}, f64);
   at::parallel_for(0, p.sites, 16, [&](int64_t begin, int64_t end) {
+    const Scratch scratch = site_scratch(p.periods);
     for (int64_t s = begin; s < end; ++s) {
-      const kernels::SiteMode mode = kernels::site_mode(p.model, p.site(s));
+      const kernels::SiteCounts site = p.site(s);
+      kernels::SiteWork work(site, static_cast<double*>(scratch.get()));
+      const kernels::SiteMode mode = kernels::site_mode(p.model, site, work);
       value.mutable_data_ptr<double>()[s] = mode.value;
-      std::copy_n(mode.u, 2, modes.mutable_data_ptr<double>() + 2 * s);
-      std::copy_n(mode.h, 3, precision.mutable_data_ptr<double>() + 3 * s);
+      double* at = modes.mutable_data_ptr<double>() + (2 + more) * s;
+      double* know = precision.mutable_data_ptr<double>() + (3 + more) * s;
+      std::copy_n(work.path, more, std::copy_n(mode.u, 2, at));
+      std::copy_n(work.p, more, std::copy_n(mode.h, 3, know));
     }
   });
   const auto back = [&](const at::Tensor& tensor) { return tensor.to(eta.options()); };
@@ -161,42 +180,50 @@ Three forward(const at::Tensor& eta, const at::Tensor& loading, const at::Tensor
 Three forward_meta(const at::Tensor& eta, const at::Tensor& loading, const at::Tensor& y,
                    const Optional& upper, const Optional& exposure, const Optional& weights,
                    const Optional& dispersion, const Optional& zero_logit, std::string_view family,
-                   std::string_view link) {
-  check(eta, loading, y, upper, exposure, weights, dispersion, zero_logit, family, link);
-  const c10::SymInt sites = eta.sym_size(1);
-  return {at::empty_symint({sites}, eta.options()), at::empty_symint({sites, 2}, eta.options()),
-          at::empty_symint({sites, 3}, eta.options())};
+                   std::string_view link, const Optional& path) {
+  check(eta, loading, y, upper, exposure, weights, dispersion, zero_logit, family, link, path);
+  const c10::SymInt sites = eta.sym_size(1), more = path ? eta.sym_size(0) : c10::SymInt(0);
+  return {at::empty_symint({sites}, eta.options()),
+          at::empty_symint({sites, more + 2}, eta.options()),
+          at::empty_symint({sites, more + 3}, eta.options())};
 }
 
-// Gradients for eta, loading, dispersion and zero_logit; the last two are 0 where there is none.
-Four backward(const at::Tensor& grad_value, const at::Tensor& grad_modes, const at::Tensor& modes,
-              const at::Tensor& precision, const at::Tensor& eta, const at::Tensor& loading,
-              const at::Tensor& y, const Optional& upper, const Optional& exposure,
-              const Optional& weights, const Optional& dispersion, const Optional& zero_logit,
-              std::string_view family, std::string_view link) {
+// Gradients for eta, loading, dispersion, zero_logit and path; 0 for those of the last three that are
+// absent.
+Five backward(const at::Tensor& grad_value, const at::Tensor& grad_modes, const at::Tensor& modes,
+              const at::Tensor& eta, const at::Tensor& loading, const at::Tensor& y,
+              const Optional& upper, const Optional& exposure, const Optional& weights,
+              const Optional& dispersion, const Optional& zero_logit, std::string_view family,
+              std::string_view link, const Optional& path) {
   const Problem p = problem_of(eta, loading, y, upper, exposure, weights, dispersion, zero_logit,
-                               family, link);
+                               family, link, path);
   const auto plain = [](const at::Tensor& tensor) {
     return tensor.to(at::kCPU, at::kDouble).contiguous();
   };
-  const at::Tensor g = plain(grad_value), m = plain(grad_modes), u = plain(modes),
-                   h = plain(precision);
+  const at::Tensor g = plain(grad_value), m = plain(grad_modes), z = plain(modes);
   const int64_t groups = (p.sites + kSitesTogether - 1) / kSitesTogether;
   const auto f64 = at::TensorOptions().dtype(at::kDouble);
   at::Tensor grad_eta = at::empty({p.sites, p.periods}, f64),
              grad_loading = at::zeros({groups, p.periods, 2}, f64),
+             grad_path = at::zeros({groups, p.path_periods(), 2}, f64),
              grad_shared = at::zeros({groups, 2}, f64);
   at::parallel_for(0, groups, 1, [&](int64_t begin, int64_t end) {
+    const Scratch scratch = site_scratch(p.periods);
     for (int64_t group = begin; group < end; ++group) {
       double* shared = grad_shared.mutable_data_ptr<double>() + 2 * group;
-      double* loadings = grad_loading.mutable_data_ptr<double>() + 2 * group * p.periods;
       const int64_t stop = std::min(p.sites, (group + 1) * kSitesTogether);
       for (int64_t s = group * kSitesTogether; s < stop; ++s) {
-        kernels::SiteGradient out{grad_eta.mutable_data_ptr<double>() + s * p.periods, loadings, 0,
-                                  0};
-        kernels::site_gradient(p.model, p.site(s), u.const_data_ptr<double>() + 2 * s,
-                               h.const_data_ptr<double>() + 3 * s,
-                               g.const_data_ptr<double>()[s], m.const_data_ptr<double>() + 2 * s,
+        const kernels::SiteCounts site = p.site(s);
+        kernels::SiteWork work(site, static_cast<double*>(scratch.get()));
+        const int64_t row = (2 + p.path_periods()) * s;
+        const double* mode = z.const_data_ptr<double>() + row;
+        const double* mode_weight = m.const_data_ptr<double>() + row;
+        kernels::SiteGradient out{
+            grad_eta.mutable_data_ptr<double>() + s * p.periods,
+            grad_loading.mutable_data_ptr<double>() + 2 * group * p.periods,
+            grad_path.mutable_data_ptr<double>() + 2 * group * p.path_periods(), 0, 0};
+        kernels::site_gradient(p.model, site, mode, site.path ? mode + 2 : nullptr,
+                               g.const_data_ptr<double>()[s], mode_weight, mode_weight + 2, work,
                                out);
         shared[0] += out.dispersion;
         shared[1] += out.zero_logit;
@@ -209,16 +236,69 @@ Four backward(const at::Tensor& grad_value, const at::Tensor& grad_modes, const 
   };
   return {back(grad_eta.t().contiguous(), eta), back(grad_loading.sum(0), loading),
           back(total[0].clone(), dispersion.value_or(eta)),
-          back(total[1].clone(), zero_logit.value_or(eta))};
+          back(total[1].clone(), zero_logit.value_or(eta)),
+          back(grad_path.sum(0), path.value_or(eta))};
 }
 
-Four backward_meta(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                   const at::Tensor& eta, const at::Tensor& loading, const at::Tensor&,
-                   const Optional&, const Optional&, const Optional&, const Optional& dispersion,
-                   const Optional& zero_logit, std::string_view, std::string_view) {
+Five backward_meta(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor& eta,
+                   const at::Tensor& loading, const at::Tensor&, const Optional&, const Optional&,
+                   const Optional&, const Optional& dispersion, const Optional& zero_logit,
+                   std::string_view, std::string_view, const Optional& path) {
   return {at::empty_like(eta), at::empty_like(loading),
           at::empty({}, dispersion.value_or(eta).options()),
-          at::empty({}, zero_logit.value_or(eta).options())};
+          at::empty({}, zero_logit.value_or(eta).options()),
+          path ? at::empty_like(*path) : at::empty({0, 2}, eta.options())};
+}
+
+using Two = std::tuple<at::Tensor, at::Tensor>;
+
+void check_posterior(const at::Tensor& information, const at::Tensor& loading,
+                     const at::Tensor& path, const at::Tensor& noise) {
+  constexpr const char* name = "laplace_path_posterior";
+  check_floating(name, information, "information");
+  TORCH_CHECK_VALUE(information.dim() == 2, name, ": information must have shape [S, T], got ",
+                    information.sym_sizes());
+  check_pairs(name, loading, "loading", information.sym_size(1));
+  check_pairs(name, path, "path", information.sym_size(1));
+  check_floating(name, noise, "noise");
+  TORCH_CHECK_VALUE(noise.dim() == 2 && noise.sym_size(0) == information.sym_size(0) &&
+                        noise.sym_size(1) == information.sym_size(1) + 2,
+                    name, ": noise must have shape [S, 2 + T] = [", information.sym_size(0), ", ",
+                    information.sym_size(1) + 2, "], got ", noise.sym_sizes());
+}
+
+Two posterior(const at::Tensor& information, const at::Tensor& loading, const at::Tensor& path,
+              const at::Tensor& noise) {
+  check_posterior(information, loading, path, noise);
+  const auto plain = [](const at::Tensor& tensor) {
+    return tensor.detach().to(at::kCPU, at::kDouble).contiguous();
+  };
+  const at::Tensor p = plain(information), l = plain(loading), steps = plain(path),
+                   normal = plain(noise);
+  const int64_t sites = p.size(0), periods = p.size(1);
+  at::Tensor draw = at::empty_like(normal), variance = at::empty_like(p);
+  at::parallel_for(0, sites, 64, [&](int64_t begin, int64_t end) {
+    const Scratch scratch = site_scratch(periods);
+    for (int64_t s = begin; s < end; ++s) {
+      kernels::SiteCounts site{};
+      site.loading = l.const_data_ptr<double>();
+      site.periods = periods;
+      site.path = steps.const_data_ptr<double>();
+      kernels::SiteWork work(site, static_cast<double*>(scratch.get()));
+      std::copy_n(p.const_data_ptr<double>() + s * periods, periods, work.p);
+      const int64_t row = (2 + periods) * s;
+      kernels::SitePosterior out{draw.mutable_data_ptr<double>() + row,
+                                 variance.mutable_data_ptr<double>() + s * periods};
+      kernels::site_posterior(site, normal.const_data_ptr<double>() + row, work, out);
+    }
+  });
+  return {draw.to(noise.options()), variance.to(information.options())};
+}
+
+Two posterior_meta(const at::Tensor& information, const at::Tensor& loading,
+                   const at::Tensor& path, const at::Tensor& noise) {
+  check_posterior(information, loading, path, noise);
+  return {at::empty_like(noise), at::empty_like(information)};
 }
 
 auto forward_op() {
@@ -227,7 +307,7 @@ auto forward_op() {
           .findSchemaOrThrow("topreach::laplace_marginal", "")
           .typed<Three(const at::Tensor&, const at::Tensor&, const at::Tensor&, const Optional&,
                        const Optional&, const Optional&, const Optional&, const Optional&,
-                       std::string_view, std::string_view)>();
+                       std::string_view, std::string_view, const Optional&)>();
   return op;
 }
 
@@ -235,10 +315,10 @@ auto backward_op() {
   static const auto op =
       c10::Dispatcher::singleton()
           .findSchemaOrThrow("topreach::laplace_marginal_backward", "")
-          .typed<Four(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                      const at::Tensor&, const at::Tensor&, const at::Tensor&, const Optional&,
-                      const Optional&, const Optional&, const Optional&, const Optional&,
-                      std::string_view, std::string_view)>();
+          .typed<Five(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                      const at::Tensor&, const at::Tensor&, const Optional&, const Optional&,
+                      const Optional&, const Optional&, const Optional&, std::string_view,
+                      std::string_view, const Optional&)>();
   return op;
 }
 
@@ -248,14 +328,14 @@ class Marginal : public torch::autograd::Function<Marginal> {
       torch::autograd::AutogradContext* ctx, const at::Tensor& eta, const at::Tensor& loading,
       const at::Tensor& y, const Optional& upper, const Optional& exposure, const Optional& weights,
       const Optional& dispersion, const Optional& zero_logit, const std::string& family,
-      const std::string& link) {
+      const std::string& link, const Optional& path) {
     at::AutoDispatchBelowADInplaceOrView below_autograd;
     auto [value, modes, precision] = forward_op().call(
-        eta, loading, y, upper, exposure, weights, dispersion, zero_logit, family, link);
+        eta, loading, y, upper, exposure, weights, dispersion, zero_logit, family, link, path);
     const at::Tensor none;
-    ctx->save_for_backward({modes, precision, eta, loading, y, upper.value_or(none),
-                            exposure.value_or(none), weights.value_or(none),
-                            dispersion.value_or(none), zero_logit.value_or(none)});
+    ctx->save_for_backward({modes, eta, loading, y, upper.value_or(none), exposure.value_or(none),
+                            weights.value_or(none), dispersion.value_or(none),
+                            zero_logit.value_or(none), path.value_or(none)});
     ctx->saved_data["family"] = family;
     ctx->saved_data["link"] = link;
     ctx->mark_non_differentiable({precision});
@@ -272,25 +352,26 @@ class Marginal : public torch::autograd::Function<Marginal> {
         grads[0].defined() ? grads[0]
                            : at::zeros_symint({saved[0].sym_size(0)}, saved[0].options());
     const at::Tensor modes = grads[1].defined() ? grads[1] : at::zeros_like(saved[0]);
-    const auto [eta, loading, dispersion, zero_logit] = backward_op().call(
-        value, modes, saved[0], saved[1], saved[2], saved[3], saved[4], optional(5), optional(6),
-        optional(7), optional(8), optional(9), ctx->saved_data["family"].toStringRef(),
-        ctx->saved_data["link"].toStringRef());
+    const auto [eta, loading, dispersion, zero_logit, path] = backward_op().call(
+        value, modes, saved[0], saved[1], saved[2], saved[3], optional(4), optional(5),
+        optional(6), optional(7), optional(8), ctx->saved_data["family"].toStringRef(),
+        ctx->saved_data["link"].toStringRef(), optional(9));
     const at::Tensor none;
     return {eta,  loading,
             none, none,
             none, none,
-            saved[8].defined() ? dispersion : none, saved[9].defined() ? zero_logit : none,
-            none, none};
+            saved[7].defined() ? dispersion : none, saved[8].defined() ? zero_logit : none,
+            none, none,
+            saved[9].defined() ? path : none};
   }
 };
 
 Three autograd(const at::Tensor& eta, const at::Tensor& loading, const at::Tensor& y,
                const Optional& upper, const Optional& exposure, const Optional& weights,
                const Optional& dispersion, const Optional& zero_logit, std::string_view family,
-               std::string_view link) {
+               std::string_view link, const Optional& path) {
   const auto out = Marginal::apply(eta, loading, y, upper, exposure, weights, dispersion,
-                                   zero_logit, std::string(family), std::string(link));
+                                   zero_logit, std::string(family), std::string(link), path);
   return {out[0], out[1], out[2]};
 }
 
@@ -300,21 +381,35 @@ LaplaceMarginal laplace_marginal(const at::Tensor& eta, const at::Tensor& loadin
                                  const at::Tensor& y, const LaplaceMarginalOptions& options) {
   auto [value, modes, precision] =
       forward_op().call(eta, loading, y, options.upper, options.exposure, options.weights,
-                        options.dispersion, options.zero_logit, options.family, options.link);
+                        options.dispersion, options.zero_logit, options.family, options.link,
+                        options.path);
   return {value, modes, precision};
 }
 
+PathPosterior laplace_path_posterior(const at::Tensor& information, const at::Tensor& loading,
+                                     const at::Tensor& path, const at::Tensor& noise) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("topreach::laplace_path_posterior", "")
+                             .typed<Two(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                        const at::Tensor&)>();
+  auto [draw, variance] = op.call(information, loading, path, noise);
+  return {draw, variance};
+}
+
 TORCH_LIBRARY_IMPL(topreach, CPU, m) {
+  m.impl("laplace_path_posterior", posterior);
   m.impl("laplace_marginal", forward);
   m.impl("laplace_marginal_backward", backward);
 }
 
 TORCH_LIBRARY_IMPL(topreach, CUDA, m) {
+  m.impl("laplace_path_posterior", posterior);
   m.impl("laplace_marginal", forward);
   m.impl("laplace_marginal_backward", backward);
 }
 
 TORCH_LIBRARY_IMPL(topreach, Meta, m) {
+  m.impl("laplace_path_posterior", posterior_meta);
   m.impl("laplace_marginal", forward_meta);
   m.impl("laplace_marginal_backward", backward_meta);
 }
@@ -322,6 +417,7 @@ TORCH_LIBRARY_IMPL(topreach, Meta, m) {
 TORCH_LIBRARY_IMPL(topreach, Autograd, m) {
   m.impl("laplace_marginal", autograd);
   m.impl("laplace_marginal_backward", torch::autograd::autogradNotImplementedFallback());
+  m.impl("laplace_path_posterior", torch::autograd::autogradNotImplementedFallback());
 }
 
 }  // namespace topreach

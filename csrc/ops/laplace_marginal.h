@@ -1,4 +1,5 @@
-// Marginal likelihood of counts with two Gaussian effects per site, by Laplace's approximation.
+// Marginal likelihood of counts with two Gaussian effects per site, and a Gaussian path of each over
+// the periods if wanted, by Laplace's approximation.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,8 +12,10 @@ namespace topreach {
 
 struct LaplaceMarginal {
   at::Tensor value;      // [S], log p(y_s)
-  at::Tensor modes;      // [S, 2], u^_s, in standard deviations: the effects are loading u^
-  at::Tensor precision;  // [S, 3], minus the second derivative at u^: (h00, h01, h11); a constant
+  at::Tensor modes;      // [S, 2], u^_s, in standard deviations: the effects are loading u^;
+                         // with a path [S, 2 + T], u^_s and then a^_s
+  at::Tensor precision;  // [S, 3], of u_s: (h00, h01, h11), the path integrated out; a constant.
+                         // With a path [S, 3 + T], and then the information of each count
 };
 
 struct LaplaceMarginalOptions {
@@ -23,6 +26,7 @@ struct LaplaceMarginalOptions {
   std::optional<at::Tensor> upper = std::nullopt;       // [T, S], y..upper for a censored count
   std::optional<at::Tensor> exposure = std::nullopt;    // [T, S], > 0
   std::optional<at::Tensor> weights = std::nullopt;     // [T, S], >= 0
+  std::optional<at::Tensor> path = std::nullopt;        // [T, 2], rows (rho_t, s_t), see below
 };
 
 /// log p(y_s) of each site, its counts independent given u_s ~ N(0, I_2):
@@ -31,15 +35,23 @@ struct LaplaceMarginalOptions {
 ///   "poisson"  rate m;  "nb1"  NegBin(total_count m, logits dispersion);
 ///   "nb2"  NegBin(total_count e^dispersion, mean m);  with zero_logit: zero-inflated
 ///
-/// Laplace's approximation: log p(y_s | u^) - u^.u^ / 2 - log det H / 2, H the observed information of u
-/// at the mode u^. eta [T, S], loading [T, 2] (row t is L' (1, t) for effects with covariance L L'; L
-/// may be singular or 0), y [T, S] whole counts; with `upper` a count is known to lie in y..upper
-/// only. A cell of weight 0 is not read, and may be NaN.
+/// Laplace's approximation: log p(y_s | u^) - u^.u^ / 2 - log det H / 2, H the observed information of
+/// u at the mode u^. With `path` there is a_ts in the linear predictor too, the path of the site,
 ///
-/// The gradient of value and of modes, in eta, loading, dispersion and zero_logit, is exact: that of the
-/// mode and of the determinant are in it. Once differentiable. Computed in float64; on CUDA tensors
-/// too it runs on the CPU. Source: MATH 5; Tierney and Kadane 1986; Skaug and Fournier 2006.
-/// Cost O(T S); the sites are shared out over threads, and the result does not depend on their number.
+///   a_ts = rho_t a_{t-1,s} + s_t e_ts,  e_ts ~ N(0, 1),  a_0s = 0,
+///
+/// which is AR(1), a random walk or any Gaussian Markov path; e_s is then integrated out as u_s is.
+/// Its rows (rho_t, s_t) may hold zeros.
+///
+/// eta [T, S], loading [T, 2] (row t is L' (1, t) for effects with covariance L L'; L may be singular
+/// or 0), y [T, S] whole counts; with `upper` a count is known to lie in y..upper only. A cell
+/// of weight 0 is not read, and may be NaN.
+///
+/// The gradient of value and of modes, in eta, loading, path, dispersion and zero_logit, is exact:
+/// that of the mode and of the determinant are in it. Once differentiable. Computed in float64; on
+/// CUDA tensors too it runs on the CPU. Source: Tierney and Kadane 1986; Skaug and Fournier 2006.
+/// Cost O(T S); the sites are shared out over threads, and the result does not depend on their
+/// number.
 ///
 /// Raises c10::ValueError for shapes that do not agree, unknown names, counts that are negative or not
 /// whole, upper below y, exposure <= 0 or weights < 0. Where the linear predictor overflows value
@@ -49,5 +61,24 @@ struct LaplaceMarginalOptions {
 ///   (-fit.value.sum()).backward();
 LaplaceMarginal laplace_marginal(const at::Tensor& eta, const at::Tensor& loading,
                                  const at::Tensor& y, const LaplaceMarginalOptions& options = {});
+
+struct PathPosterior {
+  at::Tensor draw;      // [S, 2 + T], of (u_s, a_s) less their modes
+  at::Tensor variance;  // [S, T], of a_ts
+};
+
+/// The normal approximation N(0, H^-1) to effects and path about their modes, given the counts: a
+/// draw of it, and the path's variances. information [S, T] is the last part of `precision` above,
+/// 0 where nothing was seen; loading and path [T, 2] as above; noise [S, 2 + T], standard normal. Cost
+/// O(T S); no gradient. Source: Carter and Kohn 1994 (the draw); de Jong 1989 (the variances).
+///
+/// Raises c10::ValueError for shapes that do not agree.
+///
+///   auto fit = topreach::laplace_marginal(eta, loading, y, {.family = "poisson", .path = path});
+///   auto [draw, variance] = topreach::laplace_path_posterior(
+///       fit.precision.narrow(1, 3, y.size(0)), loading, path, torch::randn_like(fit.modes));
+///   auto effects_and_path = fit.modes + draw;
+PathPosterior laplace_path_posterior(const at::Tensor& information, const at::Tensor& loading,
+                                     const at::Tensor& path, const at::Tensor& noise);
 
 }  // namespace topreach

@@ -114,16 +114,22 @@ TORCH_LIBRARY(topreach, m) {
   // Laplace's approximation: (value [S], modes [S, 2], precision [S, 3]) from linear predictors and
   // counts [T, S] (y..upper where censored) and the effects' loading [T, 2]; family "nb1", "nb2" or
   // "poisson", link "log" or "softplus".
+  // With a path [T, 2], rows (rho_t, s_t): modes [S, 2 + T] and precision [S, 3 + T].
   m.def(
       "laplace_marginal(Tensor eta, Tensor loading, Tensor y, Tensor? upper, Tensor? exposure, "
-      "Tensor? weights, Tensor? dispersion, Tensor? zero_logit, str family, str link) "
-      "-> (Tensor, Tensor, Tensor)");
-  // Gradients for eta, loading, dispersion and zero_logit.
+      "Tensor? weights, Tensor? dispersion, Tensor? zero_logit, str family, str link, "
+      "Tensor? path=None) -> (Tensor, Tensor, Tensor)");
+  // Gradients for eta, loading, dispersion, zero_logit and path.
   m.def(
-      "laplace_marginal_backward(Tensor grad_value, Tensor grad_modes, Tensor modes, "
-      "Tensor precision, Tensor eta, Tensor loading, Tensor y, Tensor? upper, Tensor? exposure, "
-      "Tensor? weights, Tensor? dispersion, Tensor? zero_logit, str family, str link) "
-      "-> (Tensor, Tensor, Tensor, Tensor)");
+      "laplace_marginal_backward(Tensor grad_value, Tensor grad_modes, Tensor modes, Tensor eta, "
+      "Tensor loading, Tensor y, Tensor? upper, Tensor? exposure, Tensor? weights, "
+      "Tensor? dispersion, Tensor? zero_logit, str family, str link, Tensor? path) "
+      "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  // A draw [S, 2 + T] of effects and path about their modes, from normal noise of that shape, and the
+  // variances [S, T] of the path, given the information [S, T] of the counts.
+  m.def(
+      "laplace_path_posterior(Tensor information, Tensor loading, Tensor path, Tensor noise) "
+      "-> (Tensor, Tensor)");
 
   // ---- fraction of best possible reach [L23 Eq. 5, D25 Eq. 2] ----------------------------------
   // BPR [...] of scores [..., S], the expectation under random tie-breaking; NaN where no reach.
