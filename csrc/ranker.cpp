@@ -2,14 +2,15 @@
 
 #include <ATen/core/grad_mode.h>
 
-#include "models/count_distributions.h"
+#include "models/count_distribution.h"
 #include "ops/ratio_ranking.h"
 
 namespace topreach {
 
 namespace {
 
-using Model = std::variant<EmpiricalBayesRates, NegBinMixedEffects, LinearScorer, MLPScorer>;
+using Model = std::variant<EmpiricalBayesRates, NegBinMixedEffects, NormalMixture, PoissonMixture,
+                           LinearScorer, MLPScorer>;
 
 const c10::IValue& config_value(const ModelFile& file, const std::string& name) {
   for (const auto& [key, value] : file.config) {
@@ -85,11 +86,18 @@ Model make_model(const ModelFile& file) {
                                                         config_family(file),
                                                         config_zero_inflation(file)});
   }
+  if (file.model == "NormalMixture" || file.model == "PoissonMixture") {
+    const int64_t sites = config_int(file, "num_sites"), components = config_int(file, "num_components");
+    const MixtureOptions options{.low = config_number(file, "low"),
+                                 .high = config_number(file, "high")};
+    if (file.model == "NormalMixture") return NormalMixture(sites, components, options);
+    return PoissonMixture(sites, components, options);
+  }
   if (file.model == "LinearScorer")
     return LinearScorer(config_int(file, "window"), config_int(file, "num_features"));
   TORCH_CHECK_VALUE(file.model == "MLPScorer",
-                    "Ranker: model must be EmpiricalBayesRates, NegBinMixedEffects, LinearScorer or "
-                    "MLPScorer, got ",
+                    "Ranker: model must be EmpiricalBayesRates, NegBinMixedEffects, NormalMixture, "
+                    "PoissonMixture, LinearScorer or MLPScorer, got ",
                     file.model);
   const c10::IValue& hidden = config_value(file, "hidden");
   TORCH_CHECK_VALUE(hidden.isList(), "Ranker: config.hidden must be a list");
@@ -134,7 +142,7 @@ Ranker::Ranker(ModelFile file) : file_(std::move(file)), model_(make_model(file_
   TORCH_CHECK_VALUE(score != is_probabilistic(), "Ranker: ranking must be ",
                     is_probabilistic() ? "'exact', 'ratio' or 'mean'" : "'score'", " for ",
                     file_.model, ", got '", file_.ranking, "'");
-  if (std::holds_alternative<NegBinMixedEffects>(model_)) {
+  if (config_has(file_, "num_sites")) {
     const int64_t sites = config_int(file_, "num_sites");
     TORCH_CHECK_VALUE(int64_t(file_.site_ids.size()) == sites,
                       "Ranker: site_ids must have one name per site, S = ", sites, ", got ",
@@ -142,7 +150,7 @@ Ranker::Ranker(ModelFile file) : file_(std::move(file)), model_(make_model(file_
   }
   TORCH_CHECK_VALUE(!uses_exposure() || std::holds_alternative<NegBinMixedEffects>(model_),
                     "Ranker: uses_exposure must be false for ", file_.model, ", got true");
-  TORCH_CHECK_VALUE(config_int(file_, "num_features") == 0 ||
+  TORCH_CHECK_VALUE(!config_has(file_, "num_features") || config_int(file_, "num_features") == 0 ||
                         config_int(file_, "num_features") ==
                             int64_t(file_.standardizer.kept.size()),
                     "Ranker: standardizer must keep the features of the model, ",
@@ -158,8 +166,7 @@ void Ranker::save(const std::string& path) const {
 }
 
 bool Ranker::is_probabilistic() const {
-  return std::holds_alternative<EmpiricalBayesRates>(model_) ||
-         std::holds_alternative<NegBinMixedEffects>(model_);
+  return !std::holds_alternative<LinearScorer>(model_) && !std::holds_alternative<MLPScorer>(model_);
 }
 
 torch::Tensor Ranker::features(const char* function, const torch::Tensor& x) const {
@@ -193,6 +200,10 @@ CountDistribution Ranker::predict(const char* function, const torch::Tensor& x, 
       torch::full({1}, (time - file_.time_origin) / file_.time_scale, torch::kDouble)
           .to(torch::kFloat)
           .to(standardised.scalar_type());
+  if (const auto* mixture = std::get_if<NormalMixture>(&model_))
+    return NormalMixture(*mixture)->forward(t);
+  if (const auto* mixture = std::get_if<PoissonMixture>(&model_))
+    return PoissonMixture(*mixture)->forward(t);
   std::optional<torch::Tensor> people;
   if (exposure) people = exposure->to(torch::kFloat).to(standardised.scalar_type()).unsqueeze(0);
   return NegBinMixedEffects(std::get<NegBinMixedEffects>(model_))

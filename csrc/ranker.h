@@ -11,6 +11,8 @@
 #include "models/linear_scorer.h"
 #include "models/mlp_scorer.h"
 #include "models/negbin_mixed_effects.h"
+#include "models/normal_mixture.h"
+#include "models/poisson_mixture.h"
 
 namespace topreach {
 
@@ -77,8 +79,8 @@ class Ranker {
  private:
   void check_exposure(const char* function, const torch::Tensor& x,
                       const std::optional<torch::Tensor>& exposure) const;
-  using Model =
-      std::variant<EmpiricalBayesRates, NegBinMixedEffects, LinearScorer, MLPScorer>;
+  using Model = std::variant<EmpiricalBayesRates, NegBinMixedEffects, NormalMixture, PoissonMixture,
+                             LinearScorer, MLPScorer>;
   CountDistribution predict(const char* function, const torch::Tensor& x, double time,
                             const std::optional<torch::Tensor>& history,
                             const std::optional<torch::Tensor>& exposure) const;

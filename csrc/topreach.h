@@ -3,6 +3,7 @@
 
 #include "io/model_file.h"
 #include "metrics/bpr.h"
+#include "models/count_distribution.h"
 #include "models/count_distributions.h"
 #include "models/empirical_bayes_rates.h"
 #include "models/linear_scorer.h"

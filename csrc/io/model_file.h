@@ -2,8 +2,8 @@
 // (torch.load with weights_only=True) and C++ both read and write. It holds no code.
 //
 //   format "topreach-model", format_version 1
-//   model "EmpiricalBayesRates" | "NegBinMixedEffects" | "LinearScorer" | "MLPScorer"; config: its
-//   constructor's arguments
+//   model "EmpiricalBayesRates" | "NegBinMixedEffects" | "NormalMixture" | "PoissonMixture" |
+//   "LinearScorer" | "MLPScorer"; config: its constructor's arguments
 //   state {name: tensor}
 //   standardizer {feature_names [str], kept [int], mean, scale: float64 tensors over kept}
 //   time {origin, scale}: models see (time - origin) / scale

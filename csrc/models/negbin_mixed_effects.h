@@ -16,7 +16,7 @@
 #include <string>
 
 #include "../ops/laplace_marginal.h"
-#include "count_distributions.h"
+#include "count_distribution.h"
 
 namespace topreach {
 

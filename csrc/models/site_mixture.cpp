@@ -243,7 +243,7 @@ Moments site_mixture_moments(const std::string& family, const Tensor& logits, co
 
 Tensor site_mixture_sample(const std::string& family, const Tensor& logits, const Tensor& first,
                            const Optional& second, int64_t num_samples,
-                           const SiteMixtureSampleOptions& options) {
+                           const NegBinSampleOptions& options) {
   const Tensor key = options.key ? *options.key : draw_key(options.generator, logits.device());
   return sample_op().call(family, logits, first, second, num_samples, key, options.row_offset);
 }
@@ -274,7 +274,7 @@ Tensor SiteMixture<Component>::log_prob(const Tensor& y) const {
 
 template <typename Component>
 Tensor SiteMixture<Component>::sample(int64_t num_samples,
-                                      const SiteMixtureSampleOptions& options) const {
+                                      const NegBinSampleOptions& options) const {
   const auto [family, first, second] = parameters(components);
   return site_mixture_sample(family, logits, first, second, num_samples, options);
 }

@@ -27,12 +27,6 @@ struct TruncatedNormal {
   torch::Tensor loc, scale;
 };
 
-struct SiteMixtureSampleOptions {
-  std::optional<torch::Tensor> key = std::nullopt;        // int64[2]; drawn if absent
-  std::optional<at::Generator> generator = std::nullopt;  // to draw the key from
-  int64_t row_offset = 0;                                 // global number of the first row
-};
-
 struct Moments {
   torch::Tensor mean, variance;
 };
@@ -60,7 +54,7 @@ Moments site_mixture_moments(const std::string& family, const torch::Tensor& log
 torch::Tensor site_mixture_sample(const std::string& family, const torch::Tensor& logits,
                                   const torch::Tensor& first,
                                   const std::optional<torch::Tensor>& second, int64_t num_samples,
-                                  const SiteMixtureSampleOptions& options = {});
+                                  const NegBinSampleOptions& options = {});
 
 /// E[y_s / (offset + 1.y)], 0/0 := 0, [..., S]: exact to about 1e-10, see above; in double precision.
 /// Differentiable in the parameters, by what backward keeps of 155 x [..., S, L] numbers.
@@ -81,7 +75,7 @@ struct SiteMixture {
   torch::Tensor mean() const;
   torch::Tensor variance() const;
   torch::Tensor log_prob(const torch::Tensor& y) const;
-  torch::Tensor sample(int64_t num_samples, const SiteMixtureSampleOptions& options = {}) const;
+  torch::Tensor sample(int64_t num_samples, const NegBinSampleOptions& options = {}) const;
 };
 
 template <typename Component>

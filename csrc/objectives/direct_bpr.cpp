@@ -1,7 +1,6 @@
 #include "direct_bpr.h"
 
 #include "../metrics/bpr.h"
-#include "../models/count_distributions.h"
 #include "../ops/expected_topk.h"
 #include "../ops/key.h"
 #include "../ops/perturbed_topk.h"
@@ -20,8 +19,11 @@ torch::Tensor derived_key(const torch::Tensor& key, int64_t stream) {
 
 SoftReach soft_reach_with_key(const torch::Tensor& ranking, const torch::Tensor& y,
                               const DirectBPROptions& options, const torch::Tensor& key) {
-  TORCH_CHECK_VALUE(ranking.sizes() == y.sizes(), "direct_bpr: scores must have the shape of y, ",
-                    y.sizes(), ", got ", ranking.sizes());
+  std::vector<int64_t> once = y.sizes().vec();
+  if (y.dim() >= 2) once[size_t(y.dim()) - 2] = 1;
+  TORCH_CHECK_VALUE(ranking.sizes() == y.sizes() || ranking.sizes() == once,
+                    "direct_bpr: scores must have the shape of y, ", y.sizes(),
+                    ", or one row for all periods, got ", ranking.sizes());
   TORCH_CHECK_VALUE(options.topk == "sampled" || options.topk == "exact" ||
                         options.topk == "mean_field",
                     "direct_bpr: topk must be 'exact', 'mean_field' or 'sampled', got '",

@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-#include "../models/count_distributions.h"
+#include "../models/count_distribution.h"
 #include "nll.h"
 
 namespace topreach {
@@ -44,7 +44,8 @@ SoftReach soft_reach(const CountDistribution& counts, const torch::Tensor& y,
                      const DirectBPROptions& options);
 
 /// -sum_t w_t BPR(b(r_t), y_t), terms {"bpr": mean over periods with events}. The first form takes
-/// the scores r [T, S] of a scorer, the second a predictive distribution. Python's
+/// the scores r [T, S] of a scorer, the second a predictive distribution; one row [1, S] serves all
+/// periods. Leading dimensions (several models at once) are summed over. Python's
 /// topreach.objectives.DirectBPR gives the same numbers (with the same key, where one is used).
 ///
 /// Raises for a name that is not listed above, noise other than "normal" unless topk is "sampled",

@@ -7,7 +7,7 @@
 #include <optional>
 #include <string>
 
-#include "../models/count_distributions.h"
+#include "../models/count_distribution.h"
 
 namespace topreach {
 
@@ -18,7 +18,7 @@ struct ObjectiveValue {
 };
 
 /// -sum_t w_t sum_s log p(y_ts), terms {"nll"}: counts y [T, S] under the model's distribution,
-/// weights w [T] (all 1 if absent). With `penalty` (a scalar, from the model) added and kept as the
+/// weights w [T] (all 1 if absent); leading dimensions (several models at once) are summed over. With `penalty` (a scalar, from the model) added and kept as the
 /// term "penalty", this is MAP [Eq. 20]. Python: topreach.objectives.NLL.
 ///
 ///   auto counts = model->forward(x, time);

@@ -422,7 +422,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", required=True, metavar="FILE", help="model file to write")
     sub.add_argument(
         "--model",
-        choices=["empirical_bayes", "negbin", "linear", "mlp"],
+        choices=["empirical_bayes", "negbin", "linear", "mlp", "poisson_mixture", "normal_mixture"],
         default="empirical_bayes",
         help="default: empirical_bayes",
     )

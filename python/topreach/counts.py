@@ -275,6 +275,7 @@ def count_quantile(distribution, probability: float) -> Tensor:
         Whole numbers [..., S], in the dtype of the log-probabilities. NaN where the mean is NaN.
 
     Raises:
+        TypeError: a density, as that of a `SiteMixture` of truncated normals.
         ValueError: a probability outside (0, 1).
 
     Cost: log-probabilities of (the highest quantile + 1) × the parameters' elements.
@@ -286,6 +287,11 @@ def count_quantile(distribution, probability: float) -> Tensor:
     if not 0 < probability < 1:
         raise ValueError(
             f"count_quantile: probability must be above 0 and below 1, got {probability!r}"
+        )
+    if isinstance(distribution, SiteMixture) and distribution.parameters[0] != "poisson":
+        raise TypeError(
+            "count_quantile: distribution must be of whole counts, got a SiteMixture of truncated "
+            "normals. Take its mean, or fit a PoissonMixture."
         )
     mean = distribution.mean
     quantile = torch.full_like(mean, torch.nan)

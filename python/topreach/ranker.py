@@ -18,7 +18,14 @@ from topreach import metrics
 from topreach.counts import count_quantile, expected_ratio_ranking
 from topreach.features import SiteHistory
 from topreach.files import atomic_save, load_plain
-from topreach.models import EmpiricalBayesRates, LinearScorer, MLPScorer, NegBinMixedEffects
+from topreach.models import (
+    EmpiricalBayesRates,
+    LinearScorer,
+    MLPScorer,
+    NegBinMixedEffects,
+    NormalMixture,
+    PoissonMixture,
+)
 from topreach.objectives import NLL, DecisionAware, DirectBPR
 from topreach.objectives.base import (
     TimeWeights,
@@ -42,6 +49,8 @@ _MODELS = {
     "negbin": NegBinMixedEffects,
     "linear": LinearScorer,
     "mlp": MLPScorer,
+    "normal_mixture": NormalMixture,
+    "poisson_mixture": PoissonMixture,
 }
 _SAVED = {cls.__name__: (name, cls) for name, cls in _MODELS.items()}
 
@@ -68,8 +77,10 @@ class TopKRanker:
         k: K, the number of sites that can be acted on.
         model: "empirical_bayes" (`EmpiricalBayesRates`: predicts counts from the whole past of a site
             and its neighbours), "negbin" (`NegBinMixedEffects`: predicts counts from features and
-            site effects), "linear" or "mlp" (scores from the last counts), or a module of your own,
-            which is copied and not changed.
+            site effects), "linear" or "mlp" (scores from the last counts), "poisson_mixture" or
+            "normal_mixture" (the same counts in every period, from the site's own mixture of shared
+            components [D25 Eq. 14]; no features), or a module of your own, which is copied and not
+            changed.
         objective: "daml", "nll", "bpr", an objective, or "auto": empirical Bayes for the model of that
             name, DAML for another with a likelihood, else direct BPR. Or "marginal", for "negbin":
             its maximum marginal likelihood (`NegBinMixedEffects.fit`), which takes no epochs and no
@@ -91,6 +102,7 @@ class TopKRanker:
         link, penalty: of the negative binomial model; penalty None is the model's default.
         window: W, earlier counts that a scorer sees.
         hidden: widths of the MLP's hidden layers.
+        num_components: L, components of the mixtures.
         optimizer, lr, max_epochs, validate_every, patience, batch_size, clip_gradient,
             time_weights, checkpoint, progress, device: as in `Trainer`; a function of time in
             `time_weights` gets the panel's own time values. The likelihood fit before DAML writes
@@ -104,7 +116,8 @@ class TopKRanker:
     A panel's exposure is what "negbin", and a module of your own whose `forward` names it, are given:
     expected counts and rankings are then for the exposure of the panel that is ranked. Other models
     warn that they make no use of it. Suppressed counts (`Panel.y_upper`) are taken by "negbin" with
-    objective "marginal" or "nll", and by no other; metrics refuse them.
+    objective "marginal" or "nll", by "poisson_mixture" with "nll", and by no other; metrics refuse
+    them.
 
     Fitted attributes:
         model_: the module. standardizer_, time_origin_, time_scale_: how the inputs are scaled.
@@ -143,6 +156,7 @@ class TopKRanker:
         penalty: str | None = None,
         window: int = 5,
         hidden: Sequence[int] = (50, 10),
+        num_components: int = 4,
         optimizer: str | Callable[..., torch.optim.Optimizer] = "adam",
         lr: float = 0.02,
         max_epochs: int = 300,
@@ -174,6 +188,7 @@ class TopKRanker:
         self.penalty = penalty
         self.window = window
         self.hidden = hidden
+        self.num_components = num_components
         self.optimizer = optimizer
         self.lr = lr
         self.max_epochs = max_epochs
@@ -241,7 +256,7 @@ class TopKRanker:
             raise TypeError(
                 f"TopKRanker.fit: valid must be a Panel or None, got {type(valid).__name__}."
             )
-        if isinstance(self.model, str) and self.model != "negbin":
+        if isinstance(self.model, str) and self.model not in ("negbin", "poisson_mixture"):
             for part in (panel, valid):
                 self._check_exact(part, "fit", " for this model. Use model='negbin' with objective="
                                   "'marginal'")
@@ -440,6 +455,9 @@ class TopKRanker:
             )
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)
+            if self.model in ("normal_mixture", "poisson_mixture"):
+                high = max(panel.y.max().item(), 1.0)
+                return _MODELS[self.model](panel.num_sites, self.num_components, high=high)
             if self.model == "linear":
                 return LinearScorer(self.window, num_features)
             return MLPScorer(self.window, num_features, hidden=tuple(self.hidden))
@@ -497,7 +515,8 @@ class TopKRanker:
                 count that is reached with a chance of one half, whose absolute error is least.
 
         Raises:
-            TypeError: the model gives scores, which are no counts; see `rank`.
+            TypeError: the model gives scores, which are no counts; see `rank`. Or kind "median" of
+                "normal_mixture", which predicts real numbers.
             ValueError: kind is another word.
         """
         if kind not in ("mean", "median"):
@@ -761,7 +780,9 @@ class TopKRanker:
             if ranking not in allowed:
                 raise ValueError(f"ranking is {ranking!r}")
             arguments = {
-                key: config[key] for key in ("link", "penalty", "window", "hidden") if key in config
+                key: config[key]
+                for key in ("link", "penalty", "window", "hidden", "num_components")
+                if key in config
             }
             ranker = cls(
                 content["k"],

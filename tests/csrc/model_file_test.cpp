@@ -14,6 +14,7 @@
 namespace {
 
 using topreach::ModelFile;
+using torch::Tensor;
 using topreach::Ranker;
 
 class ModelFileTest : public ::testing::Test {
@@ -223,7 +224,8 @@ TEST(ModelFileExchange, WithPython) {
   if (folder == nullptr) GTEST_SKIP() << "run by tests/python/test_model_file.py";
   int files = 0;
   for (const std::string name : {"negbin", "negbin_exact", "negbin_mean", "exposure", "nb2",
-                                 "zero_inflated", "poisson", "linear", "mlp",
+                                 "zero_inflated", "poisson", "linear", "mlp", "normal_mixture",
+                                 "poisson_mixture", "poisson_mixture_ratio",
                                  "empirical_bayes", "empirical_bayes_past"}) {
     const std::string base = std::string(folder) + "/" + name;
     if (!std::filesystem::exists(base + ".pt")) continue;
@@ -263,6 +265,22 @@ TEST(ModelFileExchange, WithPython) {
   agree("_mean_field", {.k = 20, .sigma = 0.01, .ranking = "mean", .topk = "mean_field"});
   agree("_sampled", {.k = 20, .sigma = 0.01, .ranking = "ratio", .topk = "sampled",
                      .key = tensor("key")});
+  const topreach::SiteMixture<topreach::TruncatedNormal> mixture{
+      tensor("mixture_logits"), {tensor("mixture_loc"), tensor("mixture_scale")}};
+  const auto mixtures_agree = [&](const std::string& name, const topreach::DirectBPROptions& reach) {
+    const Tensor y = tensor("mixture_y");
+    const auto equal = [&](const char* objective, const topreach::ObjectiveValue& value) {
+      EXPECT_TRUE(torch::equal(value.loss, tensor((objective + name).c_str()))) << objective << name;
+    };
+    equal("mixture_decision_aware",
+          topreach::decision_aware(mixture, y, {.epsilon = 0.8, .reach = reach}));
+    equal("mixture_direct_bpr", topreach::direct_bpr(mixture, y, reach));
+    equal("mixture_nll", topreach::nll(mixture, y));
+  };
+  mixtures_agree("", {.k = 3, .sigma = 0.02});
+  mixtures_agree("_mean_field", {.k = 3, .sigma = 0.02, .ranking = "mean", .topk = "mean_field"});
+  mixtures_agree("_sampled", {.k = 3, .sigma = 0.02, .ranking = "ratio", .topk = "sampled",
+                              .key = tensor("key")});
   EXPECT_GT(files, 0);
 }
 

@@ -88,6 +88,77 @@ TEST(Mixtures, MaximumLikelihoodSeparatesTheSites) {
   EXPECT_TRUE((mean - y.mean(0)).abs().lt(5 * (mean / 200).sqrt()).all().item<bool>());
 }
 
+// The synthetic study's objectives (D25 Sec. 5.1) on several starts at once, one row for all periods:
+// loss and gradient are the sums of those of each start by itself, period by period.
+TEST(Mixtures, ObjectivesTakeSeveralStartsAtOnce) {
+  torch::manual_seed(2);
+  const topreach::MixtureOptions options{.high = 20, .batch = {3}};
+  const Tensor y = torch::poisson(torch::tensor({1.f, 4.f, 9.f, 9.f, 2.f}).expand({6, 5}))
+                       .to(torch::kDouble);
+  const topreach::DirectBPROptions reach{.k = 2, .sigma = 0.05};
+  const auto daml = [&](const topreach::CountDistribution& counts, const Tensor& y) {
+    return topreach::decision_aware(counts, y, {.epsilon = 0.9, .reach = reach}).loss;
+  };
+  const auto check = [&](auto batched, auto single) {
+    batched->to(torch::kDouble);
+    single->to(torch::kDouble);
+    const Tensor together = daml(batched->forward(torch::zeros({1})), y.expand({3, 6, 5}));
+    together.backward();
+    double sum = 0;
+    for (int64_t b = 0; b < 3; ++b) {
+      {
+        torch::NoGradGuard no_grad;
+        for (auto& item : single->named_parameters())
+          item.value().copy_(batched->named_parameters()[item.key()][b]);
+      }
+      single->zero_grad();
+      const Tensor loss = daml(single->forward(torch::zeros({6})), y);
+      loss.backward();
+      sum += loss.template item<double>();
+      for (const auto& item : single->named_parameters())
+        EXPECT_TRUE(torch::allclose(batched->named_parameters()[item.key()].grad()[b],
+                                    item.value().grad(), 1e-7, 1e-9))
+            << item.key();
+    }
+    EXPECT_NEAR(together.template item<double>(), sum, 1e-7 * std::abs(sum));
+  };
+  check(topreach::NormalMixture(5, 2, options), topreach::NormalMixture(5, 2));
+  check(topreach::PoissonMixture(5, 2, options), topreach::PoissonMixture(5, 2));
+  topreach::PoissonMixture model(5, 2, options);
+  const auto counts = model->forward(torch::zeros({2}));
+  EXPECT_THROW(topreach::direct_bpr(counts, y.to(torch::kFloat).expand({3, 6, 5}), reach),
+               c10::ValueError);
+}
+
+// By likelihood, by reach alone and by DAML: all put the two sites of most events first.
+TEST(Mixtures, TheSyntheticStudysObjectivesTrain) {
+  torch::manual_seed(3);
+  const Tensor rate = torch::tensor({1.f, 1.f, 6.f, 1.f, 9.f});
+  const Tensor y = torch::poisson(rate.expand({100, 5}));
+  const auto trained = [&](const auto& objective) {
+    torch::manual_seed(4);
+    topreach::PoissonMixture model(5, 3, topreach::MixtureOptions{.high = 12});
+    torch::optim::Adam adam(model->parameters(), torch::optim::AdamOptions(0.1));
+    for (int step = 0; step < 150; ++step) {
+      adam.zero_grad();
+      objective(model->forward(torch::zeros({1}))).loss.backward();
+      adam.step();
+    }
+    torch::NoGradGuard no_grad;
+    return topreach::expected_ratio_ranking(model->forward(torch::zeros({1})))[0];
+  };
+  const topreach::DirectBPROptions reach{.k = 2, .sigma = 0.05};
+  for (const Tensor& r :
+       {trained([&](const auto& counts) { return topreach::nll(counts, y); }),
+        trained([&](const auto& counts) { return topreach::direct_bpr(counts, y, reach); }),
+        trained([&](const auto& counts) {
+          return topreach::decision_aware(counts, y, {.reach = reach});
+        })}) {
+    const Tensor best = std::get<0>(std::get<1>(r.topk(2)).sort());
+    EXPECT_TRUE(torch::equal(best, torch::tensor({int64_t{2}, int64_t{4}}))) << r;
+  }
+}
+
 TEST(Mixtures, ClearErrors) {
   EXPECT_THROW(topreach::NormalMixture(0, 2), c10::ValueError);
   EXPECT_THROW(topreach::PoissonMixture(3, 0), c10::ValueError);

@@ -16,13 +16,22 @@ from topreach.models import (
     MLPScorer,
     NegativeBinomial,
     NegBinMixedEffects,
+    NormalMixture,
+    PoissonMixture,
+    SiteMixture,
+    TruncatedNormal,
 )
-from topreach.objectives import DecisionAware, DirectBPR
+from topreach.objectives import NLL, DecisionAware, DirectBPR
 from topreach.panel import Batch
 
 ROOT = Path(__file__).resolve().parents[2]
 SITES, FEATURES, WINDOW, K = 300, ["a", "b", "constant", "c"], 4, 30
 HALF_LIVES = [2.0, math.inf]
+HOW = {
+    "": {},
+    "_mean_field": {"topk": "mean_field", "ranking": "mean"},
+    "_sampled": {"topk": "sampled", "ranking": "ratio"},
+}
 
 
 class Constant(torch.nn.Module):
@@ -31,7 +40,7 @@ class Constant(torch.nn.Module):
     def __init__(self, output):
         super().__init__()
         self.output = output
-        self.is_probabilistic = isinstance(output, NegativeBinomial)
+        self.is_probabilistic = not isinstance(output, torch.Tensor)
 
     def forward(self, x):
         return self.output
@@ -55,7 +64,7 @@ def content_of(model, ranking, model_samples=64):
         "format": "topreach-model",
         "format_version": 1,
         "model": type(model).__name__,
-        "config": model.config,
+        "config": {n: list(v) if isinstance(v, tuple) else v for n, v in model.config.items()},
         "state": {name: tensor.clone() for name, tensor in model.state_dict().items()},
         "standardizer": {
             "feature_names": FEATURES,
@@ -109,8 +118,11 @@ def scores_of(model, content, x, time, history, exposure):
             exact = content["ranking"] == "exact"
             return (tr.expected_ratio_ranking(counts) if exact else counts.mean)[0]
         t = (time - content["time"]["origin"]) / content["time"]["scale"]
-        given = {} if exposure is None else {"exposure": exposure[None]}
-        counts = model(x[None], torch.tensor([t], dtype=torch.float64).float(), **given)
+        t = torch.tensor([t], dtype=torch.float64).float()
+        if isinstance(model, NormalMixture | PoissonMixture):
+            counts = model(t)
+        else:
+            counts = model(x[None], t, *([] if exposure is None else [exposure[None]]))
         if content["ranking"] == "mean":
             return counts.mean[0]
         if content["ranking"] == "exact":
@@ -130,6 +142,9 @@ def examples():
         "poisson": (NegBinMixedEffects(SITES, 3, family="poisson"), "ratio"),
         "empirical_bayes": (EmpiricalBayesRates(HALF_LIVES, 3), "exact"),
         "empirical_bayes_past": (EmpiricalBayesRates(HALF_LIVES, 3), "mean"),
+        "normal_mixture": (NormalMixture(SITES, 3), "exact"),
+        "poisson_mixture": (PoissonMixture(SITES, 2), "mean"),
+        "poisson_mixture_ratio": (PoissonMixture(SITES, 2), "ratio"),
         "linear": (LinearScorer(WINDOW, 3), "score"),
         "mlp": (MLPScorer(WINDOW, 3, hidden=(8, 5)), "score"),
     }
@@ -183,15 +198,27 @@ def test_exchange_with_cpp(tmp_path):
     batch = Batch(torch.zeros(3, 80, 0), y, torch.zeros(3), None, None)
     settings = {"k": 20, "sigma": 0.01}
     losses = {}
-    for name, how in {
-        "": {},
-        "_mean_field": {"topk": "mean_field", "ranking": "mean"},
-        "_sampled": {"topk": "sampled", "ranking": "ratio"},
-    }.items():
+    for name, how in HOW.items():
         daml = DecisionAware(**settings, epsilon=0.8, **how)
         losses[f"decision_aware{name}"] = daml(Constant(counts), batch, key=key).loss
         direct = DirectBPR(**settings, **how)
         losses[f"direct_bpr{name}"] = direct(Constant(counts.total_count), batch, key=key).loss
+    # One row for all periods, two models at once.
+    mixture = SiteMixture(
+        torch.randn(2, 1, 9, 3), TruncatedNormal(torch.rand(3) * 9, torch.rand(3) + 0.3)
+    )
+    several = batch._replace(y=torch.randint(0, 9, (2, 3, 9)).float())
+    settings["k"], settings["sigma"] = 3, 0.02
+    for name, how in HOW.items():
+        for kind, objective in (
+            ("decision_aware", DecisionAware(**settings, epsilon=0.8, **how)),
+            ("direct_bpr", DirectBPR(**settings, **how)),
+            ("nll", NLL()),
+        ):
+            losses[f"mixture_{kind}{name}"] = objective(Constant(mixture), several, key=key).loss
+    losses["mixture_logits"], losses["mixture_y"] = mixture.logits, several.y
+    losses["mixture_loc"] = mixture.components.loc
+    losses["mixture_scale"] = mixture.components.scale
     given = {"total_count": counts.total_count, "logits": counts.logits, "y": y, "key": key}
     torch.save(given | losses, tmp_path / "objective.pt")
     run = subprocess.run(

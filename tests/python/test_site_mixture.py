@@ -387,6 +387,46 @@ def test_trainer_ranker_and_objectives_take_them():
         assert all(torch.isfinite(g).all() for g in gradient if g is not None)
 
 
+@pytest.mark.parametrize("model", ["poisson_mixture", "normal_mixture"])
+def test_ranker_makes_saves_and_loads_them(tmp_path, model):
+    """By name, as the other models: fitted by likelihood and by DAML, with sites that differ in rate
+    told apart; what is read back ranks alike."""
+    torch.manual_seed(3)
+    rates = torch.tensor([1.0] * 6 + [9.0] * 2)
+    y = torch.poisson(rates.expand(12, 8))
+    panel = Panel(torch.zeros(12, 8, 0), y, [f"s{i}" for i in range(8)], list(range(12)), [])
+    train, valid, _ = panel.split(valid=[10, 11])
+    for objective in ("nll", "auto"):
+        ranker = tr.TopKRanker(
+            2, model=model, objective=objective, max_epochs=100, lr=0.1, progress=False
+        ).fit(train, valid)
+        assert ranker.model_.config["high"] == train.y.max() and ranker.ranking_ == "exact"
+        assert ranker.model_.config["num_components"] == 4
+        assert set(ranker.rank(valid).query("selected")["site"]) == {"s6", "s7"}
+        # Every period has the same forecast: within 5 standard errors of the sites' own means.
+        forecast = ranker.predict(valid)
+        assert (forecast[0] == forecast[1]).all()
+        error = 5 * (train.y.var(0).numpy().clip(1) / train.num_times) ** 0.5
+        if objective == "nll":
+            assert (abs(forecast[0] - train.y.mean(0).numpy()) < error).all()
+    path = tmp_path / "model.pt"
+    ranker.save(path)
+    again = tr.TopKRanker.load(path)
+    assert again.get_params()["num_components"] == 4 and again.model == model
+    assert again.rank(valid).equals(ranker.rank(valid))
+    upper = train.y + (train.y == 1)
+    hidden = Panel(train.x, train.y, train.site_ids, train.times, [], y_upper=upper)
+    ranker.set_params(objective="nll")
+    if model == "poisson_mixture":
+        assert ranker.predict(valid, kind="median").shape == (2, 8)
+        assert ranker.fit(hidden).predict(valid)[0, :6].mean() > train.y[:, :6].mean()
+    else:
+        with pytest.raises(TypeError, match="count_quantile: distribution must be of whole counts"):
+            ranker.predict(valid, kind="median")
+        with pytest.raises(ValueError, match="must have exact counts"):
+            ranker.fit(hidden)
+
+
 def test_one_distribution_serves_all_periods():
     """A model evaluated at one time broadcasts over the batch's periods: the same loss, less work."""
     model = models((3,))[0]

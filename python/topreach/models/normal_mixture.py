@@ -6,12 +6,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from topreach.models.site_mixture import Mixture, SiteMixture, TruncatedNormal, inverse_softplus
+from topreach.models.site_mixture import (
+    SiteMixture,
+    SiteMixtureModel,
+    TruncatedNormal,
+    inverse_softplus,
+)
 
 LEAST_SCALE = 0.2
 
 
-class NormalMixture(Mixture):
+class NormalMixture(SiteMixtureModel):
     """y_ts ~ Σ_l w_sl N₊(μ_l, σ_l²), the same for every period [D25 Eq. 14, 17 and App. D].
 
     N₊ is the normal given that it is positive, a density: counts are taken as reals. Shared over
@@ -39,19 +44,10 @@ class NormalMixture(Mixture):
         >>> r = tr.expected_ratio_ranking(counts)
     """
 
-    def __init__(
-        self,
-        num_sites: int,
-        num_components: int = 2,
-        *,
-        low: float = 0.0,
-        high: float = 10.0,
-        batch: tuple[int, ...] = (),
-    ):
-        super().__init__(num_sites, num_components, low, high, batch)
-        start = self._start()
-        excess = torch.empty_like(start).uniform_(0.05, 0.05 + (high - low) / 4)
-        self.raw_mean = nn.Parameter(inverse_softplus(start))
+    def _start_components(self, location: Tensor) -> None:
+        width = (self.config["high"] - self.config["low"]) / 4
+        excess = torch.empty_like(location).uniform_(0.05, 0.05 + width)
+        self.raw_mean = nn.Parameter(inverse_softplus(location))
         self.raw_scale = nn.Parameter(inverse_softplus(excess))
 
     def forward(self, time: Tensor) -> SiteMixture:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.distributions import Poisson
 
-from topreach.models.site_mixture import Mixture, SiteMixture
+from topreach.models.site_mixture import SiteMixture, SiteMixtureModel
 
 
-class PoissonMixture(Mixture):
+class PoissonMixture(SiteMixtureModel):
     """y_ts ~ Σ_l w_sl Poisson(λ_l), the same for every period: [D25 Eq. 14] for counts.
 
     Shared over sites: λ_l = exp(log_rate_l). Of each site alone: w_s = softmax(logits_s). Given
@@ -33,17 +33,8 @@ class PoissonMixture(Mixture):
         >>> r = tr.expected_ratio_ranking(counts)
     """
 
-    def __init__(
-        self,
-        num_sites: int,
-        num_components: int = 2,
-        *,
-        low: float = 0.0,
-        high: float = 10.0,
-        batch: tuple[int, ...] = (),
-    ):
-        super().__init__(num_sites, num_components, low, high, batch)
-        self.log_rate = nn.Parameter(self._start().log())
+    def _start_components(self, location: Tensor) -> None:
+        self.log_rate = nn.Parameter(location.log())
 
     def forward(self, time: Tensor) -> SiteMixture:
         """Counts at times [...]: a distribution over [*batch, ..., S]."""

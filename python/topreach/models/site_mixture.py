@@ -134,18 +134,20 @@ class SiteMixture:
         return torch.ops.topreach.site_mixture_log_prob(family, value, self.logits, first, second)
 
 
-class Mixture(nn.Module):
-    """What NormalMixture and PoissonMixture share: logits [*batch, S, L], and a start at random."""
+class SiteMixtureModel(nn.Module):
+    """What NormalMixture and PoissonMixture share: their arguments, logits [*batch, S, L], and a start
+    at random."""
 
     is_probabilistic = True
 
     def __init__(
         self,
         num_sites: int,
-        num_components: int,
-        low: float,
-        high: float,
-        batch: tuple[int, ...],
+        num_components: int = 2,
+        *,
+        low: float = 0.0,
+        high: float = 10.0,
+        batch: tuple[int, ...] = (),
     ):
         super().__init__()
         name = type(self).__name__
@@ -166,15 +168,17 @@ class Mixture(nn.Module):
         }
         # The square of a normal variable has a gamma distribution of shape 1/2.
         gamma = torch.randn(*self.config["batch"], num_sites, num_components).square()
-        self.logits = nn.Parameter(gamma.clamp_min(1e-30).log().log_softmax(-1))
+        logits = nn.Parameter(gamma.clamp_min(1e-30).log().log_softmax(-1))
+        location = torch.empty(*self.config["batch"], num_components).uniform_(low, high)
+        self._start_components(location.clamp_min(1e-3))
+        self.logits = logits
+
+    def _start_components(self, location: Tensor) -> None:
+        """Set the parameters of the components [*batch, L], which start at these locations."""
+        raise NotImplementedError
 
     def extra_repr(self) -> str:
         return ", ".join(f"{key}={value!r}" for key, value in self.config.items())
-
-    def _start(self) -> Tensor:
-        """Locations of the components, uniform on [low, high]: [*batch, L]."""
-        shape = (*self.config["batch"], self.config["num_components"])
-        return torch.empty(shape).uniform_(self.config["low"], self.config["high"]).clamp_min(1e-3)
 
     @staticmethod
     def _over_time(parameter: Tensor, time: Tensor) -> Tensor:

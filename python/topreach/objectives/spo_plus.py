@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from topreach.objectives.base import TimeWeights
 from topreach.objectives.topk_program import TopKProgram
 
 
@@ -37,27 +36,6 @@ class SPOPlus(TopKProgram):
         >>> objective = SPOPlus(k=100)
         >>> objective(LinearScorer(window=5), train.batch(window=5)).loss.backward()
     """
-
-    def __init__(
-        self,
-        k: int,
-        ranking: str = "auto",
-        target: str | None = None,
-        model_samples: int = 100,
-        ranking_estimator: str = "score_loo",
-        *,
-        offset: float = 0.0,
-        time_weights: TimeWeights = None,
-    ):
-        super().__init__(
-            k,
-            ranking=ranking,
-            target=target,
-            model_samples=model_samples,
-            ranking_estimator=ranking_estimator,
-            offset=offset,
-            time_weights=time_weights,
-        )
 
     def _loss(self, scores: Tensor, y: Tensor) -> Tensor:
         gap = 2 * scores - y

@@ -26,13 +26,13 @@ class TopKProgram(RankingSettings):
     def __init__(
         self,
         k: int,
+        ranking: str = "auto",
+        target: str | None = None,
+        model_samples: int = 100,
+        ranking_estimator: str = "score_loo",
         *,
-        ranking: str,
-        target: str | None,
-        model_samples: int,
-        ranking_estimator: str,
-        offset: float,
-        time_weights: TimeWeights,
+        offset: float = 0.0,
+        time_weights: TimeWeights = None,
     ):
         super().__init__(
             k,
