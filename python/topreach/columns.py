@@ -274,7 +274,7 @@ def count_values(
     """The least and the most that each count can be: equal where it is exact."""
     bounds = [suppressed.get(_cell_text(v)) for v in column] if suppressed else [None] * len(column)
     hidden = np.array([b is not None for b in bounds], dtype=bool)
-    given = column.mask(hidden, 0) if hidden.any() else column
+    given = column.astype(object).mask(hidden, 0) if hidden.any() else column
     values = _numbers(given, name, f"count {label!r}", where, _suppressed_advice)
     missing = np.isnan(values)
     bad = ~missing & ~((values >= 0) & (values == np.floor(values)) & (values <= MAX_COUNT))

@@ -16,6 +16,7 @@ __all__ = [
     "count_quantile",
     "expected_ratio_ranking",
     "has_expected_ratio_ranking",
+    "has_interval_log_prob",
     "interval_log_prob",
 ]
 
@@ -240,10 +241,7 @@ def interval_log_prob(distribution, low: Tensor, high: Tensor) -> Tensor:
         >>> tr.interval_log_prob(counts, torch.tensor([0.0, 1.0]), torch.tensor([0.0, 9.0])).exp()
         tensor([0.1353, 0.8646])
     """
-    known = isinstance(distribution, (ZeroInflated, *_FAMILIES)) or (
-        isinstance(distribution, SiteMixture) and distribution.parameters[0] == "poisson"
-    )
-    if not known:
+    if not has_interval_log_prob(distribution):
         raise TypeError(
             "interval_log_prob: distribution must be of whole counts of independent sites, got "
             f"{type(distribution).__name__}. Fit another model, or take panel.at_bound('lower')."
@@ -261,6 +259,18 @@ def interval_log_prob(distribution, low: Tensor, high: Tensor) -> Tensor:
         part = distribution.log_prob(torch.where(inside, low + step, low))
         parts.append(torch.where(inside, part, -torch.inf))
     return torch.logsumexp(torch.stack(parts), 0) if len(parts) > 1 else first
+
+
+def has_interval_log_prob(distribution: object) -> bool:
+    """Whether `interval_log_prob` takes such a distribution.
+
+    Example:
+        >>> has_interval_log_prob(torch.distributions.Normal(0.0, 1.0))
+        False
+    """
+    if isinstance(distribution, SiteMixture):
+        return distribution.parameters[0] == "poisson"
+    return isinstance(distribution, (ZeroInflated, *_FAMILIES))
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from topreach import metrics
-from topreach.counts import expected_ratio_ranking, interval_log_prob
+from topreach.counts import expected_ratio_ranking, has_interval_log_prob, interval_log_prob
 from topreach.files import atomic_save, load_plain
 from topreach.objectives.base import (
     BATCH_ARGUMENTS,
@@ -591,7 +591,7 @@ class Trainer:
             found = {"loss": self._call(model, batch, "validation", 0).loss.item()}
             output = forward_or_none(model, batch)
             if batch.y_upper is not None:  # no choice and no forecast can be judged
-                if is_probabilistic(model):
+                if is_probabilistic(model) and has_interval_log_prob(output):
                     log_prob = interval_log_prob(output, batch.y, batch.y_upper)
                     found["nll"] = -log_prob.mean().item()
                 return found

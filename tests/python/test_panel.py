@@ -663,6 +663,10 @@ def test_suppressed_cells_are_intervals_and_the_exposure_is_no_feature():
     assert panel.exposure[2].tolist() == [1000.5, 20, 3e6, 1]
     assert "153 to 181 events (4 counts suppressed)" in repr(panel)
     assert "exposure 1 to 3e+06" in repr(panel)
+    for kind in ("category", "string"):
+        df = suppressed_table()
+        df["deaths"] = df["deaths"].map(str).astype(kind)
+        assert_same_intervals(panel, read(df, exposure="people", suppressed=SUPPRESSED))
     exact = read(table(), suppressed=SUPPRESSED)
     assert exact.y_upper is None and exact.exposure is None
 

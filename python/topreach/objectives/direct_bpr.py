@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from topreach.objectives.base import (
     ObjectiveValue,
     ReachSettings,
-    TimeWeights,
     forward,
     is_probabilistic,
     period_weights,
@@ -56,49 +55,20 @@ class DirectBPR(ReachSettings):
     Calling it:
         model: gives scores [T, S], or a distribution with `sample(M, key=)` -> [M, T, S] and
             `log_prob`. One row in place of T serves all periods of the batch.
-        batch: y [T, S] and what the model needs of x, time, history.
+        batch: y [T, S] and what the model needs of x, time, history, exposure.
         generator, key: the source of the noise; a key int64 [2] fixes it. Neither is read where
             nothing is sampled.
         Returns ObjectiveValue(loss [], {"bpr": mean over periods with events}).
 
     Raises:
         ValueError: a setting out of range; k above S; noise other than normal unless topk is
-            "sampled".
+            "sampled"; suppressed counts (`batch.y_upper`), for what a choice reaches is not known then.
         TypeError: ranking "exact" with a distribution that `expected_ratio_ranking` does not know.
 
     Example:
         >>> objective = DirectBPR(k=100, sigma=0.1)
         >>> objective(LinearScorer(window=5), train.batch(window=5)).loss.backward()
     """
-
-    def __init__(
-        self,
-        k: int,
-        sigma: float,
-        num_samples: int = 100,
-        model_samples: int = 100,
-        ranking: str = "auto",
-        topk: str = "exact",
-        estimator: str = "score_loo",
-        ranking_estimator: str = "score_loo",
-        *,
-        noise: str = "normal",
-        offset: float = 0.0,
-        time_weights: TimeWeights = None,
-    ):
-        super().__init__(
-            k,
-            sigma=sigma,
-            num_samples=num_samples,
-            model_samples=model_samples,
-            ranking=ranking,
-            topk=topk,
-            estimator=estimator,
-            ranking_estimator=ranking_estimator,
-            noise=noise,
-            offset=offset,
-            time_weights=time_weights,
-        )
 
     def __call__(
         self,
