@@ -246,7 +246,8 @@ class Trainer:
 
         Raises:
             NonFiniteLossError: the loss or a gradient became NaN or infinite.
-            ValueError: the checkpoint belongs to another model, objective, optimizer or panel.
+            ValueError: the checkpoint belongs to another model, objective, optimizer or panel; one of
+                train and valid alone has an exposure.
         """
         if not isinstance(model, nn.Module):
             raise TypeError(
@@ -261,6 +262,11 @@ class Trainer:
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         train = self._batch(model, train, device, "train")
         valid = None if valid is None else self._batch(model, valid, device, "valid")
+        if valid is not None and (valid.exposure is None) != (train.exposure is None):
+            raise ValueError(
+                "Trainer.fit: valid must have an exposure if train has one, and only then, got "
+                f"{'none' if valid.exposure is None else 'one'}. Name its column for both."
+            )
         train = train._replace(weights=self._weights(train))
         monitor = self._monitor(model) if valid is not None else None
         if self.bpr_floor is not None and self._k() is None:

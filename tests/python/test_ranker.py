@@ -14,6 +14,7 @@ from topreach.models import NegBinMixedEffects
 from topreach.objectives import NLL, DecisionAware, DirectBPR
 from topreach.panel import Panel
 from topreach.ranker import NotFittedError, TopKRanker, _share_of_draws_in_top
+from topreach.trainer import Trainer
 
 TRAIN, VALID = panels(num_times=8, num_sites=20)
 QUICK = {
@@ -416,6 +417,8 @@ def test_exposure_is_saved_and_asked_for(tmp_path):
     for pair in ((train, VALID), (TRAIN, valid)):
         with pytest.raises(ValueError, match="TopKRanker.fit: panel must have (an|no) exposure"):
             ranker(objective="nll").fit(*pair)
+        with pytest.raises(ValueError, match="Trainer.fit: valid must have an exposure if train"):
+            Trainer(NLL(), progress=False).fit(NegBinMixedEffects(20, 2), *pair)
     content = torch.load(tmp_path / "model.pt", weights_only=True)
     torch.save(content | {"uses_exposure": "yes"}, tmp_path / "model.pt")
     with pytest.raises(ValueError, match="do not fit in .*uses_exposure is 'yes'"):
