@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import platform
 import re
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +22,9 @@ import torch
 from tqdm import tqdm
 
 import topreach
+from topreach.datasets import simulate_county
 from topreach.files import atomic_path
+from topreach.panel import Splits
 from topreach.progress import shows_bar
 
 if TYPE_CHECKING:
@@ -113,6 +117,27 @@ class Context:
                 progress.end()
         return {key: results[key] for key in cells}
 
+    def splits(self, load: Callable[[Path | None], Splits]) -> Splits:
+        """What `load` gives of the folder `data`; a simulated county, and says so, where no folder
+        was named and the files are not to be had.
+
+        Raises:
+            OSError: the files are not in the folder that was named.
+        """
+        try:
+            return load(self.data)
+        except OSError as error:
+            if self.data is not None:
+                raise
+            print(
+                "SIMULATED DATA: the files were not found, so that the numbers below say nothing "
+                f"about any real place.\n({str(error).splitlines()[0]})",
+                file=sys.stderr,
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return simulate_county(self.seed)
+
     def table(self, frame: pd.DataFrame, name: str = "results", *, title: str = "") -> None:
         """Print a table and write it as ``NAME.csv`` and ``NAME.md``, with what made it.
 
@@ -131,6 +156,13 @@ class Context:
         for ending in ("png", "svg"):
             with atomic_path(self.out / f"{name}.{ending}") as path:
                 figure.savefig(path, dpi=150)
+
+    def can_plot(self) -> bool:
+        """Whether matplotlib is installed; says so if not."""
+        if importlib.util.find_spec("matplotlib") is not None:
+            return True
+        print("matplotlib is not installed: no plots; pip install 'topreach[plot]'", file=sys.stderr)
+        return False
 
     def provenance(self) -> str:
         """One sentence: the command, the seed and the versions that made the results."""

@@ -38,7 +38,6 @@ class Inputs:
 
     Attributes:
         num_features: columns of `regression`, num_slow_features: of `scorer`.
-        lag_scales: for the columns of `regression`, what an earlier count was divided by, else 0.
     """
 
     def __init__(
@@ -64,10 +63,6 @@ class Inputs:
             self._all = Standardizer().fit(train)
             self._slow = Standardizer().fit(train.align(feature_names=slow))
         self.num_features = len(self._all.kept_) + 1
-        self.lag_scales = torch.zeros(self.num_features)
-        for i, (at, scale) in enumerate(zip(self._all.kept_, self._all.scale_, strict=True)):
-            if lags and self._all.feature_names_[at].startswith(lags):
-                self.lag_scales[i] = scale
         self.num_slow_features = len(self._slow.kept_)
 
     def regression(self, panel: Panel) -> Batch:
@@ -164,6 +159,11 @@ def make_scorer(kind: str, inputs: Inputs, seed: int, place: Tensor | None = Non
         if kind == "mlp":
             return MLPScorer(WINDOW, inputs.num_slow_features)
         return GraphNetwork(place, WINDOW, inputs.num_slow_features)
+
+
+def site_places(panel: Panel, place: tuple[str, str]) -> Tensor:
+    """Latitude and longitude of the sites, [S, 2]."""
+    return panel.x[-1][:, [panel.feature_names.index(name) for name in place]]
 
 
 # ---- the choice ----------------------------------------------------------------------------------

@@ -26,8 +26,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from topreach import baselines, metrics, topk_mask
-from topreach.datasets import simulate_county
+from topreach import baselines, metrics
 from topreach.models import NegBinMixedEffects
 from topreach.objectives import NLL, DecisionAware, DirectBPR, PerturbationGradient, SPOPlus
 from topreach.objectives.base import derived_key, forward
@@ -49,9 +48,11 @@ from .forecasters import (
     poisson_peers,
     restore,
     scorer_scores,
+    site_places,
     tie_repeats,
 )
 from .graph_network import mean_squared_error
+from .real_data_plots import plot_study
 
 # App. C.2.2 of the paper. The widths of PG's difference are in units of shares; see the README.
 LEARNING_RATES = (0.1, 0.01, 0.001)
@@ -75,8 +76,8 @@ class Study:
     longitude. lags: prefix of the features that hold earlier counts. left_out: features that scorers
     do not get, for they grow with time. published: MAE, RMSE, BPR of Table C.2 by row. sampled_epochs:
     most epochs where every step draws, which costs ten times an exact step with many periods.
-    start_from_history: whether PG and SPO+ start at the order of the last counts' mean. repeats: of
-    the ranking, at most. time_as_given: whether the sites' slopes are in the data's own time, as in the
+    start_from_likelihood: whether PG and SPO+ start at the model that NLL gave. repeats: of the
+    ranking, at most. time_as_given: whether the sites' slopes are in the data's own time, as in the
     published code, or in time standardised by the training periods.
     """
 
@@ -90,7 +91,7 @@ class Study:
     published: Mapping[str, tuple[float, float, float]]
     left_out: tuple[str, ...] = ()
     sampled_epochs: int = 300
-    start_from_history: bool = False
+    start_from_likelihood: bool = False
     repeats: int = 100
     time_as_given: bool = False
 
@@ -149,7 +150,7 @@ def run(
     """The whole experiment: tables results and chosen, figures frontier, reach and map, their names
     after `prefix`."""
     effort = QUICK if context.quick else Effort()
-    splits = _load(context, study)
+    splits = context.splits(study.load)
     work = _Work(context, study, effort, splits, forms)
     chosen = work.train_and_choose()
     rows = work.test(chosen)
@@ -161,23 +162,18 @@ def run(
         labels.pop("epignn")
     _results(context, study, rows, labels, title, prefix)
     _choice(context, chosen, rows, title, prefix)
-    _plot(context, study, splits.test, rows, labels, title, prefix)
-
-
-def _load(context: Context, study: Study) -> Splits:
-    if context.data is not None:
-        return study.load(context.data)
-    try:
-        return study.load(None)
-    except OSError as error:
-        print(
-            "SIMULATED DATA: the files were not found, so that the numbers below say nothing about "
-            f"any real place.\n({str(error).splitlines()[0]})",
-            file=sys.stderr,
+    if context.can_plot():
+        plot_study(
+            context,
+            rows,
+            labels,
+            splits.test,
+            title,
+            prefix,
+            k=study.k,
+            place=study.place,
+            unit=study.unit,
         )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return simulate_county(context.seed)
 
 
 # ---- training ------------------------------------------------------------------------------------
@@ -210,7 +206,7 @@ class _Work:
             "k": study.k,
             "average": study.average,
             "sampled_epochs": study.sampled_epochs,
-            "start_from_history": study.start_from_history,
+            "start_from_likelihood": study.start_from_likelihood,
             "time_as_given": study.time_as_given,
             "source": splits.train.source,
             **vars(self.effort),
@@ -294,22 +290,22 @@ class _Work:
         return chosen
 
     def _choose_form(self, form: str) -> dict[str, dict[str, Any]]:
-        effort, chosen = self.effort, {}
+        effort = self.effort
         cells = {}
         for lr in effort.learning_rates:
             cells |= self._cell(form, "nll", lr)
-            cells |= self._cell(form, "spo", lr)
+        likeliest = best(self.cells(cells), f"{form}.nll.", "nll", -1)
+        chosen = {f"{form}.nll": likeliest}
+        start = likeliest if self.study.start_from_likelihood else None
+        cells = {}
+        for lr in effort.learning_rates:
+            cells |= self._cell(form, "spo", lr, start=start)
             for sigma in effort.sigmas:
                 cells |= self._cell(form, "bpr", lr, sigma=sigma)
             for width in effort.widths:
-                cells |= self._cell(form, "pg", lr, width=width)
+                cells |= self._cell(form, "pg", lr, start=start, width=width)
         found = self.cells(cells)
-        for method, quantity, sign in (
-            ("nll", "nll", -1),
-            ("bpr", "bpr", 1),
-            ("pg", "loss", -1),
-            ("spo", "loss", -1),
-        ):
+        for method, quantity, sign in (("bpr", "bpr", 1), ("pg", "loss", -1), ("spo", "loss", -1)):
             chosen[f"{form}.{method}"] = best(found, f"{form}.{method}.", quantity, sign)
         floor = chosen[f"{form}.nll"]["valid"]["bpr"]
         top = chosen[f"{form}.bpr"]["train"]["bpr"]
@@ -332,7 +328,14 @@ class _Work:
         return chosen
 
     def _cell(
-        self, form: str, method: str, lr: float, *, label: str | None = None, **chosen: float
+        self,
+        form: str,
+        method: str,
+        lr: float,
+        *,
+        label: str | None = None,
+        start: Mapping[str, Any] | None = None,
+        **chosen: float,
     ) -> dict[str, Callable[[], Any]]:
         parts = [form, method]
         if label is not None:
@@ -346,10 +349,8 @@ class _Work:
             drawn = form == "code" and method != "nll"
             most = self.study.sampled_epochs if drawn else self.effort.max_epochs
             model = self.make(form)
-            if self.study.start_from_history and method in ("pg", "spo"):
-                # η = its start + Σ of the last counts about their mean.
-                with torch.no_grad():
-                    model.weight.copy_(self.inputs.lag_scales)
+            if start is not None:
+                restore(model, start)
             found = self._fit(model, objective, self.inputs.regression, lr, monitor, most)
             return found | {"form": form, "method": method, "lr": lr, **chosen}
 
@@ -473,7 +474,7 @@ def _file_name(label: str) -> str:
     return label.replace("+", "plus")
 
 
-# ---- tables and figures --------------------------------------------------------------------------
+# ---- tables --------------------------------------------------------------------------------------
 
 _METHODS = {
     "pg": "PG",
@@ -570,223 +571,3 @@ def _choice_label(key: str) -> str:
     if level.startswith("best"):
         name = f"DAML, ε = best train BPR {level.removeprefix('best')}"
     return f"{name} ({form})"
-
-
-_COLOURS = {
-    "nll": "#0072B2",
-    "daml": "#D55E00",
-    "bpr": "#009E73",
-    "pg": "#CC79A7",
-    "spo": "#E69F00",
-    "glm": "#56B4E9",
-    "trees": "#56B4E9",
-    "graph": "#56B4E9",
-    "default": "#000000",
-}
-_MARKS = {"code": "o", "exact": "s", "glm": "^", "trees": "v", "graph": "<", "default": "*"}
-_GREY = "#767676"
-
-
-def _plot(
-    context: Context,
-    study: Study,
-    panel: Panel,
-    rows: Mapping[str, Mapping[str, Any]],
-    labels: Mapping[str, str],
-    title: str,
-    prefix: str,
-) -> None:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        print("matplotlib is not installed: no plots; pip install 'topreach[plot]'", file=sys.stderr)
-        return
-    figure = Figure(figsize=(11.5, 4.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    _frontier(left, rows, labels, lambda row: -row["nll"], "log-likelihood per site and period", -1)
-    _frontier(right, rows, labels, lambda row: row["mae"], "mean absolute error, least on top", 1)
-    right.invert_yaxis()
-    handles = dict(zip(*reversed(left.get_legend_handles_labels()), strict=True))
-    handles = dict(zip(*reversed(right.get_legend_handles_labels()), strict=True)) | handles
-    right.legend(
-        handles.values(),
-        handles.keys(),
-        loc="center left",
-        bbox_to_anchor=(1.01, 0.5),
-        frameon=False,
-        fontsize="small",
-    )
-    figure.suptitle(f"{title}: test periods, K = {study.k}", x=0.01, ha="left", fontsize="medium")
-    context.figure(figure, f"{prefix}frontier")
-
-    shown = ("default", "exact.daml", "exact.nll", "exact.bpr", "average", "last")
-    scores = {labels[key]: rows[key]["scores"] for key in shown}
-    context.figure(reach_figure(scores, panel, study.k, title), f"{prefix}reach")
-
-    if set(study.place) <= set(panel.feature_names):
-        maps = {labels[key]: rows[key]["scores"] for key in ("average", "exact.daml", "default")}
-        figure = map_figure(maps, panel, study.k, study.place, study.unit, title)
-        context.figure(figure, f"{prefix}map")
-
-
-def _frontier(
-    axes: Any,
-    rows: Mapping[str, Mapping[str, Any]],
-    labels: Mapping[str, str],
-    value: Callable[[Mapping[str, Any]], float],
-    label: str,
-    worse: int,
-) -> None:
-    """BPR against a quantity that is worse the larger `worse` × it is; what is far off stands at the
-    edge with its number."""
-    points = {
-        key: (row["bpr"], value(row))
-        for key, row in rows.items()
-        if key.partition(".")[0] in _MARKS
-        and not key.endswith(".daml")
-        and math.isfinite(value(row))
-    }
-    centre = points["exact.nll"][1]
-    edge = centre + worse * 0.3 * abs(centre)
-    for key in ("last", "average"):
-        axes.axvline(rows[key]["bpr"], color="#CCCCCC", linewidth=1, zorder=0)
-        axes.annotate(
-            labels[key],
-            (rows[key]["bpr"], 0.98),
-            (-2, 0),
-            xycoords=("data", "axes fraction"),
-            textcoords="offset points",
-            rotation=90,
-            ha="right",
-            va="top",
-            color=_GREY,
-            fontsize="x-small",
-        )
-    for form in ("code", "exact"):
-        path = sorted(
-            (reach, min(y, edge) if worse > 0 else max(y, edge))
-            for key, (reach, y) in points.items()
-            if key.startswith(f"{form}.daml.")
-        )
-        if path:
-            reach, y = zip(*path, strict=True)
-            axes.plot(reach, y, color=_COLOURS["daml"], linewidth=0.8, alpha=0.5, zorder=1)
-    named = set()
-    for key, (reach, y) in points.items():
-        form, _, method = key.partition(".")
-        method, _, level = method.partition(".")
-        colour = _COLOURS[method or form]
-        name = labels.get(f"{form}.{method}", labels.get(key))
-        name = name.replace(", ε chosen", ", five ε")
-        far = worse * (y - edge) > 0
-        shown = edge if far else y
-        axes.plot(
-            [rows[key]["bpr_low"], rows[key]["bpr_high"]], [shown] * 2, color=colour, linewidth=0.8
-        )
-        axes.plot(
-            reach,
-            shown,
-            _MARKS[form],
-            color=colour,
-            markerfacecolor="white" if form == "code" else colour,
-            markersize=10 if form == "default" else 6,
-            linestyle="none",
-            label=None if name in named else name,
-        )
-        named.add(name)
-        if far or level == "1":
-            axes.annotate(
-                f"{y:.3g}" if far else "ε = 1",
-                (reach, shown),
-                (4, 4),
-                textcoords="offset points",
-                fontsize="xx-small",
-                color=colour,
-            )
-    axes.margins(y=0.08)
-    axes.set_xlabel("BPR, share of the best possible reach")
-    axes.set_ylabel(label)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def reach_figure(scores: Mapping[str, Any], panel: Panel, k: int, title: str) -> Any:
-    """Reach against K, as capture and as BPR, of scores [T, S] by name."""
-    from matplotlib.figure import Figure
-
-    from topreach.plots import plot_reach, reach_curve
-
-    figure = Figure(figsize=(10.5, 4.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    y, limit = panel.y.numpy(), min(3 * k, panel.num_sites)
-    curves = {name: reach_curve(table, y, limit) for name, table in scores.items()}
-    plot_reach(curves, y, k=k, ax=left).get_legend().remove()
-    plot_reach(curves, k=k, value="bpr", ax=right)
-    figure.suptitle(f"{title}: test periods", x=0.01, ha="left", fontsize="medium")
-    return figure
-
-
-def map_figure(
-    scores: Mapping[str, Any], panel: Panel, k: int, place: tuple[str, str], unit: str, title: str
-) -> Any:
-    """Maps of the last period: which K sites the scores [T, S] choose, and what they miss."""
-    from matplotlib.figure import Figure
-
-    latitude, longitude = site_places(panel, place).double().unbind(-1)
-    y = panel.y[-1]
-    top = topk_mask(y, k).bool()
-    size = 8 + 80 * y / y.max().clamp_min(1)
-    tall = (latitude.max() - latitude.min()) / (
-        (longitude.max() - longitude.min()) * math.cos(math.radians(latitude.mean()))
-    )
-    tall = float(tall)
-    # Wide regions one below the other, tall ones side by side.
-    shape = (len(scores), 1) if tall < 0.65 else (1, len(scores))
-    width = 6.8 if tall < 0.65 else 4.0
-    figure = Figure(
-        figsize=(width * shape[1], (width * tall + 0.8) * shape[0] + 0.6), layout="constrained"
-    )
-    for axes, (name, table) in zip(figure.subplots(*shape), scores.items(), strict=True):
-        last = torch.tensor(table)[-1]
-        picked = topk_mask(last, k).bool()
-        axes.scatter(longitude, latitude, s=3, color="#D8D8D8", linewidths=0)
-        for sites, colour, face, label in (
-            (top & ~picked, "#D55E00", "none", "among the best, missed"),
-            (picked & ~top, "#0072B2", "none", "chosen, not among the best"),
-            (picked & top, "#009E73", "#009E73", "chosen and among the best"),
-        ):
-            axes.scatter(
-                longitude[sites],
-                latitude[sites],
-                s=size[sites],
-                edgecolors=colour,
-                facecolors=face,
-                linewidths=0.9,
-                label=f"{label}: {int(sites.sum())}",
-            )
-        axes.set_title(
-            f"{name}: BPR {metrics.bpr(last, y, k):.3f}", loc="left", fontsize="small"
-        )
-        axes.set_aspect(1 / math.cos(math.radians(latitude.mean())))
-        axes.set_axis_off()
-        axes.legend(
-            loc="upper left",
-            bbox_to_anchor=(0, 0),
-            ncols=1 if tall >= 0.65 else 3,
-            frameon=False,
-            fontsize="x-small",
-            handletextpad=0.2,
-            columnspacing=1,
-            markerscale=0.8,
-        )
-    figure.suptitle(
-        f"{title}\n{k} sites for period {panel.times[-1]}; size by {unit}, up to {int(y.max())}",
-        x=0.01,
-        ha="left",
-        fontsize="medium",
-    )
-    return figure
-
-
-def site_places(panel: Panel, place: tuple[str, str]) -> Tensor:
-    """Latitude and longitude of the sites, [S, 2]."""
-    return panel.x[-1][:, [panel.feature_names.index(name) for name in place]]

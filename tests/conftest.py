@@ -1,5 +1,6 @@
 """What holds for all tests."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -19,3 +20,23 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "test_compiled_" in item.name or "test_a_compiled_" in item.name:
             item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def quick_run(tmp_path_factory):
+    """By its name, the results of an experiment's short run, done once a session. TOPREACH_QUICK_RUNS
+    may name the folder of a `topreach experiment all --quick`, whose finished parts are taken."""
+    from topreach.cli import main
+
+    root = Path(os.environ.get("TOPREACH_QUICK_RUNS") or tmp_path_factory.mktemp("quick"))
+    done = {}
+
+    def run(name):
+        if name not in done:
+            folder = root / f"topreach-{name}"
+            arguments = ["experiment", name, "--quick", "--quiet", "--out", str(folder)]
+            assert main(arguments) == 0
+            done[name] = folder
+        return done[name]
+
+    return run

@@ -4,7 +4,6 @@ papers' estimators in training [D25 Eq. 13, Alg. A.1; MATH §2-4]."""
 from __future__ import annotations
 
 import math
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -53,7 +52,7 @@ def is_sampled(method: str) -> bool:
 def run(context: Context) -> None:
     budget, seeds, rounds, reference_steps = QUICK if context.quick else SIZE
     rates = RATES[1:2] if context.quick else RATES
-    splits = load(context)
+    splits = context.splits(tr.datasets.cook_county)
     problem = Problem(splits, context.device)
     place = "SIMULATED county" if splits.train.source == "simulated" else "Cook County"
 
@@ -132,21 +131,6 @@ def steps_to(ones: list[dict[str, list[float]]], target: float) -> float:
         return 0.0
     part = (mean[i - 1] - target) / (mean[i - 1] - mean[i])
     return step[i - 1] + part * (step[i] - step[i - 1])
-
-
-def load(context: Context) -> tr.Splits:
-    """The data, or a simulated county, said so, where they are not to be had."""
-    try:
-        return tr.datasets.cook_county(context.data)
-    except OSError as error:
-        print(
-            "SIMULATED DATA: the Cook County files were not found, so that the numbers below say "
-            f"nothing about any real place.\n({str(error).splitlines()[0]})",
-            file=sys.stderr,
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return tr.datasets.simulate_county(context.seed)
 
 
 class Problem:

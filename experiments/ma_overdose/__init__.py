@@ -33,9 +33,11 @@ from ..forecasters import (
     poisson_peers,
     restore,
     scorer_scores,
+    site_places,
 )
-from ..real_data import Study, map_figure, reach_figure, site_places
+from ..real_data import Study
 from ..real_data import run as run_study
+from ..real_data_plots import map_figure, reach_figure
 
 TITLE = "Overdose deaths in Massachusetts: scorers trained on BPR, and DAML [2023, Table 1; 2025, 5.2]"
 
@@ -172,10 +174,7 @@ def _table_1(context: Context) -> None:
         "table1",
         title=f"{title}: K = {K}, test years 2019 and 2020",
     )
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        print("matplotlib is not installed: no plots; pip install 'topreach[plot]'", file=sys.stderr)
+    if not context.can_plot():
         return
     shown = ("exact.mlp", "exact.linear", "sampled.mlp", "average", "chance")
     curves = {LABELS[key]: scores[key].numpy() for key in shown}

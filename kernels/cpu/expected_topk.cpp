@@ -427,6 +427,36 @@ TR_INLINE bool is_direct(T score, const TopKFrame& frame, double low, double hig
   return (x >= low) & (x <= high);
 }
 
+// Takes the direct sites off the grid and marks the nodes that the others are spread over. What
+// rounding leaves of direct sites at the rest is no site, and the checks would fail on it.
+template <typename T>
+void take_off_grid(const T* scores, const T* v, int64_t sites, TopKFrame frame, double low,
+                   double high, double* grid, bool* used) {
+  bool first[kGridSize] = {};
+  Stencil s;
+  for (int64_t base = 0; base < sites; base += kLanes) {
+    const int count = int(sites - base < kLanes ? sites - base : kLanes);
+    make_stencil(scores + base, count, frame, s);
+    for (int lane = 0; lane < count; ++lane) {
+      const int node = s.node[lane];
+      if (node < 0) continue;
+      if (!is_direct(scores[base + lane], frame, low, high)) {
+        first[node] = true;
+        continue;
+      }
+      for (int m = 0; m < kGridOrder; ++m) {
+        grid[node + m] -= s.weight[m][lane];
+        if (v != nullptr)
+          grid[kGridSize + node + m] -= double(v[base + lane]) * s.weight[m][lane];
+      }
+    }
+  }
+  for (int node = 0; node < kGridSize; ++node) {
+    used[node] = false;
+    for (int m = 0; m < kGridOrder && m <= node; ++m) used[node] = used[node] || first[node - m];
+  }
+}
+
 template <typename T>
 void solve(const T* scores, const T* v, int64_t sites, int64_t k, TopKFrame frame,
            TopKSpread spread_of, double* grid, TopKTable* table, T* out, void* scratch) {
@@ -462,16 +492,7 @@ void solve(const T* scores, const T* v, int64_t sites, int64_t k, TopKFrame fram
       plan_thresholds(moments, log_mgf, wanted, active, frame.threshold_limit());
   if (!all_direct && !plan.smooth()) {
     const double low = plan.direct_low(), high = plan.direct_high();
-    Stencil s;
-    for (int64_t i = 0; i < sites; ++i) {  // these leave the grid
-      if (!is_direct(scores[i], frame, low, high)) continue;
-      make_stencil(scores + i, 1, frame, s);
-      if (s.node[0] < 0) continue;
-      for (int m = 0; m < kGridOrder; ++m) {
-        grid[s.node[0] + m] -= s.weight[m][0];
-        if (v != nullptr) grid[kGridSize + s.node[0] + m] -= double(v[i]) * s.weight[m][0];
-      }
-    }
+    take_off_grid(scores, v, sites, frame, low, high, grid, used);
     set_points(true, low, high);
   }
 

@@ -384,7 +384,8 @@ __device__ bool integrate(Points& points, const TopKPlan& plan, double k, double
   for (int64_t i = threadIdx.x; i < points.count; i += blockDim.x) {
     const double difference = 2.0 * (points.first[0][i] - points.first[1][i]);
     const double size = difference < 0.0 ? -difference : difference;
-    if (size > apart) apart = size;
+    // A node without weight is one that direct sites have left.
+    if (size > apart && points.w[i] != 0.0) apart = size;
     points.first[0][i] += points.first[1][i];
   }
   return block_max(apart, shared.sum) <= kAgree && mass > 1 - kMass && mass < 1 + kMass;

@@ -224,10 +224,12 @@ def by_clusters(x, counts, k, v):
         ([0.0, 1.0], [20_000, 300], 100),
         ([6.0, 0.0], [50, 10_000], 51),
         ([2.0, 0.0, -0.5], [5, 1, 3000], 20),
+        ([12.5, 6.45, 6.3, 1.2, 0.0], [48, 2, 2, 6, 1280], 50),
     ],
 )
 def test_many_sites_in_clusters(x, counts, k):
-    """Rows that go through the grid: 1e5 equal sites, a small V beside a large cluster."""
+    """Rows that go through the grid: 1e5 equal sites, a small V beside a large cluster (the last as on
+    the cranes, where all but fifty sites are empty)."""
     v = np.random.default_rng(0).normal(size=sum(counts))
     want_b, want_g = by_clusters(x, counts, k, v)
     b, g = value_and_product(tensor(np.repeat(x, counts)), k, 1.0, tensor(v))

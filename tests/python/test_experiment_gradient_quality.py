@@ -47,11 +47,9 @@ def test_problems_have_a_gradient_that_is_not_zero():
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory):
+def out(quick_run):
     pytest.importorskip("matplotlib")
-    folder = tmp_path_factory.mktemp("gradient_quality")
-    assert main(["experiment", "gradient_quality", "--quick", "--out", str(folder)]) == 0
-    return folder
+    return quick_run("gradient_quality")
 
 
 def test_files_and_columns(out):

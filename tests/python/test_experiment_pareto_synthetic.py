@@ -6,13 +6,10 @@ import pytest
 import torch
 from topreach_experiments import pareto_synthetic as study
 
-from topreach.cli import main
-
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pareto_synthetic")
-    assert main(["experiment", "pareto_synthetic", "--quick", "--out", str(folder)]) == 0
+def table(quick_run):
+    folder = quick_run("pareto_synthetic")
     for name in ("frontier", "models"):
         for ending in ("png", "svg"):
             assert (folder / f"{name}.{ending}").stat().st_size > 1000

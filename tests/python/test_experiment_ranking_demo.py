@@ -3,8 +3,6 @@
 import pandas as pd
 import pytest
 
-from topreach.cli import main
-
 PAPER = {
     "mean of draws": {1: 0.107, 3: 0.231, 6: 0.636},
     "ratio over draws": {1: 0.538, 3: 0.625, 6: 0.810},
@@ -12,10 +10,8 @@ PAPER = {
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranking_demo")
-    assert main(["experiment", "ranking_demo", "--quick", "--out", str(folder)]) == 0
-    return folder
+def out(quick_run):
+    return quick_run("ranking_demo")
 
 
 def test_the_table_of_the_paper(out):

@@ -5,13 +5,10 @@ import pytest
 import torch
 from topreach_experiments import two_most_yellow as task
 
-from topreach.cli import main
-
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("two_most_yellow")
-    assert main(["experiment", "two_most_yellow", "--quick", "--out", str(folder)]) == 0
+def table(quick_run):
+    folder = quick_run("two_most_yellow")
     for ending in ("png", "svg"):
         assert (folder / f"learning_curves.{ending}").stat().st_size > 1000
     return pd.read_csv(folder / "results.csv").set_index("model")
@@ -25,7 +22,30 @@ def test_instances_add_the_two_most_yellow():
         order = sorted(range(9), key=lambda i: float(red[i] + green[i] - blue[i]))
         assert y.item() == pytest.approx(values[order[-1]].item() + values[order[-2]].item())
     assert 0 <= data.values.min() and data.values.max() <= 10
-    assert task.scorer()(data.colours).shape == (50, 9)
+
+
+def test_networks_side_by_side_are_networks_of_their_own():
+    """Each is torch's own stack of layers with its weights."""
+    generator = torch.Generator().manual_seed(2)
+    three = task.Scorers(3, (8, 5), generator)
+    colours = torch.rand(3, 4, 27, generator=generator)
+    for r in range(3):
+        layers = []
+        for weight, bias in zip(three.layers[::2], three.layers[1::2], strict=True):
+            assert bias.abs().max() <= weight.shape[1] ** -0.5  # as torch's layers start
+            layer = torch.nn.Linear(*weight.shape[1:])
+            layer.weight.data, layer.bias.data = weight[r].T, bias[r, 0]
+            layers += [layer, torch.nn.ReLU()]
+        alone = torch.nn.Sequential(*layers[:-1], torch.nn.Sigmoid())
+        torch.testing.assert_close(three(colours)[r], alone(colours[r]))
+
+
+def test_a_network_for_each_seed_and_no_look_at_test_instances_in_the_choice():
+    rest = ("none", (6, 4), 0.1, [5, 6], 300, 4, torch.device("cpu"))
+    found = task.train(*rest, test=True)
+    assert all(len(found[key]) == 2 for key in ("valid", "epoch", "train", "test", "hard test"))
+    assert len(set(found["test"])) == 2
+    assert set(task.train(*rest, test=False)) == {"valid", "epoch", "curve"}
 
 
 def test_the_operator_generalises_better(table):

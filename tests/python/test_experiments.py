@@ -136,3 +136,19 @@ def test_each_experiment_has_a_title_a_readme_and_a_run(name):
     assert callable(module.run)
     readme = (experiments._FOLDER / name / "README.md").read_text()
     assert f"topreach experiment {name}" in readme
+
+
+@pytest.mark.parametrize("name", experiments.names())
+def test_each_experiment_runs_quick_and_leaves_tables_and_plots(name, quick_run):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("sklearn")
+    out = quick_run(name)
+    tables = sorted(out.glob("*.csv"))
+    assert tables
+    for table in tables:
+        assert len(pd.read_csv(table)) > 0
+        text = table.with_suffix(".md").read_text()
+        assert f"topreach experiment {name} --quick --seed 0" in text
+    plots = sorted(out.glob("*.png"))
+    assert plots and all(plot.stat().st_size > 5000 for plot in plots)
+    assert [plot.with_suffix(".svg").exists() for plot in plots] == [True] * len(plots)
