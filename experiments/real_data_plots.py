@@ -97,13 +97,10 @@ def _frontier(
         axes.axvline(rows[key]["bpr"], color="#CCCCCC", linewidth=1, zorder=0)
         axes.annotate(
             labels[key],
-            (rows[key]["bpr"], 0.98),
-            (-2, 0),
+            (rows[key]["bpr"], 1.0),
             xycoords=("data", "axes fraction"),
-            textcoords="offset points",
-            rotation=90,
-            ha="right",
-            va="top",
+            ha="center",
+            va="bottom",
             color=_GREY,
             fontsize="x-small",
         )
@@ -166,6 +163,9 @@ def reach_figure(scores: Mapping[str, Any], panel: Panel, k: int, title: str) ->
     curves = {name: reach_curve(table, y, limit) for name, table in scores.items()}
     plot_reach(curves, y, k=k, ax=left).get_legend().remove()
     plot_reach(curves, k=k, value="bpr", ax=right)
+    # The first few sites are chance: the axis is for the rest.
+    rest = [float(min(line.get_ydata()[k // 5 :], default=1)) for line in right.get_lines()]
+    right.set_ylim(bottom=max(0.0, min(rest) - 0.1))
     figure.suptitle(f"{title}: test periods", x=0.01, ha="left", fontsize="medium")
     return figure
 

@@ -255,10 +255,10 @@ def plot_frontier(plan: dict, found: dict, hard: pd.DataFrame) -> Any:
                 )
         x, _, height = place(f"{form}-BPR-s={sigma}")
         if height > floor:
-            axes.plot(x, height, "D", color="#D55E00", ms=7)
+            first = "BPR only" not in axes.get_legend_handles_labels()[1]
+            axes.plot(x, height, "D", color="#D55E00", ms=7, label="BPR only" if first else None)
         else:
             foot.append((x, f"{form}, σ = {sigma}: {height:.4g}"))
-    axes.plot([], [], "D", color="#D55E00", label="BPR only")
     for i, (x, text) in enumerate(foot):
         axes.plot(x, floor + 0.12, "v", color="#D55E00", ms=8, clip_on=False)
         axes.annotate(
@@ -269,6 +269,7 @@ def plot_frontier(plan: dict, found: dict, hard: pd.DataFrame) -> Any:
             ha="right",
             fontsize=8,
             color="#D55E00",
+            bbox={"color": "white", "pad": 0.5},
         )
     axes.set(xlabel=f"BPR-{K} (mean and spread over rankings by 1000 draws)", xlim=(0.74, 1.012))
     axes.set(ylabel="log-likelihood per period", ylim=(floor, -25.3))

@@ -256,15 +256,18 @@ def plot(context: Context, found: dict[str, Any]) -> Any:
             (1, test),
             xycoords=("axes fraction", "data"),
             ha="right",
-            va="bottom",
+            va="top",
             fontsize=8,
             color=COLOURS[variant],
         )
-    right.set(xlabel="epoch", ylabel="mean squared error", yscale="log", ylim=(0.3, 18))
+    right.set(xlabel="epoch", ylabel="mean squared error")
+    right.set(xscale="log", yscale="log", ylim=(0.3, 18))
+    right.set_xticks([5, 10, 20, 50, 100, 200], ["5", "10", "20", "50", "100", "200"])
+    right.set_xticks([], minor=True)
     right.set_yticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
     right.set_yticks([], minor=True)
     right.set_title("Solid: validation, with its range; dotted: training", fontsize=11)
     right.grid(alpha=0.3, which="both")
     right.spines[["top", "right"]].set_visible(False)
-    right.legend(frameon=False, fontsize=8.5, loc="upper right")
+    right.legend(frameon=False, fontsize=8.5, loc="lower left")
     return figure
