@@ -57,6 +57,12 @@ bool config_zero_inflation(const ModelFile& file) {
   return value.toBool();
 }
 
+// Absent for a model without paths.
+std::optional<std::string> config_site_path(const ModelFile& file) {
+  if (!config_has(file, "site_path")) return std::nullopt;
+  return config_text(file, "site_path");
+}
+
 std::vector<double> config_numbers(const ModelFile& file, const std::string& name) {
   const c10::IValue& value = config_value(file, name);
   TORCH_CHECK_VALUE(value.isList(), "Ranker: config.", name, " must be a list");
@@ -84,7 +90,8 @@ Model make_model(const ModelFile& file) {
                                                         config_text(file, "penalty"),
                                                         config_number(file, "initial_mean"),
                                                         config_family(file),
-                                                        config_zero_inflation(file)});
+                                                        config_zero_inflation(file),
+                                                        config_site_path(file)});
   }
   if (file.model == "NormalMixture" || file.model == "PoissonMixture") {
     const int64_t sites = config_int(file, "num_sites"), components = config_int(file, "num_components");
@@ -115,13 +122,21 @@ std::shared_ptr<torch::nn::Module> module_of(const Model& model) {
   }, model);
 }
 
-void load_state(torch::nn::Module& module, const ModelFile& file) {
+// Parameters, and the path of a fit, which is as long as its periods were many.
+void load_state(const Model& model, const ModelFile& file) {
   torch::NoGradGuard no_grad;
+  torch::nn::Module& module = *module_of(model);
   auto parameters = module.named_parameters();
-  TORCH_CHECK_VALUE(parameters.size() == file.state.size(), "Ranker: state of ", file.model,
-                    " must have ", parameters.size(), " tensors, got ", file.state.size());
+  const size_t wanted = parameters.size() + module.named_buffers().size();
+  TORCH_CHECK_VALUE(wanted == file.state.size(), "Ranker: state of ", file.model, " must have ",
+                    wanted, " tensors, got ", file.state.size());
   if (!file.state.empty()) module.to(file.state.front().second.scalar_type());
+  torch::Tensor path_time, path_effect;
   for (const auto& [name, value] : file.state) {
+    if (module.named_buffers().contains(name)) {
+      (name == "path_time" ? path_time : path_effect) = value;
+      continue;
+    }
     torch::Tensor* parameter = parameters.find(name);
     TORCH_CHECK_VALUE(parameter, "Ranker: state must hold the parameters of ", file.model,
                       ", got '", name, "'");
@@ -129,6 +144,8 @@ void load_state(torch::nn::Module& module, const ModelFile& file) {
                       " must have shape ", parameter->sizes(), ", got ", value.sizes());
     parameter->copy_(value);
   }
+  if (path_time.defined() && path_effect.defined())
+    NegBinMixedEffects(std::get<NegBinMixedEffects>(model))->set_path(path_time, path_effect);
 }
 
 }  // namespace
@@ -136,7 +153,7 @@ void load_state(torch::nn::Module& module, const ModelFile& file) {
 Ranker Ranker::load(const std::string& path) { return Ranker(load_model_file(path)); }
 
 Ranker::Ranker(ModelFile file) : file_(std::move(file)), model_(make_model(file_)) {
-  load_state(*module_of(model_), file_);
+  load_state(model_, file_);
   module_of(model_)->eval();
   const bool score = file_.ranking == "score";
   TORCH_CHECK_VALUE(score != is_probabilistic(), "Ranker: ranking must be ",
@@ -160,8 +177,9 @@ Ranker::Ranker(ModelFile file) : file_(std::move(file)), model_(make_model(file_
 void Ranker::save(const std::string& path) const {
   ModelFile file = file_;
   file.state.clear();
-  for (const auto& item : module_of(model_)->named_parameters())
-    file.state.emplace_back(item.key(), item.value().detach().cpu().clone());
+  for (const auto& items : {module_of(model_)->named_parameters(), module_of(model_)->named_buffers()})
+    for (const auto& item : items)
+      file.state.emplace_back(item.key(), item.value().detach().cpu().clone());
   save_model_file(file, path);
 }
 

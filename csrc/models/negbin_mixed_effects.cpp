@@ -10,6 +10,7 @@ namespace topreach {
 namespace {
 
 constexpr double kLeastTotalCount = 1e-30;
+constexpr double kLeastVariance = 1e-300;  // of a path's step of no length, whose root has a slope
 constexpr double kPriorShape = 1.0, kPriorScale = 0.1;  // of the variances, for "map"
 
 bool is_softplus(const char* function, std::string_view link) {
@@ -37,9 +38,79 @@ at::Tensor inverse_gamma(const at::Tensor& log_variance) {
          kPriorShape * std::log(kPriorScale) + std::lgamma(kPriorShape);
 }
 
+// The median gap between times that differ; 1 where there is none.
+at::Tensor period_of(const at::Tensor& times) {
+  const at::Tensor gaps = at::diff(times.detach());
+  const double none = std::numeric_limits<double>::quiet_NaN();
+  return at::nanmedian(gaps.masked_fill(gaps <= 0, none)).nan_to_num(1.0);
+}
+
+// log phi of phi = sigmoid(raw).
+at::Tensor log_correlation(const at::Tensor& raw_path_rho) {
+  return -at::softplus(-raw_path_rho).clamp_min(1e-30);
+}
+
+at::Tensor path_steps_of(const at::Tensor& time, const at::Tensor& reference,
+                         const at::Tensor& raw_path_sigma,
+                         const std::optional<at::Tensor>& raw_path_rho) {
+  constexpr const char* name = "negbin_mixed_effects_path_steps";
+  TORCH_CHECK_VALUE(time.dim() == 1 && reference.dim() == 1, name,
+                    ": time and reference must have shape [T], got ", time.sym_sizes(), " and ",
+                    reference.sym_sizes());
+  const at::Tensor sigma = at::softplus(raw_path_sigma);
+  const at::Tensor gaps = (at::diff(time) / period_of(reference)).to(sigma.scalar_type());
+  at::Tensor rho = at::ones_like(gaps), step = sigma * gaps.sqrt();
+  at::Tensor first = at::zeros_like(sigma);
+  if (raw_path_rho) {
+    const at::Tensor log_rho = gaps * log_correlation(*raw_path_rho);
+    rho = log_rho.exp();
+    step = sigma * (-at::expm1(2 * log_rho)).clamp_min(kLeastVariance).sqrt();
+    first = sigma;
+  }
+  const at::Tensor zero = at::zeros({1}, sigma.options());
+  return at::stack({at::cat({zero, rho}), at::cat({first.unsqueeze(0), step})}, -1)
+      .narrow_symint(0, 0, time.sym_size(0));
+}
+
+at::Tensor path_at(const at::Tensor& time, const at::Tensor& path_time,
+                   const at::Tensor& path_effect, const std::optional<at::Tensor>& raw_path_rho) {
+  constexpr const char* name = "negbin_mixed_effects_path_at";
+  TORCH_CHECK_VALUE(path_time.dim() == 1 && path_effect.dim() == 2 &&
+                        path_effect.sym_size(0) == path_time.sym_size(0),
+                    name, ": path_effect must have shape [T, S] with T = ", path_time.numel(),
+                    ", the number of path_time, got ", path_effect.sym_sizes());
+  std::vector<c10::SymInt> shape(time.sym_sizes().begin(), time.sym_sizes().end());
+  shape.push_back(path_effect.sym_size(1));
+  const int64_t last = path_time.size(0) - 1;
+  if (last < 0) return at::zeros_symint(shape, path_effect.options());
+  const at::Tensor t = time.flatten().to(path_time.scalar_type());
+  const at::Tensor after = at::searchsorted(path_time, t, /*out_int32=*/false, /*right=*/true);
+  const at::Tensor left = (after - 1).clamp_min(0), right = after.clamp_max(last);
+  const double far = std::numeric_limits<double>::infinity();
+  const at::Tensor period = period_of(path_time);
+  const at::Tensor since = (t - path_time.index_select(0, left)).masked_fill(after == 0, far) / period;
+  const at::Tensor until =
+      (path_time.index_select(0, right) - t).masked_fill(after > last, far) / period;
+  at::Tensor before_weight, after_weight;
+  if (raw_path_rho) {
+    const at::Tensor log_rho = log_correlation(*raw_path_rho).to(t.scalar_type());
+    const auto left_over = [&](const at::Tensor& gap) { return -at::expm1(2 * log_rho * gap); };
+    const at::Tensor both = left_over(since + until);
+    before_weight = (log_rho * since).exp() * left_over(until) / both;
+    after_weight = (log_rho * until).exp() * left_over(since) / both;
+  } else {
+    after_weight = (since / (since + until)).masked_fill(after > last, 0).masked_fill(after == 0, 1);
+    before_weight = 1 - after_weight;
+  }
+  return (before_weight.unsqueeze(-1) * path_effect.index_select(0, left) +
+          after_weight.unsqueeze(-1) * path_effect.index_select(0, right))
+      .view_symint(shape);
+}
+
 at::Tensor total_count_of(const at::Tensor& x, const at::Tensor& time, const at::Tensor& intercept,
                           const at::Tensor& weight, const at::Tensor& site_intercept,
-                          const at::Tensor& site_slope, std::string_view link) {
+                          const at::Tensor& site_slope, std::string_view link,
+                          const std::optional<at::Tensor>& path) {
   constexpr const char* name = "negbin_mixed_effects_total_count";
   const bool softplus = is_softplus(name, link);
   TORCH_CHECK_VALUE(x.dim() >= 2 && x.sym_size(-1) == weight.sym_size(0) &&
@@ -51,6 +122,7 @@ at::Tensor total_count_of(const at::Tensor& x, const at::Tensor& time, const at:
                     x.sym_sizes().slice(0, x.dim() - 2), ", got ", time.sym_sizes());
   at::Tensor eta = at::matmul(x, weight) + intercept + site_intercept +
                    time.unsqueeze(-1).to(x.scalar_type()) * site_slope;
+  if (path) eta = eta + *path;
   return (softplus ? at::softplus(eta) : eta.exp()).clamp_min(kLeastTotalCount);
 }
 
@@ -106,8 +178,23 @@ double inverse_softplus(double y) { return y + std::log(-std::expm1(-y)); }
 torch::Tensor negbin_mixed_effects_total_count(
     const torch::Tensor& x, const torch::Tensor& time, const torch::Tensor& intercept,
     const torch::Tensor& weight, const torch::Tensor& site_intercept,
-    const torch::Tensor& site_slope, const std::string& link) {
-  return total_count_of(x, time, intercept, weight, site_intercept, site_slope, link);
+    const torch::Tensor& site_slope, const std::string& link,
+    const std::optional<torch::Tensor>& path) {
+  return total_count_of(x, time, intercept, weight, site_intercept, site_slope, link, path);
+}
+
+torch::Tensor negbin_mixed_effects_path_steps(const torch::Tensor& time,
+                                              const torch::Tensor& reference,
+                                              const torch::Tensor& raw_path_sigma,
+                                              const std::optional<torch::Tensor>& raw_path_rho) {
+  return path_steps_of(time, reference, raw_path_sigma, raw_path_rho);
+}
+
+torch::Tensor negbin_mixed_effects_path_at(const torch::Tensor& time,
+                                           const torch::Tensor& path_time,
+                                           const torch::Tensor& path_effect,
+                                           const std::optional<torch::Tensor>& raw_path_rho) {
+  return path_at(time, path_time, path_effect, raw_path_rho);
 }
 
 torch::Tensor negbin_mixed_effects_information(const torch::Tensor& total_count,
@@ -145,6 +232,10 @@ NegBinMixedEffectsImpl::NegBinMixedEffectsImpl(int64_t num_sites, int64_t num_fe
       options.family == "nb1" || options.family == "nb2" || options.family == "poisson", name,
       ": family must be 'nb1', 'nb2' or 'poisson', got '", options.family, "'");
   check_penalty(name, options.penalty);
+  TORCH_CHECK_VALUE(!options.site_path || *options.site_path == "ar1" ||
+                        *options.site_path == "random_walk",
+                    name, ": site_path must be 'ar1', 'random_walk' or absent, got '",
+                    options.site_path.value_or(""), "'");
   const double mean = options.initial_mean / (options.zero_inflation ? 0.9 : 1.0);
   const double start = is_softplus(name, options.link) ? inverse_softplus(mean) : std::log(mean);
   intercept = register_parameter("intercept", torch::full({}, start, torch::kFloat));
@@ -160,11 +251,24 @@ NegBinMixedEffectsImpl::NegBinMixedEffectsImpl(int64_t num_sites, int64_t num_fe
   raw_sigma =
       register_parameter("raw_sigma", torch::full({2}, inverse_softplus(0.3), torch::kFloat));
   raw_rho = register_parameter("raw_rho", torch::zeros({}));
+  if (!options.site_path) return;
+  raw_path_sigma =
+      register_parameter("raw_path_sigma", torch::full({}, inverse_softplus(0.3), torch::kFloat));
+  if (options.site_path == "ar1")
+    raw_path_rho = register_parameter("raw_path_rho", torch::zeros({}));
+  path_time = register_buffer("path_time", torch::zeros({0}));
+  path_effect = register_buffer("path_effect", torch::zeros({0, num_sites}));
+}
+
+std::optional<torch::Tensor> NegBinMixedEffectsImpl::path_rho() const {
+  return raw_path_rho.defined() ? std::optional(raw_path_rho) : std::nullopt;
 }
 
 torch::Tensor NegBinMixedEffectsImpl::total_count(const torch::Tensor& x,
                                                   const torch::Tensor& time) const {
-  return total_count_of(x, time, intercept, weight, site_intercept, site_slope, options.link);
+  std::optional<torch::Tensor> path;
+  if (options.site_path) path = path_at(time, path_time, path_effect, path_rho());
+  return total_count_of(x, time, intercept, weight, site_intercept, site_slope, options.link, path);
 }
 
 NegativeBinomial NegBinMixedEffectsImpl::forward(const torch::Tensor& x,
@@ -201,6 +305,9 @@ CountDistribution NegBinMixedEffectsImpl::distribution_of(const torch::Tensor& m
 torch::Tensor NegBinMixedEffectsImpl::penalty(const torch::Tensor& x, const torch::Tensor& time,
                                               const std::optional<torch::Tensor>& weights,
                                               const std::optional<torch::Tensor>& exposure) {
+  TORCH_CHECK_VALUE(!options.site_path,
+                    "NegBinMixedEffects::penalty: site_path must be absent for training by steps, "
+                    "got '", *options.site_path, "'; maximise log_marginal");
   std::optional<torch::Tensor> information;
   if (options.penalty == "laplace") {
     torch::NoGradGuard no_grad;
@@ -224,6 +331,14 @@ LaplaceMarginal NegBinMixedEffectsImpl::log_marginal(const torch::Tensor& x,
                                                      const torch::Tensor& y,
                                                      const torch::Tensor& time,
                                                      const MarginalOptions& given) {
+  const bool fitted = options.site_path && path_time.numel() > 0;
+  return marginal(x, y, time, given, fitted ? path_time : time);
+}
+
+LaplaceMarginal NegBinMixedEffectsImpl::marginal(const torch::Tensor& x, const torch::Tensor& y,
+                                                 const torch::Tensor& time,
+                                                 const MarginalOptions& given,
+                                                 const torch::Tensor& reference) const {
   constexpr const char* name = "NegBinMixedEffects::log_marginal";
   TORCH_CHECK_VALUE(x.dim() == 3 && x.size(1) == site_intercept.size(0) &&
                         x.size(2) == weight.size(0),
@@ -243,6 +358,13 @@ LaplaceMarginal NegBinMixedEffectsImpl::log_marginal(const torch::Tensor& x,
   options_of.exposure = optional(given.exposure);
   options_of.weights = optional(given.weights);
   const torch::Tensor t = wide(time);
+  if (options.site_path) {
+    TORCH_CHECK_VALUE(t.diff().ge(0).all().item<bool>(), name,
+                      ": time must not decrease, for the path of a site goes from each period to "
+                      "the next, got ", time, "; sort the periods");
+    options_of.path =
+        path_steps_of(t, wide(reference), wide(raw_path_sigma), optional(path_rho()));
+  }
   return laplace_marginal(
       at::matmul(wide(x), wide(weight)) + wide(intercept),
       at::matmul(at::stack({at::ones_like(t), t}, -1), factor_of(wide(raw_sigma), wide(raw_rho))),
@@ -252,15 +374,36 @@ LaplaceMarginal NegBinMixedEffectsImpl::log_marginal(const torch::Tensor& x,
 void NegBinMixedEffectsImpl::set_effects(const torch::Tensor& x, const torch::Tensor& y,
                                          const torch::Tensor& time, const MarginalOptions& given) {
   torch::NoGradGuard no_grad;
+  const torch::Tensor modes = marginal(x, y, time, given, time).modes;
   const torch::Tensor effects =
-      at::matmul(log_marginal(x, y, time, given).modes,
+      at::matmul(modes.narrow(1, 0, 2),
                  factor_of(raw_sigma.to(torch::kDouble), raw_rho.to(torch::kDouble)).t());
   site_intercept.copy_(effects.select(1, 0));
   site_slope.copy_(effects.select(1, 1));
+  if (options.site_path) set_path(time, modes.narrow(1, 2, time.size(0)).t());
+}
+
+void NegBinMixedEffectsImpl::set_path(const torch::Tensor& time, const torch::Tensor& effect) {
+  constexpr const char* name = "NegBinMixedEffects::set_path";
+  torch::NoGradGuard no_grad;
+  TORCH_CHECK_VALUE(options.site_path.has_value(), name,
+                    ": the model must have a site_path, got one without");
+  TORCH_CHECK_VALUE(time.dim() == 1 && time.isfinite().all().item<bool>() &&
+                        time.diff().ge(0).all().item<bool>(),
+                    name, ": time must be finite, of shape [T], and not decrease, got ", time);
+  TORCH_CHECK_VALUE(effect.dim() == 2 && effect.size(0) == time.size(0) &&
+                        effect.size(1) == site_intercept.size(0) &&
+                        effect.isfinite().all().item<bool>(),
+                    name, ": effect must be finite, of shape [T, S] = [", time.size(0), ", ",
+                    site_intercept.size(0), "], got ", effect.sizes());
+  path_time.resize_(time.sizes()).copy_(time);
+  path_effect.resize_(effect.sizes()).copy_(effect);
 }
 
 TORCH_LIBRARY_IMPL(topreach, CompositeImplicitAutograd, m) {
   m.impl("negbin_mixed_effects_total_count", total_count_of);
+  m.impl("negbin_mixed_effects_path_steps", path_steps_of);
+  m.impl("negbin_mixed_effects_path_at", path_at);
   m.impl("negbin_mixed_effects_information", information_of);
   m.impl("negbin_mixed_effects_penalty", penalty_of);
   m.impl("negbin_mixed_effects_factor", factor_of);

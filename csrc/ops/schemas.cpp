@@ -75,10 +75,18 @@ TORCH_LIBRARY(topreach, m) {
       "-> (Tensor, Tensor)");
 
   // ---- negative binomial mixed-effects model [D25 Eq. 15, App. E] -------------------------------
-  // mu [..., S] from features x [..., S, P] and times [...]; link "log" or "softplus".
+  // mu [..., S] from features x [..., S, P], times [...] and paths [..., S]; link "log" or "softplus".
   m.def(
       "negbin_mixed_effects_total_count(Tensor x, Tensor time, Tensor intercept, Tensor weight, "
-      "Tensor site_intercept, Tensor site_slope, str link) -> Tensor");
+      "Tensor site_intercept, Tensor site_slope, str link, Tensor? path=None) -> Tensor");
+  // Steps [T, 2] of a path for laplace_marginal: AR(1), or a random walk without raw_path_rho.
+  m.def(
+      "negbin_mixed_effects_path_steps(Tensor time, Tensor reference, Tensor raw_path_sigma, "
+      "Tensor? raw_path_rho) -> Tensor");
+  // The path expected at times [...], [..., S], given path_effect [T, S] at path_time [T].
+  m.def(
+      "negbin_mixed_effects_path_at(Tensor time, Tensor path_time, Tensor path_effect, "
+      "Tensor? raw_path_rho) -> Tensor");
   // What each site's counts tell about its two effects: (h00, h01, h11) [S, 3], a constant.
   m.def(
       "negbin_mixed_effects_information(Tensor total_count, Tensor time, Tensor raw_probs, "

@@ -154,6 +154,7 @@ def _fit(options: argparse.Namespace) -> None:
         options.k,
         model=options.model,
         objective=options.objective,
+        site_path=options.site_path,
         ranking=options.ranking,
         seed=options.seed,
         device=options.device,
@@ -431,6 +432,11 @@ def _parser() -> argparse.ArgumentParser:
         choices=["auto", "daml", "nll", "marginal", "bpr"],
         default="auto",
         help="default: auto",
+    )
+    sub.add_argument(
+        "--site-path",
+        choices=["ar1", "random_walk"],
+        help="site effects that vary over time, for --model negbin --objective marginal",
     )
     sub.add_argument(
         "--ranking",

@@ -100,6 +100,8 @@ class TopKRanker:
         model_samples: M, draws of the model per step, for ranking "ratio".
         rank_samples: draws of the fitted model, for ranking "ratio" and for chance_top_k.
         link, penalty: of the negative binomial model; penalty None is the model's default.
+        site_path: None, "ar1" or "random_walk": effects of "negbin" that vary over time, for objective
+            "marginal"; see `NegBinMixedEffects`.
         window: W, earlier counts that a scorer sees.
         hidden: widths of the MLP's hidden layers.
         num_components: L, components of the mixtures.
@@ -154,6 +156,7 @@ class TopKRanker:
         rank_samples: int = 1000,
         link: str = "softplus",
         penalty: str | None = None,
+        site_path: str | None = None,
         window: int = 5,
         hidden: Sequence[int] = (50, 10),
         num_components: int = 4,
@@ -186,6 +189,7 @@ class TopKRanker:
         self.rank_samples = rank_samples
         self.link = link
         self.penalty = penalty
+        self.site_path = site_path
         self.window = window
         self.hidden = hidden
         self.num_components = num_components
@@ -421,6 +425,12 @@ class TopKRanker:
                 "TopKRanker: site_history must be a SiteHistory or None, got "
                 f"{type(self.site_history).__name__}."
             )
+        if self.site_path is not None and (self.model, self.objective) != ("negbin", "marginal"):
+            raise ValueError(
+                "TopKRanker: site_path must be None but for model='negbin' with objective='marginal', "
+                f"got {self.site_path!r} with model={self.model!r} and objective="
+                f"{self.objective!r}."
+            )
         for name, allowed in (
             ("ranking", ("auto", "exact", "ratio", "mean")),
             ("topk", ("exact", "mean_field", "sampled")),
@@ -450,6 +460,7 @@ class TopKRanker:
                 panel.num_sites,
                 num_features,
                 link=self.link,
+                site_path=self.site_path,
                 initial_mean=max(panel.y.mean().item(), 1e-4) / exposure,
                 **chosen,
             )
@@ -781,9 +792,11 @@ class TopKRanker:
                 raise ValueError(f"ranking is {ranking!r}")
             arguments = {
                 key: config[key]
-                for key in ("link", "penalty", "window", "hidden", "num_components")
+                for key in ("link", "penalty", "site_path", "window", "hidden", "num_components")
                 if key in config
             }
+            if "site_path" in config:
+                arguments["objective"] = "marginal"
             ranker = cls(
                 content["k"],
                 model=short,

@@ -193,6 +193,48 @@ TEST_F(ModelFileTest, RankerRanks) {
   EXPECT_THROW(ranker.rank(x, 2020, std::nullopt, 5), c10::ValueError);
 }
 
+TEST_F(ModelFileTest, RankerHasPaths) {
+  ModelFile file = example();
+  for (auto& [name, value] : file.config)
+    if (name == "link") value = "log";
+  file.config.emplace_back("site_path", "ar1");
+  const auto level = torch::tensor({0.5, -1.0, 2.0, 0.0}).view({1, 4});
+  file.state.emplace_back("raw_path_sigma", torch::zeros({}));
+  file.state.emplace_back("raw_path_rho", torch::zeros({}));  // phi = 1/2
+  file.state.emplace_back("path_time", torch::tensor({-1.0, 0.0, 1.0}));
+  file.state.emplace_back("path_effect", torch::cat({level * 0, level, level * 4}));
+  file.ranking = "mean";
+  const Ranker ranker(file);
+  const auto x = torch::randn({4, 3});
+  const auto at = [&](double t) {  // less what the model has without a path
+    file.config.pop_back();
+    ModelFile plain = file;
+    plain.state.resize(plain.state.size() - 4);
+    const auto without = Ranker(plain).expected_counts(x, 2018 + 1.25 * t);
+    file.config.emplace_back("site_path", "ar1");
+    return (ranker.expected_counts(x, 2018 + 1.25 * t) / without).log();
+  };
+  const auto want = level.squeeze(0);
+  EXPECT_TRUE(torch::allclose(at(0), want, 1e-4, 1e-5));
+  EXPECT_TRUE(torch::allclose(at(1), want * 4, 1e-4, 1e-5));
+  EXPECT_TRUE(torch::allclose(at(3), want, 1e-4, 1e-5));  // phi^2 of it, two periods on
+  ranker.save(path("model.pt"));
+  EXPECT_TRUE(torch::equal(Ranker::load(path("model.pt")).expected_counts(x, 2020),
+                           ranker.expected_counts(x, 2020)));
+  const auto refused = [&](const std::string& name, const torch::Tensor& value) {
+    ModelFile bad = file;
+    for (auto& item : bad.state)
+      if (item.first == name) item.second = value;
+    EXPECT_THROW(Ranker{bad}, c10::ValueError) << name;
+  };
+  refused("path_time", torch::tensor({0.0, 1.0}));
+  refused("path_time", torch::tensor({0.0, -1.0, 1.0}));
+  refused("path_effect", torch::zeros({3, 3}));
+  refused("path_effect", torch::full({3, 4}, std::nan("")));
+  file.state.pop_back();
+  EXPECT_THROW(Ranker{file}, c10::ValueError);
+}
+
 TEST_F(ModelFileTest, RankerTakesExposure) {
   ModelFile file = example();
   file.uses_exposure = true;
@@ -224,8 +266,8 @@ TEST(ModelFileExchange, WithPython) {
   if (folder == nullptr) GTEST_SKIP() << "run by tests/python/test_model_file.py";
   int files = 0;
   for (const std::string name : {"negbin", "negbin_exact", "negbin_mean", "exposure", "nb2",
-                                 "zero_inflated", "poisson", "linear", "mlp", "normal_mixture",
-                                 "poisson_mixture", "poisson_mixture_ratio",
+                                 "zero_inflated", "poisson", "ar1", "random_walk", "linear", "mlp",
+                                 "normal_mixture", "poisson_mixture", "poisson_mixture_ratio",
                                  "empirical_bayes", "empirical_bayes_past"}) {
     const std::string base = std::string(folder) + "/" + name;
     if (!std::filesystem::exists(base + ".pt")) continue;

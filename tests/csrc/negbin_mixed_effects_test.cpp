@@ -201,6 +201,75 @@ TEST(NegBinMixedEffects, FamiliesPredictAndHaveAMarginalLikelihood) {
     }
 }
 
+// Steps whose covariance is sigma^2 phi^d, or sigma^2 min(t, t') of a random walk; the expected path
+// between and beyond by the normal distribution's conditional mean from dense matrices.
+TEST(NegBinMixedEffects, PathsAreThoseOfTheirCovariance) {
+  const auto f64 = torch::kDouble;
+  const auto times = torch::tensor({-1.0, -0.5, 0.0, 1.5, 2.0}, f64);  // a period is 0.5
+  const auto raw_sigma = torch::tensor(0.2, f64), raw_rho = torch::tensor(0.9, f64);
+  const auto others = torch::tensor({-1.6, -0.5, 0.3, 1.1, 2.0, 3.7}, f64);
+  const auto effect = torch::randn({5, 3}, f64);
+  for (const bool ar1 : {true, false}) {
+    const auto rho = ar1 ? std::optional(raw_rho) : std::nullopt;
+    const auto steps =
+        topreach::negbin_mixed_effects_path_steps(times, times, raw_sigma, rho);
+    auto a = torch::zeros({5, 5}, f64);  // by noise
+    for (int64_t t = 0; t < 5; ++t) {
+      if (t > 0) a[t] = steps[t][0] * a[t - 1];
+      a[t][t] += steps[t][1];
+    }
+    const auto covariance = [&](const Tensor& s, const Tensor& t) {
+      const auto from = (s.unsqueeze(1) + 1) / 0.5, to = (t.unsqueeze(0) + 1) / 0.5;
+      const auto scale = torch::softplus(raw_sigma).square();
+      if (ar1) return scale * torch::sigmoid(raw_rho).pow((from - to).abs());
+      return scale * torch::minimum(from, to).clamp_min(0);
+    };
+    EXPECT_TRUE(torch::allclose(a.matmul(a.t()), covariance(times, times), 1e-12, 1e-12));
+    // A random walk is 0 at first: its values there tell nothing, and are 0.
+    auto values = effect.clone();
+    auto known = times;
+    if (!ar1) {
+      values[0].zero_();
+      known = times.slice(0, 1);
+    }
+    const auto want = covariance(others, known)
+                          .matmul(covariance(known, known).inverse())
+                          .matmul(values.slice(0, ar1 ? 0 : 1));
+    const auto got = topreach::negbin_mixed_effects_path_at(others, times, values, rho);
+    EXPECT_TRUE(torch::allclose(got, want, 1e-10, 1e-10)) << got << want;
+  }
+}
+
+TEST(NegBinMixedEffects, PathsAreIntegratedOutAndPredicted) {
+  const auto x = torch::randn({5, 6, 2}), t = torch::tensor({-1.3f, -0.7f, 0.f, 0.7f, 1.3f});
+  const auto y = torch::randint(0, 6, {5, 6}).to(torch::kFloat);
+  for (const char* kind : {"ar1", "random_walk"}) {
+    NegBinMixedEffectsOptions options;
+    options.site_path = kind;
+    NegBinMixedEffects model(6, 2, options), plain(6, 2);
+    const auto before = model->forward(x, t).mean();
+    const auto fit = model->log_marginal(x, y, t);
+    fit.value.sum().backward();
+    EXPECT_GT(model->raw_path_sigma.grad().abs().item<double>(), 0.0);
+    EXPECT_EQ(model->raw_path_rho.defined(), std::string(kind) == "ar1");
+    model->set_effects(x, y, t);
+    EXPECT_EQ(model->path_effect.sizes(), (std::vector<int64_t>{5, 6}));
+    EXPECT_TRUE(torch::allclose(model->path_effect, fit.modes.narrow(1, 2, 5).t().to(torch::kFloat)));
+    // The predictor at the fitted times: effects, slopes and the path.
+    const auto eta = before.log() + model->site_intercept + t.unsqueeze(1) * model->site_slope +
+                     model->path_effect;
+    EXPECT_TRUE(torch::allclose(model->forward(x, t).mean().log(), eta, 1e-4, 1e-5));
+    torch::NoGradGuard no_grad;
+    model->raw_path_sigma.fill_(-100);  // no path
+    const auto want = plain->log_marginal(x, y, t).value;
+    EXPECT_TRUE(torch::allclose(model->log_marginal(x, y, t).value, want, 1e-10));
+    EXPECT_THROW(model->penalty(x, t), c10::ValueError);
+    EXPECT_THROW(model->log_marginal(x, y, t.flip(0)), c10::ValueError);
+    EXPECT_THROW(model->set_path(t, torch::zeros({5, 5})), c10::ValueError);
+    EXPECT_THROW(plain->set_path(t, torch::zeros({5, 6})), c10::ValueError);
+  }
+}
+
 TEST(NegBinMixedEffects, RefusesWhatDoesNotFit) {
   EXPECT_THROW(NegBinMixedEffects(0, 2), c10::ValueError);
   EXPECT_THROW(NegBinMixedEffects(2, 2, NegBinMixedEffectsOptions{"cubic", "laplace", 1}),
@@ -211,6 +280,9 @@ TEST(NegBinMixedEffects, RefusesWhatDoesNotFit) {
                c10::ValueError);
   EXPECT_THROW(NegBinMixedEffects(2, 2, NegBinMixedEffectsOptions{.family = "nb3"}),
                c10::ValueError);
+  NegBinMixedEffectsOptions unknown;
+  unknown.site_path = "ar2";
+  EXPECT_THROW(NegBinMixedEffects(5, 2, unknown), c10::ValueError);
   NegBinMixedEffects poisson(5, 2, NegBinMixedEffectsOptions{.family = "poisson"});
   EXPECT_THROW(poisson->forward(torch::zeros({3, 5, 2}), torch::zeros({3})), c10::ValueError);
   EXPECT_THROW(poisson->log_marginal(torch::zeros({3, 5, 2}), torch::full({3, 5}, 0.5),

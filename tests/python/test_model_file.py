@@ -140,6 +140,8 @@ def examples():
         "nb2": (NegBinMixedEffects(SITES, 3, family="nb2"), "exact"),
         "zero_inflated": (NegBinMixedEffects(SITES, 3, zero_inflation=True), "ratio"),
         "poisson": (NegBinMixedEffects(SITES, 3, family="poisson"), "ratio"),
+        "ar1": (NegBinMixedEffects(SITES, 3, site_path="ar1"), "exact"),
+        "random_walk": (NegBinMixedEffects(SITES, 3, site_path="random_walk"), "mean"),
         "empirical_bayes": (EmpiricalBayesRates(HALF_LIVES, 3), "exact"),
         "empirical_bayes_past": (EmpiricalBayesRates(HALF_LIVES, 3), "mean"),
         "normal_mixture": (NormalMixture(SITES, 3), "exact"),
@@ -152,6 +154,9 @@ def examples():
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter += 0.2 * torch.randn_like(parameter)
+            if getattr(model, "path_time", None) is not None:
+                model.path_time = torch.tensor([-1.5, 0.0, 0.9, 1.3])
+                model.path_effect = 0.3 * torch.randn(4, SITES)
     return models
 
 

@@ -148,6 +148,49 @@ def test_marginal_likelihood_is_the_models_own_fit(tmp_path):
         ranker(model="mlp", objective="marginal").fit(TRAIN, VALID)
 
 
+@pytest.mark.parametrize("site_path", ["ar1", "random_walk"])
+def test_site_effects_that_vary_over_time(site_path, tmp_path):
+    """Through fit, rank, predict, save and load; the path counts, and fades for "ar1" alone."""
+    arguments = dict(model="negbin", objective="marginal", link="log", site_path=site_path)
+    r = ranker(**arguments).fit(TRAIN, VALID)
+    assert f"site_path={site_path!r}" in repr(r)
+    model = r.model_
+    assert model.config["site_path"] == site_path
+    assert model.path_effect.shape == TRAIN.y.shape
+    batch = r._batch(VALID)
+    eta = model.intercept + batch.x @ model.weight + model.site_intercept + (
+        batch.time[:, None] * model.site_slope
+    )
+    phi = model.raw_path_rho.sigmoid().item() if site_path == "ar1" else 1.0
+    path = model.path_effect[-1] * torch.tensor([[phi], [phi**2]])  # one and two periods on
+    mean = eta.exp() * path.exp() * model.raw_probs.exp()
+    np.testing.assert_allclose(r.predict(VALID), mean.detach().numpy(), rtol=1e-4)
+    assert 0 < r.score(VALID) <= 1
+    r.save(tmp_path / "model.pt")
+    again = TopKRanker.load(tmp_path / "model.pt")
+    np.testing.assert_array_equal(again.site_scores(VALID), r.site_scores(VALID))
+    assert again.site_path == site_path and again.objective == "marginal"
+    again.fit(TRAIN)
+    np.testing.assert_allclose(again.predict(VALID), r.predict(VALID), rtol=1e-5)
+    without = torch.load(tmp_path / "model.pt", weights_only=True)
+    for name, bad in (
+        ("path_effect", torch.zeros(2, 20)), ("path_time", without["state"]["path_time"].flip(0))
+    ):
+        torch.save(without | {"state": without["state"] | {name: bad}}, tmp_path / "bad.pt")
+        with pytest.raises(ValueError, match=f"(?s)path must hold a whole model.*{name}"):
+            TopKRanker.load(tmp_path / "bad.pt")
+
+
+def test_paths_are_for_the_marginal_likelihood():
+    for arguments in (
+        {"model": "negbin", "objective": "nll"}, {"model": "negbin"}, {"model": "empirical_bayes"}
+    ):
+        with pytest.raises(ValueError, match="site_path must be None but for model='negbin' with"):
+            ranker(**({"objective": "auto"} | arguments), site_path="ar1").fit(TRAIN)
+    with pytest.raises(ValueError, match="site_path must be None, 'ar1' or 'random_walk', got 'ma1'"):
+        ranker(model="negbin", objective="marginal", site_path="ma1").fit(TRAIN)
+
+
 @pytest.mark.parametrize("model", ["linear", "mlp"])
 def test_scorers(model):
     r = fitted(model, window=2)

@@ -1,6 +1,7 @@
 """A site's path over the periods in the Laplace marginal likelihood, against dense matrices, quadrature
-and the Gaussian limit; and draws about the mode."""
+and the Gaussian limit; draws about the mode; and NegBinMixedEffects with a path."""
 
+import copy
 import itertools
 import math
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from scipy import optimize, special, stats
 
-import topreach  # noqa: F401 (loads the operators)
+from topreach.models import NegBinMixedEffects
 
 OP = torch.ops.topreach.laplace_marginal
 POSTERIOR = torch.ops.topreach.laplace_path_posterior
@@ -392,3 +393,281 @@ def test_errors():
     ):
         with pytest.raises(ValueError, match="laplace_path_posterior: " + message):
             POSTERIOR(*good[:at], bad, *good[at + 1 :])
+
+
+# ---- NegBinMixedEffects with a path --------------------------------------------------------------
+
+
+def simulated(seed, *, kind="ar1", times=20, sites=100, sigma=0.5, phi=0.7, family="poisson",
+              intercept=0.8, effects=(0.6, 0.3)):
+    """x, y, time and the paths, drawn by NumPy: AR(1) or random walk over even periods."""
+    rng = np.random.default_rng(seed)
+    x, time = rng.normal(size=(times, sites, 2)), np.linspace(-1.5, 1.5, times)
+    b0, b1 = (s * rng.normal(size=sites) for s in effects)
+    path = np.zeros((times, sites))
+    noise = rng.normal(size=(times, sites))
+    if kind == "ar1":
+        path[0] = sigma * noise[0]
+    for t in range(1, times):
+        step = math.sqrt(1 - phi**2) if kind == "ar1" else 1.0
+        path[t] = (phi if kind == "ar1" else 1.0) * path[t - 1] + sigma * step * noise[t]
+    mean = np.exp(intercept + x @ np.array([0.4, -0.3]) + b0 + np.outer(time, b1) + path)
+    y = rng.poisson(mean) if family == "poisson" else rng.negative_binomial(mean, 0.5)
+    return torch.from_numpy(x), torch.from_numpy(y).double(), torch.from_numpy(time), path
+
+
+def model_of(y, site_path="ar1", **options):
+    return NegBinMixedEffects(y.shape[1], 2, site_path=site_path, **options).double()
+
+
+@pytest.mark.parametrize(("kind", "family"), [("ar1", "poisson"), ("random_walk", "nb1")])
+def test_recovery_and_coverage(kind, family):
+    """95 % intervals over 6 panels: binomial coverage, of 7 parameters; 99.95 % limits. The modes go with the paths."""
+    sigma = 0.5 if kind == "ar1" else 0.2
+    truth = {"(Intercept)": 0.8, "x0": 0.4, "x1": -0.3}
+    spread = {"sd(intercept)": 0.6, "sd(slope)": 0.3}
+    spread |= {"sd(path)": 0.5, "cor(path)": 0.7} if kind == "ar1" else {"sd(step)": 0.2, "phi": 1.0}
+    hits, total = 0, 0
+    for seed in range(6):
+        x, y, time, path = simulated(seed, kind=kind, sigma=sigma, family=family)
+        model = model_of(y, kind, family=family).fit(x, y, time)
+        assert model.fit_.converged and not model.fit_.held
+        for table, values in (
+            (model.coefficients(), truth), (model.variance_parameters(), spread)
+        ):
+            assert values.keys() <= set(table.index)
+            for row, value in values.items():
+                low, high = table.loc[row, "2.5 %"], table.loc[row, "97.5 %"]
+                hits += low <= value <= high
+                total += 1
+        effects = model.path_effects()
+        assert effects.index.names == ["site", "time"] and len(effects) == path.size
+        found = effects["effect"].to_numpy().reshape(path.T.shape)
+        assert np.allclose(found, model.path_effect.T.numpy())
+        assert np.corrcoef(found.ravel(), path.T.ravel())[0, 1] > 0.4
+    assert stats.binom.cdf(hits, total, 0.95) > 5e-4
+
+
+@pytest.mark.parametrize("kind", ["ar1", "random_walk"])
+def test_fit_is_that_of_a_gaussian_model_for_large_counts(kind):
+    """log y of counts near e^9 is N(eta, 1/y) to 1e-2: the estimates are those of the multivariate
+    normal likelihood with dense covariance, maximised by SciPy over the same parameters."""
+    sigma = 0.4 if kind == "ar1" else 0.2
+    x, y, time, _ = simulated(3, kind=kind, times=8, sites=40, sigma=sigma, intercept=9.0)
+    model = model_of(y, kind, family="poisson").fit(x, y, time)
+    t, design = time.numpy(), np.concatenate((np.ones((8, 40, 1)), x.numpy()), -1)
+    lag = np.abs(np.subtract.outer(np.arange(8), np.arange(8)))
+    walk = np.minimum.outer(np.arange(8), np.arange(8))
+    log_y, noise = np.log(y.numpy()), 1 / y.numpy()
+
+    def covariance(theta):
+        s0, s1, sa = np.exp(theta[:3])
+        cross = s0 * s1 * np.tanh(theta[3])
+        effects = s0**2 + cross * np.add.outer(t, t) + s1**2 * np.outer(t, t)
+        return effects + sa**2 * (special.expit(theta[4]) ** lag if kind == "ar1" else walk)
+
+    def minus(theta):
+        size = 5 if kind == "ar1" else 4
+        residual = log_y - design @ theta[size:]
+        seen = covariance(theta) + noise.T[:, :, None] * np.eye(8)
+        _, log_det = np.linalg.slogdet(seen)
+        squares = residual.T[:, None] @ np.linalg.solve(seen, residual.T[..., None])
+        return (log_det.sum() + squares.sum()) / 2
+
+    start = [-0.5, -1.0, -1.0, 0.0, *([0.5] if kind == "ar1" else []), 9.0, 0.4, -0.3]
+    best = optimize.minimize(minus, start, method="BFGS").x
+    table = model.variance_parameters()["Estimate"]
+    row = "sd(path)" if kind == "ar1" else "sd(step)"
+    errors = model.variance_parameters()["Std. Error"]
+    for name, want in (
+        ("sd(intercept)", math.exp(best[0])), ("sd(slope)", math.exp(best[1])),
+        (row, math.exp(best[2])), ("cor", math.tanh(best[3])),
+        *([("cor(path)", special.expit(best[4]))] if kind == "ar1" else []),
+    ):
+        assert table[name] == pytest.approx(want, abs=0.05 * errors[name]), name
+    coefficients = model.coefficients()
+    close = 0.05 * coefficients["Std. Error"].to_numpy()
+    assert (np.abs(coefficients["Estimate"].to_numpy() - best[-3:]) < close).all()
+
+
+def test_the_maximum_is_one():
+    """The gradient is zero there, and the covariance is the inverse of the Hessian by differences of
+    the value."""
+    x, y, time, _ = simulated(1)
+    model = model_of(y, family="poisson").fit(x, y, time)
+    value = model.log_marginal(x, y, time).sum()
+    assert value.item() == pytest.approx(model.fit_.log_likelihood, abs=1e-8)
+    shared = [p for n, p in model.named_parameters() if not n.startswith("site")]
+    gradient = torch.cat([g.flatten() for g in torch.autograd.grad(value, shared)])
+    assert (gradient @ model.fit_.covariance @ gradient).item() < 1e-8
+    information, h = torch.linalg.inv(model.fit_.covariance), 1e-3
+    for name in ("raw_path_sigma", "raw_path_rho", "intercept"):
+        parameter, values = getattr(model, name), []
+        at = parameter.item()
+        for step in (h, 0, -h):
+            with torch.no_grad():
+                parameter.fill_(at + step)
+                values.append(model.log_marginal(x, y, time).sum().item())
+        with torch.no_grad():
+            parameter.fill_(at)
+        second = -(values[0] - 2 * values[1] + values[2]) / h**2
+        i = model.fit_.names.index(name)
+        assert second == pytest.approx(information[i, i].item(), rel=1e-3)
+
+
+def test_without_variation_over_time_the_path_is_held_at_zero():
+    """And the rest is the fit without a path; or nearly, where a small variance is found."""
+    x, y, time, _ = simulated(5, sigma=0.0, times=8)
+    plain = NegBinMixedEffects(100, 2, family="poisson").double().fit(x, y, time)
+    for kind in ("ar1", "random_walk"):
+        model = model_of(y, kind, family="poisson").fit(x, y, time)
+        assert model.fit_.converged
+        gained = model.fit_.log_likelihood - plain.fit_.log_likelihood
+        assert -1e-5 < gained < 4
+        if "raw_path_sigma" in model.fit_.held:
+            assert gained < 1e-5
+            assert "raw_path_sigma: at its boundary 0" in str(model.summary())
+            assert torch.allclose(model.site_intercept, plain.site_intercept, atol=1e-3)
+        fixed = model_of(y, kind, family="poisson")
+        with torch.no_grad():
+            fixed.raw_path_sigma.fill_(-40)
+        for name in ("raw_path_sigma", "raw_path_rho"):
+            if hasattr(fixed, name):
+                getattr(fixed, name).requires_grad_(False)
+        fixed.fit(x, y, time)
+        assert fixed.fit_.log_likelihood == pytest.approx(plain.fit_.log_likelihood, abs=1e-6)
+        assert "held: it needs no gradient" in str(fixed.summary())
+
+
+def test_units_of_time_and_missing_periods():
+    """Distances are counted in periods, so that phi does not know the unit of time; a period of weight
+    0 is one of no counts, and leaving it out makes a longer gap."""
+    x, y, time, _ = simulated(6)
+    model = model_of(y, family="poisson").fit(x, y, time)
+    moved = model_of(y, family="poisson").fit(x, y, time * 3 + 0.5)
+    assert moved.fit_.log_likelihood == pytest.approx(model.fit_.log_likelihood, abs=1e-5)
+    for name in ("sd(path)", "cor(path)"):
+        assert moved.variance_parameters().loc[name, "Estimate"] == pytest.approx(
+            model.variance_parameters().loc[name, "Estimate"], abs=2e-3
+        )
+    weights, spoiled = torch.ones(20).double(), y.clone()
+    weights[[4, 5, 11]] = 0
+    spoiled[[4, 5, 11]] = math.nan
+    keep = [t for t in range(20) if t not in (4, 5, 11)]
+    a = model_of(y, family="poisson").fit(x, spoiled, time, weights=weights)
+    b = model_of(y, family="poisson").fit(x[keep], y[keep], time[keep])
+    assert a.fit_.log_likelihood == pytest.approx(b.fit_.log_likelihood, abs=1e-6)
+    assert torch.allclose(a.path_effect[keep], b.path_effect, atol=1e-3)
+    # What the second expects at the missing times is what the first has there.
+    between = b._path_at(time[[4, 5, 11]])
+    assert torch.allclose(between, a.path_effect[[4, 5, 11]], atol=1e-3)
+
+
+def test_it_predicts_with_the_path():
+    x, y, time, _ = simulated(7, times=12)
+    for kind in ("ar1", "random_walk"):
+        model = model_of(y, kind, family="poisson").fit(x, y, time)
+        gap = (time[1] - time[0]).item()
+        phi = model.raw_path_rho.sigmoid().item() if kind == "ar1" else 1.0
+        eta = model.intercept + x @ model.weight + model.site_intercept + (
+            time[:, None] * model.site_slope
+        )
+        assert torch.allclose(model(x, time).mean.log(), eta + model.path_effect)
+        ahead = torch.tensor([1.5 + 2 * gap, -1.5 - gap], dtype=torch.float64)
+        eta = model.intercept + x[:2] @ model.weight + model.site_intercept + (
+            ahead[:, None] * model.site_slope
+        )
+        path = torch.stack((phi**2 * model.path_effect[-1], phi * model.path_effect[0]))
+        assert torch.allclose(model(x[:2], ahead).mean.log(), eta + path)
+        again = NegBinMixedEffects(100, 2, family="poisson", site_path=kind).double()
+        assert torch.equal(again(x, time).mean, torch.ones_like(y))  # not fitted: no path
+        again.load_state_dict(model.state_dict())
+        assert torch.equal(again(x, time).mean, model(x, time).mean)
+        assert torch.equal(copy.deepcopy(model)(x, time).mean, model(x, time).mean)
+        with pytest.raises(RuntimeError, match="path_effect"):
+            again.load_state_dict(model.state_dict() | {"path_effect": torch.zeros(12, 99)})
+
+
+def test_predictions_are_the_less_certain_the_further_ahead():
+    """Parameters held: log rates of the draws are normal with the moments of the posterior, by dense
+    matrices from the op's own modes and information (whose values other tests hold to SciPy's)."""
+    x, y, time, _ = simulated(8, times=6, sites=20)
+    model = model_of(y, family="poisson").fit(x, y, time)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    model.fit(x, y, time)
+    assert model.fit_.num_parameters == 0
+    gap = (time[1] - time[0]).item()
+    ahead = f64([time[2].item(), time[2].item() + gap / 3, 1.5 + gap, 1.5 + 3 * gap, 1.5 + 40 * gap])
+    draws = 4000
+    generator = torch.Generator().manual_seed(3)
+    mixture = model.predictive(x[:1].expand(5, -1, -1), ahead, draws, generator=generator)
+    log_rate = mixture.components.rate.log()  # [T', L, S]
+    sigma = torch.nn.functional.softplus(model.raw_path_sigma).item()
+    phi = model.raw_path_rho.sigmoid().item()
+    everything = torch.cat((time, ahead)).numpy() / gap
+    prior = sigma**2 * phi ** np.abs(np.subtract.outer(everything, everything))
+    rows = np.column_stack((np.ones(11), torch.cat((time, ahead)).numpy()))
+    prior += rows @ model.covariance.detach().numpy() @ rows.T
+    _, _, precision = model._marginal(
+        {name: value.double() for name, value in model.named_parameters()}, model.fit_.data
+    )
+    known, new = prior[:6, :6], prior[:6, 6:]
+    for s in range(20):
+        information = precision[s, 3:].detach().numpy()
+        spread = prior[6:, 6:] - new.T @ np.linalg.solve(known + np.diag(1 / information), new)
+        centre = model(x[:1].expand(5, -1, -1), ahead).mean.log()[:, s].detach().numpy()
+        sample = log_rate[:, :, s].numpy()
+        error = np.sqrt(np.diag(spread) / draws)
+        assert (np.abs(sample.mean(1) - centre) < 5 * error).all()
+        # 10 comparisons of each of 20 sites: normal limits of a sample variance at 5 sd.
+        found = np.cov(sample)
+        scale = np.sqrt(np.outer(np.diag(spread), np.diag(spread)) + spread**2)
+        assert (np.abs(found - spread) < 5 * scale / math.sqrt(draws)).all()
+    variance = log_rate.var(1).mean(-1)
+    assert variance[0] < variance[1] and variance[2] < variance[3] < variance[4]
+
+
+def test_exposure_censoring_and_few_periods():
+    x, y, time, _ = simulated(9, times=10, sites=60, family="nb1")
+    exposure = torch.rand(y.shape, dtype=torch.float64) + 0.5
+    hidden = (y >= 1) & (y <= 4)
+    low, high = torch.where(hidden, 1.0, y), torch.where(hidden, 4.0, y)
+    model = model_of(y).fit(x, low, time, y_upper=high, exposure=exposure)
+    full = model_of(y).fit(x, y, time, exposure=exposure)
+    assert model.fit_.converged
+    # Errors of what suppression takes away, at most four of them.
+    difference = model.coefficients()["Estimate"] - full.coefficients()["Estimate"]
+    extra = model.coefficients()["Std. Error"] ** 2 - full.coefficients()["Std. Error"] ** 2
+    assert (difference.abs() < 4 * extra.clip(lower=1e-4) ** 0.5).all()
+    mixture = model.predictive(x[:2], time[-2:] + 1, 5, exposure=exposure[:2])
+    assert mixture.mean.isfinite().all()
+    short = model_of(y, family="poisson").fit(x[:2], y[:2], time[:2])
+    assert {"raw_path_sigma", "raw_path_rho"} <= short.fit_.held.keys()
+    assert "not identified by fewer than three periods" in str(short.summary())
+
+
+def test_summary_names_the_path():
+    x, y, time, _ = simulated(10, times=8, sites=60)
+    text = str(model_of(y, family="poisson").fit(x, y, time).summary())
+    line = next(line for line in text.splitlines() if line.startswith("site.1"))
+    assert line.split()[1] == "path" and line.endswith("(ar1)")
+    text = str(model_of(y, "random_walk", family="poisson").fit(x, y, time).summary())
+    line = next(line for line in text.splitlines() if line.startswith("site.1"))
+    assert line.split()[1] == "step" and line.endswith("1.00 (random walk)")
+
+
+def test_the_model_refuses():
+    x, y, time, _ = simulated(11, times=4, sites=10)
+    with pytest.raises(ValueError, match="site_path must be None, 'ar1' or 'random_walk', got 'ar2'"):
+        NegBinMixedEffects(3, 1, site_path="ar2")
+    model = model_of(y)
+    with pytest.raises(ValueError, match="time must not decrease.*sort the periods"):
+        model.fit(x, y, time.flip(0))
+    with pytest.raises(ValueError, match="penalty: site_path must be None for training by steps.*fit"):
+        model.penalty(x, time)
+    with pytest.raises(ValueError, match="path_effects: the model must have been fitted"):
+        model.path_effects()
+    plain = NegBinMixedEffects(10, 2).double().fit(x, y, time)
+    with pytest.raises(ValueError, match="path_effects: site_path must be 'ar1' or 'random_walk'"):
+        plain.path_effects()

@@ -19,6 +19,7 @@ from topreach.models.poisson import Poisson
 from topreach.models.zero_inflated import ZeroInflated
 
 FAMILIES = {"nb1": "raw_probs", "nb2": "raw_size", "poisson": None}  # and their dispersion
+SITE_PATHS = {"ar1": "ar1", "random_walk": "random walk"}  # and how a table calls them
 _FAMILY_NAMES = {"nb1": "nbinom1", "nb2": "nbinom2", "poisson": "poisson"}  # as in R
 _NO_SIGMA = 1e-4  # a standard deviation of the effects that counts as 0
 
@@ -38,6 +39,22 @@ class NegBinMixedEffects(nn.Module):
     ========== ========================================== ================ =========================
 
     With `zero_inflation` a count is 0 with chance π, and else from the family.
+
+    **Effects that vary over time.** With `site_path` a path a_ts of the site's own is added to η_ts,
+    a Gaussian process that the sites draw independently (Harvey 1989; as in glmmTMB's
+    ``ar1(time + 0 | site)``):
+
+    =============== ==================================================== ==========================
+    `site_path`     a_ts                                                 expected d periods later
+    =============== ==================================================== ==========================
+    ``ar1``         mean 0, sd σa, correlation φ^d of times d apart      φ^d a_ts: it fades
+    ``random_walk`` 0 at first, increments of variance σa² d             a_ts: it stays
+    =============== ==================================================== ==========================
+
+    Distances d are in periods: one is the median gap of the fitted times, which may be irregular.
+    0 < φ < 1, for only then has φ^d a meaning for every d. `fit` integrates the paths out like the
+    other effects; the model then predicts with their conditional modes at the fitted times, and with
+    what is to be expected given those at later times and between.
 
     **Fitting.** `fit` maximises the marginal likelihood of (b0, β, Σ, dispersion, π), the effects
     integrated out by Laplace's approximation, exact gradient and all, and sets the effects to their
@@ -72,13 +89,17 @@ class NegBinMixedEffects(nn.Module):
         zero_inflation: whether there are extra zeros.
         link: "log" or "softplus".
         penalty: "laplace", "map" or "paper".
+        site_path: None, "ar1" or "random_walk". A model with a path is fitted by `fit` alone.
         initial_mean: mean count that the untrained model predicts, > 0: give that of the training
-            data. The rest starts at β = 0, b = 0, q = ½ or size = 1, π = 0.1, σ0 = σ1 = 0.3, ρ = 0.
+            data. The rest starts at β = 0, b = 0, q = ½ or size = 1, π = 0.1, σ0 = σ1 = σa = 0.3, ρ = 0,
+            φ = ½, a = 0.
 
     Parameters, as in C++: intercept [], weight [P], site_intercept [S], site_slope [S],
     raw_probs [] (logit q; "nb1") or raw_size [] (log size; "nb2"), raw_zero_probs [] (logit π; with
-    zero inflation), raw_sigma [2] (softplus), raw_rho [] (tanh). Scale time to about unit variance,
-    so that one prior fits intercepts and slopes.
+    zero inflation), raw_sigma [2] (softplus), raw_rho [] (tanh); with a path raw_path_sigma []
+    (softplus; σa), for "ar1" raw_path_rho [] (sigmoid; φ), and the buffers path_time [T] and
+    path_effect [T, S], the fitted times and the path there. Scale time to about unit variance, so
+    that one prior fits intercepts and slopes.
 
     Fitted attributes: fit_, a `MarginalFit`.
 
@@ -102,6 +123,7 @@ class NegBinMixedEffects(nn.Module):
         zero_inflation: bool = False,
         link: Literal["log", "softplus"] = "log",
         penalty: Literal["laplace", "map", "paper"] = "laplace",
+        site_path: Literal["ar1", "random_walk"] | None = None,
         initial_mean: float = 1.0,
     ):
         super().__init__()
@@ -122,6 +144,10 @@ class NegBinMixedEffects(nn.Module):
             raise ValueError(
                 f"{name}: penalty must be 'laplace', 'map' or 'paper', got {penalty!r}."
             )
+        if site_path is not None and site_path not in SITE_PATHS:
+            raise ValueError(
+                f"{name}: site_path must be None, 'ar1' or 'random_walk', got {site_path!r}."
+            )
         initial_mean = float(initial_mean)
         if not 0 < initial_mean < math.inf:
             raise ValueError(
@@ -136,6 +162,8 @@ class NegBinMixedEffects(nn.Module):
             "penalty": penalty,
             "initial_mean": initial_mean,
         }
+        if site_path is not None:  # without one the model file is as it was before there were paths
+            self.config["site_path"] = site_path
         start = initial_mean / 0.9 if zero_inflation else initial_mean
         start = _inverse_softplus(start) if link == "softplus" else math.log(start)
         self.intercept = nn.Parameter(torch.tensor(start))
@@ -148,6 +176,24 @@ class NegBinMixedEffects(nn.Module):
             self.raw_zero_probs = nn.Parameter(torch.tensor(math.log(0.1 / 0.9)))
         self.raw_sigma = nn.Parameter(torch.full((2,), _inverse_softplus(0.3)))
         self.raw_rho = nn.Parameter(torch.tensor(0.0))
+        if site_path is not None:
+            self.raw_path_sigma = nn.Parameter(torch.tensor(_inverse_softplus(0.3)))
+            if site_path == "ar1":
+                self.raw_path_rho = nn.Parameter(torch.tensor(0.0))
+            self.register_buffer("path_time", torch.zeros(0))
+            self.register_buffer("path_effect", torch.zeros(0, num_sites))
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        """The path of a fit is as long as its periods were many."""
+        if "site_path" in self.config:
+            time, effect = (state_dict.get(prefix + n) for n in ("path_time", "path_effect"))
+            sites = self.config["num_sites"]
+            if time is not None and effect is not None and effect.shape == (time.numel(), sites):
+                self.path_time = self.path_time.new_zeros(time.shape)
+                self.path_effect = self.path_effect.new_zeros(effect.shape)
+                if not bool((time.diff() >= 0).all()):
+                    args[-1].append(f"path_time must be finite and not decrease, got {time.tolist()}")
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{key}={value!r}" for key, value in self.config.items())
@@ -165,8 +211,16 @@ class NegBinMixedEffects(nn.Module):
             self.site_intercept,
             self.site_slope,
             self.config["link"],
+            self._path_at(time),
         )
         return self._distribution(dict(self.named_parameters()), mu, exposure)
+
+    def _path_at(self, time: Tensor) -> Tensor | None:
+        if "site_path" not in self.config:
+            return None
+        return torch.ops.topreach.negbin_mixed_effects_path_at(
+            time, self.path_time, self.path_effect, getattr(self, "raw_path_rho", None)
+        )
 
     def _distribution(self, parameters: dict[str, Tensor], mu: Tensor, exposure: Tensor | None):
         if exposure is not None:
@@ -198,7 +252,15 @@ class NegBinMixedEffects(nn.Module):
             x, time: those of the counts being fitted; needed by "laplace", not read by the others.
             weights: w_t, like `time`: the weight of each period in the likelihood; 1 if None.
             exposure: like that of `forward`.
+
+        Raises:
+            ValueError: a model with a `site_path`; no x and time for "laplace".
         """
+        if "site_path" in self.config:
+            raise ValueError(
+                "NegBinMixedEffects.penalty: site_path must be None for training by steps, got "
+                f"{self.config['site_path']!r}. Use fit, or TopKRanker(objective='marginal')."
+            )
         information = None
         if self.config["penalty"] == "laplace":
             if x is None or time is None:
@@ -254,8 +316,9 @@ class NegBinMixedEffects(nn.Module):
     ) -> Tensor:
         """log p(y_s) of each site, its effects integrated out by Laplace's approximation, [S].
 
-        Differentiable once in all parameters but the site effects, which are not read; arguments as
-        in `fit`. Source: [D25 Eq. 15], Tierney and Kadane (1986), Skaug and Fournier (2006).
+        Differentiable once in all parameters but the site effects and paths, which are not read;
+        arguments as in `fit`. With a `site_path` one period is the median gap of the fitted times,
+        or of these before there is a fit. Source: [D25 Eq. 15], Tierney and Kadane (1986), Skaug and Fournier (2006).
         """
         data = self._data("log_marginal", x, y, time, y_upper, exposure, weights)
         parameters = {name: value.double() for name, value in self.named_parameters()}
@@ -284,7 +347,8 @@ class NegBinMixedEffects(nn.Module):
         Args:
             x: features [T, S, P].
             y: counts [T, S].
-            time: [T], centred and scaled to about unit variance.
+            time: [T], centred and scaled to about unit variance; with a `site_path` from early to
+                late.
             y_upper: [T, S]: where it is above y, the count is only known to lie in y..y_upper (a
                 suppressed cell "1-9" has y = 1 and y_upper = 9); None: all counts are exact.
             exposure: [T, S] > 0, for instance the population: the mean is proportional to it.
@@ -298,9 +362,11 @@ class NegBinMixedEffects(nn.Module):
 
         Raises:
             ValueError: shapes that do not agree, counts that are not whole, no count above 0,
-                features that are constant or depend linearly on others, time far from 0.
+                features that are constant or depend linearly on others, time far from 0, or not
+                ascending with a `site_path`.
         """
         data = self._data("fit", x, y, time, y_upper, exposure, weights)
+        data["reference"] = data["time"]
         data = {key: None if value is None else value.cpu() for key, value in data.items()}
         for argument, names, size in (
             ("feature_names", feature_names, self.config["num_features"]),
@@ -324,6 +390,12 @@ class NegBinMixedEffects(nn.Module):
         }
         tied = {i: [index["raw_rho"]] for i in limits}
         limits[index["raw_rho"]] = (-6.0, 6.0, "at its boundary, -1 or 1")
+        if "raw_path_sigma" in index:
+            at = index["raw_path_sigma"]
+            limits[at] = (_inverse_softplus(_NO_SIGMA), 50.0, at_zero)
+            if "raw_path_rho" in index:
+                tied[at] = [index["raw_path_rho"]]
+                limits[index["raw_path_rho"]] = (-8.0, 10.0, "at its boundary, 0 or 1")
         for name, least, most, meaning in (
             ("raw_probs", -12.0, 30.0, "at the boundary where the counts are Poisson"),
             ("raw_size", -30.0, 12.0, "at the boundary where the counts are Poisson"),
@@ -352,12 +424,15 @@ class NegBinMixedEffects(nn.Module):
         theta = back[0] @ best.x + back[1]
         parameters = self._unpack(theta)
         _, modes, _ = self._marginal(parameters, data)
-        effects = modes @ _factor(parameters).T
+        effects = modes[:, :2] @ _factor(parameters).T
         with torch.no_grad():
             for name, value in parameters.items():
                 getattr(self, name).copy_(value)
             self.site_intercept.copy_(effects[:, 0])
             self.site_slope.copy_(effects[:, 1])
+            if "site_path" in self.config:
+                self.path_time = data["time"].to(self.path_time)
+                self.path_effect = modes[:, 2:].T.contiguous().to(self.path_effect)
         self.fit_ = MarginalFit(
             names=names,
             estimate=theta,
@@ -388,7 +463,8 @@ class NegBinMixedEffects(nn.Module):
         exposure: Tensor | None,
         weights: Tensor | None,
     ) -> dict[str, Any]:
-        """The arguments checked, in float64; weights written out as [T, S]."""
+        """The arguments checked, in float64; weights written out as [T, S]; `reference`, the times
+        whose median gap is one period of a path."""
         name = f"NegBinMixedEffects.{method}"
         sites, features = self.config["num_sites"], self.config["num_features"]
         if x.ndim != 3 or tuple(x.shape[1:]) != (sites, features):
@@ -413,11 +489,18 @@ class NegBinMixedEffects(nn.Module):
             if not bool(torch.isfinite(value).all()):
                 raise ValueError(f"{name}: {argument} must be finite, got NaN or infinity in it.")
 
+        if "site_path" in self.config and bool((time.diff() < 0).any()):
+            raise ValueError(
+                f"{name}: time must not decrease, for a path goes from each period to the next, got "
+                f"{time.tolist()[:10]}; sort the periods."
+            )
         if weights is not None and not bool((torch.isfinite(weights) & (weights >= 0)).all()):
             raise ValueError(
                 f"{name}: weights must be finite and not negative, got values down to "
                 f"{weights.min().item():g}."
             )
+
+        fitted = getattr(self, "path_time", None)
 
         def double(value: Tensor | None) -> Tensor | None:
             return None if value is None else value.detach().double()
@@ -431,14 +514,16 @@ class NegBinMixedEffects(nn.Module):
             "weights": torch.ones_like(y, dtype=torch.float64)
             if weights is None
             else double(weights),
+            "reference": double(time if fitted is None or fitted.numel() == 0 else fitted),
         }
 
     def _marginal(self, parameters: dict[str, Tensor], data: dict[str, Any]):
-        """(log p(y_s) [S], modes [S, 2], precision [S, 3]) of parameters in float64."""
+        """(log p(y_s) [S], modes [S, 2], precision [S, 3]) of parameters in float64; with a path
+        modes [S, 2 + T] and precision [S, 3 + T]."""
         dispersion = FAMILIES[self.config["family"]]
         return torch.ops.topreach.laplace_marginal(
             data["x"] @ parameters["weight"] + parameters["intercept"],
-            torch.stack((torch.ones_like(data["time"]), data["time"]), -1) @ _factor(parameters),
+            _loading(parameters, data["time"]),
             data["y"],
             data["y_upper"],
             data["exposure"],
@@ -447,6 +532,18 @@ class NegBinMixedEffects(nn.Module):
             parameters.get("raw_zero_probs"),
             self.config["family"],
             self.config["link"],
+            self._steps(parameters, data),
+        )
+
+    def _steps(self, parameters: dict[str, Tensor], data: dict[str, Any]) -> Tensor | None:
+        """Of the path [T, 2], as the operators take them."""
+        if "site_path" not in self.config:
+            return None
+        return torch.ops.topreach.negbin_mixed_effects_path_steps(
+            data["time"],
+            data["reference"],
+            parameters["raw_path_sigma"],
+            parameters.get("raw_path_rho"),
         )
 
     def _shared(self) -> dict[str, nn.Parameter]:
@@ -522,14 +619,19 @@ class NegBinMixedEffects(nn.Module):
             ("raw_sigma[0]", _inverse_softplus(0.5)),
             ("raw_sigma[1]", _inverse_softplus(0.3)),
             ("raw_rho", 0.0),
+            ("raw_path_sigma", _inverse_softplus(0.3)),
+            ("raw_path_rho", 1.0),
             ("raw_probs", 0.0),
             ("raw_size", 0.5),
             ("raw_zero_probs", -2.0),
         ):
             if name in index and free[name.split("[")[0]]:
                 start[index[name]] = value
-        if len(torch.unique(time)) < 2 and free["raw_sigma"]:  # see _held
+        periods = _num_periods(data)  # see _held
+        if periods < 2 and free["raw_sigma"]:
             start[index["raw_sigma[1]"]] = _inverse_softplus(_NO_SIGMA)
+        if periods < 3 and free.get("raw_path_sigma"):
+            start[index["raw_path_sigma"]] = _inverse_softplus(_NO_SIGMA)
         if free["weight"]:
             for p in range(len(features)):
                 at = index[f"weight[{p}]"]
@@ -555,9 +657,13 @@ class NegBinMixedEffects(nn.Module):
             for name in self._parameter_names()
             if not self._shared()[name.split("[")[0]].requires_grad
         }
-        if len(torch.unique(data["time"])) < 2:
+        periods = _num_periods(data)
+        if periods < 2:
             for name in ("raw_sigma[1]", "raw_rho"):
                 held.setdefault(name, "not identified by one period")
+        if periods < 3:
+            for name in {"raw_path_sigma", "raw_path_rho"} & self._shared().keys():
+                held.setdefault(name, "not identified by fewer than three periods")
         return held
 
     # ---- what a fit tells ------------------------------------------------------------------------
@@ -578,11 +684,14 @@ class NegBinMixedEffects(nn.Module):
         )
 
     def variance_parameters(self, level: float = 0.95) -> pd.DataFrame:
-        """σ and ρ of the site effects, the dispersion and the chance of an extra zero.
+        """σ and ρ of the site effects, those of their paths, the dispersion and the chance of an
+        extra zero.
 
         Columns Estimate, Std. Error (delta method) and a Wald interval, formed on the unconstrained
-        scale and taken to the natural one. Rows "sd(intercept)", "sd(slope)", "cor", and where the
-        family has them "phi" (nb1: variance m (1 + φ)), "size" (nb2: m + m²/size), "zero_prob".
+        scale and taken to the natural one. Rows "sd(intercept)", "sd(slope)", "cor"; with a path
+        "sd(path)" and "cor(path)" of neighbouring periods ("ar1") or "sd(step)" from one to the next
+        ("random_walk"); and where the family has them "phi" (nb1: variance m (1 + φ)), "size" (nb2:
+        m + m²/size), "zero_prob".
         """
         fit = self._fitted("variance_parameters", level)
         index = {name: i for i, name in enumerate(fit.names)}
@@ -591,6 +700,8 @@ class NegBinMixedEffects(nn.Module):
             ("sd(intercept)", "raw_sigma[0]", nn.functional.softplus),
             ("sd(slope)", "raw_sigma[1]", nn.functional.softplus),
             ("cor", "raw_rho", torch.tanh),
+            (self._path_row(), "raw_path_sigma", nn.functional.softplus),
+            ("cor(path)", "raw_path_rho", torch.sigmoid),
             ("phi", "raw_probs", torch.exp),
             ("size", "raw_size", torch.exp),
             ("zero_prob", "raw_zero_probs", torch.sigmoid),
@@ -617,8 +728,8 @@ class NegBinMixedEffects(nn.Module):
         parameters = self._unpack(fit.estimate)
         _, modes, precision = self._marginal(parameters, fit.data)
         factor = _factor(parameters)
-        effects = modes @ factor.T
-        spread = factor @ torch.linalg.cholesky(_inverse_pairs(precision))
+        effects = modes[:, :2] @ factor.T
+        spread = factor @ torch.linalg.cholesky(_inverse_pairs(precision[:, :3]))
         errors = spread.square().sum(-1).sqrt()
         return pd.DataFrame(
             {
@@ -629,6 +740,41 @@ class NegBinMixedEffects(nn.Module):
             },
             index=pd.Index(fit.data["site_ids"], name="site"),
         )
+
+    def path_effects(self) -> pd.DataFrame:
+        """Conditional modes of the sites' paths given the fitted parameters, by site and time of the
+        fit: effect, and its standard error (se_effect) from the inverse of the observed information
+        about effects and path.
+
+        Raises:
+            ValueError: a model without `site_path`, or one that is not fitted.
+        """
+        fit = self._fitted("path_effects", 0.5)
+        if "site_path" not in self.config:
+            raise ValueError(
+                "NegBinMixedEffects.path_effects: site_path must be 'ar1' or 'random_walk', got None."
+            )
+        parameters = self._unpack(fit.estimate)
+        _, modes, precision = self._marginal(parameters, fit.data)
+        variance = torch.ops.topreach.laplace_path_posterior(
+            precision[:, 3:],
+            _loading(parameters, fit.data["time"]),
+            self._steps(parameters, fit.data),
+            torch.zeros_like(modes),
+        )[1]
+        index = pd.MultiIndex.from_product(
+            (fit.data["site_ids"], fit.data["time"].tolist()), names=("site", "time")
+        )
+        return pd.DataFrame(
+            {
+                "effect": modes[:, 2:].flatten().numpy(),
+                "se_effect": variance.clamp_min(0).sqrt().flatten().numpy(),
+            },
+            index=index,
+        )
+
+    def _path_row(self) -> str:
+        return "sd(step)" if self.config.get("site_path") == "random_walk" else "sd(path)"
 
     def summary(self) -> Summary:
         """The fit as R's glmmTMB prints one; `print` it, or look at it in a notebook."""
@@ -650,12 +796,19 @@ class NegBinMixedEffects(nn.Module):
         table = self.variance_parameters()["Estimate"]
         sd = table[["sd(intercept)", "sd(slope)"]].tolist()
         lines += ["", "Random effects:", "", "Conditional model:"]
+        groups, parts = ["site", ""], ["(Intercept)", "time"]
+        correlations = ["", "NA" if "raw_rho" in fit.held else f"{table['cor']:.2f}"]
+        if "site_path" in config:
+            groups, parts = [*groups, "site.1"], [*parts, self._path_row()[3:-1]]
+            sd.append(table[self._path_row()])
+            number = "NA" if "raw_path_rho" in fit.held else f"{table.get('cor(path)', 1):.2f}"
+            correlations.append(f"{number} ({SITE_PATHS[config['site_path']]})")
         lines += marginal_fit.aligned(
-            ["Groups", "site", ""],
-            ["Name", "(Intercept)", "time"],
+            ["Groups", *groups],
+            ["Name", *parts],
             ["Variance", *(f"{value**2:.5g}" for value in sd)],
             ["Std.Dev.", *(f"{value:.5g}" for value in sd)],
-            ["Corr", "", "NA" if "raw_rho" in fit.held else f"{table['cor']:.2f}"],
+            ["Corr", *correlations],
         )
         lines.append(
             f"Number of obs: {fit.num_observations}, groups:  site, {config['num_sites']}"
@@ -699,8 +852,9 @@ class NegBinMixedEffects(nn.Module):
 
         Each of L draws takes the parameters from N(θ̂, I⁻¹), I the observed information of the
         marginal likelihood (unconstrained scale), and then each site's effects from the normal
-        approximation to their distribution given those parameters and the counts of the fit. Sites
-        are independent given the draw. So `tr.expected_ratio_ranking` of it is exact for the L draws.
+        approximation to their distribution given those parameters and the counts of the fit. With a
+        `site_path` the whole path is drawn, through the fitted times and on to those of `time`: the
+        further ahead, the more uncertain. Sites are independent given the draw. So `tr.expected_ratio_ranking` of it is exact for the L draws.
 
         Where the sites' effects are uncertain, E[y_s / Σ y] is no longer ordered like E[y_s]: a site
         of uncertain rate has a mean that a few large values carry, and in those draws Σ y is large
@@ -743,17 +897,18 @@ class NegBinMixedEffects(nn.Module):
         noise = torch.randn(num_draws, len(root), generator=generator, dtype=torch.float64)
         etas, draws = [], []
         x, time = x.detach().double().cpu(), time.detach().double().cpu()
+        data, new = fit.data, None
+        if "site_path" in self.config:
+            data, new = _with_times(fit.data, time)
         for row in fit.estimate + noise @ root.T:
             parameters = self._unpack(row)
-            _, modes, precision = self._marginal(parameters, fit.data)
-            own = torch.randn(sites, 2, 1, generator=generator, dtype=torch.float64)
-            spread = torch.linalg.cholesky(_inverse_pairs(precision)) @ own
-            effects = (modes + spread.squeeze(-1)) @ _factor(parameters).T
+            effects, path = self._draw_effects(parameters, data, generator)
             etas.append(
                 x @ parameters["weight"]
                 + parameters["intercept"]
                 + effects[:, 0]
                 + time.unsqueeze(-1) * effects[:, 1]
+                + (0 if new is None else path[new])
             )
             draws.append(parameters)
         like = self.intercept
@@ -769,6 +924,23 @@ class NegBinMixedEffects(nn.Module):
             exposure = exposure.unsqueeze(1).expand_as(mu)
         weights = torch.full(mu.shape[:2], 1 / num_draws).to(like)
         return Mixture(weights, self._distribution(shared, mu, exposure))
+
+    def _draw_effects(
+        self, parameters: dict[str, Tensor], data: dict[str, Any], generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """Effects [S, 2] and path [T, S], given the parameters and the counts; T = 0 without."""
+        _, modes, precision = self._marginal(parameters, data)
+        noise = torch.randn(modes.shape, generator=generator, dtype=torch.float64)
+        steps = self._steps(parameters, data)
+        if steps is None:
+            root = torch.linalg.cholesky(_inverse_pairs(precision))
+            drawn = modes + (root @ noise.unsqueeze(-1)).squeeze(-1)
+        else:
+            loading = _loading(parameters, data["time"])
+            drawn = modes + torch.ops.topreach.laplace_path_posterior(
+                precision[:, 3:], loading, steps, noise
+            )[0]
+        return drawn[:, :2] @ _factor(parameters).T, drawn[:, 2:].T
 
     def _fixed_effects(self) -> tuple[Tensor, list[str]]:
         """The matrix from parameters to reported coefficients, and their names."""
@@ -822,6 +994,28 @@ def _factor(parameters: dict[str, Tensor]) -> Tensor:
     return torch.ops.topreach.negbin_mixed_effects_factor(
         parameters["raw_sigma"], parameters["raw_rho"]
     )
+
+
+def _loading(parameters: dict[str, Tensor], time: Tensor) -> Tensor:
+    """Rows Lᵀ (1, t), [T, 2]."""
+    return torch.stack((torch.ones_like(time), time), -1) @ _factor(parameters)
+
+
+def _num_periods(data: dict[str, Any]) -> int:
+    """Times that differ and have counts."""
+    return len(torch.unique(data["time"][(data["weights"] > 0).any(1)]))
+
+
+def _with_times(data: dict[str, Any], time: Tensor) -> tuple[dict[str, Any], Tensor]:
+    """The data of a fit with periods at `time` [T'] in which nothing is seen, and their rows."""
+    times = torch.cat((data["time"], time))
+    order = torch.argsort(times, stable=True)
+    added = {"time": times[order]}
+    for key, value in data.items():
+        if key in ("x", "y", "y_upper", "exposure", "weights") and value is not None:
+            empty = value.new_full((len(time), *value.shape[1:]), float(key == "exposure"))
+            added[key] = torch.cat((value, empty))[order]
+    return data | added, torch.argsort(order)[len(data["time"]) :]
 
 
 def _errors(variance: Tensor) -> Tensor:
