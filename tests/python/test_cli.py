@@ -357,3 +357,13 @@ def test_demo_on_cook_county_in_a_fresh_process(tmp_path):
         0.820,
     ]
     assert table.loc["chance", "bpr"] == pytest.approx(0.20, abs=0.005)
+
+
+def test_site_effects_that_vary_over_time(folder, capsys):
+    negbin = ["--model", "negbin", "--objective", "marginal"]
+    assert fit(folder, "path.pt", *negbin, "--site-path", "random_walk") == 0
+    assert TopKRanker.load(folder / "path.pt").model_.path_effect.shape == (5, 25)
+    capsys.readouterr()
+    assert fit(folder, "none.pt", "--site-path", "ar1") != 0
+    assert "site_path must be None but for model='negbin'" in error_of(capsys)
+    assert not (folder / "none.pt").exists()
