@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import optimize, special, stats
 
-from topreach.models import NegBinMixedEffects
+from topreach.models import NegBinMixedEffects, marginal_fit
 
 OP = torch.ops.topreach.laplace_marginal
 POSTERIOR = torch.ops.topreach.laplace_path_posterior
@@ -537,6 +537,27 @@ def test_without_variation_over_time_the_path_is_held_at_zero():
         fixed.fit(x, y, time)
         assert fixed.fit_.log_likelihood == pytest.approx(plain.fit_.log_likelihood, abs=1e-6)
         assert "held: it needs no gradient" in str(fixed.summary())
+
+
+def test_a_variance_that_vanishes_without_reaching_zero_is_held_there():
+    """-sigma^2 (1 + rho^2) with sigma = e^a: the search stops where little is left to gain, at a sigma so
+    small that nothing is known of rho; both are held, and the third parameter is estimated."""
+
+    def objective(x):
+        sigma2 = (2 * x[0]).exp()
+        value = -sigma2 * (1 + x[1] ** 2) - (x[2] - 1) ** 2
+        slope = torch.stack(
+            (-2 * sigma2 * (1 + x[1] ** 2), -2 * sigma2 * x[1], -2 * (x[2] - 1))
+        )
+        return value.item(), slope
+
+    best = marginal_fit.maximise(
+        objective, f64([-1.0, 0.5, 0.0]), held={}, limits={0: (-30.0, 30.0, "at its boundary 0")},
+        tied={0: [1]}, names=["log_sigma", "rho", "mean"], max_iterations=200,
+    )
+    assert best.converged and best.held.keys() == {0, 1}
+    assert best.x[2].item() == pytest.approx(1, abs=1e-4)
+    assert best.covariance[2, 2].item() == pytest.approx(0.5, rel=1e-4)
 
 
 def test_units_of_time_and_missing_periods():

@@ -15,6 +15,7 @@ Objective = Callable[[Tensor], tuple[float, Tensor]]
 
 _ENOUGH = 1e-9  # log-likelihood still to be gained at which the search ends
 _LEAST_CURVATURE = 1e-6  # of the log-likelihood along a parameter that the data tell of
+_NOTHING = 1e-3  # log-likelihood that a variance may cost to be held at 0, where it leaves others free
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ def maximise(
 
     BFGS with halved steps, then Newton's method with the Hessian by central differences of the
     gradient, whose last one is the curvature. A parameter that runs beyond its limits is set on the
-    limit and held (a variance at 0), and the search goes on with the others.
+    limit and held (a variance at 0), and the search goes on with the others. So is a variance so small
+    that those tied to it are not identified, if that costs nothing.
 
     Args:
         objective: x [p] -> (value, gradient [p]); a value that is not finite turns a step back.
@@ -111,6 +113,14 @@ def maximise(
     def beyond(at: Tensor) -> int | None:
         for index, (least, most, _) in limits.items():
             if index not in held and not least < at[index].item() < most:
+                return index
+        return None
+
+    def vanishing(free: Tensor, at: Tensor, value: float) -> int | None:
+        for index in tied.keys() - held.keys():
+            moved = at.clone()
+            moved[index] = limits[index][0]
+            if evaluate(free, moved)[0] <= value + _NOTHING:
                 return index
         return None
 
@@ -177,6 +187,8 @@ def maximise(
                 if proper:
                     covariance[free[:, None], free] = torch.linalg.inv(hessian)
                     message, converged = "converged", True
+                elif (outside := vanishing(free, x, value)) is not None:
+                    x[outside] = limits[outside][0]
                 else:
                     flat = [names[free[i]] for i in vectors[:, 0].abs().topk(1).indices.tolist()]
                     message = (
