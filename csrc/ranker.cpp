@@ -177,7 +177,8 @@ Ranker::Ranker(ModelFile file) : file_(std::move(file)), model_(make_model(file_
 void Ranker::save(const std::string& path) const {
   ModelFile file = file_;
   file.state.clear();
-  for (const auto& items : {module_of(model_)->named_parameters(), module_of(model_)->named_buffers()})
+  const auto module = module_of(model_);
+  for (const auto& items : {module->named_parameters(), module->named_buffers()})
     for (const auto& item : items)
       file.state.emplace_back(item.key(), item.value().detach().cpu().clone());
   save_model_file(file, path);

@@ -5,37 +5,37 @@
 //   L L' = Sigma,  a the path of site_path.h, driven by e; 0 where there is none
 //   F(z) = sum_t w_t log p(y_t | eta_t + v_t.z) - z.z / 2
 //   log p(y) ~ F(z^) - log det H(z^) / 2,   z^ = argmax F,   H = I + sum_t w_t p(x_t) v_t v_t'
-// (Tierney and Kadane 1986; Skaug and Fournier 2006 for the gradient.) With effects written as L u and
-// the path driven by e, nothing is divided by a standard deviation: Sigma may be singular, or 0, and so
-// may the path's variance.
+// (Tierney and Kadane 1986; Skaug and Fournier 2006 for the gradient.) With effects written as L u
+// and the path driven by e, nothing is divided by a standard deviation: Sigma may be singular, or 0,
+// and so may the path's variance.
 //
-// l1, l2, l3: derivatives of log p in eta; x = -l2 is the observed information. p(x) = x for x >= 0, so H
-// is -F'' of the counts observed wherever log p is concave: always for Poisson and NB2, mostly for
-// NB1 with intervals and extra zeros. There x may be negative, and -F'' could be singular at a mode: then
-// Laplace's approximation is infinite. So p(x) = x / (1 - c x) for x < 0, c = 2 sum_t w_t v_t.v_t, which
-// has the value and the slope of x at 0, and keeps H >= I / 2.
+// l1, l2, l3: derivatives of log p in eta; x = -l2 is the observed information. p(x) = x for x >= 0,
+// so H is -F'' of the counts observed wherever log p is concave: always for Poisson and NB2, mostly
+// for NB1 with intervals and extra zeros. There x may be negative, and -F'' could be singular at a
+// mode: then Laplace's approximation is infinite. So p(x) = x / (1 - c x) for x < 0,
+// c = 2 sum_t w_t v_t.v_t, which has the value and the slope of x at 0, and keeps H >= I / 2.
 //
-// The path is integrated out first. With X = diag(w x), K = Cov(a) and D = (I + K X)^-1 [l_1 ... l_T]',
-// which is [l] less what the path takes up of it,
+// The path is integrated out first. With [l] the matrix of rows l_t, X = diag(w x), K = Cov(a) and
+// D = (I + K X)^-1 [l], which is [l] less what the path takes up of it,
 //   h = I + sum_t X_t l_t D_t'  is the precision of u,   det H = det h det(I + X K)
 //   (I + X (K + [l] [l]')) dual = q:  dual = S q - X D k,  h k = [l]' S q,  S = (I + X K)^-1
-// At the mode u = [l]' r and a = K r, r_t = w_t l1_t: so u and a are kept by their dual, which is r in the
-// end, and K is never inverted.
+// At the mode u = [l]' r and a = K r, r_t = w_t l1_t: so u and a are kept by their dual, which is r
+// in the end, and K is never inverted.
 //
-// Gradient: with h_t = v_t' H^-1 v_t, the variance of eta_t, c_t = w_t p'(x_t) l3_t h_t / 2, g, m and n the
-// incoming gradients of the value, u^ and a^, (k, dual, b) the solution for [l]' dual + m - [l]' n = k,
-// dual = g c + n - X ([l] k + b), b = K dual, and K_t = w_t l2_t (l_t.k + b_t), implicit differentiation of
+// Gradient: h_t = v_t' H^-1 v_t is the variance of eta_t, c_t = w_t p'(x_t) l3_t h_t / 2; g, m and n
+// are the incoming gradients of the value, u^ and a^; k = m - [l]' n + [l]' dual, b = K dual, where
+// dual = g c + n - X ([l] k + b); K_t = w_t l2_t (l_t.k + b_t). Implicit differentiation of
 // F'(z^) = 0 gives
 //   d/d eta_t:  g (w_t l1_t + c_t) + K_t
 //   d/d l_t:    (d/d eta_t) u^ + w_t l1_t k - g w_t p(x_t) h^-1 D_t, and what comes through c
-//   d/d d:      sum_t w_t [g (l_d + p'(x_t) h_t l2_d / 2) + l1_d (l_t.k + b_t)]       (and so for z)
-//   d/d K:      g r r' / 2 + (dual r' + r dual') / 2 - g W / 2, W = (P^-1 + K + [l] [l]')^-1, and what
-//               comes through c; K depends on rho_t and s_t by R, see site_path.h
+//   d/d d:      sum_t w_t [g (l_d + p'(x_t) h_t l2_d / 2) + l1_d (l_t.k + b_t)]     (and so for z)
+//   d/d K:      g r r' / 2 + (dual r' + r dual') / 2 - g W / 2, W = (P^-1 + K + [l] [l]')^-1 with
+//               P = diag(w p(x)), and what comes through c; K depends on rho_t and s_t by R
 //
-// The mode: Newton from z = 0, with H where -F'' is not positive definite; steps move no predictor by more
-// than 8, and are halved until F rises enough, so each one makes it rise. Once a step is below 1e-3
-// standard deviations full ones are taken, which square the error, to 1e-15. Cost: O(T) times about 6
-// steps.
+// The mode: Newton from z = 0, with H where -F'' is not positive definite; steps move no predictor by
+// more than 8, and are halved until F rises enough, so each one makes it rise. Once a step is below
+// 1e-3 standard deviations full ones are taken, which square the error, to 1e-15. Cost: O(T) times
+// about 6 steps.
 #pragma once
 
 #include "count_families.h"
@@ -118,7 +118,8 @@ TR_HD const double* site_response(const SiteCounts& site, const SiteWork& work) 
   return site.path ? work.response : site.loading;
 }
 
-// h, and what site_solve needs, with information x [periods]; false where H is not positive definite.
+// h, and what site_solve needs, with information x [periods]; false where H is not positive
+// definite.
 TR_HD bool site_factor(const SiteCounts& site, const double* x, SiteWork& work, double* h) {
   bool proper = true;
   if (site.path) {
@@ -140,8 +141,8 @@ TR_HD bool site_factor(const SiteCounts& site, const double* x, SiteWork& work, 
   return proper && h[0] > 0 && determinant(h) > 0;
 }
 
-// (I + X (K + [l] [l]')) dual = q and k = right + [l]' dual, path = K dual. dual holds q before, and
-// path is not touched where there is none.
+// (I + X (K + [l] [l]')) dual = q and k = right + [l]' dual, path = K dual. dual holds q before,
+// and path is not touched where there is none.
 TR_HD void site_solve(const SiteCounts& site, const double* x, SiteWork& work, const double* h,
                       const double* right, double* dual, double* path, double* k) {
   if (site.path) path_solve<1>(work.filter, x, dual, dual, path);
@@ -257,7 +258,7 @@ struct SiteGradient {
   double dispersion, zero_logit;
 };
 
-// `weight` is the incoming gradient of the value, `mode_weight` that of u^, `path_weight` that of a^.
+// `weight` is the incoming gradient of the value, `mode_weight` that of u^, `path_weight` of a^.
 TR_HD void site_gradient(const CountModel& model, const SiteCounts& site, const double* u,
                          const double* path, double weight, const double* mode_weight,
                          const double* path_weight, SiteWork& work, SiteGradient& out) {
@@ -364,8 +365,8 @@ struct SitePosterior {
   double *draw, *variance;  // [2 + periods] and [periods]
 };
 
-// A draw of (u - u^, a - a^) from N(0, H^-1), from standard normal noise [2 + periods], and Var(a_t), given
-// the information work.p.
+// A draw of (u - u^, a - a^) from N(0, H^-1), from standard normal noise [2 + periods], and
+// Var(a_t), given the information work.p.
 TR_HD void site_posterior(const SiteCounts& site, const double* noise, SiteWork& work,
                           SitePosterior& out) {
   double h[3], covariance[3];

@@ -2,13 +2,14 @@
 //
 //   a_t = rho_t a_{t-1} + s_t e_t,  e_t ~ N(0, 1),  a_0 = 0;   K = Cov(a) = R diag(s^2) R',
 //   R = (I - the shift by rho)^-1
-// AR(1) with standard deviation sigma: rho_t = phi^dt, s_t = sigma sqrt(1 - rho_t^2), rho_1 = 0; a random
-// walk: rho_t = 1, s_t = sigma sqrt(dt), s_1 = 0. Nothing is divided by s: it may be 0.
+// AR(1) with standard deviation sigma: rho_t = phi^dt, s_t = sigma sqrt(1 - rho_t^2), rho_1 = 0; a
+// random walk: rho_t = 1, s_t = sigma sqrt(dt), s_1 = 0. Nothing is divided by s: it may be 0.
 //
 // With X = diag(x), x_t the information of period t about a_t, the Kalman filter and smoother give
 //   P_t = rho_t^2 P_{t-1} / F_{t-1} + s_t^2,  F_t = 1 + x_t P_t,  det(I + X K) = prod_t F_t
-//   (I + X K) l = q and a = K l:  m_t = rho_t (m + P e / F)_{t-1},  e_t = q_t - x_t m_t, and backwards
-//     l_t = (e_t - x_t P_t c_t) / F_t,  r_t = l_t + c_t,  a_t = m_t + P_t r_t,  c_t = rho_{t+1} r_{t+1}
+//   (I + X K) l = q and a = K l:  m_t = rho_t (m + P e / F)_{t-1},  e_t = q_t - x_t m_t, and then
+//     backwards  c_t = rho_{t+1} r_{t+1},  l_t = (e_t - x_t P_t c_t) / F_t,  r_t = l_t + c_t,
+//     a_t = m_t + P_t r_t
 //   N_t = (x_t + rho_{t+1}^2 N_{t+1} / F_t) / F_t  = (R' (I + X K)^-1 X R)_tt
 //   Var(a_t | all) = Q_t (1 - Q_t rho_{t+1}^2 N_{t+1}),  Q_t = P_t / F_t
 // (Kalman 1960; de Jong 1989 for the smoother without inverses; Carter and Kohn 1994 for the draw.)

@@ -88,7 +88,8 @@ at::Tensor path_at(const at::Tensor& time, const at::Tensor& path_time,
   const at::Tensor left = (after - 1).clamp_min(0), right = after.clamp_max(last);
   const double far = std::numeric_limits<double>::infinity();
   const at::Tensor period = period_of(path_time);
-  const at::Tensor since = (t - path_time.index_select(0, left)).masked_fill(after == 0, far) / period;
+  const at::Tensor since =
+      (t - path_time.index_select(0, left)).masked_fill(after == 0, far) / period;
   const at::Tensor until =
       (path_time.index_select(0, right) - t).masked_fill(after > last, far) / period;
   at::Tensor before_weight, after_weight;
@@ -99,7 +100,8 @@ at::Tensor path_at(const at::Tensor& time, const at::Tensor& path_time,
     before_weight = (log_rho * since).exp() * left_over(until) / both;
     after_weight = (log_rho * until).exp() * left_over(since) / both;
   } else {
-    after_weight = (since / (since + until)).masked_fill(after > last, 0).masked_fill(after == 0, 1);
+    after_weight =
+        (since / (since + until)).masked_fill(after > last, 0).masked_fill(after == 0, 1);
     before_weight = 1 - after_weight;
   }
   return (before_weight.unsqueeze(-1) * path_effect.index_select(0, left) +

@@ -6,8 +6,8 @@
 //          "nb2"                y ~ NegBin(total_count size, mean mu)
 //          "poisson"            y ~ Poisson(mu);  zero_inflation: 0 with chance pi, else of the family
 //   (b0_s, b1_s) ~ N(0, Sigma),  Sigma from s0, s1, rho
-// With site_path there is a_ts in eta_ts too, a path of the site's own (Harvey 1989), unconditionally
-//   "ar1"          of standard deviation sa, Cov(a_t, a_t') = sa^2 phi^d, 0 < phi < 1
+// With site_path there is a_ts in eta_ts too, a path of the site's own (Harvey 1989):
+//   "ar1"          of mean 0 and standard deviation sa, Cov(a_t, a_t') = sa^2 phi^d, 0 < phi < 1
 //   "random_walk"  0 at the first time, and then with increments of variance sa^2 d
 // d the distance of the times in periods: in units of the median gap of the times of the fit.
 // Unconstrained parameters: logit q, log size, logit pi, softplus^-1 of s0, s1 and sa, artanh rho,
@@ -26,8 +26,8 @@
 namespace topreach {
 
 /// mu [..., S]: total_count of the counts, from features x [..., S, P] and times [...]. `link` is
-/// "log" (the paper's text) or "softplus" (its authors' code); `path` [..., S] is added to eta. Never
-/// below 1e-30, so that log-probabilities of counts stay finite.
+/// "log" (the paper's text) or "softplus" (its authors' code); `path` [..., S] is added to eta.
+/// Never below 1e-30, so that log-probabilities of counts stay finite.
 torch::Tensor negbin_mixed_effects_total_count(
     const torch::Tensor& x, const torch::Tensor& time, const torch::Tensor& intercept,
     const torch::Tensor& weight, const torch::Tensor& site_intercept,
@@ -37,14 +37,16 @@ torch::Tensor negbin_mixed_effects_total_count(
 /// The path's steps [T, 2], rows (rho_t, s_t) of a_t = rho_t a_{t-1} + s_t e_t, e_t ~ N(0, 1), as
 /// laplace_marginal takes them: AR(1), or a random walk where raw_path_rho is absent. time [T] must
 /// not decrease; the median gap of `reference` [.] is one period. Differentiable in the parameters.
+/// Raises c10::ValueError for times of another shape.
 torch::Tensor negbin_mixed_effects_path_steps(const torch::Tensor& time,
                                               const torch::Tensor& reference,
                                               const torch::Tensor& raw_path_sigma,
                                               const std::optional<torch::Tensor>& raw_path_rho);
 
 /// E[a(time)] [..., S] given the path's values path_effect [T, S] at path_time [T], ascending: those
-/// values at the same times, phi^d times the last one d periods later (a random walk stays), and the
-/// Gaussian process's interpolation between two. 0 where T = 0.
+/// values at the same times, phi^d times the last one d periods later (a random walk stays), and
+/// the Gaussian process's interpolation between two. 0 where T = 0. Raises c10::ValueError for shapes
+/// that do not agree.
 torch::Tensor negbin_mixed_effects_path_at(const torch::Tensor& time,
                                            const torch::Tensor& path_time,
                                            const torch::Tensor& path_effect,
@@ -105,12 +107,12 @@ struct MarginalOptions {
 /// The model; Python's topreach.models.NegBinMixedEffects has the same parameter names:
 ///   intercept [], weight [P], site_intercept [S], site_slope [S], raw_probs [] (logit q; "nb1") or
 ///   raw_size [] (log size; "nb2"), raw_zero_probs [] (logit pi; with zero_inflation),
-///   raw_sigma [2] (softplus), raw_rho [] (tanh); with site_path raw_path_sigma [] (softplus) and, for
-///   "ar1", raw_path_rho [] (sigmoid), and the buffers path_time [T] and path_effect [T, S], the
+///   raw_sigma [2] (softplus), raw_rho [] (tanh); with site_path raw_path_sigma [] (softplus) and,
+///   for "ar1", raw_path_rho [] (sigmoid), and the buffers path_time [T] and path_effect [T, S], the
 ///   periods that were fitted and the path there.
-/// Starts at weight = 0, b = 0, q = 1/2 or size = 1, pi = 0.1, s0 = s1 = sa = 0.3, rho = 0, phi = 1/2, no path, and the
-/// intercept that gives `initial_mean`. Scale time to about unit variance, so that one prior fits
-/// intercept and slope.
+/// Starts at weight = 0, b = 0, q = 1/2 or size = 1, pi = 0.1, s0 = s1 = sa = 0.3, rho = 0,
+/// phi = 1/2, T = 0 and the intercept that gives `initial_mean`. Scale time to about unit variance, so
+/// that one prior fits intercept and slope.
 class NegBinMixedEffectsImpl : public torch::nn::Module {
  public:
   NegBinMixedEffectsImpl(int64_t num_sites, int64_t num_features,
@@ -124,17 +126,17 @@ class NegBinMixedEffectsImpl : public torch::nn::Module {
   CountDistribution distribution(const torch::Tensor& x, const torch::Tensor& time,
                                  const std::optional<torch::Tensor>& exposure = std::nullopt);
 
-  /// See negbin_mixed_effects_penalty; for a model without site_path. x, time, weights [...] and exposure are those of the counts
-  /// being fitted.
+  /// See negbin_mixed_effects_penalty; x, time, weights [...] and exposure are those of the counts
+  /// being fitted. Raises c10::ValueError for a model with site_path.
   torch::Tensor penalty(const torch::Tensor& x, const torch::Tensor& time,
                         const std::optional<torch::Tensor>& weights = std::nullopt,
                         const std::optional<torch::Tensor>& exposure = std::nullopt);
 
   /// log p(y_s) of each site, its effects integrated out by Laplace's approximation: `value` [S],
   /// with its gradient in all parameters but the site effects, which are not read; `modes` [S, 2]
-  /// are the effects' conditional modes (in the factor's columns: effects = modes L'), with site_path
-  /// [S, 2 + T], those of the path behind. From x [T, S, P], counts y [T, S] and time [T], which must
-  /// not decrease if there is a path. Computed in float64.
+  /// are the effects' conditional modes (in the factor's columns: effects = modes L'), and with
+  /// site_path [S, 2 + T], those of the path behind. From x [T, S, P], counts y [T, S] and time [T],
+  /// which must not decrease if there is a path. Computed in float64.
   LaplaceMarginal log_marginal(const torch::Tensor& x, const torch::Tensor& y,
                                const torch::Tensor& time, const MarginalOptions& given = {});
 

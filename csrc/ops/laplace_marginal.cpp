@@ -188,8 +188,8 @@ Three forward_meta(const at::Tensor& eta, const at::Tensor& loading, const at::T
           at::empty_symint({sites, more + 3}, eta.options())};
 }
 
-// Gradients for eta, loading, dispersion, zero_logit and path; 0 for those of the last three that are
-// absent.
+// Gradients for eta, loading, dispersion, zero_logit and path; 0 for those of the last three that
+// are absent.
 Five backward(const at::Tensor& grad_value, const at::Tensor& grad_modes, const at::Tensor& modes,
               const at::Tensor& eta, const at::Tensor& loading, const at::Tensor& y,
               const Optional& upper, const Optional& exposure, const Optional& weights,

@@ -35,16 +35,16 @@ struct LaplaceMarginalOptions {
 ///   "poisson"  rate m;  "nb1"  NegBin(total_count m, logits dispersion);
 ///   "nb2"  NegBin(total_count e^dispersion, mean m);  with zero_logit: zero-inflated
 ///
-/// Laplace's approximation: log p(y_s | u^) - u^.u^ / 2 - log det H / 2, H the observed information of
-/// u at the mode u^. With `path` there is a_ts in the linear predictor too, the path of the site,
+/// Laplace's approximation: log p(y_s | u^) - u^.u^ / 2 - log det H / 2, H the observed information
+/// of u at the mode u^. With `path` there is a_ts in the linear predictor too, the path of the site,
 ///
 ///   a_ts = rho_t a_{t-1,s} + s_t e_ts,  e_ts ~ N(0, 1),  a_0s = 0,
 ///
 /// which is AR(1), a random walk or any Gaussian Markov path; e_s is then integrated out as u_s is.
 /// Its rows (rho_t, s_t) may hold zeros.
 ///
-/// eta [T, S], loading [T, 2] (row t is L' (1, t) for effects with covariance L L'; L may be singular
-/// or 0), y [T, S] whole counts; with `upper` a count is known to lie in y..upper only. A cell
+/// eta [T, S], loading [T, 2] (row t is L' (1, t) for effects with covariance L L'; L may be
+/// singular or 0), y [T, S] whole counts; with `upper` a count is known to lie in y..upper only. A cell
 /// of weight 0 is not read, and may be NaN.
 ///
 /// The gradient of value and of modes, in eta, loading, path, dispersion and zero_logit, is exact:
@@ -53,8 +53,8 @@ struct LaplaceMarginalOptions {
 /// Cost O(T S); the sites are shared out over threads, and the result does not depend on their
 /// number.
 ///
-/// Raises c10::ValueError for shapes that do not agree, unknown names, counts that are negative or not
-/// whole, upper below y, exposure <= 0 or weights < 0. Where the linear predictor overflows value
+/// Raises c10::ValueError for shapes that do not agree, unknown names, counts that are negative or
+/// not whole, upper below y, exposure <= 0 or weights < 0. Where the linear predictor overflows value
 /// is NaN.
 ///
 ///   auto fit = topreach::laplace_marginal(eta, loading, y, {.family = "poisson"});
@@ -69,8 +69,8 @@ struct PathPosterior {
 
 /// The normal approximation N(0, H^-1) to effects and path about their modes, given the counts: a
 /// draw of it, and the path's variances. information [S, T] is the last part of `precision` above,
-/// 0 where nothing was seen; loading and path [T, 2] as above; noise [S, 2 + T], standard normal. Cost
-/// O(T S); no gradient. Source: Carter and Kohn 1994 (the draw); de Jong 1989 (the variances).
+/// 0 where nothing was seen; loading and path [T, 2] as above; noise [S, 2 + T], standard normal.
+/// Cost O(T S); no gradient. Source: Carter and Kohn 1994 (the draw); de Jong 1989 (the variances).
 ///
 /// Raises c10::ValueError for shapes that do not agree.
 ///

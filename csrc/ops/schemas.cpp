@@ -75,7 +75,8 @@ TORCH_LIBRARY(topreach, m) {
       "-> (Tensor, Tensor)");
 
   // ---- negative binomial mixed-effects model [D25 Eq. 15, App. E] -------------------------------
-  // mu [..., S] from features x [..., S, P], times [...] and paths [..., S]; link "log" or "softplus".
+  // mu [..., S] from features x [..., S, P], times [...] and paths [..., S]; link "log" or
+  // "softplus".
   m.def(
       "negbin_mixed_effects_total_count(Tensor x, Tensor time, Tensor intercept, Tensor weight, "
       "Tensor site_intercept, Tensor site_slope, str link, Tensor? path=None) -> Tensor");
@@ -133,8 +134,8 @@ TORCH_LIBRARY(topreach, m) {
       "Tensor loading, Tensor y, Tensor? upper, Tensor? exposure, Tensor? weights, "
       "Tensor? dispersion, Tensor? zero_logit, str family, str link, Tensor? path) "
       "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
-  // A draw [S, 2 + T] of effects and path about their modes, from normal noise of that shape, and the
-  // variances [S, T] of the path, given the information [S, T] of the counts.
+  // A draw [S, 2 + T] of effects and path about their modes, from normal noise of that shape, and
+  // the variances [S, T] of the path, given the information [S, T] of the counts.
   m.def(
       "laplace_path_posterior(Tensor information, Tensor loading, Tensor path, Tensor noise) "
       "-> (Tensor, Tensor)");
