@@ -305,8 +305,8 @@ class _Work:
             for width in effort.widths:
                 cells |= self._cell(form, "pg", lr, start=start, width=width)
         found = self.cells(cells)
-        for method, quantity, sign in (("bpr", "bpr", 1), ("pg", "loss", -1), ("spo", "loss", -1)):
-            chosen[f"{form}.{method}"] = best(found, f"{form}.{method}.", quantity, sign)
+        for method in ("bpr", "pg", "spo"):
+            chosen[f"{form}.{method}"] = best(found, f"{form}.{method}.", "bpr", 1)
         floor = chosen[f"{form}.nll"]["valid"]["bpr"]
         top = chosen[f"{form}.bpr"]["train"]["bpr"]
         levels = {"1": 1.0} | {f"best{add:+g}": min(top + add, 1.0) for add in effort.around}
@@ -342,7 +342,8 @@ class _Work:
             parts.append(f"eps={_file_name(label)}")
         parts.append(f"lr={lr:g}")
         parts += [f"{name}={chosen[name]:g}" for name in ("sigma", "width") if name in chosen]
-        monitor = {"nll": "nll", "bpr": "bpr"}.get(method, "loss")
+        # BPR for losses that stand in for it, as regret is the measure where they come from.
+        monitor = {"nll": "nll", "daml": "loss"}.get(method, "bpr")
 
         def cell() -> dict[str, Any]:
             objective = self.objective(form, method, **chosen)

@@ -35,7 +35,7 @@ from ..forecasters import (
     scorer_scores,
     site_places,
 )
-from ..real_data import Study
+from ..real_data import QUICK, Effort, Study
 from ..real_data import run as run_study
 from ..real_data_plots import map_figure, reach_figure
 
@@ -188,6 +188,7 @@ def _table_1(context: Context) -> None:
 def _choose(context: Context, splits: Splits, inputs: Inputs) -> dict[str, dict[str, Any]]:
     """By row, the run that ranks best, or is likeliest, in the validation year."""
     quick = context.quick
+    effort = QUICK if quick else Effort()
     rates, sigmas = (LEARNING_RATES[:1], SIGMAS[1:2]) if quick else (LEARNING_RATES, SIGMAS)
     settings = {
         "table": 1,
@@ -226,9 +227,9 @@ def _choose(context: Context, splits: Splits, inputs: Inputs) -> dict[str, dict[
         inputs,
         splits.train,
         splits.valid,
-        alphas=(1e-3,) if quick else (0.0, 1e-4, 1e-3, 1e-2, 1e-1),
-        leaves=(8,) if quick else (4, 8, 16, 32),
-        rates=(0.05,) if quick else (0.02, 0.05, 0.1),
+        alphas=effort.alphas,
+        leaves=effort.leaves,
+        rates=effort.tree_rates,
         seed=context.seed,
     )
     found = context.cells(cells | {f"table1.{key}": peer for key, peer in peers.items()}, settings)
