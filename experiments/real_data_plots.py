@@ -92,7 +92,7 @@ def _frontier(
         and math.isfinite(value(row))
     }
     centre = points["exact.nll"][1]
-    edge = centre + worse * 0.3 * abs(centre)
+    edge = centre + worse * abs(centre)
     for key in ("last", "average"):
         axes.axvline(rows[key]["bpr"], color="#CCCCCC", linewidth=1, zorder=0)
         axes.annotate(
@@ -143,6 +143,7 @@ def _frontier(
                 (4, 4),
                 textcoords="offset points",
                 fontsize="xx-small",
+                rotation=60 if far else 0,
                 color=colour,
             )
     axes.margins(y=0.08)
