@@ -3,7 +3,10 @@
 //
 //   z = exp(beta.(x - mean_s x))
 //   rho_h = sum_g p_g u_g,  p = softmax_g(log w_hg + A_h log u_g - X_h z u_g)
-//   mu = z sum_h softmax(memory)_h R_h rho_h,  y ~ NegBin(total_count mu / phi, logits log phi)
+//   b = log sum_h softmax(memory)_h z R_h rho_h
+//   f = (log z R_h rho_h - b, log z R_h - b, log z R_h (A_h + 1/2) / (X_h z + 1/2) - b, b - mean_s b)
+//   log mu = b + c.f + constant with sum_s mu = sum_s exp b
+//   y ~ NegBin(total_count mu / phi, logits log phi)
 // Shapes: statistics A, X, R [..., S, H] of SiteHistory; features x [..., S, P]; G points u.
 #pragma once
 
@@ -16,8 +19,8 @@
 
 namespace topreach {
 
-/// Parameters prior [H, G] (log w up to a constant), memory [H], weight [P] (beta), raw_dispersion []
-/// (log phi).
+/// Parameters prior [H, G] (log w up to a constant), memory [H], weight [P] (beta), correction
+/// [3 H + 1] (c), raw_dispersion [] (log phi).
 class EmpiricalBayesRatesImpl : public torch::nn::Module {
  public:
   /// support: u_g > 0, ascending.
@@ -27,7 +30,7 @@ class EmpiricalBayesRatesImpl : public torch::nn::Module {
   /// Counts predicted for x [..., S, 3 H + P]: A, X and R, H of each, then the features.
   NegativeBinomial forward(const torch::Tensor& x);
 
-  torch::Tensor prior, memory, weight, raw_dispersion;
+  torch::Tensor prior, memory, weight, correction, raw_dispersion;
   std::vector<double> half_lives, support;
 };
 TORCH_MODULE(EmpiricalBayesRates);

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from topreach.columns import first_repeated
 from topreach.panel import Panel
 
-HALF_LIVES = (4.0, 8.0, 16.0, 32.0, math.inf)
+HALF_LIVES = (1.0, 3.0, 9.0, 27.0, math.inf)
 _LATITUDE = ("lat", "latitude", "intptlat", "centroid_lat", "y_lat")
 _LONGITUDE = ("lon", "long", "lng", "longitude", "intptlon", "centroid_lon", "x_lon")
 _SMOOTHING = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1)
@@ -170,7 +170,8 @@ class SiteHistory:
         smoothing_, seasonal_smoothing_: of the overall level, from the squared errors of its logarithm
             one period ahead. level_: its mean, for periods without any past.
         site_ids_, graphs_: the sites, and their `Neighbours`, one per neighbourhood.
-        repeats_: features of the panel that only repeat its earlier counts (lags): the counts hold them.
+        absorbed_: features of the panel that the statistics hold already: those that only repeat its
+            earlier counts (lags), and the coordinates by which neighbours were found.
         counts_, end_: all counts that were known [N, S], and the time of the last: the past of a panel
             that comes later and has none of its own.
 
@@ -226,7 +227,9 @@ class SiteHistory:
         self.graphs_ = self._make_graphs(panel)
         self.season_ = _season(panel) if self.season == "auto" else self.season
         timeline = _known(panel)
-        self.repeats_ = _repeats(panel)
+        self.absorbed_ = _repeats(panel)
+        if self.graphs_ and self.edges is None:
+            self.absorbed_ += self._coordinate_names(panel)
         self.counts_, self.end_ = timeline.float(), float(panel.time_values[-1])
         total = timeline.sum(1).numpy()
         self.level_ = max(float(total.mean()) / panel.num_sites, 1e-6) if len(total) else 1.0
@@ -380,14 +383,18 @@ class SiteHistory:
     def _make_graphs(self, panel: Panel) -> list[Neighbours]:
         if self.edges is not None:
             return [_graph_of_edges(self.edges, panel.site_ids)]
-        names = self.coordinates
-        if names == "auto":
-            names = coordinate_features(panel.feature_names)
-        if names is None or not len(self.neighbours):
+        names = self._coordinate_names(panel)
+        if not names or not len(self.neighbours):
             return []
         at = [panel.feature_names.index(name) for name in names]
         place = panel.x[0][:, at].cpu().double()
         return _nearest(place, sorted(map(int, self.neighbours))[::-1])
+
+    def _coordinate_names(self, panel: Panel) -> list[str]:
+        names = self.coordinates
+        if names == "auto":
+            names = coordinate_features(panel.feature_names)
+        return list(names or ())
 
     def _check_arguments(self, panel: Panel) -> None:
         half_lives = list(self.half_lives)

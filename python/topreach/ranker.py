@@ -68,9 +68,9 @@ class TopKRanker:
     likelihood fit does, else the one that ranks best [D25 App. C.2.2]. So for "daml" the model is
     fitted twice: first by likelihood, which sets that floor.
 
-    The default, empirical Bayes, has nothing to choose: it is fitted in closed form and by EM to all
-    periods that it is given, those of the validation panel too, and takes a second for a county and
-    under a minute for S = 26,637 cells of 120 months. `objective` "nll", "daml" or "bpr" goes on from
+    The default, empirical Bayes, has nothing to choose: it is fitted by EM and L-BFGS to all periods
+    that it is given, those of the validation panel too, and takes a second for a county and under a
+    minute for S = 26,637 cells of 120 months. `objective` "nll", "daml" or "bpr" goes on from
     its fit to the training panel alone.
 
     Args:
@@ -123,8 +123,8 @@ class TopKRanker:
 
     Fitted attributes:
         model_: the module. standardizer_, time_origin_, time_scale_: how the inputs are scaled.
-        site_ids_, feature_names_in_: what the training panel had; for "empirical_bayes" without lags,
-            features that only repeat earlier counts.
+        site_ids_, feature_names_in_: what the training panel had; for "empirical_bayes" without what
+            its history holds already (`SiteHistory.absorbed_`): lags and coordinates.
         site_history_: the fitted `SiteHistory` of "empirical_bayes", else None.
         ranking_: what sites are ranked by: "exact", "ratio", "mean" or "score".
         uses_exposure_: whether the model was fitted with an exposure, and so needs one to predict.
@@ -268,7 +268,7 @@ class TopKRanker:
         self.site_history_ = self._make_history(panel, valid)
         features = list(panel.feature_names)
         if self.site_history_ is not None:
-            features = [name for name in features if name not in self.site_history_.repeats_]
+            features = [name for name in features if name not in self.site_history_.absorbed_]
         standardizer = Standardizer().fit(panel.align(feature_names=features))
         origin = panel.time_values.mean().item()
         scale = panel.time_values.std(correction=0).item() or 1.0
@@ -291,7 +291,7 @@ class TopKRanker:
             learnt = [train_batch]
             if objective is None and valid_batch is not None:
                 learnt.append(valid_batch)
-            model.fit_prior(torch.cat([b.x for b in learnt]), torch.cat([b.y for b in learnt]))
+            model.fit(torch.cat([b.x for b in learnt]), torch.cat([b.y for b in learnt]))
             if objective is None:
                 if self.device is not None:
                     model.to(self.device)
@@ -349,7 +349,7 @@ class TopKRanker:
             if warm is not None and not self.warm_start:
                 model = self._make_model(panel, len(standardizer.kept_))
                 if self.site_history_ is not None:
-                    model.fit_prior(train_batch.x, train_batch.y)
+                    model.fit(train_batch.x, train_batch.y)
             monitor, floor = None, None
             if isinstance(objective, NLL) or (
                 isinstance(objective, DecisionAware) and warm is None

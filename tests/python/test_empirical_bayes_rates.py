@@ -28,6 +28,13 @@ def simulated(sites=400, periods=8, seed=0, place=True):
     return Panel(x, y, ids, list(range(periods)), names), rate
 
 
+def from_counts(y):
+    """A panel of counts [T, S] and nothing else."""
+    periods, sites = y.shape
+    ids = [str(i) for i in range(sites)]
+    return Panel(np.zeros((periods, sites, 0)), y, ids, list(range(periods)), [])
+
+
 def test_mean_is_the_posterior_mean_under_the_prior():
     """Bayes' rule with SciPy's Poisson probabilities; whole counts and no decay."""
     support = [0.2, 1.0, 5.0]
@@ -51,6 +58,75 @@ def test_mean_is_the_posterior_mean_under_the_prior():
     torch.testing.assert_close(counts.variance, (1 + phi) * counts.mean)
 
 
+def test_correction_by_its_definition():
+    """Three memories in NumPy: log-linear terms added, the sum of the forecasts as it was."""
+    support = [0.3, 1.0, 3.0]
+    model = EmpiricalBayesRates([1.0, 4.0, math.inf], support=support).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.from_numpy(rng.normal(0, 0.3, parameter.shape)))
+    a, expected = rng.uniform(0, 6, (7, 3)), rng.uniform(0.5, 4, (7, 3))
+    rate = rng.uniform(0.1, 2, (7, 3))
+    x = torch.from_numpy(np.concatenate([a, expected, rate], 1)[None])
+    w = np.exp(model.prior.detach().numpy())
+    u = np.array(support)
+    likelihood = w * np.exp(a[..., None] * np.log(u) - expected[..., None] * u)
+    shrunken = rate * (likelihood @ u) / likelihood.sum(-1)
+    share = np.exp(model.memory.detach().numpy())
+    base = shrunken @ (share / share.sum())
+    own = rate * (a + 0.5) / (expected + 0.5)
+    apart = np.log(np.concatenate([shrunken, rate, own], 1)) - np.log(base)[:, None]
+    terms = np.column_stack([apart, np.log(base) - np.log(base).mean()])
+    mean = base * np.exp(terms @ model.correction.detach().numpy())
+    mean *= base.sum() / mean.sum()
+    np.testing.assert_allclose(model(x).mean[0].detach().numpy(), mean, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "window"), [("wander", 1), ("wander", None), ("drift", 3), ("drift", None), ("stay", 1)]
+)
+def test_not_below_means_of_past_counts_whatever_the_dynamics(name, window):
+    """Rates that wander, drift or stay, ten periods ahead one by one: BPR at least that of a mean
+    of the last counts, but for chance (three standard errors of the paired difference)."""
+    r = np.random.default_rng(11)
+    periods, sites, k = 24, 300, 30
+    log_rate = np.log(2 * r.gamma(0.7, 1 / 0.7, sites) + 0.05)
+    time = np.arange(periods)[:, None]
+    moves = {
+        "wander": np.cumsum(r.normal(0, 0.35, (periods, sites)), 0),
+        "drift": r.normal(0, 0.12, sites) * (time - 12),
+        "stay": np.zeros((periods, sites)),
+    }
+    y = r.poisson(np.exp(log_rate + moves[name]))
+    panel = from_counts(y)
+    ours, means = [], []
+    for t in range(14, 24):
+        train, _, test = panel.split(test=[t])
+        ranker = tr.TopKRanker(k, progress=False).fit(train)
+        test = test.select_times([t])
+        ours.append(ranker.score(test))
+        means.append(float(tr.metrics.bpr(tr.baselines.historical_mean(test, window), test.y, k)))
+    difference = np.array(ours) - means
+    error = difference.std(ddof=1) / math.sqrt(len(difference))
+    assert difference.mean() > -3 * error
+    if (name, window) in (("wander", None), ("drift", None), ("stay", 1)):  # the wrong memory
+        assert difference.mean() > 3 * error
+
+
+def test_memory_is_learnt():
+    """Of rates that wander the last count tells most; of rates that stay, the whole past."""
+    r = np.random.default_rng(5)
+    sites, periods = 400, 20
+    start = r.normal(1.5, 0.7, sites)
+    wander = np.exp(start + np.cumsum(r.normal(0, 0.5, (periods, sites)), 0))
+    stay = np.broadcast_to(np.exp(start), (periods, sites))
+    long_memory = []
+    for rate in (wander, stay):
+        model = tr.TopKRanker(40, progress=False).fit(from_counts(r.poisson(rate))).model_
+        long_memory.append(model.memory.softmax(0)[-2:].sum().item())
+    assert long_memory[0] < 0.2 and long_memory[1] > 0.7
+
+
 def test_gradients_by_finite_differences():
     model = EmpiricalBayesRates([2.0, math.inf], num_features=1, support=[0.1, 1.0, 4.0]).double()
     x = torch.from_numpy(rng.uniform(0.5, 3, (2, 5, 7)))
@@ -72,7 +148,7 @@ def test_prior_is_found():
     a = torch.from_numpy(rng.poisson(100 * risk)).float()
     x = torch.stack([a, torch.full((sites,), 100.0), torch.ones(sites)], -1)[None]
     y = torch.from_numpy(rng.poisson(risk)).float()[None]
-    model = EmpiricalBayesRates([math.inf], support=[0.25, 0.5, 1.0, 1.5, 2.0]).fit_prior(x, y)
+    model = EmpiricalBayesRates([math.inf], support=[0.25, 0.5, 1.0, 1.5, 2.0]).fit(x, y)
     w = model.prior.softmax(-1)[0].detach().numpy()
     # A share of 1/2 of 4000 sites has a standard error of .008.
     np.testing.assert_allclose(w, [0, 0.5, 0, 0.5, 0], atol=4 * 0.008)
@@ -86,7 +162,7 @@ def test_em_does_not_lose_to_a_gamma_prior():
     rate = rng.gamma(1.5, 1 / 1.5, sites)
     a = rng.poisson(4 * rate)
     x = torch.tensor(np.stack([a, np.full(sites, 4.0), np.ones(sites)], 1)[None]).float()
-    model = EmpiricalBayesRates([math.inf]).fit_prior(x, torch.ones(1, sites))
+    model = EmpiricalBayesRates([math.inf]).fit(x, torch.ones(1, sites))
     u = np.array(model.config["support"])
     w = model.prior.softmax(-1)[0].detach().numpy()
     ours = np.log(stats.poisson.pmf(a[:, None], 4 * u) @ w).mean()
@@ -215,9 +291,9 @@ def test_more_errors():
     with pytest.raises(ValueError, match="x must have 3 columns"):
         model(torch.zeros(2, 4))
     with pytest.raises(ValueError, match="x must have shape"):
-        model.fit_prior(torch.zeros(2, 3, 3), torch.zeros(2, 4))
+        model.fit(torch.zeros(2, 3, 3), torch.zeros(2, 4))
     with pytest.raises(ValueError, match="y must have counts"):
-        model.fit_prior(torch.zeros(1, 3, 3), torch.full((1, 3), torch.nan))
+        model.fit(torch.zeros(1, 3, 3), torch.full((1, 3), torch.nan))
     panel, _ = simulated(sites=10, periods=2)
     with pytest.raises(TypeError, match="site_history must be a SiteHistory"):
         tr.TopKRanker(2, site_history=3).fit(panel)

@@ -160,11 +160,14 @@ def test_lags_are_recognised():
     x = np.stack([lag_1, near, lag_3, rng.normal(size=(T, S))], -1)
     ids = [f"s{i}" for i in range(S)]
     lagged = Panel(x, COUNTS, ids, range(T), ["lag 1", "near", "lag 3", "other"])
-    assert SiteHistory().fit(lagged).repeats_ == ["lag 1", "lag 3"]
+    assert SiteHistory().fit(lagged).absorbed_ == ["lag 1", "lag 3"]
     fitted = TopKRanker(3).fit(lagged)
     assert fitted.feature_names_in_ == ["near", "other"]
+    placed = lagged.with_features(lagged.x[..., 1:], ["lat", "lag 3", "lon"])
+    assert SiteHistory().fit(placed).absorbed_ == ["lag 3", "lat", "lon"]
+    assert SiteHistory(coordinates=None).fit(placed).absorbed_ == ["lag 3"]
     part = lagged.split(test=[7, 8]).test
-    assert {"lag 1", "lag 3"} <= set(SiteHistory().fit(part).repeats_)
+    assert {"lag 1", "lag 3"} <= set(SiteHistory().fit(part).absorbed_)
 
 
 def test_one_site_has_no_neighbours():
