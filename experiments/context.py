@@ -30,6 +30,8 @@ from topreach.progress import shows_bar
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from topreach.panel import Panel
+
 
 @dataclass
 class Context:
@@ -185,6 +187,19 @@ class Context:
         }
         text = json.dumps(content, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def panel_digest(*panels: Panel | None) -> str:
+    """Of all that panels hold: among a cell's settings, for other data are another cell."""
+    digest = hashlib.sha256()
+    for panel in panels:
+        if panel is None:
+            continue
+        digest.update(repr((panel.site_ids, panel.times, panel.feature_names)).encode())
+        for tensor in (panel.x, panel.y, panel.history_y):
+            if tensor is not None:
+                digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def markdown_table(frame: pd.DataFrame) -> str:

@@ -34,7 +34,7 @@ from topreach.ops import draw_key, ratio_ranking
 from topreach.panel import Panel, Splits
 from topreach.ranker import TopKRanker
 
-from .context import Context
+from .context import Context, panel_digest
 from .forecasters import (
     Inputs,
     best,
@@ -208,7 +208,7 @@ class _Work:
             "sampled_epochs": study.sampled_epochs,
             "start_from_likelihood": study.start_from_likelihood,
             "time_as_given": study.time_as_given,
-            "source": splits.train.source,
+            "data": panel_digest(*splits),
             **vars(self.effort),
         }
 

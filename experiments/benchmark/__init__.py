@@ -21,7 +21,7 @@ from topreach import baselines, metrics
 from topreach.features import SiteHistory
 from topreach.panel import Panel
 
-from ..context import Context
+from ..context import Context, panel_digest
 from .report import WINDOWS, average_name, comparison, figure, verdict
 
 TITLE = "Rolling origin: which method would have been best, on every set or on your own CSV"
@@ -96,7 +96,12 @@ def add_options(parser: argparse._ArgumentGroup) -> None:
 
 def run(context: Context) -> None:
     cases = _cases(context)
-    cells, settings = {}, {"windows": [w or 0 for w in WINDOWS], "peers_up_to": PEERS_UP_TO}
+    cells = {}
+    settings = {
+        "windows": [w or 0 for w in WINDOWS],
+        "peers_up_to": PEERS_UP_TO,
+        "data": {name: panel_digest(case.panel) for name, case in cases.items()},
+    }
     for name, case in cases.items():
         methods = _methods(case, context)
         for at, block in enumerate(case.origins()):

@@ -22,7 +22,7 @@ from topreach.metrics import bpr
 from topreach.objectives import DirectBPR
 from topreach.panel import Splits
 
-from ..context import Context
+from ..context import Context, panel_digest
 from ..forecasters import (
     WINDOW,
     Inputs,
@@ -192,11 +192,10 @@ def _choose(context: Context, splits: Splits, inputs: Inputs) -> dict[str, dict[
     rates, sigmas = (LEARNING_RATES[:1], SIGMAS[1:2]) if quick else (LEARNING_RATES, SIGMAS)
     settings = {
         "table": 1,
-        "source": splits.train.source,
+        "data": panel_digest(*splits),
         "draws": DRAWS,
         "max_epochs": 30 if quick else 300,
         "patience": 10,
-        "deaths": str(getattr(context.options, "deaths", None)),
     }
 
     def cell(form: str, kind: str, lr: float, sigma: float) -> dict[str, Any]:

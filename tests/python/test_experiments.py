@@ -3,11 +3,13 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import topreach_experiments as experiments
-from topreach_experiments.context import Context, markdown_table
+from topreach_experiments.context import Context, markdown_table, panel_digest
 
+from topreach import Panel
 from topreach.cli import main
 
 
@@ -152,3 +154,26 @@ def test_each_experiment_runs_quick_and_leaves_tables_and_plots(name, quick_run)
     plots = sorted(out.glob("*.png"))
     assert plots and all(plot.stat().st_size > 5000 for plot in plots)
     assert [plot.with_suffix(".svg").exists() for plot in plots] == [True] * len(plots)
+
+
+def test_other_data_are_another_cell():
+    def panel(**changed):
+        parts = {
+            "x": np.zeros((3, 2, 1)),
+            "y": np.arange(6.0).reshape(3, 2),
+            "site_ids": ["a", "b"],
+            "times": [2001, 2002, 2003],
+            "feature_names": ["f"],
+        }
+        return Panel(**parts | changed)
+
+    digest = panel_digest(panel())
+    assert digest == panel_digest(panel()) == panel_digest(panel(), None)
+    others = (
+        panel(x=np.ones((3, 2, 1))),
+        panel(y=np.arange(6.0).reshape(3, 2)[::-1].copy()),
+        panel(site_ids=["a", "c"]),
+        panel(times=[2001, 2002, 2004]),
+        panel(history_y=np.zeros((1, 2))),
+    )
+    assert len({digest, *map(panel_digest, others)}) == 6
