@@ -854,7 +854,8 @@ class NegBinMixedEffects(nn.Module):
         marginal likelihood (unconstrained scale), and then each site's effects from the normal
         approximation to their distribution given those parameters and the counts of the fit. With a
         `site_path` the whole path is drawn, through the fitted times and on to those of `time`: the
-        further ahead, the more uncertain. Sites are independent given the draw. So `tr.expected_ratio_ranking` of it is exact for the L draws.
+        further ahead, the more uncertain. Sites are independent given the draw, so that
+        `tr.expected_ratio_ranking` of it is exact for the L draws.
 
         Where the sites' effects are uncertain, E[y_s / Σ y] is no longer ordered like E[y_s]: a site
         of uncertain rate has a mean that a few large values carry, and in those draws Σ y is large
