@@ -18,8 +18,9 @@ struct ObjectiveValue {
 };
 
 /// -sum_t w_t sum_s log p(y_ts), terms {"nll"}: counts y [T, S] under the model's distribution,
-/// weights w [T] (all 1 if absent); leading dimensions (several models at once) are summed over. With `penalty` (a scalar, from the model) added and kept as the
-/// term "penalty", this is MAP [Eq. 20]. Python: topreach.objectives.NLL.
+/// weights w [T] (all 1 if absent); leading dimensions (several models at once) are summed over.
+/// With `penalty` (a scalar, from the model) added and kept as the term "penalty", this is MAP
+/// [Eq. 20]. Python: topreach.objectives.NLL.
 ///
 ///   auto counts = model->forward(x, time);
 ///   topreach::nll(counts, y, {}, model->penalty(x, time)).loss.backward();

@@ -318,7 +318,8 @@ class NegBinMixedEffects(nn.Module):
 
         Differentiable once in all parameters but the site effects and paths, which are not read;
         arguments as in `fit`. With a `site_path` one period is the median gap of the fitted times,
-        or of these before there is a fit. Source: [D25 Eq. 15], Tierney and Kadane (1986), Skaug and Fournier (2006).
+        or of these before there is a fit. Source: [D25 Eq. 15], Tierney and Kadane (1986), Skaug and
+        Fournier (2006).
         """
         data = self._data("log_marginal", x, y, time, y_upper, exposure, weights)
         parameters = {name: value.double() for name, value in self.named_parameters()}
