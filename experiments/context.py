@@ -196,9 +196,10 @@ def panel_digest(*panels: Panel | None) -> str:
         if panel is None:
             continue
         digest.update(repr((panel.site_ids, panel.times, panel.feature_names)).encode())
-        for tensor in (panel.x, panel.y, panel.history_y):
-            if tensor is not None:
-                digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        for tensor in (panel.x, panel.y, panel.y_upper, panel.exposure, panel.history_y):
+            # A tensor that is not there must not look like one that moved up.
+            data = None if tensor is None else tensor.cpu().contiguous().numpy()
+            digest.update(b"none" if data is None else repr(data.shape).encode() + data.tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -855,7 +855,7 @@ def _check_upper(y_upper: Tensor, y: Tensor, site_ids: list[str], times: Sequenc
         raise ValueError(
             f"Panel: y_upper must hold whole numbers from y to {_columns.MAX_COUNT}, got "
             f"{y_upper[t, s].item():g} with y = {y[t, s].item():g} for site {site_ids[s]!r} at time "
-            f"{times[t]!r}."
+            f"{times[t]!r}. Give y itself where the count is exact."
         )
 
 

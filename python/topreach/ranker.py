@@ -429,7 +429,7 @@ class TopKRanker:
             raise ValueError(
                 "TopKRanker: site_path must be None but for model='negbin' with objective='marginal', "
                 f"got {self.site_path!r} with model={self.model!r} and objective="
-                f"{self.objective!r}."
+                f"{self.objective!r}. Set these two, or leave site_path out."
             )
         for name, allowed in (
             ("ranking", ("auto", "exact", "ratio", "mean")),

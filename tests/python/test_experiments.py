@@ -175,5 +175,7 @@ def test_other_data_are_another_cell():
         panel(site_ids=["a", "c"]),
         panel(times=[2001, 2002, 2004]),
         panel(history_y=np.zeros((1, 2))),
+        panel(exposure=np.ones((3, 2))),
+        panel(y_upper=np.arange(6.0).reshape(3, 2) + 1),
     )
-    assert len({digest, *map(panel_digest, others)}) == 6
+    assert len({digest, *map(panel_digest, others)}) == 8
