@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
-from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
@@ -116,7 +115,8 @@ class BuildLibrary(build_ext):
             "CCACHE_NOHASHDIR": os.environ.get("CCACHE_NOHASHDIR", "1"),
             "CCACHE_BASEDIR": os.environ.get("CCACHE_BASEDIR", str(ROOT)),
         }
-        arguments = [f"-DPython_EXECUTABLE={sys.executable}", "-DCMAKE_INSTALL_MESSAGE=NEVER"]
+        arguments = [f"-DPython_EXECUTABLE={sys.executable}", "-DTOPREACH_PYTHON=ON"]
+        arguments.append("-DCMAKE_INSTALL_MESSAGE=NEVER")
         if self.must_start_afresh():
             arguments.append("--fresh")
             arguments.append("-DTOPREACH_TESTS=OFF")  # until CMAKE_ARGS asks for them
@@ -138,6 +138,8 @@ class BuildLibrary(build_ext):
         package = self.package_folder()
         for folder in INSTALLED:
             shutil.rmtree(package / folder, ignore_errors=True)
+        for module in package.glob("_C.*.so"):
+            module.unlink()
         step("--install", str(BUILD), "--prefix", str(package))
 
     def must_start_afresh(self) -> bool:
@@ -159,7 +161,8 @@ class BuildLibrary(build_ext):
 
     def get_outputs(self) -> list[str]:
         package = self.package_folder()
-        return [str(f) for d in INSTALLED for f in (package / d).rglob("*") if f.is_file()]
+        installed = [f for d in INSTALLED for f in (package / d).rglob("*") if f.is_file()]
+        return [str(f) for f in (*installed, *package.glob("_C.*.so"))]
 
     def get_output_mapping(self) -> dict[str, str]:
         return {}
@@ -174,13 +177,6 @@ class CleanBuildPy(build_py):
         super().run()
 
 
-class PlatformWheel(bdist_wheel):
-    """The library is loaded by torch and not tied to a version of Python, only to the platform."""
-
-    def get_tag(self) -> tuple[str, str, str]:
-        return "py3", "none", super().get_tag()[2]
-
-
 experiments = ["topreach_experiments"] + [
     f"topreach_experiments.{name}" for name in find_packages(str(ROOT / "experiments"))
 ]
@@ -192,5 +188,5 @@ setup(
     package_data={"topreach_experiments": ["README.md", "*/README.md"]},
     install_requires=dependencies(),
     ext_modules=[Extension("topreach.libtopreach", sources=[])],
-    cmdclass={"build_ext": BuildLibrary, "build_py": CleanBuildPy, "bdist_wheel": PlatformWheel},
+    cmdclass={"build_ext": BuildLibrary, "build_py": CleanBuildPy},
 )

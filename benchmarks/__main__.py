@@ -26,7 +26,7 @@ from topreach_experiments.gradient_quality.quality import COSINE
 
 import topreach as tr
 from benchmarks import formulations as plain
-from topreach.files import atomic_path
+from topreach.data.files import atomic_path
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 OURS, PAPER, PLAIN, FLOOR = "topreach", "(a) papers' formulation", "(b) plain PyTorch", "floor"
@@ -119,7 +119,7 @@ def expected_ratio_task(one_logit: bool):
     logits = torch.full((4, 1), -0.4) if one_logit else torch.randn(4, 1328) * 0.3 - 0.4
     logits.requires_grad_()
     g = torch.randn(4, 1328)
-    counts = tr.models.NegativeBinomial(n, logits)
+    counts = tr.distributions.NegativeBinomial(n, logits)
     key = torch.tensor([1, 2])
 
     def sampled():

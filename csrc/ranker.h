@@ -66,9 +66,7 @@ class Ranker {
 
   bool is_probabilistic() const;
   const std::vector<std::string>& site_ids() const { return file_.site_ids; }
-  const std::vector<std::string>& feature_names() const {
-    return file_.standardizer.feature_names;
-  }
+  const std::vector<std::string>& feature_names() const { return file_.standardizer.feature_names; }
   int64_t k() const { return file_.k; }
   int64_t window() const { return file_.window; }
   /// Whether the model was fitted to counts per exposure (a population, for instance).

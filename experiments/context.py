@@ -22,15 +22,15 @@ import torch
 from tqdm import tqdm
 
 import topreach
-from topreach.datasets import simulate_county
-from topreach.files import atomic_path
-from topreach.panel import Splits
-from topreach.progress import shows_bar
+from topreach.data.datasets import simulate_county
+from topreach.data.files import atomic_path
+from topreach.data.panel import Splits
+from topreach.training.progress import shows_bar
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from topreach.panel import Panel
+    from topreach.data.panel import Panel
 
 
 @dataclass

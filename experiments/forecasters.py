@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from topreach import count_quantile, metrics, topk_mask
+from topreach import count_quantile, topk_mask
+from topreach.data.panel import Batch, Panel
+from topreach.data.standardizer import Standardizer
+from topreach.evaluation import metrics
 from topreach.models import LinearScorer, MLPScorer
 from topreach.objectives.base import forward
-from topreach.panel import Batch, Panel
-from topreach.standardizer import Standardizer
-from topreach.trainer import NonFiniteLossError, Trainer
+from topreach.training.trainer import NonFiniteLossError, Trainer
 
 from .graph_network import GraphNetwork
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from topreach.features import Neighbours, nearest_neighbours
+from topreach.data.panel import Batch
+from topreach.models.site_history import Neighbours, nearest_neighbours
 from topreach.objectives.base import forward
-from topreach.panel import Batch
 
 
 class GraphNetwork(nn.Module):

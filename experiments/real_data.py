@@ -26,13 +26,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from topreach import baselines, metrics
+from topreach.data.panel import Panel, Splits
+from topreach.evaluation import baselines, metrics
 from topreach.models import NegBinMixedEffects
 from topreach.objectives import NLL, DecisionAware, DirectBPR, PerturbationGradient, SPOPlus
 from topreach.objectives.base import derived_key, forward
 from topreach.ops import draw_key, ratio_ranking
-from topreach.panel import Panel, Splits
-from topreach.ranker import TopKRanker
+from topreach.ranking.topk_ranker import TopKRanker
 
 from .context import Context, panel_digest
 from .forecasters import (

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from topreach import metrics, topk_mask
-from topreach.panel import Panel
+from topreach import topk_mask
+from topreach.data.panel import Panel
+from topreach.evaluation import metrics
 
 from .context import Context
 from .forecasters import site_places
@@ -156,7 +157,7 @@ def reach_figure(scores: Mapping[str, Any], panel: Panel, k: int, title: str) ->
     """Reach against K, as capture and as BPR, of scores [T, S] by name."""
     from matplotlib.figure import Figure
 
-    from topreach.plots import plot_reach, reach_curve
+    from topreach.report.plots import plot_reach, reach_curve
 
     figure = Figure(figsize=(10.5, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)

@@ -83,8 +83,7 @@ TR_HD Jet<E, Q> operator*(const Jet<E, Q>& a, const Jet<E, Q>& b) {
     for (int j = 0; i + j <= E; ++j) r.v[i + j] += a.v[i] * b.v[j];
   for (int m = 0; m < Q; ++m)
     for (int i = 0; i < E; ++i)
-      for (int j = 0; i + j < E; ++j)
-        r.q[m][i + j] += a.v[i] * b.q[m][j] + a.q[m][i] * b.v[j];
+      for (int j = 0; i + j < E; ++j) r.q[m][i + j] += a.v[i] * b.q[m][j] + a.q[m][i] * b.v[j];
   return r;
 }
 
@@ -176,9 +175,9 @@ TR_HD Jet<E, Q> jet_log_rising(const Jet<E, Q>& l, double y) {
 // The family at one linear predictor: what its log-probabilities at several counts share.
 template <int E, int Q>
 struct CountTerms {
-  Jet<E, Q> log_size;      // log total_count; log rate for Poisson
-  Jet<E, Q> log_failure;   // NegBin: total_count log(1 - p); Poisson: -rate
-  Jet<E, Q> log_success;   // NegBin: log p; Poisson: log rate
+  Jet<E, Q> log_size;     // log total_count; log rate for Poisson
+  Jet<E, Q> log_failure;  // NegBin: total_count log(1 - p); Poisson: -rate
+  Jet<E, Q> log_success;  // NegBin: log p; Poisson: log rate
   bool poisson;
 };
 

@@ -52,13 +52,13 @@
 
 namespace topreach::kernels {
 
-constexpr double kReach = 9.0;        // |z| beyond which noise never goes: Phi(-9) = 1e-19
-constexpr int kGridOrder = 10;        // nodes that a site is spread over
-constexpr int kGridPerSigma = 8;      // nodes per sigma
-constexpr int kGridSize = 448;        // nodes of the widest row, a multiple of 8
-constexpr double kTail = 28.0;        // -log of the probabilities that are left out
-constexpr double kSmoothVariance = 20.0;  // a threshold with a lower V is rough,
-constexpr double kNear = 1.75;            // and sites so close to one are direct
+constexpr double kReach = 9.0;                 // |z| beyond which noise never goes: Phi(-9) = 1e-19
+constexpr int kGridOrder = 10;                 // nodes that a site is spread over
+constexpr int kGridPerSigma = 8;               // nodes per sigma
+constexpr int kGridSize = 448;                 // nodes of the widest row, a multiple of 8
+constexpr double kTail = 28.0;                 // -log of the probabilities that are left out
+constexpr double kSmoothVariance = 20.0;       // a threshold with a lower V is rough,
+constexpr double kNear = 1.75;                 // and sites so close to one are direct
 constexpr double kAgree = 3e-5, kMass = 1e-9;  // the two checks
 
 // A row's scores in units of sigma: x = (r - centre) / sigma.
@@ -85,9 +85,9 @@ TR_HD TopKFrame frame_of(double kth, double next, double sigma) {
 
 // The factor 1 / prod_{i != m} (m - i) of the Lagrange weight of node m = 0..9.
 TR_HD double lagrange_factor(int m) {
-  constexpr double factor[kGridOrder] = {
-      -1.0 / 362880, 1.0 / 40320, -1.0 / 10080, 1.0 / 4320, -1.0 / 2880,
-      1.0 / 2880,    -1.0 / 4320, 1.0 / 10080,  -1.0 / 40320, 1.0 / 362880};
+  constexpr double factor[kGridOrder] = {-1.0 / 362880, 1.0 / 40320, -1.0 / 10080, 1.0 / 4320,
+                                         -1.0 / 2880,   1.0 / 2880,  -1.0 / 4320,  1.0 / 10080,
+                                         -1.0 / 40320,  1.0 / 362880};
   return factor[m];
 }
 

@@ -155,8 +155,7 @@ TR_HD void site_solve(const SiteCounts& site, const double* x, SiteWork& work, c
   solve_pair(h, total, k);
   for (int64_t t = 0; t < site.periods; ++t) {
     dual[t] -= x[t] * (d[2 * t] * k[0] + d[2 * t + 1] * k[1]);
-    if (site.path)
-      path[t] -= (l[2 * t] - d[2 * t]) * k[0] + (l[2 * t + 1] - d[2 * t + 1]) * k[1];
+    if (site.path) path[t] -= (l[2 * t] - d[2 * t]) * k[0] + (l[2 * t + 1] - d[2 * t + 1]) * k[1];
   }
 }
 
@@ -173,8 +172,8 @@ TR_HD double site_objective(const CountModel& model, const SiteCounts& site, con
       value -= 0.5 * a * (work.dual[t] + factor * work.move[t]);
       at += a;
     }
-    const Jet<2, 0> l = count_log_likelihood<2, 0>(model, at, site.log_exposure[t], site.low[t],
-                                                   site.high[t]);
+    const Jet<2, 0> l =
+        count_log_likelihood<2, 0>(model, at, site.log_exposure[t], site.low[t], site.high[t]);
     const double w = site.weight[t];
     value += w * l.v[0];
     work.score[t] = w * l.v[1];
@@ -292,25 +291,22 @@ TR_HD void site_gradient(const CountModel& model, const SiteCounts& site, const 
     h_t = d[2 * t] * solved[0] + d[2 * t + 1] * solved[1] + (path ? h_t : 0.0);
     by_bend -= 0.5 * weight * work.bend[t] * h_t;
     bent = bent || work.x[t] != work.p[t];
-    for (int i = 0; i < 2; ++i)
-      out.loading[2 * t + i] -= weight * work.p[t] * solved[i];
+    for (int i = 0; i < 2; ++i) out.loading[2 * t + i] -= weight * work.p[t] * solved[i];
   }
   if (path) {  // - weight W / 2, whose u is integrated out: q = R' P D
     double q[2] = {0, 0};
     for (int64_t t = site.periods - 1; t >= 0; --t) {
       const double rho = work.filter.rho(t), s = work.filter.s(t);
       double solved[2];
-      for (int i = 0; i < 2; ++i)
-        q[i] = work.p[t] * d[2 * t + i] + work.filter.rho(t + 1) * q[i];
+      for (int i = 0; i < 2; ++i) q[i] = work.p[t] * d[2 * t + i] + work.filter.rho(t + 1) * q[i];
       solve_pair(h, q, solved);
-      out.path[2 * t + 1] -=
-          weight * s * (work.n[t] - q[0] * solved[0] - q[1] * solved[1]);
+      out.path[2 * t + 1] -= weight * s * (work.n[t] - q[0] * solved[0] - q[1] * solved[1]);
       if (t == 0) continue;
       const double* before = l + 2 * t - 2;
       const double* response = d + 2 * t - 2;
-      out.path[2 * t] -= weight * (work.filter.filtered(t - 1) * rho * work.n[t] -
-                                   (before[0] - response[0]) * solved[0] -
-                                   (before[1] - response[1]) * solved[1]);
+      out.path[2 * t] -=
+          weight * (work.filter.filtered(t - 1) * rho * work.n[t] -
+                    (before[0] - response[0]) * solved[0] - (before[1] - response[1]) * solved[1]);
     }
   }
   // The implicit part, with -F'' if it is positive definite.
@@ -353,8 +349,8 @@ TR_HD void site_gradient(const CountModel& model, const SiteCounts& site, const 
     score = work.score[t] + next * score;
     dual = work.dual[t] + next * dual;
     weights = (site.weight[t] > 0 ? site.weight[t] : 0) + next * next * weights;
-    out.path[2 * t + 1] += work.filter.s(t) * (weight * score * score + 2 * score * dual +
-                                               4 * by_bend * weights);
+    out.path[2 * t + 1] +=
+        work.filter.s(t) * (weight * score * score + 2 * score * dual + 4 * by_bend * weights);
     if (t == 0) continue;
     out.path[2 * t] += weight * path[t - 1] * score + work.path[t - 1] * score +
                        path[t - 1] * dual + 4 * by_bend * work.prior[t - 1] * rho * weights;
@@ -382,8 +378,7 @@ TR_HD void site_posterior(const SiteCounts& site, const double* noise, SiteWork&
     const double a = site.loading[2 * t] - work.response[2 * t],
                  b = site.loading[2 * t + 1] - work.response[2 * t + 1];
     out.variance[t] += a * a * covariance[0] + 2 * a * b * covariance[1] + b * b * covariance[2];
-    work.columns[t] =
-        -work.p[t] * (site.loading[2 * t] * u[0] + site.loading[2 * t + 1] * u[1]);
+    work.columns[t] = -work.p[t] * (site.loading[2 * t] * u[0] + site.loading[2 * t + 1] * u[1]);
   }
   path_draw(work.filter, work.p, work.columns, noise + 2, work.solved, u + 2);
 }

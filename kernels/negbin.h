@@ -51,8 +51,8 @@ TR_HD NegBinRecurrence negbin_start(double n, double z) {
   const double mean = n * odds;
   const double deviation = square_root(mean * (1.0 + odds));
   const double low = mean - 7.5 * deviation;
-  const double width = (mean < 7.5 * deviation ? mean : 7.5 * deviation) + 7.0 * deviation +
-                       24.0 * (1.0 + odds);
+  const double width =
+      (mean < 7.5 * deviation ? mean : 7.5 * deviation) + 7.0 * deviation + 24.0 * (1.0 + odds);
   const bool tabulated = (width <= double(kTableEntries)) | (n == 0.0) | (odds == 0.0);
   const double first = tabulated & (low > 0.0) ? double(int32_t(low)) : 0.0;
   return {tabulated ? n : 0.0, p, first, 1.0, 1.0, first, tabulated};
@@ -197,8 +197,8 @@ TR_HD double negbin_by_rejection(const NegBinCounter& c, double n, double z) {
 // What one site's log-probabilities share.
 struct NegBinSite {
   double n, z;
-  double p, q;           // sigmoid(z), sigmoid(-z)
-  double log_p, log_q;   // -softplus(-z), -softplus(z)
+  double p, q;          // sigmoid(z), sigmoid(-z)
+  double log_p, log_q;  // -softplus(-z), -softplus(z)
 };
 
 TR_HD NegBinSite negbin_site(double n, double z) {

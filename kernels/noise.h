@@ -141,8 +141,7 @@ TR_HD FourNoises score_of_words(PhiloxWords w) {
     return {open_unit(w.x) - open_unit(~w.x), open_unit(w.y) - open_unit(~w.y),
             open_unit(w.z) - open_unit(~w.z), open_unit(w.w) - open_unit(~w.w)};
   } else {
-    return {with_sign(1.0f, w.x), with_sign(1.0f, w.y), with_sign(1.0f, w.z),
-            with_sign(1.0f, w.w)};
+    return {with_sign(1.0f, w.x), with_sign(1.0f, w.y), with_sign(1.0f, w.z), with_sign(1.0f, w.w)};
   }
 }
 
@@ -151,8 +150,7 @@ TR_HD PhiloxWords noise_words(PhiloxKey key, uint32_t site_block, uint32_t draw,
 }
 
 template <Noise kind>
-TR_HD FourNoises noise_of_counter(PhiloxKey key, uint32_t site_block, uint32_t draw,
-                                  uint32_t row) {
+TR_HD FourNoises noise_of_counter(PhiloxKey key, uint32_t site_block, uint32_t draw, uint32_t row) {
   return noise_of_words<kind>(noise_words(key, site_block, draw, row));
 }
 

@@ -64,8 +64,8 @@ inline int64_t padded_sites(int64_t sites) {
 template <Noise kind>
 TR_HD float noise_of_site(PhiloxKey key, int32_t site, uint32_t draw, uint32_t row) {
   const uint32_t s = uint32_t(site), word = s % kTileSites / kTileLanes;
-  const FourNoises z = noise_of_counter<kind>(
-      key, s / kTileSites * kTileLanes + s % kTileLanes, draw, row);
+  const FourNoises z =
+      noise_of_counter<kind>(key, s / kTileSites * kTileLanes + s % kTileLanes, draw, row);
   return word == 0 ? z.z0 : (word == 1 ? z.z1 : (word == 2 ? z.z2 : z.z3));
 }
 
@@ -121,16 +121,16 @@ struct TopKCpu {
                               int32_t* last_tied, int32_t* boundary, void* scratch);
   // Adds f(x) (v - v_rival) over draws [begin, end) to total[sites], likewise.
   void (*conditional_backward)(const TopKProblem<T>& problem, Noise noise, int64_t row, const T* v,
-                               int64_t begin, int64_t end, const T* value,
-                               const int32_t* last_tied, const int32_t* boundary, T* total,
-                               void* scratch);
+                               int64_t begin, int64_t end, const T* value, const int32_t* last_tied,
+                               const int32_t* boundary, T* total, void* scratch);
 };
 
 template <typename T>
 const TopKCpu<T>& topk_cpu();
 
 // The noise itself: z[sites] of one (row, draw).
-void noise_row_cpu(PhiloxKey key, Noise noise, int64_t sites, uint32_t draw, uint32_t row, float* z);
+void noise_row_cpu(PhiloxKey key, Noise noise, int64_t sites, uint32_t draw, uint32_t row,
+                   float* z);
 
 // XOR over sites and draws of the noise's bits, the cheapest use of every value: what tests compare
 // across instruction sets and devices, and the floor that benchmarks measure against.

@@ -24,9 +24,7 @@ struct PhiloxWords {
 
 constexpr uint32_t kPhiloxFirst = 0xD2511F53u, kPhiloxSecond = 0xCD9E8D57u;
 
-TR_HD PhiloxKey next_round(PhiloxKey key) {
-  return {key.k0 + 0x9E3779B9u, key.k1 + 0xBB67AE85u};
-}
+TR_HD PhiloxKey next_round(PhiloxKey key) { return {key.k0 + 0x9E3779B9u, key.k1 + 0xBB67AE85u}; }
 
 TR_HD PhiloxWords philox4x32(PhiloxKey key, PhiloxWords c) {
 #if defined(__CUDA_ARCH__)

@@ -20,7 +20,7 @@
 
 namespace topreach::kernels {
 
-struct PathFilter {  // arrays of `periods`
+struct PathFilter {     // arrays of `periods`
   const double* steps;  // [periods, 2]: rho_t, s_t
   int64_t periods;
   double *predicted, *shrink;  // P_t, 1 / F_t

@@ -43,10 +43,8 @@ TR_HD double natural_log(double x) {
   const bool tiny = x < 0x1p-1022;
   const double scaled = tiny ? x * 0x1p54 : x;
   const uint64_t shifted = bits_of(scaled) - 0x3FE6A09E667F3BCDull;
-  const double exponent =
-      double(int32_t(uint32_t(shifted >> 32)) >> 20) - (tiny ? 54.0 : 0.0);
-  const double f =
-      double_of((shifted & 0x000FFFFFFFFFFFFFull) + 0x3FE6A09E667F3BCDull) - 1.0;
+  const double exponent = double(int32_t(uint32_t(shifted >> 32)) >> 20) - (tiny ? 54.0 : 0.0);
+  const double f = double_of((shifted & 0x000FFFFFFFFFFFFFull) + 0x3FE6A09E667F3BCDull) - 1.0;
   const double s = f / (2.0 + f);
   const double z = s * s;
   double p = 1.479819860511658591e-01;
@@ -70,8 +68,7 @@ TR_HD double exponential_of(double x) {
   const double magic = 0x1.8p52;
   const double rounded = inside * 1.44269504088896338700e+00 + magic;
   const double k = rounded - magic;
-  const double r =
-      (inside - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10;
+  const double r = (inside - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10;
   double p = 1.0 / 6227020800.0;
   p = p * r + 1.0 / 479001600.0;
   p = p * r + 1.0 / 39916800.0;
@@ -289,8 +286,8 @@ TR_HD double digamma_difference(double n, double y) {
 // lgamma(k + 1) for a whole number k >= 0, through Stirling's series at k + 1 (8 below 8).
 TR_HD double log_factorial(double k) {
   const double x = k > 0.0 ? k : 1.0;
-  const double value = stirling_remainder(x) + (x + 0.5) * natural_log(x) - x +
-                       9.18938533204672741780e-01;
+  const double value =
+      stirling_remainder(x) + (x + 0.5) * natural_log(x) - x + 9.18938533204672741780e-01;
   return k > 0.0 ? value : 0.0;
 }
 

@@ -13,6 +13,8 @@
 #include <fstream>
 #include <optional>
 
+#include "../require.h"
+
 namespace topreach {
 
 namespace {
@@ -30,8 +32,8 @@ class Reader {
   Reader(const std::string& path, c10::IValue root) : path_(path), root_(std::move(root)) {}
 
   [[noreturn]] void fail(const std::string& part, const char* requirement) const {
-    TORCH_CHECK_VALUE(false, "load_model_file: ", part, " must be ", requirement,
-                      ", got something else, or nothing, in ", path_);
+    TR_REQUIRE(false, "load_model_file: {} must be {}, got something else, or nothing, in {}", part,
+               requirement, path_);
   }
 
   std::optional<c10::IValue> find(const Dict& dict, const std::string& name) const {
@@ -86,13 +88,14 @@ class Reader {
 
 std::vector<char> read_bytes(const std::string& path) {
   struct stat status{};
-  TORCH_CHECK_VALUE(stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode),
-                    "load_model_file: path must be a file, got ", path, ", where there is none");
+  TR_REQUIRE(stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode),
+             "load_model_file: path must be a file, got {}, where there is none", path);
   std::ifstream stream(path, std::ios::binary);
   std::vector<char> bytes(size_t(status.st_size));
-  TORCH_CHECK_VALUE(stream.read(bytes.data(), std::streamsize(bytes.size())),
-                    "load_model_file: path must be readable, got ", path,
-                    ", which could not be read: ", std::strerror(errno));
+  TR_REQUIRE(stream.read(bytes.data(), std::streamsize(bytes.size())),
+             "load_model_file: path must be readable, got {}, which could not be "
+             "read: {}",
+             path, std::strerror(errno));
   return bytes;
 }
 
@@ -106,15 +109,15 @@ c10::IValue unpickle(const std::string& path) {
   } catch (const std::exception& error) {
     reason = error.what();
   }
-  TORCH_CHECK_VALUE(false, "load_model_file: path must be a whole model file, got ", path,
-                    ", which is damaged, cut short or of another kind (",
-                    reason.substr(0, reason.find('\n')), ")");
+  TR_REQUIRE(false,
+             "load_model_file: path must be a whole model file, got {}, which is "
+             "damaged, cut short or of another kind ({})",
+             path, reason.substr(0, reason.find('\n')));
 }
 
 Standardizer read_standardizer(const Reader& read, const Dict& dict) {
   Standardizer result;
-  result.feature_names =
-      read.texts(read.find(dict, "feature_names"), "standardizer.feature_names");
+  result.feature_names = read.texts(read.find(dict, "feature_names"), "standardizer.feature_names");
   for (const auto& item : read.list(read.find(dict, "kept"), "standardizer.kept")) {
     const int64_t column = read.integer(item, "standardizer.kept[...]");
     if (column < 0 || column >= int64_t(result.feature_names.size()))
@@ -245,8 +248,7 @@ c10::IValue to_value(const ModelFile& file) {
   root.insert("key", file.key.cpu());
   root.insert("window", file.window);
   root.insert("uses_exposure", file.uses_exposure);
-  if (file.site_history)
-    root.insert("site_history", to_dict(*file.site_history, file.site_ids));
+  if (file.site_history) root.insert("site_history", to_dict(*file.site_history, file.site_ids));
   if (!file.columns.empty()) {
     Dict columns = new_dict();
     for (const auto& [role, column] : file.columns) columns.insert(role, column);
@@ -259,9 +261,8 @@ c10::IValue to_value(const ModelFile& file) {
 // weights_only=True refuses. The pickler can leave the marks out; the rest is the same archive.
 std::string archive_of(const c10::IValue& value) {
   std::string pickled;
-  torch::jit::Pickler pickler(
-      [&](const char* data, size_t size) { pickled.append(data, size); }, nullptr, nullptr, nullptr,
-      nullptr, /*tag_aggregates=*/false);
+  torch::jit::Pickler pickler([&](const char* data, size_t size) { pickled.append(data, size); },
+                              nullptr, nullptr, nullptr, nullptr, /*tag_aggregates=*/false);
   pickler.protocol();
   pickler.pushIValue(value);
   pickler.stop();
@@ -284,12 +285,15 @@ std::string archive_of(const c10::IValue& value) {
 }  // namespace
 
 torch::Tensor Standardizer::transform(const torch::Tensor& x) const {
-  TORCH_CHECK_VALUE(x.dim() >= 1 && x.size(-1) == int64_t(feature_names.size()),
-                    "Standardizer: x must have shape [..., P] with the P = ", feature_names.size(),
-                    " features of training, got ", x.sizes());
+  TR_REQUIRE(x.dim() >= 1 && x.size(-1) == int64_t(feature_names.size()),
+             "Standardizer: x must have shape [..., P] with the P = {} features of "
+             "training, got {}",
+             feature_names.size(), x.sizes());
   // By way of float32, in which Python keeps a panel's features.
-  const torch::Tensor columns = x.to(torch::kFloat).to(torch::kDouble).index_select(
-      -1, torch::tensor(kept, torch::kLong).to(x.device()));
+  const torch::Tensor columns =
+      x.to(torch::kFloat)
+          .to(torch::kDouble)
+          .index_select(-1, torch::tensor(kept, torch::kLong).to(x.device()));
   return ((columns - mean.to(x.device())) / scale.to(x.device())).to(torch::kFloat);
 }
 
@@ -297,16 +301,17 @@ ModelFile load_model_file(const std::string& path) {
   const Reader read(path, unpickle(path));
   const Dict root = read.root();
   const auto format = read.find(root, "format");
-  TORCH_CHECK_VALUE(format && format->isString() && format->toStringRef() == kFormat,
-                    "load_model_file: path must be a file of format '", kFormat, "', got ", path,
-                    ", which is of another kind");
+  TR_REQUIRE(format && format->isString() && format->toStringRef() == kFormat,
+             "load_model_file: path must be a file of format '{}', got {}, which is "
+             "of another kind",
+             kFormat, path);
   const int64_t version = read.integer(read.find(root, "format_version"), "format_version");
-  TORCH_CHECK_VALUE(version <= kModelFileVersion,
-                    "load_model_file: format_version must be at most ", kModelFileVersion,
-                    ", got ", version, " in ", path,
-                    "; update topreach to read this file");
-  TORCH_CHECK_VALUE(version >= 1, "load_model_file: format_version must be at least 1, got ",
-                    version, " in ", path);
+  TR_REQUIRE(version <= kModelFileVersion,
+             "load_model_file: format_version must be at most {}, got {} in {}; "
+             "update topreach to read this file",
+             kModelFileVersion, version, path);
+  TR_REQUIRE(version >= 1, "load_model_file: format_version must be at least 1, got {} in {}",
+             version, path);
 
   ModelFile file;
   file.model = read.text(read.find(root, "model"), "model");
@@ -341,8 +346,8 @@ ModelFile load_model_file(const std::string& path) {
     file.uses_exposure = uses->toBool();
   }
   if (const auto history = read.find(root, "site_history")) {
-    file.site_history = read_site_history(read, read.dict(history, "site_history"),
-                                          int64_t(file.site_ids.size()));
+    file.site_history =
+        read_site_history(read, read.dict(history, "site_history"), int64_t(file.site_ids.size()));
   }
   if (const auto columns = read.find(root, "columns")) {
     for (const auto& item : read.dict(columns, "columns")) {
@@ -356,9 +361,10 @@ void save_model_file(const ModelFile& file, const std::string& path) {
   const std::string bytes = archive_of(to_value(file));
   std::string temporary = path + ".XXXXXX";
   const int handle = mkstemp(temporary.data());
-  TORCH_CHECK_VALUE(handle >= 0,
-                    "save_model_file: path must be in a folder that can be written to, got ",
-                    path, ": ", std::strerror(errno));
+  TR_REQUIRE(handle >= 0,
+             "save_model_file: path must be in a folder that can be written to, got "
+             "{}: {}",
+             path, std::strerror(errno));
   size_t written = 0;
   bool ok = true;
   while (ok && written < bytes.size()) {
@@ -373,8 +379,8 @@ void save_model_file(const ModelFile& file, const std::string& path) {
   ok = ok && std::rename(temporary.c_str(), path.c_str()) == 0;
   const int error = errno;
   if (!ok) unlink(temporary.c_str());
-  TORCH_CHECK_VALUE(ok, "save_model_file: path could not be written, got ", path, ": ",
-                    std::strerror(error));
+  TR_REQUIRE(ok, "save_model_file: path could not be written, got {}: {}", path,
+             std::strerror(error));
 }
 
 }  // namespace topreach

@@ -6,23 +6,24 @@
 
 #include <limits>
 
+#include "../require.h"
+
 namespace topreach {
 
 namespace {
 
 void check_bpr(const char* function, const char* argument, const at::Tensor& chosen,
                const at::Tensor& counts, int64_t k) {
-  TORCH_CHECK_TYPE(at::isFloatingType(chosen.scalar_type()), function, ": ", argument,
-                   " must be floating point, got ", chosen.scalar_type());
-  TORCH_CHECK_TYPE(!at::isComplexType(counts.scalar_type()), function,
-                   ": counts must be real, got ", counts.scalar_type());
-  TORCH_CHECK_VALUE(chosen.dim() >= 1 && counts.dim() >= 1 &&
-                        chosen.sym_size(-1) == counts.sym_size(-1),
-                    function, ": ", argument,
-                    " and counts must have shape [..., S] with the same S, got ",
-                    chosen.sym_sizes(), " and ", counts.sym_sizes());
-  TORCH_CHECK_VALUE(k >= 1 && counts.sym_size(-1) >= k, function,
-                    ": k must be between 1 and S = ", counts.sym_size(-1), ", got ", k);
+  TR_REQUIRE_TYPE(at::isFloatingType(chosen.scalar_type()), "{}: {} must be floating point, got {}",
+                  function, argument, chosen.scalar_type());
+  TR_REQUIRE_TYPE(!at::isComplexType(counts.scalar_type()), "{}: counts must be real, got {}",
+                  function, counts.scalar_type());
+  TR_REQUIRE(chosen.dim() >= 1 && counts.dim() >= 1 && chosen.sym_size(-1) == counts.sym_size(-1),
+             "{}: {} and counts must have shape [..., S] with the same S, got {} "
+             "and {}",
+             function, argument, chosen.sym_sizes(), counts.sym_sizes());
+  TR_REQUIRE(k >= 1 && counts.sym_size(-1) >= k, "{}: k must be between 1 and S = {}, got {}",
+             function, counts.sym_size(-1), k);
 }
 
 // b.y / sum_TopK(y) y, with NaN for a row without reach.
@@ -47,12 +48,12 @@ at::Tensor bpr_of(const at::Tensor& scores, const at::Tensor& counts, int64_t k)
 }
 
 at::Tensor bpr_cpu(const at::Tensor& scores, const at::Tensor& counts, int64_t k) {
-  TORCH_CHECK_VALUE(!scores.isnan().any().item<bool>(), "bpr: scores must not be NaN, got NaN");
-  TORCH_CHECK_VALUE(!counts.lt(0).any().item<bool>(), "bpr: counts must not be negative, got ",
-                    counts.min().item<double>());
-  TORCH_CHECK_VALUE(!counts.isnan().any().item<bool>(),
-                    "bpr: counts must not be NaN, got NaN; leave out sites or periods without ",
-                    "counts");
+  TR_REQUIRE(!scores.isnan().any().item<bool>(), "bpr: scores must not be NaN, got NaN");
+  TR_REQUIRE(!counts.lt(0).any().item<bool>(), "bpr: counts must not be negative, got {}",
+             counts.min().item<double>());
+  TR_REQUIRE(!counts.isnan().any().item<bool>(),
+             "bpr: counts must not be NaN, got NaN; leave out sites or periods "
+             "without counts");
   return bpr_of(scores, counts, k);
 }
 

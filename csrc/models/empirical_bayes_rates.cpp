@@ -4,6 +4,8 @@
 #include <cmath>
 #include <functional>
 
+#include "../require.h"
+
 namespace topreach {
 
 namespace {
@@ -12,16 +14,18 @@ constexpr double kSmallest = 1e-8;  // mean count
 
 EmpiricalBayesRatesImpl::EmpiricalBayesRatesImpl(std::vector<double> half_lives_,
                                                  int64_t num_features, std::vector<double> support_)
-    : half_lives(std::move(half_lives_)), support(std::move(support_)) {
-  TORCH_CHECK_VALUE(!half_lives.empty() && *std::ranges::min_element(half_lives) > 0,
-                    "EmpiricalBayesRates: half_lives must be numbers > 0, at least one, got ",
-                    half_lives.size(), " of them");
-  TORCH_CHECK_VALUE(num_features >= 0,
-                    "EmpiricalBayesRates: num_features must not be negative, got ", num_features);
-  TORCH_CHECK_VALUE(support.size() >= 2 && support.front() > 0 &&
-                        std::ranges::adjacent_find(support, std::greater_equal<>()) ==
-                            support.end(),
-                    "EmpiricalBayesRates: support must be at least two numbers > 0, ascending");
+    : half_lives(std::move(half_lives_)),
+      support(std::move(support_)) {
+  TR_REQUIRE(!half_lives.empty() && *std::ranges::min_element(half_lives) > 0,
+             "EmpiricalBayesRates: half_lives must be numbers > 0, at least one, "
+             "got {} of them",
+             half_lives.size());
+  TR_REQUIRE(num_features >= 0, "EmpiricalBayesRates: num_features must not be negative, got {}",
+             num_features);
+  TR_REQUIRE(support.size() >= 2 && support.front() > 0 &&
+                 std::ranges::adjacent_find(support, std::greater_equal<>()) == support.end(),
+             "EmpiricalBayesRates: support must be at least two numbers > 0, "
+             "ascending");
   const int64_t memories = int64_t(half_lives.size());
   prior = register_parameter("prior", torch::zeros({memories, int64_t(support.size())}));
   memory = register_parameter("memory", torch::zeros({memories}));
@@ -32,8 +36,8 @@ EmpiricalBayesRatesImpl::EmpiricalBayesRatesImpl(std::vector<double> half_lives_
 
 NegativeBinomial EmpiricalBayesRatesImpl::forward(const torch::Tensor& x) {
   const int64_t memories = memory.size(0), columns = 3 * memories + weight.size(0);
-  TORCH_CHECK_VALUE(x.dim() >= 2 && x.size(-1) == columns, "EmpiricalBayesRates: x must have ",
-                    columns, " columns (3 H + P), got ", x.sizes());
+  TR_REQUIRE(x.dim() >= 2 && x.size(-1) == columns,
+             "EmpiricalBayesRates: x must have {} columns (3 H + P), got {}", columns, x.sizes());
   const auto part = x.split_with_sizes({memories, memories, memories, weight.size(0)}, -1);
   torch::Tensor expected = part[1], near = part[2];
   if (weight.size(0) > 0) {
@@ -59,8 +63,8 @@ NegativeBinomial EmpiricalBayesRatesImpl::forward(const torch::Tensor& x) {
   const torch::Tensor terms = torch::cat({apart, spread.unsqueeze(-1)}, -1);
   const double bound = -std::log(kSmallest);
   torch::Tensor log_mean = base + torch::matmul(terms, correction);
-  log_mean = log_mean + (base.logsumexp(-1, /*keepdim=*/true) -
-                         log_mean.logsumexp(-1, /*keepdim=*/true));
+  log_mean =
+      log_mean + (base.logsumexp(-1, /*keepdim=*/true) - log_mean.logsumexp(-1, /*keepdim=*/true));
   const torch::Tensor mean = log_mean.clamp(-bound, bound).exp();
   return {mean * (-raw_dispersion).exp(), raw_dispersion};
 }

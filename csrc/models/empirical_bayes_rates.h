@@ -15,7 +15,7 @@
 
 #include <vector>
 
-#include "negative_binomial.h"
+#include "../distributions/negative_binomial.h"
 
 namespace topreach {
 

@@ -2,30 +2,36 @@
 
 #include <torch/types.h>
 
+#include "../require.h"
+
 namespace topreach {
 
 torch::Tensor scorer_input(const char* function, const torch::Tensor& history,
                            const std::optional<torch::Tensor>& x, int64_t window,
                            int64_t num_features) {
-  TORCH_CHECK_VALUE(history.dim() >= 2 && history.size(-1) == window, function,
-                    ": history must have shape [..., S, W] with W = ", window, " past counts, got ",
-                    history.sizes());
+  TR_REQUIRE(history.dim() >= 2 && history.size(-1) == window,
+             "{}: history must have shape [..., S, W] with W = {} past counts, got "
+             "{}",
+             function, window, history.sizes());
   if (num_features == 0) return history;
-  TORCH_CHECK_VALUE(x.has_value(), function, ": x must be given, for the model has ", num_features,
-                    " features besides past counts");
-  TORCH_CHECK_VALUE(
-      x->dim() >= 2 && x->size(-1) == num_features &&
-          x->sizes().slice(0, x->dim() - 1) == history.sizes().slice(0, history.dim() - 1),
-      function, ": x must have shape [..., S, P] with P = ", num_features,
-      " features and the leading shape of history ", history.sizes(), ", got ", x->sizes());
+  TR_REQUIRE(x.has_value(),
+             "{}: x must be given, for the model has {} features besides past counts", function,
+             num_features);
+  TR_REQUIRE(x->dim() >= 2 && x->size(-1) == num_features &&
+                 x->sizes().slice(0, x->dim() - 1) == history.sizes().slice(0, history.dim() - 1),
+             "{}: x must have shape [..., S, P] with P = {} features and the "
+             "leading shape of history {}, got {}",
+             function, num_features, history.sizes(), x->sizes());
   return torch::cat({history, *x}, -1);
 }
 
 LinearScorerImpl::LinearScorerImpl(int64_t window_, int64_t num_features_)
-    : window(window_), num_features(num_features_) {
-  TORCH_CHECK_VALUE(window >= 0 && num_features >= 0 && window + num_features > 0,
-                    "LinearScorer: window and num_features must not be negative, and not both be ",
-                    "0, got ", window, " and ", num_features);
+    : window(window_),
+      num_features(num_features_) {
+  TR_REQUIRE(window >= 0 && num_features >= 0 && window + num_features > 0,
+             "LinearScorer: window and num_features must not be negative, and not "
+             "both be 0, got {} and {}",
+             window, num_features);
   linear = register_module("linear", torch::nn::Linear(window + num_features, 1));
 }
 

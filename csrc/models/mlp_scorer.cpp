@@ -2,16 +2,21 @@
 
 #include <torch/types.h>
 
+#include "../require.h"
+
 namespace topreach {
 
 MLPScorerImpl::MLPScorerImpl(int64_t window_, int64_t num_features_, std::vector<int64_t> hidden_)
-    : window(window_), num_features(num_features_), hidden(std::move(hidden_)) {
-  TORCH_CHECK_VALUE(window >= 0 && num_features >= 0 && window + num_features > 0,
-                    "MLPScorer: window and num_features must not be negative, and not both be 0, ",
-                    "got ", window, " and ", num_features);
+    : window(window_),
+      num_features(num_features_),
+      hidden(std::move(hidden_)) {
+  TR_REQUIRE(window >= 0 && num_features >= 0 && window + num_features > 0,
+             "MLPScorer: window and num_features must not be negative, and not both "
+             "be 0, got {} and {}",
+             window, num_features);
   int64_t width = window + num_features;
   for (const int64_t units : hidden) {
-    TORCH_CHECK_VALUE(units >= 1, "MLPScorer: hidden must hold positive sizes, got ", units);
+    TR_REQUIRE(units >= 1, "MLPScorer: hidden must hold positive sizes, got {}", units);
     layers->push_back(torch::nn::Linear(width, units));
     width = units;
   }

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <limits>
 
+#include "../require.h"
+
 namespace topreach {
 
 namespace {
@@ -14,14 +16,14 @@ constexpr double kLeastVariance = 1e-300;  // of a path's step of no length, who
 constexpr double kPriorShape = 1.0, kPriorScale = 0.1;  // of the variances, for "map"
 
 bool is_softplus(const char* function, std::string_view link) {
-  TORCH_CHECK_VALUE(link == "log" || link == "softplus", function,
-                    ": link must be 'log' or 'softplus', got '", link, "'");
+  TR_REQUIRE(link == "log" || link == "softplus", "{}: link must be 'log' or 'softplus', got '{}'",
+             function, link);
   return link == "softplus";
 }
 
 void check_penalty(const char* function, std::string_view penalty) {
-  TORCH_CHECK_VALUE(penalty == "laplace" || penalty == "map" || penalty == "paper", function,
-                    ": penalty must be 'laplace', 'map' or 'paper', got '", penalty, "'");
+  TR_REQUIRE(penalty == "laplace" || penalty == "map" || penalty == "paper",
+             "{}: penalty must be 'laplace', 'map' or 'paper', got '{}'", function, penalty);
 }
 
 // L with L L' = Sigma; 1 - tanh^2 as 1 / cosh^2, which does not cancel.
@@ -54,9 +56,9 @@ at::Tensor path_steps_of(const at::Tensor& time, const at::Tensor& reference,
                          const at::Tensor& raw_path_sigma,
                          const std::optional<at::Tensor>& raw_path_rho) {
   constexpr const char* name = "negbin_mixed_effects_path_steps";
-  TORCH_CHECK_VALUE(time.dim() == 1 && reference.dim() == 1, name,
-                    ": time and reference must have shape [T], got ", time.sym_sizes(), " and ",
-                    reference.sym_sizes());
+  TR_REQUIRE(time.dim() == 1 && reference.dim() == 1,
+             "{}: time and reference must have shape [T], got {} and {}", name, time.sym_sizes(),
+             reference.sym_sizes());
   const at::Tensor sigma = at::softplus(raw_path_sigma);
   const at::Tensor gaps = (at::diff(time) / period_of(reference)).to(sigma.scalar_type());
   at::Tensor rho = at::ones_like(gaps), step = sigma * gaps.sqrt();
@@ -75,10 +77,11 @@ at::Tensor path_steps_of(const at::Tensor& time, const at::Tensor& reference,
 at::Tensor path_at(const at::Tensor& time, const at::Tensor& path_time,
                    const at::Tensor& path_effect, const std::optional<at::Tensor>& raw_path_rho) {
   constexpr const char* name = "negbin_mixed_effects_path_at";
-  TORCH_CHECK_VALUE(path_time.dim() == 1 && path_effect.dim() == 2 &&
-                        path_effect.sym_size(0) == path_time.sym_size(0),
-                    name, ": path_effect must have shape [T, S] with T = ", path_time.numel(),
-                    ", the number of path_time, got ", path_effect.sym_sizes());
+  TR_REQUIRE(path_time.dim() == 1 && path_effect.dim() == 2 &&
+                 path_effect.sym_size(0) == path_time.sym_size(0),
+             "{}: path_effect must have shape [T, S] with T = {}, the number of "
+             "path_time, got {}",
+             name, path_time.numel(), path_effect.sym_sizes());
   std::vector<c10::SymInt> shape(time.sym_sizes().begin(), time.sym_sizes().end());
   shape.push_back(path_effect.sym_size(1));
   const int64_t last = path_time.size(0) - 1;
@@ -115,13 +118,14 @@ at::Tensor total_count_of(const at::Tensor& x, const at::Tensor& time, const at:
                           const std::optional<at::Tensor>& path) {
   constexpr const char* name = "negbin_mixed_effects_total_count";
   const bool softplus = is_softplus(name, link);
-  TORCH_CHECK_VALUE(x.dim() >= 2 && x.sym_size(-1) == weight.sym_size(0) &&
-                        x.sym_size(-2) == site_intercept.sym_size(0),
-                    name, ": x must have shape [..., S, P] with S = ", site_intercept.sym_size(0),
-                    " sites and P = ", weight.sym_size(0), " features, got ", x.sym_sizes());
-  TORCH_CHECK_VALUE(time.sym_sizes() == x.sym_sizes().slice(0, x.dim() - 2), name,
-                    ": time must have the leading shape of x, ",
-                    x.sym_sizes().slice(0, x.dim() - 2), ", got ", time.sym_sizes());
+  TR_REQUIRE(x.dim() >= 2 && x.sym_size(-1) == weight.sym_size(0) &&
+                 x.sym_size(-2) == site_intercept.sym_size(0),
+             "{}: x must have shape [..., S, P] with S = {} sites and P = {} "
+             "features, got {}",
+             name, site_intercept.sym_size(0), weight.sym_size(0), x.sym_sizes());
+  TR_REQUIRE(time.sym_sizes() == x.sym_sizes().slice(0, x.dim() - 2),
+             "{}: time must have the leading shape of x, {}, got {}", name,
+             x.sym_sizes().slice(0, x.dim() - 2), time.sym_sizes());
   at::Tensor eta = at::matmul(x, weight) + intercept + site_intercept +
                    time.unsqueeze(-1).to(x.scalar_type()) * site_slope;
   if (path) eta = eta + *path;
@@ -161,9 +165,10 @@ at::Tensor penalty_of(const at::Tensor& site_intercept, const at::Tensor& site_s
     const at::Tensor constant = 0.5 * (v0 + v1 + rest.log()) + std::log(2 * M_PI);
     return (quadratic + constant).sum() + inverse_gamma(v0) + inverse_gamma(v1);
   }
-  TORCH_CHECK_VALUE(information.has_value(), name,
-                    ": information must be given for penalty 'laplace'; get it from ",
-                    "negbin_mixed_effects_information");
+  TR_REQUIRE(information.has_value(),
+             "{}: information must be given for penalty 'laplace'; get it from "
+             "negbin_mixed_effects_information",
+             name);
   const at::Tensor h00 = information->select(-1, 0), h01 = information->select(-1, 1),
                    h11 = information->select(-1, 2);
   // det(I + Sigma H) = 1 + tr(Sigma H) + det(Sigma) det(H); det H >= 0 but for rounding.
@@ -177,11 +182,13 @@ double inverse_softplus(double y) { return y + std::log(-std::expm1(-y)); }
 
 }  // namespace
 
-torch::Tensor negbin_mixed_effects_total_count(
-    const torch::Tensor& x, const torch::Tensor& time, const torch::Tensor& intercept,
-    const torch::Tensor& weight, const torch::Tensor& site_intercept,
-    const torch::Tensor& site_slope, const std::string& link,
-    const std::optional<torch::Tensor>& path) {
+torch::Tensor negbin_mixed_effects_total_count(const torch::Tensor& x, const torch::Tensor& time,
+                                               const torch::Tensor& intercept,
+                                               const torch::Tensor& weight,
+                                               const torch::Tensor& site_intercept,
+                                               const torch::Tensor& site_slope,
+                                               const std::string& link,
+                                               const std::optional<torch::Tensor>& path) {
   return total_count_of(x, time, intercept, weight, site_intercept, site_slope, link, path);
 }
 
@@ -225,19 +232,18 @@ NegBinMixedEffectsImpl::NegBinMixedEffectsImpl(int64_t num_sites, int64_t num_fe
                                                const NegBinMixedEffectsOptions& given)
     : options(given) {
   constexpr const char* name = "NegBinMixedEffects";
-  TORCH_CHECK_VALUE(num_sites >= 1, name, ": num_sites must be at least 1, got ", num_sites);
-  TORCH_CHECK_VALUE(num_features >= 0, name, ": num_features must not be negative, got ",
-                    num_features);
-  TORCH_CHECK_VALUE(std::isfinite(options.initial_mean) && options.initial_mean > 0, name,
-                    ": initial_mean must be positive and finite, got ", options.initial_mean);
-  TORCH_CHECK_VALUE(
-      options.family == "nb1" || options.family == "nb2" || options.family == "poisson", name,
-      ": family must be 'nb1', 'nb2' or 'poisson', got '", options.family, "'");
+  TR_REQUIRE(num_sites >= 1, "{}: num_sites must be at least 1, got {}", name, num_sites);
+  TR_REQUIRE(num_features >= 0, "{}: num_features must not be negative, got {}", name,
+             num_features);
+  TR_REQUIRE(std::isfinite(options.initial_mean) && options.initial_mean > 0,
+             "{}: initial_mean must be positive and finite, got {}", name, options.initial_mean);
+  TR_REQUIRE(options.family == "nb1" || options.family == "nb2" || options.family == "poisson",
+             "{}: family must be 'nb1', 'nb2' or 'poisson', got '{}'", name, options.family);
   check_penalty(name, options.penalty);
-  TORCH_CHECK_VALUE(!options.site_path || *options.site_path == "ar1" ||
-                        *options.site_path == "random_walk",
-                    name, ": site_path must be 'ar1', 'random_walk' or absent, got '",
-                    options.site_path.value_or(""), "'");
+  TR_REQUIRE(
+      !options.site_path || *options.site_path == "ar1" || *options.site_path == "random_walk",
+      "{}: site_path must be 'ar1', 'random_walk' or absent, got '{}'", name,
+      options.site_path.value_or(""));
   const double mean = options.initial_mean / (options.zero_inflation ? 0.9 : 1.0);
   const double start = is_softplus(name, options.link) ? inverse_softplus(mean) : std::log(mean);
   intercept = register_parameter("intercept", torch::full({}, start, torch::kFloat));
@@ -247,8 +253,8 @@ NegBinMixedEffectsImpl::NegBinMixedEffectsImpl(int64_t num_sites, int64_t num_fe
   if (options.family == "nb1") raw_probs = register_parameter("raw_probs", torch::zeros({}));
   if (options.family == "nb2") raw_size = register_parameter("raw_size", torch::zeros({}));
   if (options.zero_inflation) {
-    raw_zero_probs = register_parameter("raw_zero_probs",
-                                        torch::full({}, std::log(0.1 / 0.9), torch::kFloat));
+    raw_zero_probs =
+        register_parameter("raw_zero_probs", torch::full({}, std::log(0.1 / 0.9), torch::kFloat));
   }
   raw_sigma =
       register_parameter("raw_sigma", torch::full({2}, inverse_softplus(0.3), torch::kFloat));
@@ -277,9 +283,10 @@ NegativeBinomial NegBinMixedEffectsImpl::forward(const torch::Tensor& x,
                                                  const torch::Tensor& time) {
   const CountDistribution counts = distribution(x, time);
   const auto* negative_binomial = std::get_if<NegativeBinomial>(&counts.any());
-  TORCH_CHECK_VALUE(negative_binomial, "NegBinMixedEffects::forward: family must be 'nb1' or 'nb2' ",
-                    "without zero inflation, got '", options.family,
-                    "'; call distribution, which any family has");
+  TR_REQUIRE(negative_binomial,
+             "NegBinMixedEffects::forward: family must be 'nb1' or 'nb2' without "
+             "zero inflation, got '{}'; call distribution, which any family has",
+             options.family);
   return *negative_binomial;
 }
 
@@ -288,9 +295,9 @@ CountDistribution NegBinMixedEffectsImpl::distribution(
     const std::optional<torch::Tensor>& exposure) {
   const torch::Tensor mu = total_count(x, time);
   if (!exposure) return distribution_of(mu);
-  TORCH_CHECK_VALUE(exposure->sizes() == mu.sizes(),
-                    "NegBinMixedEffects: exposure must have shape ", mu.sizes(), ", got ",
-                    exposure->sizes());
+  TR_REQUIRE(exposure->sizes() == mu.sizes(),
+             "NegBinMixedEffects: exposure must have shape {}, got {}", mu.sizes(),
+             exposure->sizes());
   return distribution_of(mu * exposure->to(mu.scalar_type()));
 }
 
@@ -307,9 +314,10 @@ CountDistribution NegBinMixedEffectsImpl::distribution_of(const torch::Tensor& m
 torch::Tensor NegBinMixedEffectsImpl::penalty(const torch::Tensor& x, const torch::Tensor& time,
                                               const std::optional<torch::Tensor>& weights,
                                               const std::optional<torch::Tensor>& exposure) {
-  TORCH_CHECK_VALUE(!options.site_path,
-                    "NegBinMixedEffects::penalty: site_path must be absent for training by steps, "
-                    "got '", *options.site_path, "'; maximise log_marginal");
+  TR_REQUIRE(!options.site_path,
+             "NegBinMixedEffects::penalty: site_path must be absent for training by "
+             "steps, got '{}'; maximise log_marginal",
+             *options.site_path);
   std::optional<torch::Tensor> information;
   if (options.penalty == "laplace") {
     torch::NoGradGuard no_grad;
@@ -329,8 +337,7 @@ torch::Tensor NegBinMixedEffectsImpl::penalty(const torch::Tensor& x, const torc
   return penalty_of(site_intercept, site_slope, raw_sigma, raw_rho, information, options.penalty);
 }
 
-LaplaceMarginal NegBinMixedEffectsImpl::log_marginal(const torch::Tensor& x,
-                                                     const torch::Tensor& y,
+LaplaceMarginal NegBinMixedEffectsImpl::log_marginal(const torch::Tensor& x, const torch::Tensor& y,
                                                      const torch::Tensor& time,
                                                      const MarginalOptions& given) {
   const bool fitted = options.site_path && path_time.numel() > 0;
@@ -342,12 +349,12 @@ LaplaceMarginal NegBinMixedEffectsImpl::marginal(const torch::Tensor& x, const t
                                                  const MarginalOptions& given,
                                                  const torch::Tensor& reference) const {
   constexpr const char* name = "NegBinMixedEffects::log_marginal";
-  TORCH_CHECK_VALUE(x.dim() == 3 && x.size(1) == site_intercept.size(0) &&
-                        x.size(2) == weight.size(0),
-                    name, ": x must have shape [T, S, P] with S = ", site_intercept.size(0),
-                    " sites and P = ", weight.size(0), " features, got ", x.sizes());
-  TORCH_CHECK_VALUE(time.dim() == 1 && time.size(0) == x.size(0), name,
-                    ": time must have shape [T] with T = ", x.size(0), ", got ", time.sizes());
+  TR_REQUIRE(x.dim() == 3 && x.size(1) == site_intercept.size(0) && x.size(2) == weight.size(0),
+             "{}: x must have shape [T, S, P] with S = {} sites and P = {} "
+             "features, got {}",
+             name, site_intercept.size(0), weight.size(0), x.sizes());
+  TR_REQUIRE(time.dim() == 1 && time.size(0) == x.size(0),
+             "{}: time must have shape [T] with T = {}, got {}", name, x.size(0), time.sizes());
   const auto wide = [](const torch::Tensor& tensor) { return tensor.to(torch::kDouble); };
   const auto optional = [&](const std::optional<torch::Tensor>& tensor) {
     return tensor ? std::optional(wide(*tensor)) : std::nullopt;
@@ -361,11 +368,11 @@ LaplaceMarginal NegBinMixedEffectsImpl::marginal(const torch::Tensor& x, const t
   options_of.weights = optional(given.weights);
   const torch::Tensor t = wide(time);
   if (options.site_path) {
-    TORCH_CHECK_VALUE(t.diff().ge(0).all().item<bool>(), name,
-                      ": time must not decrease, for the path of a site goes from each period to "
-                      "the next, got ", time, "; sort the periods");
-    options_of.path =
-        path_steps_of(t, wide(reference), wide(raw_path_sigma), optional(path_rho()));
+    TR_REQUIRE(t.diff().ge(0).all().item<bool>(),
+               "{}: time must not decrease, for the path of a site goes from each "
+               "period to the next, got {}; sort the periods",
+               name, time);
+    options_of.path = path_steps_of(t, wide(reference), wide(raw_path_sigma), optional(path_rho()));
   }
   return laplace_marginal(
       at::matmul(wide(x), wide(weight)) + wide(intercept),
@@ -388,16 +395,15 @@ void NegBinMixedEffectsImpl::set_effects(const torch::Tensor& x, const torch::Te
 void NegBinMixedEffectsImpl::set_path(const torch::Tensor& time, const torch::Tensor& effect) {
   constexpr const char* name = "NegBinMixedEffects::set_path";
   torch::NoGradGuard no_grad;
-  TORCH_CHECK_VALUE(options.site_path.has_value(), name,
-                    ": the model must have a site_path, got one without");
-  TORCH_CHECK_VALUE(time.dim() == 1 && time.isfinite().all().item<bool>() &&
-                        time.diff().ge(0).all().item<bool>(),
-                    name, ": time must be finite, of shape [T], and not decrease, got ", time);
-  TORCH_CHECK_VALUE(effect.dim() == 2 && effect.size(0) == time.size(0) &&
-                        effect.size(1) == site_intercept.size(0) &&
-                        effect.isfinite().all().item<bool>(),
-                    name, ": effect must be finite, of shape [T, S] = [", time.size(0), ", ",
-                    site_intercept.size(0), "], got ", effect.sizes());
+  TR_REQUIRE(options.site_path.has_value(), "{}: the model must have a site_path, got one without",
+             name);
+  TR_REQUIRE(
+      time.dim() == 1 && time.isfinite().all().item<bool>() && time.diff().ge(0).all().item<bool>(),
+      "{}: time must be finite, of shape [T], and not decrease, got {}", name, time);
+  TR_REQUIRE(effect.dim() == 2 && effect.size(0) == time.size(0) &&
+                 effect.size(1) == site_intercept.size(0) && effect.isfinite().all().item<bool>(),
+             "{}: effect must be finite, of shape [T, S] = [{}, {}], got {}", name, time.size(0),
+             site_intercept.size(0), effect.sizes());
   path_time.resize_(time.sizes()).copy_(time);
   path_effect.resize_(effect.sizes()).copy_(effect);
 }

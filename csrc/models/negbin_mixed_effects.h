@@ -20,8 +20,8 @@
 #include <optional>
 #include <string>
 
+#include "../distributions/count_distribution.h"
 #include "../ops/laplace_marginal.h"
-#include "count_distribution.h"
 
 namespace topreach {
 

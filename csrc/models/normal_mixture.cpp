@@ -27,8 +27,9 @@ NormalMixtureImpl::NormalMixtureImpl(int64_t num_sites, int64_t num_components,
 SiteMixture<TruncatedNormal> NormalMixtureImpl::forward(const torch::Tensor& time) {
   const torch::Tensor loc = torch::softplus(raw_mean),
                       scale = kLeastScale + torch::softplus(raw_scale);
-  return {mixture_over_time(logits, time),
-          {mixture_over_time(loc.unsqueeze(-2), time), mixture_over_time(scale.unsqueeze(-2), time)}};
+  return {
+      mixture_over_time(logits, time),
+      {mixture_over_time(loc.unsqueeze(-2), time), mixture_over_time(scale.unsqueeze(-2), time)}};
 }
 
 }  // namespace topreach

@@ -4,7 +4,7 @@
 #include <torch/nn/module.h>
 #include <torch/nn/pimpl.h>
 
-#include "site_mixture.h"
+#include "../distributions/site_mixture.h"
 
 namespace topreach {
 

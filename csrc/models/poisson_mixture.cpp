@@ -12,8 +12,7 @@ PoissonMixtureImpl::PoissonMixtureImpl(int64_t num_sites, int64_t num_components
 }
 
 SiteMixture<Poisson> PoissonMixtureImpl::forward(const torch::Tensor& time) {
-  return {mixture_over_time(logits, time),
-          {mixture_over_time(log_rate.exp().unsqueeze(-2), time)}};
+  return {mixture_over_time(logits, time), {mixture_over_time(log_rate.exp().unsqueeze(-2), time)}};
 }
 
 }  // namespace topreach

@@ -5,6 +5,8 @@
 #include <optional>
 #include <tuple>
 
+#include "../require.h"
+
 namespace topreach {
 
 namespace {
@@ -52,11 +54,11 @@ torch::Tensor Neighbours::sum(const torch::Tensor& values) const {
 
 torch::Tensor SiteHistory::statistics(const torch::Tensor& past) const {
   const int64_t sites = counts.size(1);
-  TORCH_CHECK_VALUE(past.dim() == 2 && past.size(1) == sites,
-                    "SiteHistory::statistics: past must have shape [N, S] with the S = ", sites,
-                    " sites of training, got ", past.sizes());
-  const torch::Tensor decay =
-      torch::exp2(-1 / torch::tensor(half_lives, torch::kDouble));
+  TR_REQUIRE(past.dim() == 2 && past.size(1) == sites,
+             "SiteHistory::statistics: past must have shape [N, S] with the S = {} "
+             "sites of training, got {}",
+             sites, past.sizes());
+  const torch::Tensor decay = torch::exp2(-1 / torch::tensor(half_lives, torch::kDouble));
   const int64_t size = decay.size(0);
   torch::Tensor a = torch::zeros({sites, size}, torch::kDouble);
   torch::Tensor e = torch::zeros({size}, torch::kDouble);

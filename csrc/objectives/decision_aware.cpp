@@ -2,15 +2,17 @@
 
 #include <cmath>
 
+#include "../require.h"
+
 namespace topreach {
 
 ObjectiveValue decision_aware(const CountDistribution& counts, const torch::Tensor& y,
                               const DecisionAwareOptions& options,
                               const std::optional<torch::Tensor>& penalty) {
-  TORCH_CHECK_VALUE(options.epsilon > 0 && options.epsilon <= 1,
-                    "decision_aware: epsilon must be in (0, 1], got ", options.epsilon);
-  TORCH_CHECK_VALUE(std::isfinite(options.weight) && options.weight >= 0,
-                    "decision_aware: weight must be finite and not negative, got ", options.weight);
+  TR_REQUIRE(options.epsilon > 0 && options.epsilon <= 1,
+             "decision_aware: epsilon must be in (0, 1], got {}", options.epsilon);
+  TR_REQUIRE(std::isfinite(options.weight) && options.weight >= 0,
+             "decision_aware: weight must be finite and not negative, got {}", options.weight);
   ObjectiveValue value = nll(counts, y, options.reach.weights, penalty);
   const auto [bpr, has_events] = soft_reach(counts, y, options.reach);
   torch::Tensor shortfall =

@@ -10,9 +10,9 @@
 namespace topreach {
 
 struct DecisionAwareOptions {
-  double epsilon = 1.0;   // BPR to hold, in (0, 1]; 1 always pulls
-  double weight = 30.0;   // lambda, the price of falling short
-  DirectBPROptions reach; // K, sigma and the rest, time weights and key included
+  double epsilon = 1.0;    // BPR to hold, in (0, 1]; 1 always pulls
+  double weight = 30.0;    // lambda, the price of falling short
+  DirectBPROptions reach;  // K, sigma and the rest, time weights and key included
 };
 
 /// sum_t w_t [lambda max(0, epsilon - BPR_t) - sum_s log p(y_ts)] + penalty: likelihood first, with

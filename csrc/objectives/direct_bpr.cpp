@@ -5,6 +5,7 @@
 #include "../ops/key.h"
 #include "../ops/perturbed_topk.h"
 #include "../ops/ratio_ranking.h"
+#include "../require.h"
 
 namespace topreach {
 
@@ -21,16 +22,16 @@ SoftReach soft_reach_with_key(const torch::Tensor& ranking, const torch::Tensor&
                               const DirectBPROptions& options, const torch::Tensor& key) {
   std::vector<int64_t> once = y.sizes().vec();
   if (y.dim() >= 2) once[size_t(y.dim()) - 2] = 1;
-  TORCH_CHECK_VALUE(ranking.sizes() == y.sizes() || ranking.sizes() == once,
-                    "direct_bpr: scores must have the shape of y, ", y.sizes(),
-                    ", or one row for all periods, got ", ranking.sizes());
-  TORCH_CHECK_VALUE(options.topk == "sampled" || options.topk == "exact" ||
-                        options.topk == "mean_field",
-                    "direct_bpr: topk must be 'exact', 'mean_field' or 'sampled', got '",
-                    options.topk, "'");
-  TORCH_CHECK_VALUE(options.topk == "sampled" || options.noise == "normal",
-                    "direct_bpr: noise must be 'normal' for topk '", options.topk, "', got '",
-                    options.noise, "'; use topk 'sampled' for other noise");
+  TR_REQUIRE(ranking.sizes() == y.sizes() || ranking.sizes() == once,
+             "direct_bpr: scores must have the shape of y, {}, or one row for all "
+             "periods, got {}",
+             y.sizes(), ranking.sizes());
+  TR_REQUIRE(options.topk == "sampled" || options.topk == "exact" || options.topk == "mean_field",
+             "direct_bpr: topk must be 'exact', 'mean_field' or 'sampled', got '{}'", options.topk);
+  TR_REQUIRE(options.topk == "sampled" || options.noise == "normal",
+             "direct_bpr: noise must be 'normal' for topk '{}', got '{}'; use topk "
+             "'sampled' for other noise",
+             options.topk, options.noise);
   const torch::Tensor membership =
       options.topk == "sampled"
           ? perturbed_topk(ranking, options.k,
@@ -65,9 +66,8 @@ SoftReach soft_reach(const torch::Tensor& ranking, const torch::Tensor& y,
 
 SoftReach soft_reach(const CountDistribution& counts, const torch::Tensor& y,
                      const DirectBPROptions& options) {
-  TORCH_CHECK_VALUE(
-      options.ranking == "exact" || options.ranking == "ratio" || options.ranking == "mean",
-      "direct_bpr: ranking must be 'exact', 'ratio' or 'mean', got '", options.ranking, "'");
+  TR_REQUIRE(options.ranking == "exact" || options.ranking == "ratio" || options.ranking == "mean",
+             "direct_bpr: ranking must be 'exact', 'ratio' or 'mean', got '{}'", options.ranking);
   const torch::Tensor key = key_of(y, options, options.ranking == "ratio");
   if (options.ranking == "mean") return soft_reach_with_key(counts.mean(), y, options, key);
   if (options.ranking == "exact")

@@ -6,24 +6,24 @@
 #include <optional>
 #include <string>
 
-#include "../models/count_distribution.h"
+#include "../distributions/count_distribution.h"
 #include "nll.h"
 
 namespace topreach {
 
 struct DirectBPROptions {
-  int64_t k = 1;                 // K, sites that can be acted on
-  double sigma = 0.01;           // noise on the ranking, in its units
-  int64_t num_samples = 100;     // J, draws of the noise, for topk "sampled"
-  int64_t model_samples = 100;   // M, draws of the model, for ranking "ratio"
+  int64_t k = 1;                // K, sites that can be acted on
+  double sigma = 0.01;          // noise on the ranking, in its units
+  int64_t num_samples = 100;    // J, draws of the noise, for topk "sampled"
+  int64_t model_samples = 100;  // M, draws of the model, for ranking "ratio"
   // Ranking of a distribution: "exact", the ratio ranking without draws, "ratio", over draws, or
   // "mean". Not read for scores.
   std::string ranking = "exact";
   std::string topk = "exact";  // or "mean_field" (expected_topk), or "sampled" (perturbed_topk)
-  std::string estimator = "score_loo";          // gradient of the sampled top-K
-  std::string ranking_estimator = "score_loo";  // gradient of the ratio ranking
-  std::string noise = "normal";                 // of the sampled top-K
-  double offset = 0.0;                          // c of the ratio ranking
+  std::string estimator = "score_loo";                    // gradient of the sampled top-K
+  std::string ranking_estimator = "score_loo";            // gradient of the ratio ranking
+  std::string noise = "normal";                           // of the sampled top-K
+  double offset = 0.0;                                    // c of the ratio ranking
   std::optional<torch::Tensor> weights = std::nullopt;    // w_t [T]; all 1 if absent
   std::optional<torch::Tensor> key = std::nullopt;        // int64[2]; drawn if absent
   std::optional<at::Generator> generator = std::nullopt;  // to draw the key from

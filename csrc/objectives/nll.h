@@ -7,7 +7,7 @@
 #include <optional>
 #include <string>
 
-#include "../models/count_distribution.h"
+#include "../distributions/count_distribution.h"
 
 namespace topreach {
 

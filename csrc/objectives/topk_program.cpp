@@ -2,19 +2,19 @@
 
 #include "../metrics/bpr.h"
 #include "../ops/topk_mask.h"
+#include "../require.h"
 
 namespace topreach {
 
 TopKTarget topk_target(const char* function, const torch::Tensor& scores,
                        const torch::Tensor& counts, int64_t k, const std::string& target) {
-  TORCH_CHECK_VALUE(scores.sizes() == counts.sizes(), function,
-                    ": scores must have the shape of y, ", counts.sizes(), ", got ",
-                    scores.sizes());
-  TORCH_CHECK_VALUE(scores.dim() >= 1 && k >= 1 && k <= scores.size(-1), function,
-                    ": k must be between 1 and the number of sites, got ", k, " for shape ",
-                    scores.sizes());
-  TORCH_CHECK_VALUE(target == "count" || target == "share", function,
-                    ": target must be 'count' or 'share', got '", target, "'");
+  TR_REQUIRE(scores.sizes() == counts.sizes(), "{}: scores must have the shape of y, {}, got {}",
+             function, counts.sizes(), scores.sizes());
+  TR_REQUIRE(scores.dim() >= 1 && k >= 1 && k <= scores.size(-1),
+             "{}: k must be between 1 and the number of sites, got {} for shape {}", function, k,
+             scores.sizes());
+  TR_REQUIRE(target == "count" || target == "share",
+             "{}: target must be 'count' or 'share', got '{}'", function, target);
   torch::Tensor y = counts.detach().to(scores.scalar_type());
   const torch::Tensor sum = y.sum(-1, true);
   if (target == "share") y = y / torch::where(sum > 0, sum, torch::ones_like(sum));

@@ -2,13 +2,13 @@
 
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
-#include <c10/util/Exception.h>
 #include <torch/library.h>
 
 #include <atomic>
 #include <string>
 
 #include "../../kernels/cpu/dispatch.h"
+#include "../require.h"
 
 namespace topreach {
 
@@ -24,30 +24,37 @@ kernels::Noise parse_noise(const char* function, std::string_view noise) {
   if (noise == "gumbel") return kernels::Noise::kGumbel;
   if (noise == "logistic") return kernels::Noise::kLogistic;
   if (noise == "laplace") return kernels::Noise::kLaplace;
-  TORCH_CHECK_VALUE(false, function,
-                    ": noise must be 'normal', 'gumbel', 'logistic' or 'laplace', got '", noise,
-                    "'");
+  TR_REQUIRE(false,
+             "{}: noise must be 'normal', 'gumbel', 'logistic' or 'laplace', got "
+             "'{}'",
+             function, noise);
 }
 
 void check_scores(const char* function, const at::Tensor& scores, int64_t k) {
-  TORCH_CHECK_TYPE(scores.scalar_type() == at::kFloat || scores.scalar_type() == at::kDouble,
-                   function, ": scores must be float32 or float64, got ", scores.scalar_type(),
-                   "; convert with scores.float()");
-  TORCH_CHECK_VALUE(scores.dim() >= 1, function,
-                    ": scores must have shape [..., S], got a scalar; add a dimension of sites");
-  TORCH_CHECK_VALUE(k >= 0 && k <= scores.size(-1), function, ": k must be between 0 and S = ",
-                    scores.size(-1), ", got ", k);
-  TORCH_CHECK_VALUE(scores.size(-1) < INT32_MAX, function, ": scores must have fewer than 2^31 ",
-                    "sites, got ", scores.size(-1));
+  TR_REQUIRE_TYPE(scores.scalar_type() == at::kFloat || scores.scalar_type() == at::kDouble,
+                  "{}: scores must be float32 or float64, got {}; convert with "
+                  "scores.float()",
+                  function, scores.scalar_type());
+  TR_REQUIRE(scores.dim() >= 1,
+             "{}: scores must have shape [..., S], got a scalar; add a dimension of "
+             "sites",
+             function);
+  TR_REQUIRE(k >= 0 && k <= scores.size(-1), "{}: k must be between 0 and S = {}, got {}", function,
+             scores.size(-1), k);
+  TR_REQUIRE(scores.size(-1) < INT32_MAX, "{}: scores must have fewer than 2^31 sites, got {}",
+             function, scores.size(-1));
 }
 
 void check_key(const char* function, const at::Tensor& key, at::Device device) {
-  TORCH_CHECK_TYPE(key.scalar_type() == at::kLong, function, ": key must be int64, got ",
-                   key.scalar_type(), "; draw one with topreach.draw_key()");
-  TORCH_CHECK_VALUE(key.dim() == 1 && key.size(0) == 2, function, ": key must have shape [2], got ",
-                    key.sizes(), "; draw one with topreach.draw_key()");
-  TORCH_CHECK_VALUE(key.device() == device, function, ": key must be on the device of the other ",
-                    "arguments (", device, "), got ", key.device());
+  TR_REQUIRE_TYPE(key.scalar_type() == at::kLong,
+                  "{}: key must be int64, got {}; draw one with topreach.draw_key()", function,
+                  key.scalar_type());
+  TR_REQUIRE(key.dim() == 1 && key.size(0) == 2,
+             "{}: key must have shape [2], got {}; draw one with topreach.draw_key()", function,
+             key.sizes());
+  TR_REQUIRE(key.device() == device,
+             "{}: key must be on the device of the other arguments ({}), got {}", function, device,
+             key.device());
 }
 
 kernels::PhiloxKey key_words(const at::Tensor& key) {
@@ -76,9 +83,10 @@ void check_no_nan(const char* function, const char* argument, const at::Tensor& 
   const int64_t at = first.load();
   if (at == n) return;
   const int64_t sites = tensor.size(-1);
-  TORCH_CHECK_VALUE(false, function, ": ", argument, " must not be NaN, got NaN in row ",
-                    at / sites, ", site ", at % sites,
-                    "; mask a site that must not be chosen with -inf");
+  TR_REQUIRE(false,
+             "{}: {} must not be NaN, got NaN in row {}, site {}; mask a site that "
+             "must not be chosen with -inf",
+             function, argument, at / sites, at % sites);
 }
 
 TORCH_LIBRARY_IMPL(topreach, CompositeImplicitAutograd, m) {

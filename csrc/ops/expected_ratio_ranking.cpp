@@ -40,6 +40,8 @@
 #include <limits>
 #include <vector>
 
+#include "../require.h"
+
 namespace topreach {
 namespace {
 
@@ -53,33 +55,35 @@ struct Names {
 };
 
 Names names_of(std::string_view family, const Optional& second) {
-  TORCH_CHECK_VALUE(
-      family == "poisson" || family == "negative_binomial" || family == "binomial", kName,
-      ": family must be 'poisson', 'negative_binomial' or 'binomial', got '", family, "'");
+  TR_REQUIRE(family == "poisson" || family == "negative_binomial" || family == "binomial",
+             "{}: family must be 'poisson', 'negative_binomial' or 'binomial', got "
+             "'{}'",
+             kName, family);
   if (family == "poisson") {
-    TORCH_CHECK_VALUE(!second, kName, ": second must be None for family 'poisson', got a tensor");
+    TR_REQUIRE(!second, "{}: second must be None for family 'poisson', got a tensor", kName);
     return {"rate", ""};
   }
   const Names names{"total_count", family == "binomial" ? "probs" : "odds"};
-  TORCH_CHECK_VALUE(second.has_value(), kName, ": ", names.second, " must be given for family '",
-                    family, "', got None");
+  TR_REQUIRE(second.has_value(), "{}: {} must be given for family '{}', got None", kName,
+             names.second, family);
   return names;
 }
 
 void check_tensor(const at::Tensor& tensor, const char* argument, const at::Tensor& first) {
-  TORCH_CHECK_TYPE(tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kDouble, kName,
-                   ": ", argument, " must be float32 or float64, got ", tensor.scalar_type());
-  TORCH_CHECK_VALUE(tensor.device() == first.device(), kName, ": ", argument,
-                    " must be on the device of the other parameters (", first.device(), "), got ",
-                    tensor.device());
+  TR_REQUIRE_TYPE(tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kDouble,
+                  "{}: {} must be float32 or float64, got {}", kName, argument,
+                  tensor.scalar_type());
+  TR_REQUIRE(tensor.device() == first.device(),
+             "{}: {} must be on the device of the other parameters ({}), got {}", kName, argument,
+             first.device(), tensor.device());
 }
 
 // The common shape [..., S] of the parameters.
 c10::SymDimVector shape_of(std::string_view family, const at::Tensor& first, const Optional& second,
                            const Optional& zero_probs, double offset) {
   const Names names = names_of(family, second);
-  TORCH_CHECK_VALUE(std::isfinite(offset) && offset >= 0, kName,
-                    ": offset must be finite and not negative, got ", offset);
+  TR_REQUIRE(std::isfinite(offset) && offset >= 0,
+             "{}: offset must be finite and not negative, got {}", kName, offset);
   check_tensor(first, names.first, first);
   c10::SymDimVector shape(first.sym_sizes());
   if (second) {
@@ -90,8 +94,10 @@ c10::SymDimVector shape_of(std::string_view family, const at::Tensor& first, con
     check_tensor(*zero_probs, "zero_probs", first);
     shape = at::infer_size_symdimvector(shape, zero_probs->sym_sizes());
   }
-  TORCH_CHECK_VALUE(!shape.empty(), kName, ": ", names.first,
-                    " must have shape [..., S], got a scalar; add a dimension of sites");
+  TR_REQUIRE(!shape.empty(),
+             "{}: {} must have shape [..., S], got a scalar; add a dimension of "
+             "sites",
+             kName, names.first);
   return shape;
 }
 
@@ -101,7 +107,7 @@ at::Tensor only_valid(const at::Tensor& tensor, const at::Tensor& valid, const c
   if (!tensor.is_cpu()) return tensor.masked_fill(valid.logical_not(), NAN);
   if (!valid.all().item<bool>()) {
     const double value = tensor.masked_select(valid.logical_not()).select(0, 0).item<double>();
-    TORCH_CHECK_VALUE(false, kName, ": ", argument, " must ", requirement, ", got ", value);
+    TR_REQUIRE(false, "{}: {} must {}, got {}", kName, argument, requirement, value);
   }
   return tensor;
 }
@@ -178,8 +184,8 @@ Nodes nodes_of(const Sites& sites, double offset) {
   int64_t count = kCudaNodes;
   if (range.is_cpu()) {
     const double widest = range.max().item<double>();
-    TORCH_CHECK_VALUE(std::isfinite(widest), kName, ": the mean count of a row must be finite, got ",
-                      "one that overflows");
+    TR_REQUIRE(std::isfinite(widest),
+               "{}: the mean count of a row must be finite, got one that overflows", kName);
     count = 1 + int64_t(std::ceil(widest / kStep));
   }
   const at::Tensor h = range / double(count - 1);
@@ -195,11 +201,11 @@ Nodes nodes_of(const Sites& sites, double offset) {
 
 // One block of rows and nodes: b rows, j nodes, S or 1 columns.
 struct Block {
-  at::Tensor n, odds;            // [b, S], [b, S or 1]
-  at::Tensor v, weight;          // [b, j, 1], [b, j]
-  at::Tensor log_term, inverse;  // log1p(o v) or v; 1/(1 + o v) or 1: [b, j, S or 1]
+  at::Tensor n, odds;                         // [b, S], [b, S or 1]
+  at::Tensor v, weight;                       // [b, j, 1], [b, j]
+  at::Tensor log_term, inverse;               // log1p(o v) or v; 1/(1 + o v) or 1: [b, j, S or 1]
   at::Tensor excess, log_d, relative, kappa;  // with zero inflation: 1/G - 1, log D, G/D: [b, j, S]
-  at::Tensor w;                  // W = weight prod G, [b, j]
+  at::Tensor w;                               // W = weight prod G, [b, j]
 
   Block(const Sites& sites, const Nodes& nodes, int64_t row, int64_t rows, int64_t node,
         int64_t count)
@@ -248,8 +254,7 @@ struct Block {
 template <typename Work>
 void for_blocks(const Sites& sites, const Nodes& nodes, const Work& work) {
   const int64_t rows = nodes.weight.size(0), count = nodes.weight.size(1);
-  const bool shared = !sites.zero.defined() &&
-                      (!sites.odds.defined() || sites.odds.size(1) == 1);
+  const bool shared = !sites.zero.defined() && (!sites.odds.defined() || sites.odds.size(1) == 1);
   const int64_t columns = shared ? 1 : sites.n.size(1);
   const int64_t node_step = std::clamp<int64_t>(kBlock / columns, 1, count);
   const int64_t row_step = std::clamp<int64_t>(kBlock / (columns * node_step), 1, rows);
@@ -273,12 +278,14 @@ at::Tensor forward(std::string_view family, const at::Tensor& first, const Optio
   return ranking.mul_(sites.n).reshape(sites.shape).to(first.scalar_type());
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> backward(
-    const at::Tensor& grad, std::string_view family, const at::Tensor& first,
-    const Optional& second, const Optional& zero_probs, double offset) {
+std::tuple<at::Tensor, at::Tensor, at::Tensor> backward(const at::Tensor& grad,
+                                                        std::string_view family,
+                                                        const at::Tensor& first,
+                                                        const Optional& second,
+                                                        const Optional& zero_probs, double offset) {
   const Sites sites = sites_of(family, first, second, zero_probs, offset);
-  TORCH_CHECK_VALUE(grad.sizes() == sites.shape, kName, "_backward: grad must have shape ",
-                    sites.shape, ", got ", grad.sizes());
+  TR_REQUIRE(grad.sizes() == sites.shape, "{}_backward: grad must have shape {}, got {}", kName,
+             c10::IntArrayRef(sites.shape), grad.sizes());
   const auto like = [&](const Optional& tensor) {
     return tensor ? at::zeros_like(*tensor) : at::empty({0}, first.options());
   };
@@ -299,8 +306,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward(
       if (!second) return;
       grad_odds.narrow(0, row, rows)
           .add_(reach * Block::sum_nodes(b.w, b.inverse.square()))
-          .sub_(at::sum_to(b.n, b.odds_shape()) *
-                Block::sum_nodes(a * b.v.squeeze(-1), b.inverse));
+          .sub_(at::sum_to(b.n, b.odds_shape()) * Block::sum_nodes(a * b.v.squeeze(-1), b.inverse));
       return;
     }
     const at::Tensor n = b.n.unsqueeze(1), o = b.odds.unsqueeze(1), g1 = g.unsqueeze(1);
@@ -335,9 +341,10 @@ at::Tensor forward_meta(std::string_view family, const at::Tensor& first, const 
   return at::empty_symint(shape_of(family, first, second, zero_probs, offset), first.options());
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_meta(
-    const at::Tensor&, std::string_view, const at::Tensor& first, const Optional& second,
-    const Optional& zero_probs, double) {
+std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_meta(const at::Tensor&, std::string_view,
+                                                             const at::Tensor& first,
+                                                             const Optional& second,
+                                                             const Optional& zero_probs, double) {
   const auto like = [&](const Optional& tensor) {
     return tensor ? at::empty_symint(tensor->sym_sizes(), tensor->options())
                   : at::empty({0}, first.options());
@@ -346,21 +353,19 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_meta(
 }
 
 auto forward_op() {
-  static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("topreach::expected_ratio_ranking", "")
-          .typed<at::Tensor(std::string_view, const at::Tensor&, const Optional&, const Optional&,
-                            double)>();
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("topreach::expected_ratio_ranking", "")
+                             .typed<at::Tensor(std::string_view, const at::Tensor&, const Optional&,
+                                               const Optional&, double)>();
   return op;
 }
 
 auto backward_op() {
-  static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("topreach::expected_ratio_ranking_backward", "")
-          .typed<std::tuple<at::Tensor, at::Tensor, at::Tensor>(
-              const at::Tensor&, std::string_view, const at::Tensor&, const Optional&,
-              const Optional&, double)>();
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("topreach::expected_ratio_ranking_backward", "")
+                             .typed<std::tuple<at::Tensor, at::Tensor, at::Tensor>(
+                                 const at::Tensor&, std::string_view, const at::Tensor&,
+                                 const Optional&, const Optional&, double)>();
   return op;
 }
 
@@ -370,7 +375,8 @@ class ExpectedRatioRanking : public torch::autograd::Function<ExpectedRatioRanki
                             const at::Tensor& first, const Optional& second,
                             const Optional& zero_probs, double offset) {
     at::AutoDispatchBelowADInplaceOrView below_autograd;
-    ctx->save_for_backward({first, second.value_or(at::Tensor()), zero_probs.value_or(at::Tensor())});
+    ctx->save_for_backward(
+        {first, second.value_or(at::Tensor()), zero_probs.value_or(at::Tensor())});
     ctx->saved_data["family"] = std::string(family);
     ctx->saved_data["offset"] = offset;
     return forward_op().call(family, first, second, zero_probs, offset);
@@ -379,7 +385,9 @@ class ExpectedRatioRanking : public torch::autograd::Function<ExpectedRatioRanki
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  torch::autograd::variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    const auto optional = [](const at::Tensor& t) { return t.defined() ? Optional(t) : Optional(); };
+    const auto optional = [](const at::Tensor& t) {
+      return t.defined() ? Optional(t) : Optional();
+    };
     const Optional second = optional(saved[1]), zero_probs = optional(saved[2]);
     auto [first_grad, second_grad, zero_grad] =
         backward_op().call(grads[0], ctx->saved_data["family"].toStringView(), saved[0], second,

@@ -22,6 +22,7 @@
 
 #include "../../kernels/expected_topk.h"
 #include "../../kernels/perturbed_topk.h"
+#include "../require.h"
 #include "common.h"
 #include "expected_topk_checks.h"
 #include "scratch.h"
@@ -33,10 +34,10 @@ ExpectedTopKMethod check_expected_topk(const at::Tensor& scores, int64_t k, doub
                                        std::string_view method) {
   constexpr const char* name = "expected_topk";
   check_scores(name, scores, k);
-  TORCH_CHECK_VALUE(std::isfinite(sigma) && sigma >= 0, name,
-                    ": sigma must be finite and not negative, got ", sigma);
-  TORCH_CHECK_VALUE(method == "exact" || method == "mean_field", name,
-                    ": method must be 'exact' or 'mean_field', got '", method, "'");
+  TR_REQUIRE(std::isfinite(sigma) && sigma >= 0,
+             "{}: sigma must be finite and not negative, got {}", name, sigma);
+  TR_REQUIRE(method == "exact" || method == "mean_field",
+             "{}: method must be 'exact' or 'mean_field', got '{}'", name, method);
   return method == "exact" ? ExpectedTopKMethod::kExact : ExpectedTopKMethod::kMeanField;
 }
 
@@ -46,15 +47,16 @@ ExpectedTopKMethod check_expected_topk_jvp(const at::Tensor& v, const at::Tensor
   constexpr const char* name = "expected_topk_jvp";
   auto sizes = scores.sizes().vec();
   if (!sizes.empty()) sizes.back() = 2;
-  TORCH_CHECK_VALUE(v.sizes() == scores.sizes() && v.scalar_type() == scores.scalar_type() &&
-                        v.device() == scores.device(),
-                    name, ": v must have the shape, dtype and device of scores, ", scores.sizes(),
-                    " ", scores.scalar_type(), ", got ", v.sizes(), " ", v.scalar_type());
-  TORCH_CHECK_VALUE(bounds.sizes() == at::IntArrayRef(sizes) &&
-                        bounds.scalar_type() == at::kDouble && bounds.device() == scores.device(),
-                    name, ": bounds must be float64 of shape ", at::IntArrayRef(sizes),
-                    ", as expected_topk returns it, got ", bounds.scalar_type(), " ",
-                    bounds.sizes());
+  TR_REQUIRE(v.sizes() == scores.sizes() && v.scalar_type() == scores.scalar_type() &&
+                 v.device() == scores.device(),
+             "{}: v must have the shape, dtype and device of scores, {} {}, got {} "
+             "{}",
+             name, scores.sizes(), scores.scalar_type(), v.sizes(), v.scalar_type());
+  TR_REQUIRE(bounds.sizes() == at::IntArrayRef(sizes) && bounds.scalar_type() == at::kDouble &&
+                 bounds.device() == scores.device(),
+             "{}: bounds must be float64 of shape {}, as expected_topk returns it, "
+             "got {} {}",
+             name, at::IntArrayRef(sizes), bounds.scalar_type(), bounds.sizes());
   return check_expected_topk(scores, k, sigma, method);
 }
 
@@ -94,7 +96,10 @@ template <typename T>
 class ExpectedTopK {
  public:
   ExpectedTopK(const at::Tensor& scores, const T* v, int64_t k, double sigma)
-      : scores_(scores.const_data_ptr<T>()), v_(v), k_(k), sigma_(sigma) {
+      : scores_(scores.const_data_ptr<T>()),
+        v_(v),
+        k_(k),
+        sigma_(sigma) {
     std::tie(rows_, sites_) = std::pair(rows_of(scores).rows, rows_of(scores).sites);
   }
 

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "../../kernels/laplace_marginal.h"
+#include "../require.h"
 #include "scratch.h"
 
 namespace topreach {
@@ -30,54 +31,54 @@ using Five = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tens
 kernels::CountFamily parse_family(std::string_view family) {
   if (family == "poisson") return kernels::CountFamily::kPoisson;
   if (family == "nb1") return kernels::CountFamily::kNB1;
-  TORCH_CHECK_VALUE(family == "nb2", kName, ": family must be 'nb1', 'nb2' or 'poisson', got '",
-                    family, "'");
+  TR_REQUIRE(family == "nb2", "{}: family must be 'nb1', 'nb2' or 'poisson', got '{}'", kName,
+             family);
   return kernels::CountFamily::kNB2;
 }
 
 void check_floating(const char* name, const at::Tensor& tensor, const char* argument) {
-  TORCH_CHECK_TYPE(tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kDouble, name,
-                   ": ", argument, " must be float32 or float64, got ", tensor.scalar_type());
+  TR_REQUIRE_TYPE(tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kDouble,
+                  "{}: {} must be float32 or float64, got {}", name, argument,
+                  tensor.scalar_type());
 }
 
 void check_pairs(const char* name, const at::Tensor& tensor, const char* argument,
                  const c10::SymInt& periods) {
   check_floating(name, tensor, argument);
-  TORCH_CHECK_VALUE(tensor.dim() == 2 && tensor.sym_size(0) == periods && tensor.sym_size(1) == 2,
-                    name, ": ", argument, " must have shape [T, 2] with T = ", periods, ", got ",
-                    tensor.sym_sizes());
+  TR_REQUIRE(tensor.dim() == 2 && tensor.sym_size(0) == periods && tensor.sym_size(1) == 2,
+             "{}: {} must have shape [T, 2] with T = {}, got {}", name, argument, periods,
+             tensor.sym_sizes());
 }
 
 void check(const at::Tensor& eta, const at::Tensor& loading, const at::Tensor& y,
            const Optional& upper, const Optional& exposure, const Optional& weights,
            const Optional& dispersion, const Optional& zero_logit, std::string_view family,
            std::string_view link, const Optional& path) {
-  TORCH_CHECK_VALUE(link == "log" || link == "softplus", kName,
-                    ": link must be 'log' or 'softplus', got '", link, "'");
+  TR_REQUIRE(link == "log" || link == "softplus", "{}: link must be 'log' or 'softplus', got '{}'",
+             kName, link);
   const bool poisson = parse_family(family) == kernels::CountFamily::kPoisson;
   check_floating(kName, eta, "eta");
-  TORCH_CHECK_VALUE(eta.dim() == 2, kName, ": eta must have shape [T, S], got ", eta.sym_sizes());
+  TR_REQUIRE(eta.dim() == 2, "{}: eta must have shape [T, S], got {}", kName, eta.sym_sizes());
   check_pairs(kName, loading, "loading", eta.sym_size(0));
   if (path) check_pairs(kName, *path, "path", eta.sym_size(0));
   const auto like_eta = [&](const Optional& tensor, const char* argument) {
     if (!tensor) return;
     check_floating(kName, *tensor, argument);
-    TORCH_CHECK_VALUE(tensor->sym_sizes() == eta.sym_sizes(), kName, ": ", argument,
-                      " must have shape [T, S] = ", eta.sym_sizes(), ", got ",
-                      tensor->sym_sizes());
+    TR_REQUIRE(tensor->sym_sizes() == eta.sym_sizes(), "{}: {} must have shape [T, S] = {}, got {}",
+               kName, argument, eta.sym_sizes(), tensor->sym_sizes());
   };
   like_eta(y, "y");
   like_eta(upper, "upper");
   like_eta(exposure, "exposure");
   like_eta(weights, "weights");
-  TORCH_CHECK_VALUE(dispersion.has_value() != poisson, kName, ": dispersion must be ",
-                    poisson ? "None" : "given", " for family '", family, "'");
+  TR_REQUIRE(dispersion.has_value() != poisson, "{}: dispersion must be {} for family '{}'", kName,
+             poisson ? "None" : "given", family);
   for (const auto& [tensor, argument] :
        {std::pair{dispersion, "dispersion"}, std::pair{zero_logit, "zero_logit"}}) {
     if (!tensor) continue;
     check_floating(kName, *tensor, argument);
-    TORCH_CHECK_VALUE(tensor->dim() == 0, kName, ": ", argument, " must be a scalar, got shape ",
-                      tensor->sym_sizes());
+    TR_REQUIRE(tensor->dim() == 0, "{}: {} must be a scalar, got shape {}", kName, argument,
+               tensor->sym_sizes());
   }
 }
 
@@ -91,9 +92,10 @@ struct Problem {
     const auto row = [&](const at::Tensor& tensor) {
       return tensor.const_data_ptr<double>() + s * periods;
     };
-    return {row(eta),    row(log_exposure), row(low), row(high),
-            row(weight), loading.const_data_ptr<double>(), periods,
-            path.defined() ? path.const_data_ptr<double>() : nullptr};
+    return {row(eta),    row(log_exposure),
+            row(low),    row(high),
+            row(weight), loading.const_data_ptr<double>(),
+            periods,     path.defined() ? path.const_data_ptr<double>() : nullptr};
   }
   int64_t path_periods() const { return path.defined() ? periods : 0; }
 };
@@ -130,16 +132,16 @@ Problem problem_of(const at::Tensor& eta, const at::Tensor& loading, const at::T
       return " at period " + std::to_string(i % p.periods) + ", site " +
              std::to_string(i / p.periods);
     };
-    TORCH_CHECK_VALUE(weight[i] >= 0 && std::isfinite(weight[i]), kName,
-                      ": weights must be finite and not negative, got ", weight[i], where());
+    TR_REQUIRE(weight[i] >= 0 && std::isfinite(weight[i]),
+               "{}: weights must be finite and not negative, got {}{}", kName, weight[i], where());
     if (weight[i] == 0) continue;
-    TORCH_CHECK_VALUE(low[i] >= 0 && low[i] == std::floor(low[i]) && low[i] < 1e15, kName,
-                      ": y must hold whole numbers >= 0, got ", low[i], where());
-    TORCH_CHECK_VALUE(high[i] >= low[i] && high[i] == std::floor(high[i]) && high[i] < 1e15, kName,
-                      ": upper must hold whole numbers not below y, got ", high[i], " for y = ",
-                      low[i], where());
-    TORCH_CHECK_VALUE(exposed[i] > 0 && std::isfinite(exposed[i]), kName,
-                      ": exposure must be positive and finite, got ", exposed[i], where());
+    TR_REQUIRE(low[i] >= 0 && low[i] == std::floor(low[i]) && low[i] < 1e15,
+               "{}: y must hold whole numbers >= 0, got {}{}", kName, low[i], where());
+    TR_REQUIRE(high[i] >= low[i] && high[i] == std::floor(high[i]) && high[i] < 1e15,
+               "{}: upper must hold whole numbers not below y, got {} for y = {}{}", kName, high[i],
+               low[i], where());
+    TR_REQUIRE(exposed[i] > 0 && std::isfinite(exposed[i]),
+               "{}: exposure must be positive and finite, got {}{}", kName, exposed[i], where());
     exposed[i] = std::log(exposed[i]);
   }
   return p;
@@ -256,15 +258,15 @@ void check_posterior(const at::Tensor& information, const at::Tensor& loading,
                      const at::Tensor& path, const at::Tensor& noise) {
   constexpr const char* name = "laplace_path_posterior";
   check_floating(name, information, "information");
-  TORCH_CHECK_VALUE(information.dim() == 2, name, ": information must have shape [S, T], got ",
-                    information.sym_sizes());
+  TR_REQUIRE(information.dim() == 2, "{}: information must have shape [S, T], got {}", name,
+             information.sym_sizes());
   check_pairs(name, loading, "loading", information.sym_size(1));
   check_pairs(name, path, "path", information.sym_size(1));
   check_floating(name, noise, "noise");
-  TORCH_CHECK_VALUE(noise.dim() == 2 && noise.sym_size(0) == information.sym_size(0) &&
-                        noise.sym_size(1) == information.sym_size(1) + 2,
-                    name, ": noise must have shape [S, 2 + T] = [", information.sym_size(0), ", ",
-                    information.sym_size(1) + 2, "], got ", noise.sym_sizes());
+  TR_REQUIRE(noise.dim() == 2 && noise.sym_size(0) == information.sym_size(0) &&
+                 noise.sym_size(1) == information.sym_size(1) + 2,
+             "{}: noise must have shape [S, 2 + T] = [{}, {}], got {}", name,
+             information.sym_size(0), information.sym_size(1) + 2, noise.sym_sizes());
 }
 
 Two posterior(const at::Tensor& information, const at::Tensor& loading, const at::Tensor& path,
@@ -295,8 +297,8 @@ Two posterior(const at::Tensor& information, const at::Tensor& loading, const at
   return {draw.to(noise.options()), variance.to(information.options())};
 }
 
-Two posterior_meta(const at::Tensor& information, const at::Tensor& loading,
-                   const at::Tensor& path, const at::Tensor& noise) {
+Two posterior_meta(const at::Tensor& information, const at::Tensor& loading, const at::Tensor& path,
+                   const at::Tensor& noise) {
   check_posterior(information, loading, path, noise);
   return {at::empty_like(noise), at::empty_like(information)};
 }
@@ -330,8 +332,8 @@ class Marginal : public torch::autograd::Function<Marginal> {
       const Optional& dispersion, const Optional& zero_logit, const std::string& family,
       const std::string& link, const Optional& path) {
     at::AutoDispatchBelowADInplaceOrView below_autograd;
-    auto [value, modes, precision] = forward_op().call(
-        eta, loading, y, upper, exposure, weights, dispersion, zero_logit, family, link, path);
+    auto [value, modes, precision] = forward_op().call(eta, loading, y, upper, exposure, weights,
+                                                       dispersion, zero_logit, family, link, path);
     const at::Tensor none;
     ctx->save_for_backward({modes, eta, loading, y, upper.value_or(none), exposure.value_or(none),
                             weights.value_or(none), dispersion.value_or(none),
@@ -348,20 +350,25 @@ class Marginal : public torch::autograd::Function<Marginal> {
     const auto optional = [&](size_t i) {
       return saved[i].defined() ? Optional(saved[i]) : Optional();
     };
-    const at::Tensor value =
-        grads[0].defined() ? grads[0]
-                           : at::zeros_symint({saved[0].sym_size(0)}, saved[0].options());
+    const at::Tensor value = grads[0].defined()
+                                 ? grads[0]
+                                 : at::zeros_symint({saved[0].sym_size(0)}, saved[0].options());
     const at::Tensor modes = grads[1].defined() ? grads[1] : at::zeros_like(saved[0]);
     const auto [eta, loading, dispersion, zero_logit, path] = backward_op().call(
-        value, modes, saved[0], saved[1], saved[2], saved[3], optional(4), optional(5),
-        optional(6), optional(7), optional(8), ctx->saved_data["family"].toStringRef(),
+        value, modes, saved[0], saved[1], saved[2], saved[3], optional(4), optional(5), optional(6),
+        optional(7), optional(8), ctx->saved_data["family"].toStringRef(),
         ctx->saved_data["link"].toStringRef(), optional(9));
     const at::Tensor none;
-    return {eta,  loading,
-            none, none,
-            none, none,
-            saved[7].defined() ? dispersion : none, saved[8].defined() ? zero_logit : none,
-            none, none,
+    return {eta,
+            loading,
+            none,
+            none,
+            none,
+            none,
+            saved[7].defined() ? dispersion : none,
+            saved[8].defined() ? zero_logit : none,
+            none,
+            none,
             saved[9].defined() ? path : none};
   }
 };
@@ -379,19 +386,18 @@ Three autograd(const at::Tensor& eta, const at::Tensor& loading, const at::Tenso
 
 LaplaceMarginal laplace_marginal(const at::Tensor& eta, const at::Tensor& loading,
                                  const at::Tensor& y, const LaplaceMarginalOptions& options) {
-  auto [value, modes, precision] =
-      forward_op().call(eta, loading, y, options.upper, options.exposure, options.weights,
-                        options.dispersion, options.zero_logit, options.family, options.link,
-                        options.path);
+  auto [value, modes, precision] = forward_op().call(
+      eta, loading, y, options.upper, options.exposure, options.weights, options.dispersion,
+      options.zero_logit, options.family, options.link, options.path);
   return {value, modes, precision};
 }
 
 PathPosterior laplace_path_posterior(const at::Tensor& information, const at::Tensor& loading,
                                      const at::Tensor& path, const at::Tensor& noise) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("topreach::laplace_path_posterior", "")
-                             .typed<Two(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                        const at::Tensor&)>();
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("topreach::laplace_path_posterior", "")
+          .typed<Two(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&)>();
   auto [draw, variance] = op.call(information, loading, path, noise);
   return {draw, variance};
 }

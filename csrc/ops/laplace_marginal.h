@@ -19,8 +19,8 @@ struct LaplaceMarginal {
 };
 
 struct LaplaceMarginalOptions {
-  std::string_view family = "nb1";  // "nb1", "nb2" or "poisson"
-  std::string_view link = "log";    // "log" or "softplus"
+  std::string_view family = "nb1";                      // "nb1", "nb2" or "poisson"
+  std::string_view link = "log";                        // "log" or "softplus"
   std::optional<at::Tensor> dispersion = std::nullopt;  // [], see below
   std::optional<at::Tensor> zero_logit = std::nullopt;  // [], logit of the chance of an extra zero
   std::optional<at::Tensor> upper = std::nullopt;       // [T, S], y..upper for a censored count

@@ -14,6 +14,7 @@
 #include <cmath>
 
 #include "../../kernels/negbin.h"
+#include "../require.h"
 #include "common.h"
 #include "key.h"
 #include "negbin_checks.h"
@@ -23,15 +24,15 @@ namespace topreach {
 
 void check_negbin_parameters(const char* function, const at::Tensor& total_count,
                              const at::Tensor& logits) {
-  TORCH_CHECK_TYPE(
-      total_count.scalar_type() == at::kFloat || total_count.scalar_type() == at::kDouble, function,
-      ": total_count must be float32 or float64, got ", total_count.scalar_type());
-  TORCH_CHECK_TYPE(logits.scalar_type() == total_count.scalar_type(), function,
-                   ": logits must have the dtype of total_count (", total_count.scalar_type(),
-                   "), got ", logits.scalar_type());
-  TORCH_CHECK_VALUE(logits.device() == total_count.device(), function,
-                    ": logits must be on the device of total_count (", total_count.device(),
-                    "), got ", logits.device());
+  TR_REQUIRE_TYPE(
+      total_count.scalar_type() == at::kFloat || total_count.scalar_type() == at::kDouble,
+      "{}: total_count must be float32 or float64, got {}", function, total_count.scalar_type());
+  TR_REQUIRE_TYPE(logits.scalar_type() == total_count.scalar_type(),
+                  "{}: logits must have the dtype of total_count ({}), got {}", function,
+                  total_count.scalar_type(), logits.scalar_type());
+  TR_REQUIRE(logits.device() == total_count.device(),
+             "{}: logits must be on the device of total_count ({}), got {}", function,
+             total_count.device(), logits.device());
 }
 
 void check_negbin_sample(const at::Tensor& total_count, const at::Tensor& logits,
@@ -39,21 +40,21 @@ void check_negbin_sample(const at::Tensor& total_count, const at::Tensor& logits
   constexpr const char* name = "negbin_sample";
   check_negbin_parameters(name, total_count, logits);
   check_key(name, key, total_count.device());
-  TORCH_CHECK_VALUE(num_samples >= 0, name, ": num_samples must not be negative, got ",
-                    num_samples);
-  TORCH_CHECK_VALUE(row_offset >= 0, name, ": row_offset must not be negative, got ", row_offset);
+  TR_REQUIRE(num_samples >= 0, "{}: num_samples must not be negative, got {}", name, num_samples);
+  TR_REQUIRE(row_offset >= 0, "{}: row_offset must not be negative, got {}", name, row_offset);
 }
 
 void check_negbin_log_prob(const at::Tensor& value, const at::Tensor& total_count,
                            const at::Tensor& logits) {
   constexpr const char* name = "negbin_log_prob";
   check_negbin_parameters(name, total_count, logits);
-  TORCH_CHECK_TYPE(value.scalar_type() == total_count.scalar_type(), name,
-                   ": value must have the dtype of total_count (", total_count.scalar_type(),
-                   "), got ", value.scalar_type(), "; convert with value.to(total_count.dtype)");
-  TORCH_CHECK_VALUE(value.device() == total_count.device(), name,
-                    ": value must be on the device of total_count (", total_count.device(),
-                    "), got ", value.device());
+  TR_REQUIRE_TYPE(value.scalar_type() == total_count.scalar_type(),
+                  "{}: value must have the dtype of total_count ({}), got {}; convert "
+                  "with value.to(total_count.dtype)",
+                  name, total_count.scalar_type(), value.scalar_type());
+  TR_REQUIRE(value.device() == total_count.device(),
+             "{}: value must be on the device of total_count ({}), got {}", name,
+             total_count.device(), value.device());
 }
 
 NegBinOperands negbin_operands(const at::Tensor& value, const at::Tensor& total_count,
@@ -69,12 +70,9 @@ NegBinOperands negbin_operands(const at::Tensor& value, const at::Tensor& total_
     core = shape;
     inner = total;
   }
-  return {value.expand(shape).contiguous(),
-          total_count.expand(core).contiguous(),
-          logits.expand(core).contiguous(),
-          shape,
-          inner > 0 ? total / inner : 0,
-          inner};
+  return {value.expand(shape).contiguous(), total_count.expand(core).contiguous(),
+          logits.expand(core).contiguous(), shape,
+          inner > 0 ? total / inner : 0,    inner};
 }
 
 namespace {
@@ -96,11 +94,11 @@ auto log_prob_op() {
 }
 
 auto backward_op() {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("topreach::negbin_log_prob_backward", "")
-                             .typed<std::tuple<at::Tensor, at::Tensor>(
-                                 const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                 const at::Tensor&)>();
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("topreach::negbin_log_prob_backward", "")
+          .typed<std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&,
+                                                    const at::Tensor&, const at::Tensor&)>();
   return op;
 }
 
@@ -116,23 +114,25 @@ at::Tensor negbin_sample_cpu(const at::Tensor& total_count, const at::Tensor& lo
   at::Tensor counts = at::empty(shape, n.options());
   if (n.numel() == 0) return counts;
   const auto [rows, sites] = core.empty() ? Rows{1, 1} : rows_of(n);
-  TORCH_CHECK_VALUE(sites < INT32_MAX, "negbin_sample: total_count must have fewer than 2^31 ",
-                    "sites, got ", sites);
+  TR_REQUIRE(sites < INT32_MAX,
+             "negbin_sample: total_count must have fewer than 2^31 sites, got {}", sites);
   AT_DISPATCH_FLOATING_TYPES(n.scalar_type(), "negbin_sample", [&, rows = rows, sites = sites] {
     const scalar_t* n_data = n.const_data_ptr<scalar_t>();
     const scalar_t* z_data = z.const_data_ptr<scalar_t>();
     for (int64_t i = 0; i < rows * sites; ++i) {
-      TORCH_CHECK_VALUE(n_data[i] >= 0 && std::isfinite(n_data[i]),
-                        "negbin_sample: total_count must be finite and not negative, got ",
-                        n_data[i], " in row ", i / sites, ", site ", i % sites);
-      TORCH_CHECK_VALUE(z_data[i] < std::numeric_limits<scalar_t>::infinity(),
-                        "negbin_sample: logits must be below +inf and not NaN, got ", z_data[i],
-                        " in row ", i / sites, ", site ", i % sites);
+      TR_REQUIRE(n_data[i] >= 0 && std::isfinite(n_data[i]),
+                 "negbin_sample: total_count must be finite and not negative, got {} in "
+                 "row {}, site {}",
+                 n_data[i], i / sites, i % sites);
+      TR_REQUIRE(z_data[i] < std::numeric_limits<scalar_t>::infinity(),
+                 "negbin_sample: logits must be below +inf and not NaN, got {} in row "
+                 "{}, site {}",
+                 z_data[i], i / sites, i % sites);
     }
     if (num_samples == 0) return;
     const kernels::NegBinSampling<scalar_t> problem{
-        n_data,           z_data,     rows, sites, num_samples, key_words(key), row_offset,
-        counts.mutable_data_ptr<scalar_t>()};
+        n_data,      z_data,         rows,       sites,
+        num_samples, key_words(key), row_offset, counts.mutable_data_ptr<scalar_t>()};
     const auto& cpu = kernels::negbin_cpu<scalar_t>();
     const int64_t grain = 1 + 8'000 / ((num_samples + 20) * kernels::kTableLanes);
     at::parallel_for(0, rows * kernels::negbin_tiles(sites), grain,
@@ -157,12 +157,14 @@ void check_values(const NegBinOperands& in) {
     if (!bad) return;
     while ((value[begin] >= 0) & (value[begin] < infinity)) ++begin;
     const int64_t sites = in.shape.empty() ? 1 : in.shape.back();
-    TORCH_CHECK_VALUE(false, "negbin_log_prob: value must be a finite count, not negative, got ",
-                      value[begin], " in row ", begin / sites, ", site ", begin % sites);
+    TR_REQUIRE(false,
+               "negbin_log_prob: value must be a finite count, not negative, got {} "
+               "in row {}, site {}",
+               value[begin], begin / sites, begin % sites);
   });
   for (int64_t i = 0; i < in.inner; ++i) {
-    TORCH_CHECK_VALUE(!(total_count[i] < 0),
-                      "negbin_log_prob: total_count must not be negative, got ", total_count[i]);
+    TR_REQUIRE(!(total_count[i] < 0), "negbin_log_prob: total_count must not be negative, got {}",
+               total_count[i]);
   }
 }
 
@@ -209,8 +211,7 @@ std::tuple<at::Tensor, at::Tensor> negbin_log_prob_backward_cpu(const at::Tensor
                                     scratch.get());
                      });
   });
-  return {at::sum_to(d_total_count, total_count.sizes()),
-          at::sum_to(d_logits, logits.sizes())};
+  return {at::sum_to(d_total_count, total_count.sizes()), at::sum_to(d_logits, logits.sizes())};
 }
 
 // ------------------------------------------------------------------------------- Meta

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "../../kernels/perturbed_topk.h"
+#include "../require.h"
 #include "key.h"
 #include "perturbed_topk_checks.h"
 #include "scratch.h"
@@ -31,15 +32,16 @@ void check_perturbed_topk(const at::Tensor& scores, int64_t k, double sigma, int
                           std::string_view estimator, const at::Tensor& key, int64_t row_offset) {
   constexpr const char* name = "perturbed_topk";
   check_scores(name, scores, k);
-  TORCH_CHECK_VALUE(std::isfinite(sigma) && sigma >= 0, name,
-                    ": sigma must be finite and not negative, got ", sigma);
-  TORCH_CHECK_VALUE(
-      estimator == "score" || estimator == "score_loo" || estimator == "conditional", name,
-      ": estimator must be 'score', 'score_loo' or 'conditional', got '", estimator, "'");
+  TR_REQUIRE(std::isfinite(sigma) && sigma >= 0,
+             "{}: sigma must be finite and not negative, got {}", name, sigma);
+  TR_REQUIRE(estimator == "score" || estimator == "score_loo" || estimator == "conditional",
+             "{}: estimator must be 'score', 'score_loo' or 'conditional', got '{}'", name,
+             estimator);
   const int64_t fewest = estimator == "score_loo" ? 2 : 1;
-  TORCH_CHECK_VALUE(num_samples >= fewest && num_samples <= INT32_MAX, name,
-                    ": num_samples must be at least ", fewest, " for estimator '", estimator,
-                    "' and below 2^31, got ", num_samples);
+  TR_REQUIRE(num_samples >= fewest && num_samples <= INT32_MAX,
+             "{}: num_samples must be at least {} for estimator '{}' and below "
+             "2^31, got {}",
+             name, fewest, estimator, num_samples);
   check_key(name, key, scores.device());
   check_row_range(name, row_offset, rows_of(scores).rows);
 }
@@ -54,34 +56,36 @@ void check_perturbed_topk_backward(const at::Tensor& grad, const at::Tensor& sco
   constexpr const char* name = "perturbed_topk_backward";
   auto per_draw_sizes = scores.sizes().vec();
   per_draw_sizes.back() = num_samples;
-  TORCH_CHECK_VALUE(grad.sizes() == scores.sizes() && membership.sizes() == scores.sizes(), name,
-                    ": grad and membership must have the shape of scores, ", scores.sizes(),
-                    ", got ", grad.sizes(), " and ", membership.sizes());
-  TORCH_CHECK_VALUE(threshold.sizes() == at::IntArrayRef(per_draw_sizes) &&
-                        last_tied.sizes() == at::IntArrayRef(per_draw_sizes),
-                    name, ": threshold and last_tied must have shape ",
-                    at::IntArrayRef(per_draw_sizes), ", as perturbed_topk returns them, got ",
-                    threshold.sizes(), " and ", last_tied.sizes());
+  TR_REQUIRE(grad.sizes() == scores.sizes() && membership.sizes() == scores.sizes(),
+             "{}: grad and membership must have the shape of scores, {}, got {} and "
+             "{}",
+             name, scores.sizes(), grad.sizes(), membership.sizes());
+  TR_REQUIRE(threshold.sizes() == at::IntArrayRef(per_draw_sizes) &&
+                 last_tied.sizes() == at::IntArrayRef(per_draw_sizes),
+             "{}: threshold and last_tied must have shape {}, as perturbed_topk "
+             "returns them, got {} and {}",
+             name, at::IntArrayRef(per_draw_sizes), threshold.sizes(), last_tied.sizes());
   auto boundary_sizes = per_draw_sizes;
   boundary_sizes.back() = estimator == "conditional" ? num_samples : 0;
   boundary_sizes.push_back(2);
-  TORCH_CHECK_VALUE(boundary.sizes() == at::IntArrayRef(boundary_sizes), name,
-                    ": boundary must have shape ", at::IntArrayRef(boundary_sizes),
-                    ", as perturbed_topk returns it, got ", boundary.sizes());
+  TR_REQUIRE(boundary.sizes() == at::IntArrayRef(boundary_sizes),
+             "{}: boundary must have shape {}, as perturbed_topk returns it, got {}", name,
+             at::IntArrayRef(boundary_sizes), boundary.sizes());
 }
 
 void check_row_range(const char* function, int64_t row_offset, int64_t rows) {
-  TORCH_CHECK_VALUE(row_offset >= 0 && row_offset + rows <= (int64_t{1} << 32), function,
-                    ": row_offset must keep row numbers between 0 and 2^32 - 1, got ", row_offset,
-                    " with ", rows, " rows");
+  TR_REQUIRE(row_offset >= 0 && row_offset + rows <= (int64_t{1} << 32),
+             "{}: row_offset must keep row numbers between 0 and 2^32 - 1, got {} "
+             "with {} rows",
+             function, row_offset, rows);
 }
 
 void check_noise_arguments(const char* function, const at::Tensor& key, int64_t num_samples,
                            int64_t rows, int64_t sites, int64_t row_offset) {
   check_key(function, key, key.device());
-  TORCH_CHECK_VALUE(num_samples >= 0 && rows >= 0 && sites >= 0, function,
-                    ": num_samples, rows and sites must not be negative, got ", num_samples, ", ",
-                    rows, ", ", sites);
+  TR_REQUIRE(num_samples >= 0 && rows >= 0 && sites >= 0,
+             "{}: num_samples, rows and sites must not be negative, got {}, {}, {}", function,
+             num_samples, rows, sites);
   check_row_range(function, row_offset, rows);
 }
 
@@ -125,8 +129,8 @@ auto backward_op() {
           .findSchemaOrThrow("topreach::perturbed_topk_backward", "")
           .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
                             const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t,
-                            double, int64_t, std::string_view, std::string_view,
-                            const at::Tensor&, int64_t)>();
+                            double, int64_t, std::string_view, std::string_view, const at::Tensor&,
+                            int64_t)>();
   return op;
 }
 
@@ -134,17 +138,23 @@ auto backward_op() {
 void check_boundary(const at::Tensor& boundary, int64_t sites) {
   const int32_t* site = boundary.const_data_ptr<int32_t>();
   for (int64_t i = 0; i < boundary.numel(); ++i)
-    TORCH_CHECK_VALUE(site[i] >= 0 && site[i] < sites,
-                      "perturbed_topk_backward: boundary must hold sites, 0 to ", sites - 1,
-                      ", as perturbed_topk returns it, got ", site[i]);
+    TR_REQUIRE(site[i] >= 0 && site[i] < sites,
+               "perturbed_topk_backward: boundary must hold sites, 0 to {}, as "
+               "perturbed_topk returns it, got {}",
+               sites - 1, site[i]);
 }
 
 template <typename T>
 kernels::TopKProblem<T> problem_of(const at::Tensor& scores, int64_t k, double sigma,
-                                   int64_t num_samples, const at::Tensor& key,
-                                   int64_t row_offset) {
+                                   int64_t num_samples, const at::Tensor& key, int64_t row_offset) {
   const auto [rows, sites] = rows_of(scores);
-  return {scores.const_data_ptr<T>(), rows, sites, k, T(sigma), num_samples, key_words(key),
+  return {scores.const_data_ptr<T>(),
+          rows,
+          sites,
+          k,
+          T(sigma),
+          num_samples,
+          key_words(key),
           row_offset};
 }
 
@@ -152,7 +162,8 @@ kernels::TopKProblem<T> problem_of(const at::Tensor& scores, int64_t k, double s
 struct Tasks {
   int64_t blocks, count;
   Tasks(int64_t rows, int64_t draws)
-      : blocks((draws + kernels::kDrawBlock - 1) / kernels::kDrawBlock), count(rows * blocks) {}
+      : blocks((draws + kernels::kDrawBlock - 1) / kernels::kDrawBlock),
+        count(rows * blocks) {}
 };
 
 // Tasks that one worker should take at least, so that it has some 50 microseconds to do.
@@ -175,8 +186,7 @@ void forward_kernel(const kernels::TopKProblem<T>& p, kernels::Noise noise, T* m
       const int64_t row = task / tasks.blocks;
       const int64_t last = std::min(end, (row + 1) * tasks.blocks);
       const int64_t first_draw = (task - row * tasks.blocks) * kernels::kDrawBlock;
-      const int64_t end_draw =
-          std::min(p.draws, (last - row * tasks.blocks) * kernels::kDrawBlock);
+      const int64_t end_draw = std::min(p.draws, (last - row * tasks.blocks) * kernels::kDrawBlock);
       const bool whole = first_draw == 0 && end_draw == p.draws;
       int32_t* into = counts + row * p.sites;
       if (!whole) {
@@ -247,7 +257,8 @@ void backward_kernel(const kernels::TopKProblem<T>& p, T scale, T* grad,
                               scratch);
              });
   at::parallel_for(0, p.rows * p.sites, 1 << 15, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) grad[i] = std::isinf(p.scores[i]) ? T(0) : grad[i] * scale;
+    for (int64_t i = begin; i < end; ++i)
+      grad[i] = std::isinf(p.scores[i]) ? T(0) : grad[i] * scale;
   });
 }
 
@@ -286,8 +297,8 @@ at::Tensor perturbed_topk_backward_cpu(const at::Tensor& grad, const at::Tensor&
                                        int64_t k, double sigma, int64_t num_samples,
                                        std::string_view estimator, std::string_view noise_name,
                                        const at::Tensor& key, int64_t row_offset) {
-  check_perturbed_topk_backward(grad, scores, membership, threshold, last_tied, boundary, k,
-                                sigma, num_samples, estimator, key, row_offset);
+  check_perturbed_topk_backward(grad, scores, membership, threshold, last_tied, boundary, k, sigma,
+                                num_samples, estimator, key, row_offset);
   const auto noise = parse_noise("perturbed_topk", noise_name);
   const at::Tensor input = scores.contiguous();
   at::Tensor result = at::zeros_like(input, at::MemoryFormat::Contiguous);
@@ -341,8 +352,7 @@ Forward perturbed_topk_meta(const at::Tensor& scores, int64_t, double, int64_t n
                             int64_t) {
   return {at::empty_like(scores, at::MemoryFormat::Contiguous),
           per_draw(scores, num_samples, scores.scalar_type()),
-          per_draw(scores, num_samples, at::kInt),
-          empty_boundary(scores, num_samples, estimator)};
+          per_draw(scores, num_samples, at::kInt), empty_boundary(scores, num_samples, estimator)};
 }
 
 at::Tensor perturbed_topk_backward_meta(const at::Tensor&, const at::Tensor& scores,
@@ -353,8 +363,8 @@ at::Tensor perturbed_topk_backward_meta(const at::Tensor&, const at::Tensor& sco
   return at::empty_like(scores, at::MemoryFormat::Contiguous);
 }
 
-at::Tensor topk_noise_meta(const at::Tensor& key, int64_t num_samples, int64_t rows,
-                           int64_t sites, std::string_view, int64_t) {
+at::Tensor topk_noise_meta(const at::Tensor& key, int64_t num_samples, int64_t rows, int64_t sites,
+                           std::string_view, int64_t) {
   return at::empty({num_samples, rows, sites}, key.options().dtype(at::kFloat));
 }
 
@@ -399,8 +409,7 @@ class PerturbedTopK : public torch::autograd::Function<PerturbedTopK> {
 
 Forward perturbed_topk_autograd(const at::Tensor& scores, int64_t k, double sigma,
                                 int64_t num_samples, std::string_view estimator,
-                                std::string_view noise, const at::Tensor& key,
-                                int64_t row_offset) {
+                                std::string_view noise, const at::Tensor& key, int64_t row_offset) {
   const auto out =
       PerturbedTopK::apply(scores, k, sigma, num_samples, estimator, noise, key, row_offset);
   return {out[0], out[1], out[2], out[3]};
@@ -423,8 +432,7 @@ at::Tensor topk_noise_cpu(const at::Tensor& key, int64_t num_samples, int64_t ro
 }
 
 at::Tensor topk_noise_checksum_cpu(const at::Tensor& key, int64_t num_samples, int64_t rows,
-                                   int64_t sites, std::string_view noise_name,
-                                   int64_t row_offset) {
+                                   int64_t sites, std::string_view noise_name, int64_t row_offset) {
   check_noise_arguments("topk_noise_checksum", key, num_samples, rows, sites, row_offset);
   const auto noise = parse_noise("topk_noise_checksum", noise_name);
   at::Tensor result = at::zeros({rows}, at::kLong);
@@ -432,8 +440,8 @@ at::Tensor topk_noise_checksum_cpu(const at::Tensor& key, int64_t num_samples, i
   const auto words = key_words(key);
   at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row)
-      out[row] = kernels::noise_checksum_cpu(words, noise, sites, num_samples,
-                                             uint32_t(row_offset + row));
+      out[row] =
+          kernels::noise_checksum_cpu(words, noise, sites, num_samples, uint32_t(row_offset + row));
   });
   return result;
 }
@@ -442,11 +450,9 @@ at::Tensor topk_noise_checksum_cpu(const at::Tensor& key, int64_t num_samples, i
 
 at::Tensor perturbed_topk(const at::Tensor& scores, int64_t k,
                           const PerturbedTopKOptions& options) {
-  const at::Tensor key =
-      options.key ? *options.key : draw_key(options.generator, scores.device());
+  const at::Tensor key = options.key ? *options.key : draw_key(options.generator, scores.device());
   return std::get<0>(forward_op().call(scores, k, options.sigma, options.num_samples,
-                                       options.estimator, options.noise, key,
-                                       options.row_offset));
+                                       options.estimator, options.noise, key, options.row_offset));
 }
 
 TORCH_LIBRARY_IMPL(topreach, CPU, m) {

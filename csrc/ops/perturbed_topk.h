@@ -10,13 +10,13 @@
 namespace topreach {
 
 struct PerturbedTopKOptions {
-  double sigma = 0.01;             // noise scale, in units of the scores; 0 gives the hard mask
-  int64_t num_samples = 100;       // J
-  std::string estimator = "score"; // "score", "score_loo" or "conditional"
-  std::string noise = "normal";    // or "gumbel", "logistic", "laplace"
+  double sigma = 0.01;              // noise scale, in units of the scores; 0 gives the hard mask
+  int64_t num_samples = 100;        // J
+  std::string estimator = "score";  // "score", "score_loo" or "conditional"
+  std::string noise = "normal";     // or "gumbel", "logistic", "laplace"
   std::optional<at::Tensor> key = std::nullopt;           // int64[2]; drawn if absent
   std::optional<at::Generator> generator = std::nullopt;  // to draw the key from
-  int64_t row_offset = 0;          // global number of the first row
+  int64_t row_offset = 0;                                 // global number of the first row
 };
 
 /// b(r) = (1/J) sum_j TopKMask(r + sigma z_j, K): each site's share of J perturbed top-K sets

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "../../kernels/ratio_ranking.h"
+#include "../require.h"
 #include "common.h"
 #include "ratio_ranking_checks.h"
 #include "sum_blocks.h"
@@ -24,37 +25,41 @@ namespace topreach {
 void check_ratio_ranking(const at::Tensor& samples, const std::optional<at::Tensor>& log_prob,
                          double offset, std::string_view estimator) {
   constexpr const char* name = "ratio_ranking";
-  TORCH_CHECK_TYPE(samples.scalar_type() == at::kFloat || samples.scalar_type() == at::kDouble,
-                   name, ": samples must be float32 or float64, got ", samples.scalar_type(),
-                   "; convert with samples.float()");
-  TORCH_CHECK_VALUE(samples.dim() >= 2, name, ": samples must have shape [M, ..., S], got ",
-                    samples.sizes());
-  TORCH_CHECK_VALUE(samples.size(0) >= 1, name,
-                    ": samples must hold at least one sample (M >= 1), got shape ",
-                    samples.sizes());
-  TORCH_CHECK_VALUE(std::isfinite(offset) && offset >= 0, name,
-                    ": offset must be finite and not negative, got ", offset);
+  TR_REQUIRE_TYPE(samples.scalar_type() == at::kFloat || samples.scalar_type() == at::kDouble,
+                  "{}: samples must be float32 or float64, got {}; convert with "
+                  "samples.float()",
+                  name, samples.scalar_type());
+  TR_REQUIRE(samples.dim() >= 2, "{}: samples must have shape [M, ..., S], got {}", name,
+             samples.sizes());
+  TR_REQUIRE(samples.size(0) >= 1,
+             "{}: samples must hold at least one sample (M >= 1), got shape {}", name,
+             samples.sizes());
+  TR_REQUIRE(std::isfinite(offset) && offset >= 0,
+             "{}: offset must be finite and not negative, got {}", name, offset);
   const bool diagonal = estimator == "diagonal";
-  TORCH_CHECK_VALUE(estimator != "go", name, ": log_prob and cdf must be given for estimator 'go'; ",
-                    "see count_cdf");
-  TORCH_CHECK_VALUE(diagonal || estimator == "score" || estimator == "score_loo", name,
-                    ": estimator must be 'score', 'score_loo', 'diagonal' or 'go', got '",
-                    estimator, "'");
+  TR_REQUIRE(estimator != "go",
+             "{}: log_prob and cdf must be given for estimator 'go'; see count_cdf", name);
+  TR_REQUIRE(diagonal || estimator == "score" || estimator == "score_loo",
+             "{}: estimator must be 'score', 'score_loo', 'diagonal' or 'go', got "
+             "'{}'",
+             name, estimator);
   if (!log_prob) return;
   const auto wanted = diagonal ? samples.sizes() : samples.sizes().slice(0, samples.dim() - 1);
-  TORCH_CHECK_VALUE(log_prob->sizes() == wanted, name, ": log_prob must have shape ", wanted,
-                    " for estimator '", estimator, "' and samples of shape ", samples.sizes(),
-                    ", got ", log_prob->sizes(),
-                    diagonal ? "; give the log-probability site by site" : "");
-  TORCH_CHECK_TYPE(log_prob->scalar_type() == samples.scalar_type(), name,
-                   ": log_prob must have the dtype of samples (", samples.scalar_type(),
-                   "), got ", log_prob->scalar_type());
-  TORCH_CHECK_VALUE(log_prob->device() == samples.device(), name,
-                    ": log_prob must be on the device of samples (", samples.device(), "), got ",
-                    log_prob->device());
-  TORCH_CHECK_VALUE(estimator != "score_loo" || samples.size(0) >= 2, name,
-                    ": samples must number at least 2 for estimator 'score_loo', got 1; draw more, "
-                    "or use 'score'");
+  TR_REQUIRE(log_prob->sizes() == wanted,
+             "{}: log_prob must have shape {} for estimator '{}' and samples of "
+             "shape {}, got {}{}",
+             name, wanted, estimator, samples.sizes(), log_prob->sizes(),
+             diagonal ? "; give the log-probability site by site" : "");
+  TR_REQUIRE_TYPE(log_prob->scalar_type() == samples.scalar_type(),
+                  "{}: log_prob must have the dtype of samples ({}), got {}", name,
+                  samples.scalar_type(), log_prob->scalar_type());
+  TR_REQUIRE(log_prob->device() == samples.device(),
+             "{}: log_prob must be on the device of samples ({}), got {}", name, samples.device(),
+             log_prob->device());
+  TR_REQUIRE(estimator != "score_loo" || samples.size(0) >= 2,
+             "{}: samples must number at least 2 for estimator 'score_loo', got 1; "
+             "draw more, or use 'score'",
+             name);
 }
 
 void check_ratio_ranking_backward(const at::Tensor& grad, const at::Tensor& samples,
@@ -62,19 +67,19 @@ void check_ratio_ranking_backward(const at::Tensor& grad, const at::Tensor& samp
                                   std::string_view estimator) {
   check_ratio_ranking(samples, std::nullopt, offset, estimator);
   const auto wanted = samples.sizes().slice(1);
-  TORCH_CHECK_VALUE(grad.sizes() == wanted && ranking.sizes() == wanted,
-                    "ratio_ranking_backward: grad and ranking must have the shape of one sample, ",
-                    wanted, ", got ", grad.sizes(), " and ", ranking.sizes());
+  TR_REQUIRE(grad.sizes() == wanted && ranking.sizes() == wanted,
+             "ratio_ranking_backward: grad and ranking must have the shape of one "
+             "sample, {}, got {} and {}",
+             wanted, grad.sizes(), ranking.sizes());
 }
 
 namespace {
 
 auto forward_op() {
-  static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("topreach::ratio_ranking", "")
-          .typed<at::Tensor(const at::Tensor&, const std::optional<at::Tensor>&, double,
-                            std::string_view)>();
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("topreach::ratio_ranking", "")
+                             .typed<at::Tensor(const at::Tensor&, const std::optional<at::Tensor>&,
+                                               double, std::string_view)>();
   return op;
 }
 
@@ -87,11 +92,10 @@ auto go_op() {
 }
 
 auto backward_op() {
-  static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("topreach::ratio_ranking_backward", "")
-          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, double,
-                            std::string_view)>();
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("topreach::ratio_ranking_backward", "")
+                             .typed<at::Tensor(const at::Tensor&, const at::Tensor&,
+                                               const at::Tensor&, double, std::string_view)>();
   return op;
 }
 
@@ -112,24 +116,26 @@ at::Tensor ratio_ranking_cpu(const at::Tensor& samples, const std::optional<at::
   at::Tensor ranking = at::zeros(y.sizes().slice(1), y.options());
   const int64_t blocks = (draws + kernels::kSampleBlock - 1) / kernels::kSampleBlock;
   std::atomic<int64_t> bad{-1};  // m * rows + row of a sample that is no count
-  AT_DISPATCH_FLOATING_TYPES(y.scalar_type(), "ratio_ranking", [&, draws = draws, rows = rows,
-                                                                sites = sites] {
-    const scalar_t* data = y.const_data_ptr<scalar_t>();
-    scalar_t* r = ranking.mutable_data_ptr<scalar_t>();
-    const auto& cpu = kernels::ratio_cpu<scalar_t>();
-    sum_blocks(rows, sites, blocks, 1 + 40'000 / (sites * kernels::kSampleBlock + 1), 0, r,
-               [&](int64_t row, int64_t block, scalar_t* sums, void*) {
-                 const int64_t begin = block * kernels::kSampleBlock;
-                 const int64_t m = cpu.forward(
-                     data + row * sites, rows * sites, sites, scalar_t(offset), begin,
-                     std::min(draws, begin + kernels::kSampleBlock), sums);
-                 if (m >= 0) bad = m * rows + row;
-               });
-    for (int64_t i = 0; i < rows * sites; ++i) r[i] /= scalar_t(draws);
-  });
+  AT_DISPATCH_FLOATING_TYPES(
+      y.scalar_type(), "ratio_ranking", [&, draws = draws, rows = rows, sites = sites] {
+        const scalar_t* data = y.const_data_ptr<scalar_t>();
+        scalar_t* r = ranking.mutable_data_ptr<scalar_t>();
+        const auto& cpu = kernels::ratio_cpu<scalar_t>();
+        sum_blocks(rows, sites, blocks, 1 + 40'000 / (sites * kernels::kSampleBlock + 1), 0, r,
+                   [&](int64_t row, int64_t block, scalar_t* sums, void*) {
+                     const int64_t begin = block * kernels::kSampleBlock;
+                     const int64_t m =
+                         cpu.forward(data + row * sites, rows * sites, sites, scalar_t(offset),
+                                     begin, std::min(draws, begin + kernels::kSampleBlock), sums);
+                     if (m >= 0) bad = m * rows + row;
+                   });
+        for (int64_t i = 0; i < rows * sites; ++i) r[i] /= scalar_t(draws);
+      });
   if (bad >= 0) {
-    TORCH_CHECK_VALUE(false, "ratio_ranking: samples must be finite counts, not negative, got ",
-                      "another value in sample ", bad / rows, ", row ", bad % rows);
+    TR_REQUIRE(false,
+               "ratio_ranking: samples must be finite counts, not negative, got "
+               "another value in sample {}, row {}",
+               bad / rows, bad % rows);
   }
   return ranking;
 }
@@ -141,8 +147,8 @@ at::Tensor ratio_ranking_backward_cpu(const at::Tensor& grad, const at::Tensor& 
   const at::Tensor y = samples.contiguous(), g = grad.contiguous(), r = ranking.contiguous();
   const auto [draws, rows, sites] = shape_of(y);
   const bool diagonal = estimator == "diagonal", leave_one_out = estimator == "score_loo";
-  at::Tensor weights = at::empty(
-      diagonal ? y.sizes() : y.sizes().slice(0, y.dim() - 1), y.options());
+  at::Tensor weights =
+      at::empty(diagonal ? y.sizes() : y.sizes().slice(0, y.dim() - 1), y.options());
   AT_DISPATCH_FLOATING_TYPES(
       y.scalar_type(), "ratio_ranking_backward", [&, draws = draws, rows = rows, sites = sites] {
         const scalar_t* y_data = y.const_data_ptr<scalar_t>();
@@ -160,19 +166,19 @@ at::Tensor ratio_ranking_backward_cpu(const at::Tensor& grad, const at::Tensor& 
           }
         }
         const scalar_t scale = scalar_t(1) / scalar_t(leave_one_out ? draws - 1 : draws);
-        at::parallel_for(0, draws * rows, 1 + 40'000 / (sites + 1), [&](int64_t begin,
-                                                                       int64_t end) {
-          for (int64_t i = begin; i < end; ++i) {
-            const scalar_t* sample = y_data + i * sites;
-            const scalar_t* g_row = g_data + (i % rows) * sites;
-            if (diagonal) {
-              cpu.diagonal(sample, g_row, sites, scalar_t(offset), scale, w + i * sites);
-            } else {
-              w[i] = scale * (cpu.reach(sample, g_row, sites, scalar_t(offset)) -
-                              centre[size_t(i % rows)]);
-            }
-          }
-        });
+        at::parallel_for(
+            0, draws * rows, 1 + 40'000 / (sites + 1), [&](int64_t begin, int64_t end) {
+              for (int64_t i = begin; i < end; ++i) {
+                const scalar_t* sample = y_data + i * sites;
+                const scalar_t* g_row = g_data + (i % rows) * sites;
+                if (diagonal) {
+                  cpu.diagonal(sample, g_row, sites, scalar_t(offset), scale, w + i * sites);
+                } else {
+                  w[i] = scale * (cpu.reach(sample, g_row, sites, scalar_t(offset)) -
+                                  centre[size_t(i % rows)]);
+                }
+              }
+            });
       });
   return weights;
 }

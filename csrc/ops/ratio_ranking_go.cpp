@@ -19,6 +19,7 @@
 #include <cmath>
 #include <limits>
 
+#include "../require.h"
 #include "ratio_ranking.h"
 
 namespace topreach {
@@ -27,15 +28,16 @@ namespace {
 constexpr const char* kName = "ratio_ranking";
 
 void check_like_samples(const at::Tensor& samples, const at::Tensor& tensor, const char* argument) {
-  TORCH_CHECK_VALUE(tensor.sym_sizes() == samples.sym_sizes(), kName, ": ", argument,
-                    " must have shape ", samples.sym_sizes(), " for estimator 'go', got ",
-                    tensor.sym_sizes(), "; give it site by site");
-  TORCH_CHECK_TYPE(tensor.scalar_type() == samples.scalar_type(), kName, ": ", argument,
-                   " must have the dtype of samples (", samples.scalar_type(), "), got ",
-                   tensor.scalar_type());
-  TORCH_CHECK_VALUE(tensor.device() == samples.device(), kName, ": ", argument,
-                    " must be on the device of samples (", samples.device(), "), got ",
-                    tensor.device());
+  TR_REQUIRE(tensor.sym_sizes() == samples.sym_sizes(),
+             "{}: {} must have shape {} for estimator 'go', got {}; give it site by "
+             "site",
+             kName, argument, samples.sym_sizes(), tensor.sym_sizes());
+  TR_REQUIRE_TYPE(tensor.scalar_type() == samples.scalar_type(),
+                  "{}: {} must have the dtype of samples ({}), got {}", kName, argument,
+                  samples.scalar_type(), tensor.scalar_type());
+  TR_REQUIRE(tensor.device() == samples.device(),
+             "{}: {} must be on the device of samples ({}), got {}", kName, argument,
+             samples.device(), tensor.device());
 }
 
 at::Tensor forward(const at::Tensor& samples, const at::Tensor& log_prob, const at::Tensor& cdf,
@@ -49,17 +51,17 @@ at::Tensor forward(const at::Tensor& samples, const at::Tensor& log_prob, const 
 at::Tensor backward(const at::Tensor& grad, const at::Tensor& samples, const at::Tensor& log_prob,
                     double offset) {
   check_like_samples(samples, log_prob, "log_prob");
-  TORCH_CHECK_VALUE(grad.sym_sizes() == samples.sym_sizes().slice(1), kName,
-                    "_go_backward: grad must have the shape of one sample, ",
-                    samples.sym_sizes().slice(1), ", got ", grad.sym_sizes());
+  TR_REQUIRE(grad.sym_sizes() == samples.sym_sizes().slice(1),
+             "{}_go_backward: grad must have the shape of one sample, {}, got {}", kName,
+             samples.sym_sizes().slice(1), grad.sym_sizes());
   const at::Tensor total = samples.sum(-1, true) + offset;
   const at::Tensor dot = (samples * grad).sum(-1, true);
   const at::Tensor reach = at::where(total.gt(0), dot / total, 0);
   const at::Tensor change = (reach - grad) / ((total + 1) * double(samples.size(0)));
   // Such a count is not drawn; if it is given, its 1/p must not meet a derivative that underflowed.
-  const double least = 0.9 * std::log(samples.scalar_type() == at::kFloat
-                                          ? double(std::numeric_limits<float>::min())
-                                          : std::numeric_limits<double>::min());
+  const double least =
+      0.9 * std::log(samples.scalar_type() == at::kFloat ? double(std::numeric_limits<float>::min())
+                                                         : std::numeric_limits<double>::min());
   return at::where(log_prob.lt(least), 0, change * log_prob.clamp_min(least).neg().exp());
 }
 

@@ -39,15 +39,13 @@ TORCH_LIBRARY(topreach, m) {
   // ---- ranking --------------------------------------------------------------------------------
   // Ratio ranking r = mean_m y^m / (offset + 1.y^m) of samples [M, ..., S] [D25 Eq. 7]; the
   // gradient goes to log_prob: [M, ...] joint, or [M, ..., S] for "diagonal" [D25 Eq. 10].
-  m.def(
-      "ratio_ranking(Tensor samples, Tensor? log_prob, float offset, str estimator) -> Tensor");
+  m.def("ratio_ranking(Tensor samples, Tensor? log_prob, float offset, str estimator) -> Tensor");
   m.def(
       "ratio_ranking_backward(Tensor grad, Tensor samples, Tensor ranking, float offset, "
       "str estimator) -> Tensor");
 
   // The same value; the gradient goes to cdf, like log_prob [M, ..., S] (GO estimator).
-  m.def(
-      "ratio_ranking_go(Tensor samples, Tensor log_prob, Tensor cdf, float offset) -> Tensor");
+  m.def("ratio_ranking_go(Tensor samples, Tensor log_prob, Tensor cdf, float offset) -> Tensor");
   m.def(
       "ratio_ranking_go_backward(Tensor grad, Tensor samples, Tensor log_prob, float offset) "
       "-> Tensor");

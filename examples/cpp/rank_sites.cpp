@@ -64,7 +64,8 @@ void rank_sites(const std::string& model, const std::string& path, const std::st
   auto x_at = x.accessor<float, 2>(), history_at = history.accessor<float, 2>();
   for (size_t s = 0; s < sites.size(); ++s) {
     const auto& newest = find(sites[s], recent.back());
-    for (size_t p = 0; p < features_at.size(); ++p) x_at[s][p] = float(number(newest[features_at[p]]));
+    for (size_t p = 0; p < features_at.size(); ++p)
+      x_at[s][p] = float(number(newest[features_at[p]]));
     for (size_t w = 0; w < window; ++w) {
       history_at[s][w] = float(number(find(sites[s], recent[w])[count_at]));
     }

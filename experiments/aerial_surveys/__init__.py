@@ -1,6 +1,6 @@
 """Whooping cranes at Aransas: 2025 paper, section 5.3, Table C.2 and Figure 3."""
 
-from topreach.datasets import aerial_surveys
+from topreach.data.datasets import aerial_surveys
 
 from ..context import Context
 from ..real_data import Study

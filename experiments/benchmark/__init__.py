@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 import topreach as tr
-from topreach import baselines, metrics
-from topreach.features import SiteHistory
-from topreach.panel import Panel
+from topreach.data.panel import Panel
+from topreach.evaluation import baselines, metrics
+from topreach.models.site_history import SiteHistory
 
 from ..context import Context, panel_digest
 from .report import WINDOWS, average_name, comparison, figure, verdict

@@ -1,6 +1,6 @@
 """Overdose deaths in Cook County: 2025 paper, section 5.2, Table C.2 and Figure 3."""
 
-from topreach.datasets import cook_county
+from topreach.data.datasets import cook_county
 
 from ..context import Context
 from ..real_data import Study

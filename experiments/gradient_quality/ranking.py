@@ -36,9 +36,9 @@ def make_problem(
     return n[kept], g[kept].float()
 
 
-def distribution(total_count: Tensor) -> tr.models.NegativeBinomial:
+def distribution(total_count: Tensor) -> tr.distributions.NegativeBinomial:
     logits = torch.tensor(LOGITS, dtype=total_count.dtype, device=total_count.device)
-    return tr.models.NegativeBinomial(total_count, logits)
+    return tr.distributions.NegativeBinomial(total_count, logits)
 
 
 def exact(total_count: Tensor, g: Tensor) -> Tensor:

@@ -14,13 +14,13 @@ from typing import Any
 import pandas as pd
 import torch
 
-from topreach import baselines
-from topreach.datasets import ma_overdose, simulate_massachusetts
-from topreach.datasets.massachusetts import THEMES
-from topreach.features import nearest_neighbours
-from topreach.metrics import bpr
+from topreach.data.datasets import ma_overdose, simulate_massachusetts
+from topreach.data.datasets.massachusetts import THEMES
+from topreach.data.panel import Splits
+from topreach.evaluation import baselines
+from topreach.evaluation.metrics import bpr
+from topreach.models.site_history import nearest_neighbours
 from topreach.objectives import DirectBPR
-from topreach.panel import Splits
 
 from ..context import Context, panel_digest
 from ..forecasters import (

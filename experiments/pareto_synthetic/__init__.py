@@ -96,9 +96,9 @@ def evaluate(
     loss = torch.where(loss.isnan(), math.inf, loss)
     best = int(loss.argmin())
 
-    one = tr.models.SiteMixture(  # a row for each of 50 rankings
+    one = tr.distributions.SiteMixture(  # a row for each of 50 rankings
         counts.logits[best].expand(50, -1, -1),
-        tr.models.TruncatedNormal(counts.components.loc[best], counts.components.scale[best]),
+        tr.distributions.TruncatedNormal(counts.components.loc[best], counts.components.scale[best]),
     )
     key = tr.draw_key(torch.Generator().manual_seed(0)).to(y.device)
     rankings = torch.cat(

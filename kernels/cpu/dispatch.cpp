@@ -13,18 +13,18 @@
 
 namespace topreach::kernels {
 
-#define TR_DECLARE_ISA(isa)                                                                     \
-  namespace isa {                                                                               \
-  extern const TopKCpu<float> topk_float;                                                       \
-  extern const TopKCpu<double> topk_double;                                                     \
-  extern const ExpectedTopKCpu<float> expected_topk_float;                                      \
-  extern const ExpectedTopKCpu<double> expected_topk_double;                                    \
-  void noise_row(PhiloxKey, Noise, int64_t, uint32_t, uint32_t, float*);                        \
-  uint32_t noise_checksum(PhiloxKey, Noise, int64_t, int64_t, uint32_t);                        \
-  extern const RatioCpu<float> ratio_float;                                                     \
-  extern const RatioCpu<double> ratio_double;                                                   \
-  extern const NegBinCpu<float> negbin_float;                                                   \
-  extern const NegBinCpu<double> negbin_double;                                                 \
+#define TR_DECLARE_ISA(isa)                                              \
+  namespace isa {                                                        \
+  extern const TopKCpu<float> topk_float;                                \
+  extern const TopKCpu<double> topk_double;                              \
+  extern const ExpectedTopKCpu<float> expected_topk_float;               \
+  extern const ExpectedTopKCpu<double> expected_topk_double;             \
+  void noise_row(PhiloxKey, Noise, int64_t, uint32_t, uint32_t, float*); \
+  uint32_t noise_checksum(PhiloxKey, Noise, int64_t, int64_t, uint32_t); \
+  extern const RatioCpu<float> ratio_float;                              \
+  extern const RatioCpu<double> ratio_double;                            \
+  extern const NegBinCpu<float> negbin_float;                            \
+  extern const NegBinCpu<double> negbin_double;                          \
   }
 
 TR_DECLARE_ISA(baseline)
@@ -70,9 +70,9 @@ const char* cpu_capability() {
 }
 
 #ifdef TOPREACH_X86_KERNELS
-#define TR_PICK(name)                                     \
-  (capability() == Capability::kAvx512 ? avx512::name     \
-   : capability() == Capability::kAvx2 ? avx2::name       \
+#define TR_PICK(name)                                 \
+  (capability() == Capability::kAvx512 ? avx512::name \
+   : capability() == Capability::kAvx2 ? avx2::name   \
                                        : baseline::name)
 #else
 #define TR_PICK(name) (baseline::name)

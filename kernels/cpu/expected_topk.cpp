@@ -80,23 +80,23 @@ TopKSpread spread(const T* scores, const T* v, int64_t sites, TopKFrame frame, d
 // threshold, 1 - P above it) is at most 3.2e-5, and what depends on it is a series in q: see Far.
 struct Points {
   double *x, *w, *wv;
-  double *p, *f;                // of one threshold
+  double *p, *f;  // of one threshold
   // Results. Of the value: b, for the even and the odd thresholds. Of the product: v's factor
   // without the point's own part, also apart; what is subtracted; and the own part of the factor.
   double *first[2], *second, *self;
   double *near_p, *near_f, *near_w, *near_wv;
-  double *inverse;              // of near points, 1 / |c|^2 of one frequency
+  double* inverse;  // of near points, 1 / |c|^2 of one frequency
   // Of near points, sums over frequencies: Re(E F / c), Re(E / c^2), Re(E F_v / c).
   double *sum, *square, *v_sum;
-  double *near_index;
+  double* near_index;
   int64_t count, grid_end, near_count, near_grid_end;
   static constexpr int kArrays = 18;
 
   Points(void* scratch, int64_t capacity) : count(0), grid_end(0), near_count(0), near_grid_end(0) {
     double* next = static_cast<double*>(scratch);
-    double** const arrays[kArrays] = {&x,      &w,      &wv,      &p,       &f,   &first[0],
-                                      &first[1], &second, &self,    &near_p,  &near_f, &near_w,
-                                      &near_wv,  &inverse, &sum,    &square,  &v_sum,  &near_index};
+    double** const arrays[kArrays] = {&x,        &w,       &wv,   &p,      &f,      &first[0],
+                                      &first[1], &second,  &self, &near_p, &near_f, &near_w,
+                                      &near_wv,  &inverse, &sum,  &square, &v_sum,  &near_index};
     for (double** array : arrays) {
       *array = next;
       next += capacity;
@@ -446,8 +446,7 @@ void take_off_grid(const T* scores, const T* v, int64_t sites, TopKFrame frame, 
       }
       for (int m = 0; m < kGridOrder; ++m) {
         grid[node + m] -= s.weight[m][lane];
-        if (v != nullptr)
-          grid[kGridSize + node + m] -= double(v[base + lane]) * s.weight[m][lane];
+        if (v != nullptr) grid[kGridSize + node + m] -= double(v[base + lane]) * s.weight[m][lane];
       }
     }
   }
@@ -469,8 +468,7 @@ void solve(const T* scores, const T* v, int64_t sites, int64_t k, TopKFrame fram
   const auto set_points = [&](bool with_grid, double low, double high) {
     points.count = 0;
     for (int node = 0; with_grid && node < kGridSize; ++node)
-      if (used[node])
-        points.add(frame.grid_position(node), grid[node], grid[kGridSize + node]);
+      if (used[node]) points.add(frame.grid_position(node), grid[node], grid[kGridSize + node]);
     points.pad();
     points.grid_end = points.count;
     table->direct_low = low;
@@ -488,8 +486,7 @@ void solve(const T* scores, const T* v, int64_t sites, int64_t k, TopKFrame fram
   } else {
     set_points(true, kInfinity, -kInfinity);
   }
-  const TopKPlan plan =
-      plan_thresholds(moments, log_mgf, wanted, active, frame.threshold_limit());
+  const TopKPlan plan = plan_thresholds(moments, log_mgf, wanted, active, frame.threshold_limit());
   if (!all_direct && !plan.smooth()) {
     const double low = plan.direct_low(), high = plan.direct_high();
     take_off_grid(scores, v, sites, frame, low, high, grid, used);
@@ -526,9 +523,9 @@ void solve(const T* scores, const T* v, int64_t sites, int64_t k, TopKFrame fram
   for (int64_t s = 0; s < sites; ++s) {
     if (!is_direct(scores[s], frame, table->direct_low, table->direct_high)) continue;
     const double own = points.wv[at], first = points.first[0][at];
-    out[s] = T(v != nullptr ? (own * first - (points.second[at] - own * points.self[at])) /
-                                  frame.sigma
-                            : to_probability(first));
+    out[s] =
+        T(v != nullptr ? (own * first - (points.second[at] - own * points.self[at])) / frame.sigma
+                       : to_probability(first));
     ++at;
   }
 }

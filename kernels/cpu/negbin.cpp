@@ -22,7 +22,7 @@ using Vector = int32_t __attribute__((vector_size(4 * kVector)));
 struct Table {
   alignas(64) double n[kLanes], z[kLanes], first[kLanes];
   int32_t tabulated[kLanes];  // 0 or 1
-  int entries;  // of the longest lane
+  int entries;                // of the longest lane
 };
 
 // Fills thresholds[entry][lane]; lanes beyond `width` are point masses.

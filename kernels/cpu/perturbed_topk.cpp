@@ -88,9 +88,8 @@ TR_INLINE int64_t append_inside(const double* u, double low, double high, double
   for (int half = 0; half < kLanes; half += 8) {
     const __m512d x = _mm512_loadu_pd(u + half);
     const __mmask8 inside =
-        _mm512_mask_cmp_pd_mask(
-        _mm512_cmp_pd_mask(x, _mm512_set1_pd(low), _CMP_GE_OQ), x, _mm512_set1_pd(high),
-        _CMP_LE_OQ);
+        _mm512_mask_cmp_pd_mask(_mm512_cmp_pd_mask(x, _mm512_set1_pd(low), _CMP_GE_OQ), x,
+                                _mm512_set1_pd(high), _CMP_LE_OQ);
     _mm512_storeu_pd(out + n, _mm512_maskz_compress_pd(inside, x));
     n += __builtin_popcount(inside);
   }
@@ -138,9 +137,9 @@ TR_INLINE int64_t pad_lanes(T* a, int64_t n) {
 
 template <typename T>
 struct Order {
-  T value;        // the (rank+1)-th largest
-  int64_t above;  // how many are strictly larger
-  int64_t equal;  // how many equal it
+  T value;                          // the (rank+1)-th largest
+  int64_t above;                    // how many are strictly larger
+  int64_t equal;                    // how many equal it
   T next = negative_infinity<T>();  // the largest below it, if that was come across
 };
 
@@ -296,8 +295,8 @@ Bracket<T> bracket_of(const TopKProblem<T>& p, int64_t row, void* scratch) {
   const int64_t margin = int64_t(3.5 * __builtin_sqrt(variance)) + 4;
   const int64_t first = p.k - 1 - margin, last = p.k - 1 + margin;
   Bracket<T> bracket;
-  bracket.high = first < 0 ? -negative_infinity<T>()
-                           : exact_order(b.u, p.sites, first + 1, b.values).value;
+  bracket.high =
+      first < 0 ? -negative_infinity<T>() : exact_order(b.u, p.sites, first + 1, b.values).value;
   const T low = last >= p.sites ? negative_infinity<T>()
                                 : exact_order(b.u, p.sites, last + 1, b.values).value;
   bracket.low = greater(low, lowest_finite<T>());  // so that padding is never gathered
@@ -417,7 +416,8 @@ TR_INLINE void find_boundary(const T* u, int64_t padded, Order<T> order, int32_t
   }
   T next_value = order.next;
   if (next_value == negative_infinity<T>()) {
-    for (int64_t s = 0; s < padded; ++s) next_value = u[s] < t ? greater(next_value, u[s]) : next_value;
+    for (int64_t s = 0; s < padded; ++s)
+      next_value = u[s] < t ? greater(next_value, u[s]) : next_value;
   }
   int32_t kth = -1, next = INT32_MAX;
 #pragma omp simd reduction(max : kth) reduction(min : next)
@@ -444,9 +444,9 @@ TR_INLINE void add_tails(const T* u, const T* scores, int64_t sites, T t, int32_
 }
 
 template <typename T, Noise kind>
-void conditional_forward_of(const TopKProblem<T>& p, int64_t row, Bracket<T> bracket,
-                            int64_t begin, int64_t end, T* total, T* value, int32_t* last_tied,
-                            int32_t* boundary, void* scratch) {
+void conditional_forward_of(const TopKProblem<T>& p, int64_t row, Bracket<T> bracket, int64_t begin,
+                            int64_t end, T* total, T* value, int32_t* last_tied, int32_t* boundary,
+                            void* scratch) {
   const int64_t padded = padded_sites(p.sites);
   Buffers<T> b(scratch, padded);
   pad_row(p.scores + row * p.sites, p.sites, padded, b.row);
@@ -458,8 +458,8 @@ void conditional_forward_of(const TopKProblem<T>& p, int64_t row, Bracket<T> bra
     value[j] = t;
     last_tied[j] = last;
     find_boundary(b.u, padded, order, last, boundary + 2 * j);
-    const auto rivals = rivals_of<kind>(b.row, boundary + 2 * j, p.key, uint32_t(j),
-                                        uint32_t(p.row_offset + row));
+    const auto rivals =
+        rivals_of<kind>(b.row, boundary + 2 * j, p.key, uint32_t(j), uint32_t(p.row_offset + row));
     if (last == kNoSplitTie) {
       add_tails<false, kind>(b.u, b.row, p.sites, t, last, rivals, inverse_sigma, total);
     } else {
@@ -470,13 +470,11 @@ void conditional_forward_of(const TopKProblem<T>& p, int64_t row, Bracket<T> bra
 
 template <bool split_tie, Noise kind, typename T>
 TR_INLINE void add_densities(const TopKProblem<T>& p, int64_t row, int64_t j, int64_t padded,
-                             const T* scores, const T* v, T t, int32_t last_tied,
-                             Rivals<T> rivals, T outside_v, T inside_v, T inverse_sigma,
-                             T* total) {
+                             const T* scores, const T* v, T t, int32_t last_tied, Rivals<T> rivals,
+                             T outside_v, T inside_v, T inverse_sigma, T* total) {
   for (int64_t s = 0; s < padded; s += kTileSites) {
     alignas(64) float z[kTileSites];
-    noise_tile<kind>(p.key, uint32_t(s / kTileSites), uint32_t(j), uint32_t(p.row_offset + row),
-                     z);
+    noise_tile<kind>(p.key, uint32_t(s / kTileSites), uint32_t(j), uint32_t(p.row_offset + row), z);
     for (int i = 0; i < kTileSites; ++i) {
       const T u = fused(p.sigma, T(z[i]), scores[s + i]);
       const bool chosen = is_chosen<split_tie>(u, s + i, t, last_tied);
@@ -503,10 +501,10 @@ void conditional_backward_of(const TopKProblem<T>& p, int64_t row, const T* v, i
     const int32_t* pair = boundary + 2 * j;
     const auto rivals =
         rivals_of<kind>(b.row, pair, p.key, uint32_t(j), uint32_t(p.row_offset + row));
-    const auto add = last_tied[j] == kNoSplitTie ? add_densities<false, kind, T>
-                                                 : add_densities<true, kind, T>;
-    add(p, row, j, padded, b.row, padded_v, value[j], last_tied[j], rivals, v[pair[0]],
-        v[pair[1]], inverse_sigma, sum);
+    const auto add =
+        last_tied[j] == kNoSplitTie ? add_densities<false, kind, T> : add_densities<true, kind, T>;
+    add(p, row, j, padded, b.row, padded_v, value[j], last_tied[j], rivals, v[pair[0]], v[pair[1]],
+        inverse_sigma, sum);
   }
   for (int64_t s = 0; s < p.sites; ++s) total[s] += sum[s];
 }
@@ -587,20 +585,25 @@ uint32_t checksum_of(PhiloxKey key, int64_t sites, int64_t draws, uint32_t row) 
 
 extern const TopKCpu<float> topk_float;
 extern const TopKCpu<double> topk_double;
-const TopKCpu<float> topk_float{threshold<float>,           bracket<float>,
-                                forward<float>,             backward<float>,
-                                conditional_forward<float>, conditional_backward<float>};
-const TopKCpu<double> topk_double{threshold<double>,           bracket<double>,
-                                  forward<double>,             backward<double>,
-                                  conditional_forward<double>, conditional_backward<double>};
+const TopKCpu<float> topk_float{threshold<float>,
+                                bracket<float>,
+                                forward<float>,
+                                backward<float>,
+                                conditional_forward<float>,
+                                conditional_backward<float>};
+const TopKCpu<double> topk_double{threshold<double>,
+                                  bracket<double>,
+                                  forward<double>,
+                                  backward<double>,
+                                  conditional_forward<double>,
+                                  conditional_backward<double>};
 
 void noise_row(PhiloxKey key, Noise noise, int64_t sites, uint32_t draw, uint32_t row, float* z) {
   with_noise(noise, [&](auto of) { noise_row_of<of.kind>(key, sites, draw, row, z); });
 }
 
 uint32_t noise_checksum(PhiloxKey key, Noise noise, int64_t sites, int64_t draws, uint32_t row) {
-  return with_noise(noise,
-                    [&](auto of) { return checksum_of<of.kind>(key, sites, draws, row); });
+  return with_noise(noise, [&](auto of) { return checksum_of<of.kind>(key, sites, draws, row); });
 }
 
 }  // namespace topreach::kernels::TR_ISA

@@ -118,8 +118,7 @@ __device__ bool block_has_nan(const T* scores, int64_t sites) {
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
-    find_bounds(ExpectedTopKProblem<T> p, double* bounds) {
+__global__ void __launch_bounds__(kThreads) find_bounds(ExpectedTopKProblem<T> p, double* bounds) {
   auto& shared = shared_memory<SelectShared>();
   using Image = decltype(image_of(T()));
   for (int64_t row = blockIdx.x; row < p.rows; row += gridDim.x) {
@@ -131,8 +130,7 @@ __global__ void __launch_bounds__(kThreads)
       };
       const UnknownBits<Image> all(0, ~Image{0});
       for (int i = 0; i < 2; ++i)
-        found[i] =
-            double(value_of(select_largest(images, uint32_t(p.k - 1 + i), all, shared).key));
+        found[i] = double(value_of(select_largest(images, uint32_t(p.k - 1 + i), all, shared).key));
     }
     if (threadIdx.x == 0) {
       bounds[2 * row] = found[0];
@@ -144,7 +142,7 @@ __global__ void __launch_bounds__(kThreads)
 // Spreads a row over shared.grid; returns the largest |v| of its active sites.
 template <typename T>
 __device__ double spread_row(const T* scores, const T* v, int64_t sites, const TopKFrame& frame,
-                           ExactShared& shared) {
+                             ExactShared& shared) {
   double largest = 0;
   if (v != nullptr)
     for (int64_t s = threadIdx.x; s < sites; s += blockDim.x) {
@@ -297,8 +295,7 @@ __device__ inline void take_off_grid(const Points& points, const TopKFrame& fram
   for (int64_t i = points.grid_end + threadIdx.x; i < points.count; i += blockDim.x) {
     const Stencil stencil = stencil_of(points.x[i], frame);
     for (int m = 0; m < kGridOrder; ++m) {
-      atomicAdd(&shared.fixed[0][stencil.node + m],
-                Word64(-int64_t(stencil.weight[m] * unit)));
+      atomicAdd(&shared.fixed[0][stencil.node + m], Word64(-int64_t(stencil.weight[m] * unit)));
       atomicAdd(&shared.fixed[1][stencil.node + m],
                 Word64(-int64_t(stencil.weight[m] * (points.wv[i] * to_fixed))));
     }
@@ -314,7 +311,7 @@ __device__ inline void take_off_grid(const Points& points, const TopKFrame& fram
 // Returns whether the two checks hold, as on the CPU.
 template <bool jvp>
 __device__ bool integrate(Points& points, const TopKPlan& plan, double k, double active,
-                            int refinement, ExactShared& shared) {
+                          int refinement, ExactShared& shared) {
   const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
   for (int64_t i = threadIdx.x; i < points.count; i += blockDim.x)
     points.first[0][i] = points.first[1][i] = points.second[i] = points.self[i] = 0.0;
@@ -419,8 +416,7 @@ __device__ void solve_row(const T* scores, const T* v, int64_t sites, int64_t k,
   } else {
     add_grid(points, frame, nodes, shared);
   }
-  const TopKPlan plan =
-      plan_thresholds(moments, log_mgf, wanted, active, frame.threshold_limit());
+  const TopKPlan plan = plan_thresholds(moments, log_mgf, wanted, active, frame.threshold_limit());
   if (!all_direct) {
     low = plan.direct_low();
     high = plan.direct_high();
@@ -614,12 +610,12 @@ cudaError_t expected_topk_mean_field(const ExpectedTopKProblem<T>& problem, doub
                 stream, problem, bounds, out);
 }
 
-#define TR_INSTANTIATE(T)                                                                        \
-  template cudaError_t expected_topk_bounds<T>(const ExpectedTopKProblem<T>&, double*,           \
-                                               cudaStream_t);                                    \
-  template cudaError_t expected_topk_exact<T>(const ExpectedTopKProblem<T>&, const double*, T*,  \
-                                              void*, cudaStream_t);                              \
-  template cudaError_t expected_topk_mean_field<T>(const ExpectedTopKProblem<T>&, double*, T*,   \
+#define TR_INSTANTIATE(T)                                                                       \
+  template cudaError_t expected_topk_bounds<T>(const ExpectedTopKProblem<T>&, double*,          \
+                                               cudaStream_t);                                   \
+  template cudaError_t expected_topk_exact<T>(const ExpectedTopKProblem<T>&, const double*, T*, \
+                                              void*, cudaStream_t);                             \
+  template cudaError_t expected_topk_mean_field<T>(const ExpectedTopKProblem<T>&, double*, T*,  \
                                                    cudaStream_t);
 TR_INSTANTIATE(float)
 TR_INSTANTIATE(double)

@@ -92,8 +92,8 @@ __global__ void __launch_bounds__(kSampleThreads) sample(NegBinSampling<T> p) {
         if (m >= p.samples) break;
         double count = not_a_number();
         if (entries == kByRejection) {
-          count = negbin_by_rejection({key, site, uint32_t(m), global_row}, shared.n[at],
-                                      shared.z[at]);
+          count =
+              negbin_by_rejection({key, site, uint32_t(m), global_row}, shared.n[at], shared.z[at]);
         } else if (entries >= 0) {
           int32_t below = 0, end = entries;  // thresholds grow with the entry
           while (below < end) {
@@ -236,10 +236,10 @@ cudaError_t negbin_log_prob_backward(const NegBinLikelihood<T>& problem, const T
                 stream, problem, grad, d_total_count, d_logits);
 }
 
-#define TR_INSTANTIATE(T)                                                                         \
-  template cudaError_t negbin_sample<T>(const NegBinSampling<T>&, cudaStream_t);                  \
-  template cudaError_t negbin_log_prob<T>(const NegBinLikelihood<T>&, T*, cudaStream_t);          \
-  template cudaError_t negbin_log_prob_backward<T>(const NegBinLikelihood<T>&, const T*, T*, T*,  \
+#define TR_INSTANTIATE(T)                                                                        \
+  template cudaError_t negbin_sample<T>(const NegBinSampling<T>&, cudaStream_t);                 \
+  template cudaError_t negbin_log_prob<T>(const NegBinLikelihood<T>&, T*, cudaStream_t);         \
+  template cudaError_t negbin_log_prob_backward<T>(const NegBinLikelihood<T>&, const T*, T*, T*, \
                                                    cudaStream_t);
 TR_INSTANTIATE(float)
 TR_INSTANTIATE(double)

@@ -15,8 +15,8 @@ namespace topreach::kernels::cuda {
 
 template <typename T>
 struct NegBinSampling {
-  const T* total_count;  // [rows, sites]
-  const T* logits;       // [rows, sites]
+  const T* total_count;          // [rows, sites]
+  const T* logits;               // [rows, sites]
   int64_t rows, sites, samples;  // > 0
   const int64_t* key;            // [2], taken modulo 2^32
   int64_t row_offset;            // global number of row 0

@@ -229,8 +229,8 @@ __global__ void __launch_bounds__(kDrawThreads)
           for (uint32_t i = threadIdx.x; i < gathered; i += blockDim.x)
             f(shared.values[i], shared.sites[i]);
         };
-        found = threshold_of<T>(candidates, rank - above, image_of(low), image_of(high),
-                                shared.select);
+        found =
+            threshold_of<T>(candidates, rank - above, image_of(low), image_of(high), shared.select);
         if (boundary != nullptr)
           boundary_of(candidates, found, shared.boundary, boundary + 2 * item);
       } else {
@@ -400,8 +400,7 @@ struct SumShared {
 };
 
 template <typename T, Noise kind, typename Term>
-__global__ void __launch_bounds__(kSumThreads)
-    sum_over_draws(TopKProblem<T> p, Term term, T* out) {
+__global__ void __launch_bounds__(kSumThreads) sum_over_draws(TopKProblem<T> p, Term term, T* out) {
   using Sum = typename Term::Sum;
   auto& shared = shared_memory<SumShared<Sum>>();
   const PhiloxKey key = load_key(p.key);
@@ -424,9 +423,8 @@ __global__ void __launch_bounds__(kSumThreads)
       Sum part[4] = {};
       for (int64_t j = begin; j < end; ++j) {
         const auto draw = term.draw(row, row * p.draws + j);
-        const FourNoises n = Term::template values<kind>(
-            noise_words(key, uint32_t(tile * kTileLanes + lane), uint32_t(j),
-                        uint32_t(p.row_offset + row)));
+        const FourNoises n = Term::template values<kind>(noise_words(
+            key, uint32_t(tile * kTileLanes + lane), uint32_t(j), uint32_t(p.row_offset + row)));
         const float z[4] = {n.z0, n.z1, n.z2, n.z3};
         for (int w = 0; w < 4; ++w)
           part[w] = term.template add<kind>(part[w], draw, z[w], own[w], site + w * kTileLanes);
@@ -442,9 +440,9 @@ __global__ void __launch_bounds__(kSumThreads)
     for (int i = int(threadIdx.x); i < kTileSites; i += int(blockDim.x)) {
       const int64_t s = tile * kTileSites + i;
       if (s >= p.sites) continue;
-      out[row * p.sites + s] =
-          value == value ? term.finish(shared.total[i], scores[s], s, row * p.draws)
-                         : not_a_number<T>();
+      out[row * p.sites + s] = value == value
+                                   ? term.finish(shared.total[i], scores[s], s, row * p.draws)
+                                   : not_a_number<T>();
     }
   }
 }
@@ -507,8 +505,7 @@ __global__ void __launch_bounds__(kRowThreads)
     } else if (k == 0 || k == sites) {
       visit([&](T, int32_t s) { out[s] = k == 0 ? T(0) : T(1); });
     } else {
-      const auto threshold =
-          threshold_of<T>(visit, uint32_t(k) - 1, Image{0}, ~Image{0}, shared);
+      const auto threshold = threshold_of<T>(visit, uint32_t(k) - 1, Image{0}, ~Image{0}, shared);
       visit([&](T r, int32_t s) { out[s] = chosen(r, s, threshold) ? T(1) : T(0); });
     }
   }
@@ -517,8 +514,8 @@ __global__ void __launch_bounds__(kRowThreads)
 // Item: one counter of one (draw, row).
 template <Noise kind>
 __global__ void __launch_bounds__(kDrawThreads)
-    noise_values(const int64_t* key, int64_t draws, int64_t rows, int64_t sites,
-                 int64_t row_offset, float* z) {
+    noise_values(const int64_t* key, int64_t draws, int64_t rows, int64_t sites, int64_t row_offset,
+                 float* z) {
   const int64_t counters = counters_of(sites), items = draws * rows * counters;
   const int64_t step = int64_t(gridDim.x) * blockDim.x;
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < items; i += step) {
@@ -639,7 +636,7 @@ cudaError_t conditional_forward_of(const TopKProblem<T>& p, T* membership, T* va
   if (error != cudaSuccess) return error;
   error = launch_rivals<T, kind>(p, static_cast<const T*>(nullptr), boundary, work.rivals, stream);
   if (error != cudaSuccess) return error;
-  const ConditionalMembership<T> term{value,   last_tied,        work.rivals,
+  const ConditionalMembership<T> term{value,   last_tied,      work.rivals,
                                       p.sigma, T(1) / p.sigma, T(p.draws)};
   return launch_sum<T, kind>(p, term, membership, stream);
 }
@@ -651,7 +648,7 @@ cudaError_t conditional_backward_of(const TopKProblem<T>& p, const T* v, const T
   const Workspace<T> work(workspace, p.rows, p.draws);
   const cudaError_t error = launch_rivals<T, kind>(p, v, boundary, work.rivals, stream);
   if (error != cudaSuccess) return error;
-  const ConditionalGradient<T> term{value, last_tied,        work.rivals, v,
+  const ConditionalGradient<T> term{value,   last_tied,      work.rivals, v,
                                     p.sigma, T(1) / p.sigma, scale};
   return launch_sum<T, kind>(p, term, grad, stream);
 }
@@ -661,9 +658,9 @@ cudaError_t backward_of(const TopKProblem<T>& p, const T* v, const T* membership
                         const int32_t* last_tied, bool leave_one_out, T scale, T* grad,
                         void* workspace, cudaStream_t stream) {
   const Workspace<T> work(workspace, p.rows, p.draws);
-  cudaError_t error = launch(draw_reach<T, kind>, blocks_for(p.rows * p.draws),
-                             draw_threads(p.sites, kDrawThreads), sizeof(ReachShared<T>), stream,
-                             p, v, value, last_tied, work.reach);
+  cudaError_t error =
+      launch(draw_reach<T, kind>, blocks_for(p.rows * p.draws), draw_threads(p.sites, kDrawThreads),
+             sizeof(ReachShared<T>), stream, p, v, value, last_tied, work.reach);
   if (error != cudaSuccess) return error;
   if (leave_one_out) {
     error = launch_row_dot(membership, v, p.rows, p.sites, work.centre, stream);
@@ -753,18 +750,18 @@ cudaError_t topk_noise_checksum(const int64_t* key, Noise noise, int64_t draws, 
   });
 }
 
-#define TR_INSTANTIATE(T)                                                                        \
-  template int64_t perturbed_topk_workspace<T>(int64_t, int64_t);                                \
-  template cudaError_t perturbed_topk<T>(const TopKProblem<T>&, Noise, T*, T*, int32_t*, void*,  \
-                                         cudaStream_t);                                          \
-  template cudaError_t perturbed_topk_backward<T>(const TopKProblem<T>&, Noise, const T*,        \
-                                                  const T*, const T*, const int32_t*, bool, T,   \
-                                                  T*, void*, cudaStream_t);                      \
-  template cudaError_t conditional_topk<T>(const TopKProblem<T>&, Noise, T*, T*, int32_t*,       \
-                                           int32_t*, void*, cudaStream_t);                       \
-  template cudaError_t conditional_topk_backward<T>(const TopKProblem<T>&, Noise, const T*,      \
-                                                    const T*, const int32_t*, const int32_t*, T, \
-                                                    T*, void*, cudaStream_t);                    \
+#define TR_INSTANTIATE(T)                                                                          \
+  template int64_t perturbed_topk_workspace<T>(int64_t, int64_t);                                  \
+  template cudaError_t perturbed_topk<T>(const TopKProblem<T>&, Noise, T*, T*, int32_t*, void*,    \
+                                         cudaStream_t);                                            \
+  template cudaError_t perturbed_topk_backward<T>(const TopKProblem<T>&, Noise, const T*,          \
+                                                  const T*, const T*, const int32_t*, bool, T, T*, \
+                                                  void*, cudaStream_t);                            \
+  template cudaError_t conditional_topk<T>(const TopKProblem<T>&, Noise, T*, T*, int32_t*,         \
+                                           int32_t*, void*, cudaStream_t);                         \
+  template cudaError_t conditional_topk_backward<T>(const TopKProblem<T>&, Noise, const T*,        \
+                                                    const T*, const int32_t*, const int32_t*, T,   \
+                                                    T*, void*, cudaStream_t);                      \
   template cudaError_t topk_mask<T>(const T*, int64_t, int64_t, int64_t, T*, cudaStream_t);
 TR_INSTANTIATE(float)
 TR_INSTANTIATE(double)

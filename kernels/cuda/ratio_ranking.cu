@@ -97,8 +97,7 @@ template <typename T>
 __global__ void __launch_bounds__(kThreads)
     site_weights(RatioProblem<T> p, const T* g, const T* inverse, T scale, T* weights) {
   const int64_t sites = p.rows * p.sites, step = int64_t(gridDim.x) * blockDim.x;
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < p.samples * sites;
-       i += step)
+  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < p.samples * sites; i += step)
     weights[i] = g[i % sites] * (p.y[i] * (inverse[i / p.sites] * scale));
 }
 
@@ -125,8 +124,7 @@ template <typename T>
 cudaError_t ratio_ranking(const RatioProblem<T>& problem, T* ranking, void* workspace,
                           cudaStream_t stream) {
   T* inverse = static_cast<T*>(workspace);
-  const cudaError_t error =
-      launch_sum_lines<T>(problem, nullptr, nullptr, T(1), inverse, stream);
+  const cudaError_t error = launch_sum_lines<T>(problem, nullptr, nullptr, T(1), inverse, stream);
   if (error != cudaSuccess) return error;
   return launch(average<T>, element_blocks(problem.rows * problem.sites), kThreads, 0, stream,
                 problem, inverse, ranking);
@@ -151,20 +149,18 @@ template <typename T>
 cudaError_t ratio_ranking_backward_diagonal(const RatioProblem<T>& problem, const T* g, T* weights,
                                             void* workspace, cudaStream_t stream) {
   T* inverse = static_cast<T*>(workspace);
-  const cudaError_t error =
-      launch_sum_lines<T>(problem, nullptr, nullptr, T(1), inverse, stream);
+  const cudaError_t error = launch_sum_lines<T>(problem, nullptr, nullptr, T(1), inverse, stream);
   if (error != cudaSuccess) return error;
-  return launch(site_weights<T>,
-                element_blocks(problem.samples * problem.rows * problem.sites), kThreads, 0,
-                stream, problem, g, inverse, T(1) / T(problem.samples), weights);
+  return launch(site_weights<T>, element_blocks(problem.samples * problem.rows * problem.sites),
+                kThreads, 0, stream, problem, g, inverse, T(1) / T(problem.samples), weights);
 }
 
-#define TR_INSTANTIATE(T)                                                                         \
-  template int64_t ratio_ranking_workspace<T>(int64_t, int64_t);                                  \
-  template cudaError_t ratio_ranking<T>(const RatioProblem<T>&, T*, void*, cudaStream_t);         \
-  template cudaError_t ratio_ranking_backward<T>(const RatioProblem<T>&, const T*, const T*,      \
-                                                 bool, T*, void*, cudaStream_t);                  \
-  template cudaError_t ratio_ranking_backward_diagonal<T>(const RatioProblem<T>&, const T*, T*,   \
+#define TR_INSTANTIATE(T)                                                                          \
+  template int64_t ratio_ranking_workspace<T>(int64_t, int64_t);                                   \
+  template cudaError_t ratio_ranking<T>(const RatioProblem<T>&, T*, void*, cudaStream_t);          \
+  template cudaError_t ratio_ranking_backward<T>(const RatioProblem<T>&, const T*, const T*, bool, \
+                                                 T*, void*, cudaStream_t);                         \
+  template cudaError_t ratio_ranking_backward_diagonal<T>(const RatioProblem<T>&, const T*, T*,    \
                                                           void*, cudaStream_t);
 TR_INSTANTIATE(float)
 TR_INSTANTIATE(double)

@@ -14,7 +14,7 @@ namespace topreach::kernels::cuda {
 
 template <typename T>
 struct RatioProblem {
-  const T* y;  // [samples, rows, sites]
+  const T* y;                    // [samples, rows, sites]
   int64_t samples, rows, sites;  // > 0
   T offset;                      // >= 0
 };

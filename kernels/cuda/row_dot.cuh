@@ -35,8 +35,8 @@ __global__ void __launch_bounds__(kRowThreads)
 template <typename T>
 cudaError_t launch_row_dot(const T* a, const T* b, int64_t rows, int64_t sites, T* dot,
                            cudaStream_t stream) {
-  return launch(row_dot<T>, blocks_for(rows), threads_for(sites, kRowThreads),
-                sizeof(RowDotShared), stream, a, b, rows, sites, dot);
+  return launch(row_dot<T>, blocks_for(rows), threads_for(sites, kRowThreads), sizeof(RowDotShared),
+                stream, a, b, rows, sites, dot);
 }
 
 }  // namespace topreach::kernels::cuda

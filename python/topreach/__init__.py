@@ -11,13 +11,25 @@ from ._library import load as _load
 
 build_info = _load()
 
-from . import baselines, datasets, features, metrics, models, objectives  # noqa: E402
-from .counts import (  # noqa: E402
+from . import (  # noqa: E402
+    data,
+    distributions,
+    evaluation,
+    models,
+    objectives,
+    ops,
+    programs,
+    training,
+)
+from ._C import Calendar  # noqa: E402
+from .data import Batch, Panel, Splits, Standardizer, datasets  # noqa: E402
+from .distributions.counts import (  # noqa: E402
     count_cdf,
     count_quantile,
     expected_ratio_ranking,
     interval_log_prob,
 )
+from .evaluation import baselines, metrics  # noqa: E402
 from .ops import (  # noqa: E402
     cpu_capability,
     draw_key,
@@ -28,16 +40,15 @@ from .ops import (  # noqa: E402
     topk_noise,
     topk_probability,
 )
-from .panel import Batch, Panel, Splits  # noqa: E402
-from .ranker import TopKRanker  # noqa: E402
-from .standardizer import Standardizer  # noqa: E402
-from .trainer import Trainer  # noqa: E402
+from .ranking import TopKRanker  # noqa: E402
+from .training import Trainer  # noqa: E402
 
 __version__ = build_info["version"]
 cmake_prefix_path = str(_PACKAGE / "share" / "cmake")
 
 __all__ = [
     "Batch",
+    "Calendar",
     "Panel",
     "Splits",
     "Standardizer",
@@ -49,18 +60,22 @@ __all__ = [
     "cmake_prefix_path",
     "count_cdf",
     "count_quantile",
+    "data",
     "datasets",
+    "distributions",
     "draw_key",
+    "evaluation",
     "expected_topk",
     "expected_ratio_ranking",
-    "features",
     "interval_log_prob",
     "metrics",
     "models",
     "objectives",
+    "ops",
     "perturbed_topk",
     "ratio_ranking",
     "topk_mask",
     "topk_noise",
     "topk_probability",
+    "training",
 ]

@@ -104,7 +104,8 @@ def test_wheel_holds_library_headers_and_cmake_package(wheel):
     assert python_sources() == {n for n in names if n.endswith(".py")}
     readmes = {f"topreach_{p.relative_to(ROOT)}" for p in (ROOT / "experiments").rglob("README.md")}
     assert readmes <= names
-    assert "-py3-none-" in wheel.name and not wheel.name.endswith("-any.whl")
+    version = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    assert f"-{version}-{version}-" in wheel.name  # _C is bound to the version of Python
 
 
 def python_sources() -> set[str]:

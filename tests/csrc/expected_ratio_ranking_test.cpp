@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "../../csrc/models/count_distributions.h"
+#include "../../csrc/distributions/count_distributions.h"
 #include "../../csrc/ops/ratio_ranking.h"
 
 namespace {
@@ -33,12 +33,12 @@ TEST(ExpectedRatioRanking, TwoCoinsByHand) {
   EXPECT_TRUE(torch::allclose(topreach::expected_ratio_ranking(coins), by_hand(p, q), 5e-11, 0));
   const topreach::Binomial once{torch::ones({2}, kDouble), probs};
   EXPECT_TRUE(torch::allclose(topreach::expected_ratio_ranking(once), by_hand(p, q), 5e-11, 0));
-  const topreach::ZeroInflated<topreach::Bernoulli> inflated{
-      coins, torch::tensor(1 - keep, kDouble)};
+  const topreach::ZeroInflated<topreach::Bernoulli> inflated{coins,
+                                                             torch::tensor(1 - keep, kDouble)};
   EXPECT_TRUE(torch::allclose(topreach::expected_ratio_ranking(inflated),
                               by_hand(keep * p, keep * q), 5e-11, 0));
-  const topreach::Mixture<topreach::Bernoulli> mixture{
-      torch::tensor({0.4, 0.6}, kDouble), {torch::tensor({{p, q}, {q, p}}, kDouble)}};
+  const topreach::Mixture<topreach::Bernoulli> mixture{torch::tensor({0.4, 0.6}, kDouble),
+                                                       {torch::tensor({{p, q}, {q, p}}, kDouble)}};
   const auto want = 0.4 * by_hand(p, q) + 0.6 * by_hand(q, p);
   EXPECT_TRUE(torch::allclose(topreach::expected_ratio_ranking(mixture), want, 5e-11, 0));
 }
@@ -55,7 +55,8 @@ TEST(ExpectedRatioRanking, GradientIsThatOfDifferences) {
   torch::NoGradGuard no_grad;
   const auto step = torch::randn({2, 6}, kDouble), other = torch::randn({2, 6}, kDouble);
   const double h = 1e-5;
-  const auto change = (value(n + h * step, z + h * other) - value(n - h * step, z - h * other)) / (2 * h);
+  const auto change =
+      (value(n + h * step, z + h * other) - value(n - h * step, z - h * other)) / (2 * h);
   const auto want = (n.grad() * step + z.grad() * other).sum();
   EXPECT_NEAR(change.item<double>(), want.item<double>(), 1e-8);
 }

@@ -14,8 +14,8 @@
 namespace {
 
 using topreach::ModelFile;
-using torch::Tensor;
 using topreach::Ranker;
+using torch::Tensor;
 
 class ModelFileTest : public ::testing::Test {
  protected:
@@ -33,12 +33,17 @@ class ModelFileTest : public ::testing::Test {
 ModelFile example() {
   ModelFile file;
   file.model = "NegBinMixedEffects";
-  file.config = {{"num_sites", int64_t{4}}, {"num_features", int64_t{2}}, {"link", "softplus"},
-                 {"penalty", "laplace"},    {"initial_mean", 1.5}};
+  file.config = {{"num_sites", int64_t{4}},
+                 {"num_features", int64_t{2}},
+                 {"link", "softplus"},
+                 {"penalty", "laplace"},
+                 {"initial_mean", 1.5}};
   torch::manual_seed(3);
   for (const auto& item : topreach::NegBinMixedEffects(4, 2)->named_parameters())
     file.state.emplace_back(item.key(), torch::randn_like(item.value()));
-  file.standardizer = {{"a", "b", "c"}, {0, 2}, torch::rand({2}, torch::kDouble),
+  file.standardizer = {{"a", "b", "c"},
+                       {0, 2},
+                       torch::rand({2}, torch::kDouble),
                        torch::rand({2}, torch::kDouble) + 0.5};
   file.time_origin = 2018;
   file.time_scale = 1.25;
@@ -104,8 +109,8 @@ TEST_F(ModelFileTest, RefusesWithAReason) {
   EXPECT_NE(refusal(folder_.string()).find("must be a file"), std::string::npos);
   topreach::save_model_file(example(), path("model.pt"));
   const std::vector<char> bytes = bytes_of(path("model.pt"));
-  for (const size_t length : {size_t{0}, size_t{1}, size_t{100}, bytes.size() / 2,
-                              bytes.size() - 1}) {
+  for (const size_t length :
+       {size_t{0}, size_t{1}, size_t{100}, bytes.size() / 2, bytes.size() - 1}) {
     std::ofstream(path("cut.pt"), std::ios::binary).write(bytes.data(), std::streamsize(length));
     EXPECT_NE(refusal(path("cut.pt")).find("damaged, cut short or of another kind"),
               std::string::npos)
@@ -113,9 +118,9 @@ TEST_F(ModelFileTest, RefusesWithAReason) {
   }
   std::ofstream(path("foreign.pt")) << "site,count\n1,2\n";
   EXPECT_NE(refusal(path("foreign.pt")).find("another kind"), std::string::npos);
-  std::ofstream(path("other.pt"), std::ios::binary).write(
-      torch::pickle_save(torch::rand({3})).data(),
-      std::streamsize(torch::pickle_save(torch::rand({3})).size()));
+  std::ofstream(path("other.pt"), std::ios::binary)
+      .write(torch::pickle_save(torch::rand({3})).data(),
+             std::streamsize(torch::pickle_save(torch::rand({3})).size()));
   EXPECT_NE(refusal(path("other.pt")), "");
   EXPECT_THROW(topreach::save_model_file(example(), path("no/such/folder.pt")), c10::ValueError);
 }
@@ -123,8 +128,9 @@ TEST_F(ModelFileTest, RefusesWithAReason) {
 // Bytes that changed: refused, or without effect on what is read; never a crash.
 TEST_F(ModelFileTest, SurvivesChangedBytes) {
 #ifdef __SANITIZE_ADDRESS__
-  GTEST_SKIP() << "torch's reader may ask for a string of a damaged length; where operator new then "
-                  "throws, AddressSanitizer's ends the program";
+  GTEST_SKIP()
+      << "torch's reader may ask for a string of a damaged length; where operator new then "
+         "throws, AddressSanitizer's ends the program";
 #endif
   topreach::save_model_file(example(), path("model.pt"));
   const std::vector<char> bytes = bytes_of(path("model.pt"));
@@ -265,10 +271,10 @@ TEST(ModelFileExchange, WithPython) {
   const char* folder = std::getenv("TOPREACH_EXCHANGE");
   if (folder == nullptr) GTEST_SKIP() << "run by tests/python/test_model_file.py";
   int files = 0;
-  for (const std::string name : {"negbin", "negbin_exact", "negbin_mean", "exposure", "nb2",
-                                 "zero_inflated", "poisson", "ar1", "random_walk", "linear", "mlp",
-                                 "normal_mixture", "poisson_mixture", "poisson_mixture_ratio",
-                                 "empirical_bayes", "empirical_bayes_past"}) {
+  for (const std::string name :
+       {"negbin", "negbin_exact", "negbin_mean", "exposure", "nb2", "zero_inflated", "poisson",
+        "ar1", "random_walk", "linear", "mlp", "normal_mixture", "poisson_mixture",
+        "poisson_mixture_ratio", "empirical_bayes", "empirical_bayes_past"}) {
     const std::string base = std::string(folder) + "/" + name;
     if (!std::filesystem::exists(base + ".pt")) continue;
     ++files;
@@ -277,8 +283,8 @@ TEST(ModelFileExchange, WithPython) {
     std::optional<torch::Tensor> history, exposure;
     if (inputs.at("history").isTensor()) history = inputs.at("history").toTensor();
     if (inputs.at("exposure").isTensor()) exposure = inputs.at("exposure").toTensor();
-    const auto scores = ranker.score_sites(inputs.at("x").toTensor(),
-                                           inputs.at("time").toDouble(), history, exposure);
+    const auto scores = ranker.score_sites(inputs.at("x").toTensor(), inputs.at("time").toDouble(),
+                                           history, exposure);
     const auto expected = inputs.at("scores").toTensor();
     EXPECT_TRUE(torch::equal(scores, expected))
         << name << ": " << (scores - expected).abs().max().item<double>();
@@ -298,21 +304,24 @@ TEST(ModelFileExchange, WithPython) {
   const auto tensor = [&](const char* name) { return given.at(name).toTensor(); };
   const topreach::NegativeBinomial counts{tensor("total_count"), tensor("logits")};
   const auto agree = [&](const std::string& name, const topreach::DirectBPROptions& reach) {
-    const auto daml = topreach::decision_aware(counts, tensor("y"), {.epsilon = 0.8, .reach = reach});
+    const auto daml =
+        topreach::decision_aware(counts, tensor("y"), {.epsilon = 0.8, .reach = reach});
     const auto direct = topreach::direct_bpr(tensor("total_count"), tensor("y"), reach);
     EXPECT_TRUE(torch::equal(daml.loss, tensor(("decision_aware" + name).c_str()))) << name;
     EXPECT_TRUE(torch::equal(direct.loss, tensor(("direct_bpr" + name).c_str()))) << name;
   };
   agree("", {.k = 20, .sigma = 0.01});
   agree("_mean_field", {.k = 20, .sigma = 0.01, .ranking = "mean", .topk = "mean_field"});
-  agree("_sampled", {.k = 20, .sigma = 0.01, .ranking = "ratio", .topk = "sampled",
-                     .key = tensor("key")});
+  agree("_sampled",
+        {.k = 20, .sigma = 0.01, .ranking = "ratio", .topk = "sampled", .key = tensor("key")});
   const topreach::SiteMixture<topreach::TruncatedNormal> mixture{
       tensor("mixture_logits"), {tensor("mixture_loc"), tensor("mixture_scale")}};
-  const auto mixtures_agree = [&](const std::string& name, const topreach::DirectBPROptions& reach) {
+  const auto mixtures_agree = [&](const std::string& name,
+                                  const topreach::DirectBPROptions& reach) {
     const Tensor y = tensor("mixture_y");
     const auto equal = [&](const char* objective, const topreach::ObjectiveValue& value) {
-      EXPECT_TRUE(torch::equal(value.loss, tensor((objective + name).c_str()))) << objective << name;
+      EXPECT_TRUE(torch::equal(value.loss, tensor((objective + name).c_str())))
+          << objective << name;
     };
     equal("mixture_decision_aware",
           topreach::decision_aware(mixture, y, {.epsilon = 0.8, .reach = reach}));
@@ -321,8 +330,9 @@ TEST(ModelFileExchange, WithPython) {
   };
   mixtures_agree("", {.k = 3, .sigma = 0.02});
   mixtures_agree("_mean_field", {.k = 3, .sigma = 0.02, .ranking = "mean", .topk = "mean_field"});
-  mixtures_agree("_sampled", {.k = 3, .sigma = 0.02, .ranking = "ratio", .topk = "sampled",
-                              .key = tensor("key")});
+  mixtures_agree(
+      "_sampled",
+      {.k = 3, .sigma = 0.02, .ranking = "ratio", .topk = "sampled", .key = tensor("key")});
   EXPECT_GT(files, 0);
 }
 

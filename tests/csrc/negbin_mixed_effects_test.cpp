@@ -56,8 +56,7 @@ TEST(NegBinMixedEffects, InformationByAutograd) {
     auto b = torch::randn({2, sites}, f64).requires_grad_();
     const auto mu = topreach::negbin_mixed_effects_total_count(x, t, torch::tensor(0.2, f64), w,
                                                                b[0], b[1], link);
-    const auto h =
-        topreach::negbin_mixed_effects_information(mu, t, z, weights, link);
+    const auto h = topreach::negbin_mixed_effects_information(mu, t, z, weights, link);
     ASSERT_EQ(h.sizes(), (std::vector<int64_t>{sites, 3}));
     EXPECT_FALSE(h.requires_grad());
     const auto mean = mu * z.exp(), variance = mean * (1 + z.exp());
@@ -67,8 +66,9 @@ TEST(NegBinMixedEffects, InformationByAutograd) {
         const auto d = torch::autograd::grad({mean[i][s]}, {b}, {}, true)[0].select(1, s);
         expected[s] += weights[i] * d.outer(d) / variance[i][s].detach();
       }
-    const auto matrix = torch::stack({h.select(1, 0), h.select(1, 1), h.select(1, 1),
-                                      h.select(1, 2)}, 1).view({sites, 2, 2});
+    const auto matrix =
+        torch::stack({h.select(1, 0), h.select(1, 1), h.select(1, 1), h.select(1, 2)}, 1)
+            .view({sites, 2, 2});
     EXPECT_TRUE(torch::allclose(matrix, expected, 1e-9));
   }
 }
@@ -83,19 +83,18 @@ TEST(NegBinMixedEffects, PenaltiesAgreeWithLinearAlgebra) {
       torch::stack({sigma[0] * sigma[0], cross, cross, sigma[1] * sigma[1]}).view({2, 2});
   const auto factor = torch::randn({8, 2, 2}, f64);
   const auto h = factor.matmul(factor.transpose(1, 2));
-  const auto information =
-      torch::stack({h.select(1, 0).select(1, 0), h.select(1, 0).select(1, 1),
-                    h.select(1, 1).select(1, 1)}, 1);
+  const auto information = torch::stack(
+      {h.select(1, 0).select(1, 0), h.select(1, 0).select(1, 1), h.select(1, 1).select(1, 1)}, 1);
   const auto quadratic = 0.5 * (b.matmul(covariance.inverse()) * b).sum(-1);
   const auto determinant = 0.5 * torch::logdet(torch::eye(2, f64) + covariance.matmul(h));
-  const auto laplace = topreach::negbin_mixed_effects_penalty(b.select(1, 0), b.select(1, 1),
-                                                          raw_sigma, raw_rho, information, "laplace");
+  const auto laplace = topreach::negbin_mixed_effects_penalty(
+      b.select(1, 0), b.select(1, 1), raw_sigma, raw_rho, information, "laplace");
   const auto paper = topreach::negbin_mixed_effects_penalty(
       b.select(1, 0), b.select(1, 1), raw_sigma, raw_rho, std::nullopt, "paper");
   EXPECT_NEAR(laplace.item<double>(), (quadratic + determinant).sum().item<double>(), 1e-9);
   EXPECT_NEAR(paper.item<double>(), quadratic.mean().item<double>(), 1e-9);
-  const auto map = topreach::negbin_mixed_effects_penalty(
-      b.select(1, 0), b.select(1, 1), raw_sigma, raw_rho, std::nullopt, "map");
+  const auto map = topreach::negbin_mixed_effects_penalty(b.select(1, 0), b.select(1, 1), raw_sigma,
+                                                          raw_rho, std::nullopt, "map");
   double prior = 0;  // inverse-gamma(1, 0.1): density 0.1 v^-2 exp(-0.1 / v)
   for (int i : {0, 1}) {
     const double v = covariance[i][i].item<double>();
@@ -176,10 +175,17 @@ TEST(NegBinMixedEffects, FamiliesPredictAndHaveAMarginalLikelihood) {
       // Five standard errors of the mean of all 24 cells.
       const auto error = (counts.variance().mean() / (24 * 40000.0)).sqrt();
       EXPECT_LT((draws.mean() - counts.mean().mean()).abs().item<double>(),
-                5 * error.item<double>()) << family << zeros;
-      EXPECT_NEAR(counts.log_prob(torch::arange(400).view({400, 1, 1}).to(torch::kFloat)
-                                      .expand({400, 4, 6})).exp().sum(0).min().item<double>(),
-                  1.0, 1e-4) << family;
+                5 * error.item<double>())
+          << family << zeros;
+      EXPECT_NEAR(
+          counts
+              .log_prob(torch::arange(400).view({400, 1, 1}).to(torch::kFloat).expand({400, 4, 6}))
+              .exp()
+              .sum(0)
+              .min()
+              .item<double>(),
+          1.0, 1e-4)
+          << family;
       EXPECT_EQ(topreach::expected_ratio_ranking(counts).sizes(), x.sizes().slice(0, 2));
       const auto y = draws[0].detach();
       const auto fit = model->log_marginal(x, y, t, {.exposure = exposure});
@@ -211,8 +217,7 @@ TEST(NegBinMixedEffects, PathsAreThoseOfTheirCovariance) {
   const auto effect = torch::randn({5, 3}, f64);
   for (const bool ar1 : {true, false}) {
     const auto rho = ar1 ? std::optional(raw_rho) : std::nullopt;
-    const auto steps =
-        topreach::negbin_mixed_effects_path_steps(times, times, raw_sigma, rho);
+    const auto steps = topreach::negbin_mixed_effects_path_steps(times, times, raw_sigma, rho);
     auto a = torch::zeros({5, 5}, f64);  // by noise
     for (int64_t t = 0; t < 5; ++t) {
       if (t > 0) a[t] = steps[t][0] * a[t - 1];
@@ -254,7 +259,8 @@ TEST(NegBinMixedEffects, PathsAreIntegratedOutAndPredicted) {
     EXPECT_EQ(model->raw_path_rho.defined(), std::string(kind) == "ar1");
     model->set_effects(x, y, t);
     EXPECT_EQ(model->path_effect.sizes(), (std::vector<int64_t>{5, 6}));
-    EXPECT_TRUE(torch::allclose(model->path_effect, fit.modes.narrow(1, 2, 5).t().to(torch::kFloat)));
+    EXPECT_TRUE(
+        torch::allclose(model->path_effect, fit.modes.narrow(1, 2, 5).t().to(torch::kFloat)));
     // The predictor at the fitted times: effects, slopes and the path.
     const auto eta = before.log() + model->site_intercept + t.unsqueeze(1) * model->site_slope +
                      model->path_effect;
@@ -285,9 +291,9 @@ TEST(NegBinMixedEffects, RefusesWhatDoesNotFit) {
   EXPECT_THROW(NegBinMixedEffects(5, 2, unknown), c10::ValueError);
   NegBinMixedEffects poisson(5, 2, NegBinMixedEffectsOptions{.family = "poisson"});
   EXPECT_THROW(poisson->forward(torch::zeros({3, 5, 2}), torch::zeros({3})), c10::ValueError);
-  EXPECT_THROW(poisson->log_marginal(torch::zeros({3, 5, 2}), torch::full({3, 5}, 0.5),
-                                     torch::zeros({3})),
-               c10::ValueError);
+  EXPECT_THROW(
+      poisson->log_marginal(torch::zeros({3, 5, 2}), torch::full({3, 5}, 0.5), torch::zeros({3})),
+      c10::ValueError);
   NegBinMixedEffects model(5, 2);
   EXPECT_THROW(model->forward(torch::zeros({3, 5, 3}), torch::zeros({3})), c10::ValueError);
   EXPECT_THROW(model->forward(torch::zeros({3, 4, 2}), torch::zeros({3})), c10::ValueError);

@@ -109,10 +109,12 @@ TEST(Objectives, NamesAreChecked) {
     }
     return "";
   };
-  EXPECT_NE(refusal({.k = 4, .ranking = "median"}).find("ranking must be 'exact', 'ratio' or 'mean'"),
-            std::string::npos);
-  EXPECT_NE(refusal({.k = 4, .topk = "hard"}).find("topk must be 'exact', 'mean_field' or 'sampled'"),
-            std::string::npos);
+  EXPECT_NE(
+      refusal({.k = 4, .ranking = "median"}).find("ranking must be 'exact', 'ratio' or 'mean'"),
+      std::string::npos);
+  EXPECT_NE(
+      refusal({.k = 4, .topk = "hard"}).find("topk must be 'exact', 'mean_field' or 'sampled'"),
+      std::string::npos);
   EXPECT_NE(refusal({.k = 4, .noise = "gumbel"}).find("noise must be 'normal' for topk 'exact'"),
             std::string::npos);
   EXPECT_EQ(refusal({.k = 4, .topk = "sampled", .noise = "gumbel"}), "");
@@ -121,22 +123,18 @@ TEST(Objectives, NamesAreChecked) {
 TEST(Objectives, DecisionAwareIsNllPlusHinge) {
   Fixture f;
   const auto counts = f.model->forward(f.x, f.time);
-  topreach::DecisionAwareOptions options{.epsilon = 0.9,
-                                         .weight = 30,
-                                         .reach = {.k = 4,
-                                                   .sigma = 0.01,
-                                                   .ranking = "ratio",
-                                                   .topk = "sampled",
-                                                   .key = key()}};
-  const auto value =
-      topreach::decision_aware(counts, f.y, options, f.model->penalty(f.x, f.time));
+  topreach::DecisionAwareOptions options{
+      .epsilon = 0.9,
+      .weight = 30,
+      .reach = {.k = 4, .sigma = 0.01, .ranking = "ratio", .topk = "sampled", .key = key()}};
+  const auto value = topreach::decision_aware(counts, f.y, options, f.model->penalty(f.x, f.time));
   const auto reach = topreach::soft_reach(counts, f.y, options.reach);
   const auto hinge = 30 * (0.9 - reach.bpr).clamp_min(0).sum();
   EXPECT_NEAR(value.terms.at("hinge").item<double>(), hinge.item<double>(), 1e-4);
-  EXPECT_NEAR(value.loss.item<double>(),
-              (value.terms.at("nll") + value.terms.at("penalty") + value.terms.at("hinge"))
-                  .item<double>(),
-              1e-3);
+  EXPECT_NEAR(
+      value.loss.item<double>(),
+      (value.terms.at("nll") + value.terms.at("penalty") + value.terms.at("hinge")).item<double>(),
+      1e-3);
   value.loss.backward();
   for (const auto& item : f.model->named_parameters())
     EXPECT_TRUE(item.value().grad().isfinite().all().item<bool>()) << item.key();

@@ -6,10 +6,10 @@
 
 namespace {
 
-using torch::Tensor;
 using topreach::Poisson;
 using topreach::SiteMixture;
 using topreach::TruncatedNormal;
+using torch::Tensor;
 
 Tensor doubles(const std::vector<double>& values) { return torch::tensor(values, torch::kDouble); }
 
@@ -93,8 +93,8 @@ TEST(Mixtures, MaximumLikelihoodSeparatesTheSites) {
 TEST(Mixtures, ObjectivesTakeSeveralStartsAtOnce) {
   torch::manual_seed(2);
   const topreach::MixtureOptions options{.high = 20, .batch = {3}};
-  const Tensor y = torch::poisson(torch::tensor({1.f, 4.f, 9.f, 9.f, 2.f}).expand({6, 5}))
-                       .to(torch::kDouble);
+  const Tensor y =
+      torch::poisson(torch::tensor({1.f, 4.f, 9.f, 9.f, 2.f}).expand({6, 5})).to(torch::kDouble);
   const topreach::DirectBPROptions reach{.k = 2, .sigma = 0.05};
   const auto daml = [&](const topreach::CountDistribution& counts, const Tensor& y) {
     return topreach::decision_aware(counts, y, {.epsilon = 0.9, .reach = reach}).loss;

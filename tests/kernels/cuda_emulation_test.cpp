@@ -133,9 +133,11 @@ TEST(CudaEmulationFaults, NamesTheThreadAtAnotherBarrier) {
 }
 
 TEST(CudaEmulationFaults, NamesTheLaneWhoseWarpNeverComes) {
-  EXPECT_NE(failure(32, [] {
-              if (threadIdx.x != 5) __ballot_sync(~0u, 1);
-            }).find("waits for lanes of its warp"),
+  EXPECT_NE(failure(32,
+                    [] {
+                      if (threadIdx.x != 5) __ballot_sync(~0u, 1);
+                    })
+                .find("waits for lanes of its warp"),
             std::string::npos);
   EXPECT_NE(failure(16, [] { __ballot_sync(~0u, 1); }).find("waits for lanes of its warp"),
             std::string::npos);
@@ -153,7 +155,9 @@ TEST(CudaEmulationFaults, CatchesWritesOutsideSharedMemory) {
                 32)
                 .find("wrote outside its shared memory, byte 32"),
             std::string::npos);
-  EXPECT_NE(failure(1, [] { cuda_emulation::shared_memory(8); }, 4).find("launched with 4"),
+  EXPECT_NE(failure(
+                1, [] { cuda_emulation::shared_memory(8); }, 4)
+                .find("launched with 4"),
             std::string::npos);
 }
 

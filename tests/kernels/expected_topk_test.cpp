@@ -79,8 +79,8 @@ Row by_enumeration(const std::vector<double>& scores, const std::vector<double>&
           chance += product;
         }
         row.value[size_t(i)] += step * above[size_t(i)] * density[size_t(j)] * chance;
-        row.product[size_t(i)] += step * density[size_t(i)] * density[size_t(j)] * chance *
-                                  (v[size_t(i)] - v[size_t(j)]);
+        row.product[size_t(i)] +=
+            step * density[size_t(i)] * density[size_t(j)] * chance * (v[size_t(i)] - v[size_t(j)]);
       }
   }
   return row;

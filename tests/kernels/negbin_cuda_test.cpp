@@ -21,9 +21,7 @@ constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 struct Scratch {
   explicit Scratch(int64_t bytes) : memory(new unsigned char[size_t(bytes) + 64]) {}
-  void* get() const {
-    return memory.get() + (64 - reinterpret_cast<uintptr_t>(memory.get()) % 64);
-  }
+  void* get() const { return memory.get() + (64 - reinterpret_cast<uintptr_t>(memory.get()) % 64); }
   std::unique_ptr<unsigned char[]> memory;
 };
 
@@ -54,9 +52,9 @@ class NegBinCuda : public testing::Test {
   static std::vector<T> sample_on_cuda(const Parameters<T>& p, int64_t rows, int64_t sites,
                                        int64_t samples, const int64_t* key, int64_t row_offset) {
     std::vector<T> counts(size_t(samples * rows * sites), T(-1));
-    EXPECT_EQ(cuda::negbin_sample<T>({p.n.data(), p.z.data(), rows, sites, samples, key,
-                                      row_offset, counts.data()},
-                                     nullptr),
+    EXPECT_EQ(cuda::negbin_sample<T>(
+                  {p.n.data(), p.z.data(), rows, sites, samples, key, row_offset, counts.data()},
+                  nullptr),
               cudaSuccess);
     return counts;
   }
@@ -75,8 +73,8 @@ TYPED_TEST(NegBinCuda, SamplesAsTheCpuDoes) {
       const Parameters<T> p(rows * sites);
       std::vector<T> counts(size_t(samples * rows * sites), T(-2));
       const topreach::kernels::NegBinSampling<T> problem{
-          p.n.data(), p.z.data(), rows, sites, samples, {uint32_t(key[0]), uint32_t(key[1])}, 11,
-          counts.data()};
+          p.n.data(), p.z.data(),   rows, sites, samples, {uint32_t(key[0]), uint32_t(key[1])},
+          11,         counts.data()};
       const Scratch scratch(topreach::kernels::kNegBinSampleScratch);
       topreach::kernels::negbin_cpu<T>().sample(
           problem, 0, rows * topreach::kernels::negbin_tiles(sites), scratch.get());
@@ -134,9 +132,9 @@ TYPED_TEST(NegBinCuda, LogProbabilityAndGradientAreTheCpus) {
       EXPECT_TRUE(same_bits(got, want));
       std::vector<T> want_n(p.n.size()), want_z(p.n.size()), got_n(p.n.size()), got_z(p.n.size());
       cpu.backward(problem, 0, tiles, grad.data(), want_n.data(), want_z.data(), scratch.get());
-      EXPECT_EQ(cuda::negbin_log_prob_backward(problem, grad.data(), got_n.data(), got_z.data(),
-                                               nullptr),
-                cudaSuccess);
+      EXPECT_EQ(
+          cuda::negbin_log_prob_backward(problem, grad.data(), got_n.data(), got_z.data(), nullptr),
+          cudaSuccess);
       // As numbers: a NaN (from n = 0 with y > 0) may have either sign bit.
       for (size_t i = 0; i < want_n.size(); ++i) {
         EXPECT_TRUE(got_n[i] == want_n[i] || (std::isnan(got_n[i]) && std::isnan(want_n[i])));
@@ -153,9 +151,8 @@ TYPED_TEST(NegBinCuda, MakesLogProbabilitiesOfInvalidValuesNan) {
   const NegBinLikelihood<T> problem{y.data(), n.data(), z.data(), 1, 6};
   std::vector<T> out(6), d_n(6), d_z(6);
   EXPECT_EQ(cuda::negbin_log_prob(problem, out.data(), nullptr), cudaSuccess);
-  EXPECT_EQ(
-      cuda::negbin_log_prob_backward(problem, grad.data(), d_n.data(), d_z.data(), nullptr),
-      cudaSuccess);
+  EXPECT_EQ(cuda::negbin_log_prob_backward(problem, grad.data(), d_n.data(), d_z.data(), nullptr),
+            cudaSuccess);
   for (size_t i = 0; i < 6; ++i) {
     EXPECT_EQ(std::isnan(out[i]), i > 0);
     EXPECT_EQ(std::isnan(d_n[i]), i > 0);

@@ -13,9 +13,9 @@
 namespace topreach::kernels {
 
 // Compiled in, whichever of them dispatch.cpp would pick.
-#define TR_DECLARE_ISA(isa)                    \
-  namespace isa {                              \
-  extern const NegBinCpu<float> negbin_float;  \
+#define TR_DECLARE_ISA(isa)                     \
+  namespace isa {                               \
+  extern const NegBinCpu<float> negbin_float;   \
   extern const NegBinCpu<double> negbin_double; \
   }
 TR_DECLARE_ISA(baseline)
@@ -43,7 +43,7 @@ Draws draw(std::vector<double> n, std::vector<double> z, int64_t rows, int64_t s
            const NegBinCpu<double>& cpu = negbin_cpu<double>()) {
   Draws d{rows, int64_t(n.size()) / rows, samples, std::move(n), std::move(z), {}};
   d.counts.resize(size_t(samples) * d.n.size());
-  const NegBinSampling<double> problem{d.n.data(), d.z.data(), rows, d.sites,
+  const NegBinSampling<double> problem{d.n.data(), d.z.data(), rows,       d.sites,
                                        samples,    key,        row_offset, d.counts.data()};
   cpu.sample(problem, 0, rows * negbin_tiles(d.sites), scratch().get());
   return d;
@@ -92,8 +92,8 @@ class NegBinDistribution : public ::testing::TestWithParam<Parameters> {};
 TEST_P(NegBinDistribution, MatchesThePmf) {
   const auto [n, z] = GetParam();
   const int64_t sites = 128, samples = 4000;
-  const Draws d = draw(std::vector<double>(sites, n), std::vector<double>(sites, z), 1, samples,
-                       {11, 23});
+  const Draws d =
+      draw(std::vector<double>(sites, n), std::vector<double>(sites, z), 1, samples, {11, 23});
   const double mean = n * std::exp(z), variance = mean * (1 + std::exp(z));
   double sum = 0, squares = 0;
   for (const double y : d.counts) {
@@ -110,19 +110,19 @@ TEST_P(NegBinDistribution, MatchesThePmf) {
   const auto [statistic, freedom] = chi_square(d.counts, n, z);
   // Wilson & Hilferty's normal approximation.
   const double f = std::max(freedom, 1);
-  const double normal =
-      (std::cbrt(statistic / f) - (1 - 2 / (9 * f))) / std::sqrt(2 / (9 * f));
+  const double normal = (std::cbrt(statistic / f) - (1 - 2 / (9 * f))) / std::sqrt(2 / (9 * f));
   EXPECT_LT(normal, 5) << statistic << " with " << freedom << " degrees of freedom";
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Settings, NegBinDistribution,
-    ::testing::Values(Parameters{1.0, 0.0}, Parameters{0.7, 0.3}, Parameters{0.05, 1.0},
-                      Parameters{3.0, -2.0}, Parameters{2.0, 2.0}, Parameters{50.0, -1.0},
-                      Parameters{400.0, -1.5}, Parameters{5000.0, -3.0}, Parameters{1e5, -8.0},
-                      Parameters{0.02, 4.0}, Parameters{0.6, 5.0}, Parameters{3.0, 4.0},
-                      Parameters{40.0, 3.0}, Parameters{1000.0, 1.0}, Parameters{1e4, 3.0},
-                      Parameters{1e8, 0.0}));
+INSTANTIATE_TEST_SUITE_P(Settings, NegBinDistribution,
+                         ::testing::Values(Parameters{1.0, 0.0}, Parameters{0.7, 0.3},
+                                           Parameters{0.05, 1.0}, Parameters{3.0, -2.0},
+                                           Parameters{2.0, 2.0}, Parameters{50.0, -1.0},
+                                           Parameters{400.0, -1.5}, Parameters{5000.0, -3.0},
+                                           Parameters{1e5, -8.0}, Parameters{0.02, 4.0},
+                                           Parameters{0.6, 5.0}, Parameters{3.0, 4.0},
+                                           Parameters{40.0, 3.0}, Parameters{1000.0, 1.0},
+                                           Parameters{1e4, 3.0}, Parameters{1e8, 0.0}));
 
 TEST(NegBinSampler, TablesAndRejectionAgree) {
   // Just on either side of the limit on the table's length.
@@ -190,8 +190,8 @@ TEST(NegBinSampler, IndependentAcrossCounters) {
         if (r) row_pairs += y * (a.at(m, r - 1, s) - mean), ++n_rows;
         keys += y * (b.at(m, r, s) - mean), ++n_keys;
       }
-  for (const auto& [sum, count] : {std::pair{draws, n_draws}, {neighbours, n_neighbours},
-                                   {row_pairs, n_rows}, {keys, n_keys}})
+  for (const auto& [sum, count] :
+       {std::pair{draws, n_draws}, {neighbours, n_neighbours}, {row_pairs, n_rows}, {keys, n_keys}})
     EXPECT_LT(std::fabs(sum / double(count) / variance), 5 / std::sqrt(double(count)));
 }
 
@@ -211,8 +211,7 @@ TEST(NegBin, SameBitsOnEveryInstructionSet) {
       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
     others.push_back(&avx512::negbin_double);
   if (others.empty()) GTEST_SKIP() << "this machine has the baseline only";
-  for (size_t i = 0; i < reference.counts.size(); ++i)
-    g.push_back(std::sin(double(i)));
+  for (size_t i = 0; i < reference.counts.size(); ++i) g.push_back(std::sin(double(i)));
   const NegBinLikelihood<double> likelihood{reference.counts.data(), n.data(), z.data(), samples,
                                             2 * sites};
   const auto evaluate = [&](const NegBinCpu<double>& cpu) {

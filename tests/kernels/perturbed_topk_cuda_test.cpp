@@ -40,7 +40,11 @@ struct Case {
   int64_t row_offset = 5;
 
   Case(int64_t rows, int64_t sites, int64_t k, int64_t draws, double sigma, unsigned seed = 1)
-      : rows(rows), sites(sites), k(k), draws(draws), sigma(T(sigma)) {
+      : rows(rows),
+        sites(sites),
+        k(k),
+        draws(draws),
+        sigma(T(sigma)) {
     std::mt19937 random(seed);
     std::normal_distribution<double> normal;
     for (int64_t i = 0; i < rows * sites; ++i) {
@@ -61,9 +65,14 @@ T dot(const T* a, const T* b, int64_t n) {
 // As csrc/ops/perturbed_topk.cpp does it.
 template <typename T>
 Result<T> on_cpu(const Case<T>& c) {
-  const topreach::kernels::TopKProblem<T> p{
-      c.scores.data(), c.rows,  c.sites, c.k, c.sigma, c.draws,
-      {uint32_t(c.key[0]), uint32_t(c.key[1])}, c.row_offset};
+  const topreach::kernels::TopKProblem<T> p{c.scores.data(),
+                                            c.rows,
+                                            c.sites,
+                                            c.k,
+                                            c.sigma,
+                                            c.draws,
+                                            {uint32_t(c.key[0]), uint32_t(c.key[1])},
+                                            c.row_offset};
   const auto& cpu = topreach::kernels::topk_cpu<T>();
   Result<T> r;
   r.membership.assign(c.scores.size(), T(0));
@@ -74,8 +83,7 @@ Result<T> on_cpu(const Case<T>& c) {
   r.value.assign(size_t(c.rows * c.draws), T(0));
   r.last_tied.assign(size_t(c.rows * c.draws), 0);
   r.boundary.assign(size_t(2 * c.rows * c.draws), -1);
-  std::vector<unsigned char> memory(
-      size_t(topreach::kernels::TopKScratch<T>::bytes(c.sites) + 64));
+  std::vector<unsigned char> memory(size_t(topreach::kernels::TopKScratch<T>::bytes(c.sites) + 64));
   void* scratch = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64);
   for (int64_t row = 0; row < c.rows; ++row) {
     std::vector<int32_t> counts(size_t(c.sites), 0);
@@ -123,8 +131,8 @@ Result<T> on_cpu(const Case<T>& c) {
 
 template <typename T>
 Result<T> on_cuda(const Case<T>& c) {
-  const cuda::TopKProblem<T> p{c.scores.data(), c.rows, c.sites, c.k,
-                               c.sigma,         c.draws, c.key,  c.row_offset};
+  const cuda::TopKProblem<T> p{c.scores.data(), c.rows,  c.sites, c.k,
+                               c.sigma,         c.draws, c.key,   c.row_offset};
   Result<T> r;
   const T nan = std::numeric_limits<T>::quiet_NaN();
   r.membership.assign(c.scores.size(), nan);
@@ -152,14 +160,14 @@ Result<T> on_cuda(const Case<T>& c) {
   std::vector<T> value(r.value.size(), nan);
   std::vector<int32_t> last_tied(r.last_tied.size(), -1);
   std::fill(workspace.begin(), workspace.end(), nan);
-  EXPECT_EQ(cuda::conditional_topk(p, c.noise, r.conditional.data(), value.data(),
-                                   last_tied.data(), r.boundary.data(), workspace.data(), nullptr),
+  EXPECT_EQ(cuda::conditional_topk(p, c.noise, r.conditional.data(), value.data(), last_tied.data(),
+                                   r.boundary.data(), workspace.data(), nullptr),
             cudaSuccess);
   EXPECT_EQ(last_tied, r.last_tied);
   std::fill(workspace.begin(), workspace.end(), nan);
   EXPECT_EQ(cuda::conditional_topk_backward(p, c.noise, c.v.data(), value.data(), last_tied.data(),
-                                            r.boundary.data(), c.scale(),
-                                            r.conditional_grad.data(), workspace.data(), nullptr),
+                                            r.boundary.data(), c.scale(), r.conditional_grad.data(),
+                                            workspace.data(), nullptr),
             cudaSuccess);
   return r;
 }
@@ -214,18 +222,17 @@ TEST(TopKNoiseCuda, HasTheBitsOfTheCpu) {
       ASSERT_EQ(cuda::topk_noise(key, noise, draws, rows, sites, offset, z.data(), nullptr),
                 cudaSuccess);
       std::vector<int64_t> sums(size_t(rows), -1);
-      ASSERT_EQ(cuda::topk_noise_checksum(key, noise, draws, rows, sites, offset, sums.data(),
-                                          nullptr),
-                cudaSuccess);
+      ASSERT_EQ(
+          cuda::topk_noise_checksum(key, noise, draws, rows, sites, offset, sums.data(), nullptr),
+          cudaSuccess);
       const topreach::kernels::PhiloxKey words{uint32_t(key[0]), uint32_t(key[1])};
       std::vector<float> expected(static_cast<size_t>(sites));
       for (int64_t row = 0; row < rows; ++row) {
-        EXPECT_EQ(sums[size_t(row)],
-                  int64_t(topreach::kernels::noise_checksum_cpu(words, noise, sites, draws,
-                                                                uint32_t(offset + row))));
+        EXPECT_EQ(sums[size_t(row)], int64_t(topreach::kernels::noise_checksum_cpu(
+                                         words, noise, sites, draws, uint32_t(offset + row))));
         for (int64_t j = 0; j < draws; ++j) {
-          topreach::kernels::noise_row_cpu(words, noise, sites, uint32_t(j),
-                                           uint32_t(offset + row), expected.data());
+          topreach::kernels::noise_row_cpu(words, noise, sites, uint32_t(j), uint32_t(offset + row),
+                                           expected.data());
           EXPECT_EQ(0, std::memcmp(expected.data(), z.data() + (j * rows + row) * sites,
                                    size_t(sites) * sizeof(float)));
         }
@@ -284,10 +291,10 @@ TYPED_TEST(PerturbedTopKCuda, TakesInfiniteScores) {
   Case<TypeParam> c(4, 100, 10, 11, 0.1);
   const auto infinity = TypeParam(kInfinity);
   for (int s = 0; s < 100; ++s) {
-    if (s % 2 == 0) c.scores[size_t(s)] = -infinity;             // fewer sites, enough
-    if (s >= 6) c.scores[size_t(100 + s)] = -infinity;           // too few: ties at -inf
-    if (s % 10 == 3) c.scores[size_t(200 + s)] = infinity;       // exactly K at +inf
-    if (s % 3 == 0) c.scores[size_t(300 + s)] = infinity;        // ties at +inf
+    if (s % 2 == 0) c.scores[size_t(s)] = -infinity;        // fewer sites, enough
+    if (s >= 6) c.scores[size_t(100 + s)] = -infinity;      // too few: ties at -inf
+    if (s % 10 == 3) c.scores[size_t(200 + s)] = infinity;  // exactly K at +inf
+    if (s % 3 == 0) c.scores[size_t(300 + s)] = infinity;   // ties at +inf
   }
   expect_agreement(c);
 }
@@ -305,12 +312,16 @@ TYPED_TEST(PerturbedTopKCuda, FindsThresholdsWhateverTheBracket) {
   Case<T> c(1, 3000, 200, 14, 0.3);
   for (T& r : c.scores) r = std::round(r * 4) / 4;
   const auto cpu = on_cpu(c);
-  const cuda::TopKProblem<T> p{c.scores.data(), c.rows, c.sites, c.k,
-                               c.sigma,         c.draws, c.key,  c.row_offset};
+  const cuda::TopKProblem<T> p{c.scores.data(), c.rows,  c.sites, c.k,
+                               c.sigma,         c.draws, c.key,   c.row_offset};
   const T t = cpu.value[3], low = std::numeric_limits<T>::lowest(), infinity = T(kInfinity);
-  const topreach::kernels::Bracket<T> brackets[] = {
-      {t - T(0.1), t + T(0.1)}, {t, t},           {t + T(0.5), infinity}, {low, t - T(0.5)},
-      {low, infinity},          {infinity, infinity}, {low, low}};
+  const topreach::kernels::Bracket<T> brackets[] = {{t - T(0.1), t + T(0.1)},
+                                                    {t, t},
+                                                    {t + T(0.5), infinity},
+                                                    {low, t - T(0.5)},
+                                                    {low, infinity},
+                                                    {infinity, infinity},
+                                                    {low, low}};
   for (const auto& bracket : brackets) {
     SCOPED_TRACE(testing::Message() << "[" << bracket.low << ", " << bracket.high << "]");
     std::vector<T> value(14, T(0));
@@ -330,12 +341,11 @@ TYPED_TEST(PerturbedTopKCuda, BracketsHoldTheThresholds) {
   using T = TypeParam;
   Case<T> c(4, 5000, 1000, 40, 0.3);
   const auto cpu = on_cpu(c);
-  const cuda::TopKProblem<T> p{c.scores.data(), c.rows, c.sites, c.k,
-                               c.sigma,         c.draws, c.key,  c.row_offset};
+  const cuda::TopKProblem<T> p{c.scores.data(), c.rows,  c.sites, c.k,
+                               c.sigma,         c.draws, c.key,   c.row_offset};
   std::vector<topreach::kernels::Bracket<T>> brackets(4);
-  ASSERT_EQ(cuda::launch(cuda::find_brackets<T, Noise::kNormal>, 4, 512,
-                         sizeof(cuda::SelectShared), nullptr, p,
-                         cuda::bracket_margin(c.k, c.sites), brackets.data()),
+  ASSERT_EQ(cuda::launch(cuda::find_brackets<T, Noise::kNormal>, 4, 512, sizeof(cuda::SelectShared),
+                         nullptr, p, cuda::bracket_margin(c.k, c.sites), brackets.data()),
             cudaSuccess);
   for (size_t i = 0; i < cpu.value.size(); ++i) {
     EXPECT_LE(brackets[i / 40].low, cpu.value[i]);
@@ -353,8 +363,7 @@ TYPED_TEST(PerturbedTopKCuda, RowsDependOnTheirGlobalNumberAlone) {
   EXPECT_TRUE(std::equal(b.membership.begin(), b.membership.end(), a.membership.begin() + from));
   EXPECT_TRUE(std::equal(b.grad.begin(), b.grad.end(), a.grad.begin() + from));
   EXPECT_TRUE(std::equal(b.grad_loo.begin(), b.grad_loo.end(), a.grad_loo.begin() + from));
-  EXPECT_TRUE(
-      std::equal(b.conditional.begin(), b.conditional.end(), a.conditional.begin() + from));
+  EXPECT_TRUE(std::equal(b.conditional.begin(), b.conditional.end(), a.conditional.begin() + from));
   EXPECT_TRUE(std::equal(b.conditional_grad.begin(), b.conditional_grad.end(),
                          a.conditional_grad.begin() + from));
 }
@@ -384,10 +393,10 @@ TYPED_TEST(PerturbedTopKCuda, MakesRowsNanWhoseBoundaryNamesNoSites) {
   using T = TypeParam;
   const Case<T> c(3, 80, 7, 12, 0.2);
   auto r = on_cuda(c);
-  r.boundary[2 * 12] = -1;                                        // row 1, draw 0
+  r.boundary[2 * 12] = -1;                                       // row 1, draw 0
   r.boundary[2 * 35 + 1] = std::numeric_limits<int32_t>::max();  // row 2, draw 11
-  const cuda::TopKProblem<T> p{c.scores.data(), c.rows, c.sites, c.k,
-                               c.sigma,         c.draws, c.key,  c.row_offset};
+  const cuda::TopKProblem<T> p{c.scores.data(), c.rows,  c.sites, c.k,
+                               c.sigma,         c.draws, c.key,   c.row_offset};
   std::vector<T> workspace(size_t(cuda::perturbed_topk_workspace<T>(c.rows, c.draws)) / sizeof(T));
   std::vector<T> grad(r.grad.size(), T(0));
   ASSERT_EQ(cuda::conditional_topk_backward(p, c.noise, c.v.data(), r.value.data(),

@@ -17,7 +17,8 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 struct Memory {
-  explicit Memory(int64_t bytes) : data(static_cast<char*>(std::aligned_alloc(64, size_t(bytes)))) {}
+  explicit Memory(int64_t bytes)
+      : data(static_cast<char*>(std::aligned_alloc(64, size_t(bytes)))) {}
   ~Memory() { std::free(data); }
   char* data;
 };
@@ -40,8 +41,7 @@ void expect_forward_is_sorting(const std::vector<T>& scores, int64_t k, T sigma,
   Memory scratch(TopKScratch<T>::bytes(sites));
   std::vector<int32_t> counts(scores.size(), 0), last_tied(draws);
   std::vector<T> value(draws);
-  const auto bracket =
-      forced ? *forced : cpu.bracket(problem, Noise::kNormal, 0, scratch.data);
+  const auto bracket = forced ? *forced : cpu.bracket(problem, Noise::kNormal, 0, scratch.data);
   cpu.forward(problem, Noise::kNormal, 0, bracket, 0, draws, counts.data(), value.data(),
               last_tied.data(), scratch.data);
   std::vector<int> want(scores.size(), 0);

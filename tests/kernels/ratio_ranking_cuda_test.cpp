@@ -25,7 +25,10 @@ struct Case {
   std::vector<T> y, g;
 
   Case(int64_t samples, int64_t rows, int64_t sites, double offset)
-      : samples(samples), rows(rows), sites(sites), offset(T(offset)) {
+      : samples(samples),
+        rows(rows),
+        sites(sites),
+        offset(T(offset)) {
     std::mt19937 random(unsigned(sites + samples));
     std::poisson_distribution<int> counts(0.3);
     std::normal_distribution<double> normal;

@@ -67,7 +67,7 @@ def test_the_plain_ratio_rankings_are_those_of_the_library(benchmark):
     torch.manual_seed(0)
     n, logits = torch.rand(2, 40).double() * 3, 0.3 * torch.randn(2, 40).double()
     ranking = benchmark.plain.expected_ratio_plain(n, logits)
-    truth = tr.expected_ratio_ranking(tr.models.NegativeBinomial(n, logits))
+    truth = tr.expected_ratio_ranking(tr.distributions.NegativeBinomial(n, logits))
     torch.testing.assert_close(ranking, truth, rtol=1e-7, atol=0)
     y, score, g = torch.poisson(n.expand(50, 2, 40)), torch.randn(50, 2, 40).double(), n
     paper = benchmark.plain.ratio_paper(y, score, g)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from topreach.cli import main
-from topreach.ranker import TopKRanker
+from topreach.ranking.topk_ranker import TopKRanker
 
 COLUMNS = ["--site", "geoid", "--time", "year", "--count", "deaths"]
 FIT = ["fit", "--data", "counts.csv", *COLUMNS, "--k", "5", "--out", "o.pt"]

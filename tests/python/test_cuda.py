@@ -200,7 +200,7 @@ def test_expected_topk_hard_and_nan_rows_without_waiting(method, no_sync):
 
 def exact_step(n, z, y):
     """A decision-aware step without samples: exact ranking, exact choice."""
-    r = tr.expected_ratio_ranking(tr.models.NegativeBinomial(n, z))
+    r = tr.expected_ratio_ranking(tr.distributions.NegativeBinomial(n, z))
     b = tr.expected_topk(r, 50, sigma=1e-3)
     return torch.autograd.grad(-(b * y).sum(), [n, z])
 

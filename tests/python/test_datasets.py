@@ -15,8 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
-from topreach import baselines
-from topreach.datasets import (
+from topreach.data.datasets import (
     aerial_surveys,
     cook_county,
     download,
@@ -25,9 +24,10 @@ from topreach.datasets import (
     simulate_county,
     simulate_massachusetts,
 )
-from topreach.datasets.download import RemoteFile, find_folder
-from topreach.panel import Panel
-from topreach.standardizer import Standardizer
+from topreach.data.datasets.download import RemoteFile, find_folder
+from topreach.data.panel import Panel
+from topreach.data.standardizer import Standardizer
+from topreach.evaluation import baselines
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("TOPREACH_DATA"), reason="needs real data: set TOPREACH_DATA to its folder"

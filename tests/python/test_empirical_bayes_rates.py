@@ -8,9 +8,9 @@ import torch
 from scipy import stats
 
 import topreach as tr
-from topreach.features import SiteHistory
+from topreach.data.panel import Panel
 from topreach.models import EmpiricalBayesRates
-from topreach.panel import Panel
+from topreach.models.site_history import SiteHistory
 
 rng = np.random.default_rng(1)
 
@@ -254,11 +254,11 @@ def test_predict_median():
 def test_quantiles_equal_scipys(probability):
     n = torch.tensor([0.01, 0.3, 2.0, 40.0], dtype=torch.float64)
     z = torch.tensor(0.8, dtype=torch.float64)
-    found = tr.count_quantile(tr.models.NegativeBinomial(n, z), probability)
+    found = tr.count_quantile(tr.distributions.NegativeBinomial(n, z), probability)
     p = 1 - z.sigmoid().item()
     np.testing.assert_array_equal(found.numpy(), stats.nbinom.ppf(probability, n.numpy(), p))
     with pytest.raises(ValueError, match="probability must be above 0 and below 1"):
-        tr.count_quantile(tr.models.NegativeBinomial(n, z), 1.0)
+        tr.count_quantile(tr.distributions.NegativeBinomial(n, z), 1.0)
 
 
 def test_smallest_panels():

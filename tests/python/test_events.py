@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from topreach.datasets import chicago_assault, cook_overdose_events, ct_overdose
+from topreach.data.datasets import chicago_assault, cook_overdose_events, ct_overdose
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("TOPREACH_DATA"), reason="needs real data: set TOPREACH_DATA to its folder"

@@ -13,9 +13,8 @@ from scipy import stats
 from torch import distributions as td
 
 import topreach as tr
-from topreach import models
-from topreach.counts import has_expected_ratio_ranking
-from topreach.models import NegativeBinomial, SiteMixture, ZeroInflated
+from topreach.distributions import NegativeBinomial, SiteMixture, ZeroInflated
+from topreach.distributions.counts import has_expected_ratio_ranking
 
 OP = torch.ops.topreach.expected_ratio_ranking
 OPTIONS = {"dtype": torch.float64}
@@ -311,8 +310,8 @@ def peak():  # kilobytes; getrusage would count the parent's too
     return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 def step(sites):
     n, z, pi = (torch.rand(1, sites, requires_grad=True) for _ in range(3))
-    tr.expected_ratio_ranking(tr.models.NegativeBinomial(n, z)).sum().backward()
-    inflated = tr.models.ZeroInflated(tr.models.NegativeBinomial(n, z), pi)
+    tr.expected_ratio_ranking(tr.distributions.NegativeBinomial(n, z)).sum().backward()
+    inflated = tr.distributions.ZeroInflated(tr.distributions.NegativeBinomial(n, z), pi)
     tr.expected_ratio_ranking(inflated).sum().backward()
 step(100)
 before = peak()
@@ -368,13 +367,13 @@ def test_names_what_it_knows():
 def known_and_unknown():
     """Distributions of counts [2, 3], by name, and whether their ratio ranking is known."""
     n, half = torch.rand(2, 3), torch.full((2, 3), 0.5)
-    draws = models.NegativeBinomial(torch.rand(2, 4, 3), torch.tensor(0.5))
+    draws = distributions.NegativeBinomial(torch.rand(2, 4, 3), torch.tensor(0.5))
     categorical = td.Categorical(torch.ones(2, 4))
-    yield "negative binomial", models.NegativeBinomial(n, torch.tensor(0.5)), True
-    yield "Poisson", models.Poisson(n), True
-    yield "zero-inflated", models.ZeroInflated(models.Poisson(n), half), True
-    yield "mixture", models.Mixture(torch.full((2, 4), 0.25), draws), True
-    yield "site mixture", models.SiteMixture(torch.randn(2, 3, 4), td.Poisson(torch.rand(4))), True
+    yield "negative binomial", distributions.NegativeBinomial(n, torch.tensor(0.5)), True
+    yield "Poisson", distributions.Poisson(n), True
+    yield "zero-inflated", distributions.ZeroInflated(distributions.Poisson(n), half), True
+    yield "mixture", distributions.Mixture(torch.full((2, 4), 0.25), draws), True
+    yield "site mixture", distributions.SiteMixture(torch.randn(2, 3, 4), td.Poisson(torch.rand(4))), True
     yield "torch's negative binomial", td.NegativeBinomial(n, half), True
     yield "torch's Poisson", td.Poisson(n), True
     yield "torch's Bernoulli", td.Bernoulli(half), True
@@ -384,7 +383,7 @@ def known_and_unknown():
     yield "torch's mixture", td.MixtureSameFamily(categorical, parts), True
     yield "geometric", td.Geometric(half), False
     yield "independent geometric", td.Independent(td.Geometric(half), 1), False
-    yield "inflated geometric", models.ZeroInflated(td.Geometric(half), half), False
+    yield "inflated geometric", distributions.ZeroInflated(td.Geometric(half), half), False
 
 
 @pytest.mark.parametrize(
@@ -524,7 +523,7 @@ def test_interval_log_prob(kind):
             lambda a, b: NegativeBinomial(a, b),
             lambda y, a, b: stats.nbinom.cdf(y, a, 1 / (1 + np.exp(b))),
         ),
-        "poisson": (lambda a, b: tr.models.Poisson(a), lambda y, a, b: stats.poisson.cdf(y, a)),
+        "poisson": (lambda a, b: tr.distributions.Poisson(a), lambda y, a, b: stats.poisson.cdf(y, a)),
         "zero_inflated": (
             lambda a, b: ZeroInflated(td.Poisson(a), torch.sigmoid(b)),
             lambda y, a, b: (y >= 0) * (1 + (stats.poisson.cdf(y, a) - 1) / (1 + np.exp(b))),
@@ -549,11 +548,11 @@ def test_interval_log_prob(kind):
 
 
 def test_interval_log_prob_errors():
-    counts, one = tr.models.Poisson(ONES), torch.ones_like(ONES)
+    counts, one = tr.distributions.Poisson(ONES), torch.ones_like(ONES)
     for low, high in ((one, 0 * one), (-one, one), (one / 2, one), (one, one[:2])):
         with pytest.raises(ValueError, match="interval_log_prob: low and high must be whole"):
             tr.interval_log_prob(counts, low, high)
-    normals = SiteMixture(torch.zeros(3, 1), tr.models.TruncatedNormal(ONES[:1], ONES[:1]))
+    normals = SiteMixture(torch.zeros(3, 1), tr.distributions.TruncatedNormal(ONES[:1], ONES[:1]))
     for other in (normals, td.Normal(ONES, ONES), td.Independent(td.Poisson(ONES), 1)):
         with pytest.raises(TypeError, match="interval_log_prob: distribution must be of whole"):
             tr.interval_log_prob(other, one, one)

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from topreach.cli import main
-from topreach.panel import Panel
+from topreach.data.panel import Panel
 
 benchmark = pytest.importorskip("topreach_experiments.benchmark")
 report = pytest.importorskip("topreach_experiments.benchmark.report")

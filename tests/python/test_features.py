@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy import optimize, stats
 
-from topreach.features import SiteHistory, coordinate_features, nearest_neighbours
-from topreach.panel import Panel
-from topreach.ranker import TopKRanker
+from topreach.data.panel import Panel
+from topreach.models.site_history import SiteHistory, coordinate_features, nearest_neighbours
+from topreach.ranking.topk_ranker import TopKRanker
 
 rng = np.random.default_rng(0)
 T, S = 9, 30

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from topreach import metrics
+from topreach.evaluation import metrics
 
 RANKED = [metrics.bpr, metrics.capture, metrics.pai, metrics.pei]
 

@@ -10,19 +10,17 @@ import pytest
 import torch
 
 import topreach as tr
+from topreach.data.panel import Batch
+from topreach.distributions import NegativeBinomial, SiteMixture, TruncatedNormal
 from topreach.models import (
     EmpiricalBayesRates,
     LinearScorer,
     MLPScorer,
-    NegativeBinomial,
     NegBinMixedEffects,
     NormalMixture,
     PoissonMixture,
-    SiteMixture,
-    TruncatedNormal,
 )
 from topreach.objectives import NLL, DecisionAware, DirectBPR
-from topreach.panel import Batch
 
 ROOT = Path(__file__).resolve().parents[2]
 SITES, FEATURES, WINDOW, K = 300, ["a", "b", "constant", "c"], 4, 30
@@ -91,13 +89,13 @@ def with_history(content):
     x = np.broadcast_to(rng.uniform(0, 1, (SITES, 2)), (11, SITES, 2)).copy()
     y = rng.poisson(rng.gamma(1.0, 2.0, SITES), (11, SITES))
     panel = tr.Panel(x, y, content["site_ids"], quarters, ["lat", "lon"])
-    history = tr.features.SiteHistory(HALF_LIVES, neighbours=(6, 2)).fit(panel)
+    history = tr.models.SiteHistory(HALF_LIVES, neighbours=(6, 2)).fit(panel)
     return content | {"site_history": history.state_dict()}
 
 
 def statistics_of(content, past):
     """What SiteHistory makes for the period after `past` [N, S]; None is the past of the file."""
-    history = tr.features.SiteHistory.from_state_dict(content["site_history"])
+    history = tr.models.SiteHistory.from_state_dict(content["site_history"])
     y = torch.zeros(1, SITES)
     x = torch.zeros(1, SITES, 0)
     after = tr.Panel(x, y, content["site_ids"], [history.end_ + 91], [], history_y=past)

@@ -11,7 +11,8 @@ import torch
 from scipy import integrate, stats
 from torch import nn
 
-from topreach.models import LinearScorer, MLPScorer, NegativeBinomial, NegBinMixedEffects
+from topreach.distributions import NegativeBinomial
+from topreach.models import LinearScorer, MLPScorer, NegBinMixedEffects
 
 KEY = torch.tensor([3, 5])
 

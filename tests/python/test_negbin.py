@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import special, stats
 
 import topreach as tr
-from topreach.models import NegativeBinomial
+from topreach.distributions import NegativeBinomial
 
 sample = torch.ops.topreach.negbin_sample
 log_prob = torch.ops.topreach.negbin_log_prob

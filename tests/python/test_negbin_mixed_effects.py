@@ -12,7 +12,8 @@ import torch
 from scipy import optimize, stats
 
 import topreach as tr
-from topreach.models import Mixture, NegativeBinomial, NegBinMixedEffects, Poisson, ZeroInflated
+from topreach.distributions import Mixture, NegativeBinomial, Poisson, ZeroInflated
+from topreach.models import NegBinMixedEffects
 
 TIMES = 6
 

@@ -10,9 +10,9 @@ from torch import nn
 from training_cases import LogLinear, PoissonCounts, Scorer, batch_of, panels
 
 import topreach as tr
+from topreach.data.panel import Batch
 from topreach.models import NegBinMixedEffects
 from topreach.objectives import NLL, DecisionAware, DirectBPR
-from topreach.panel import Batch
 
 TRAIN, _ = panels()
 SAMPLED = {"ranking": "ratio", "topk": "sampled"}

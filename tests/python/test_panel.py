@@ -15,8 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import topreach.panel
-from topreach.panel import Panel
+import topreach.data.panel
+from topreach.data.panel import Panel
 
 COLUMNS = {"site": "tract", "time": "year", "count": "deaths"}
 
@@ -785,7 +785,8 @@ def test_parts_of_a_panel_keep_exposure_and_intervals():
 
 
 def test_what_needs_exact_counts_refuses_intervals():
-    from topreach import baselines, features
+    from topreach.evaluation import baselines
+    from topreach.models import site_history as features
 
     panel = Panel(**GOOD, y_upper=[[1, 5, 1], [1, 1, 1]], exposure=torch.ones(2, 3))
     late = panel.select_times(2)

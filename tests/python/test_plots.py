@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from topreach.plots import plot_history, plot_reach, reach_curve
+from topreach.report.plots import plot_history, plot_reach, reach_curve
 
 matplotlib = pytest.importorskip(
     "matplotlib", reason="matplotlib is not installed (topreach[plot])"

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from training_cases import LogLinear, panels
 
+from topreach.data.panel import Panel
 from topreach.models import NegBinMixedEffects
 from topreach.objectives import NLL, DecisionAware, DirectBPR
-from topreach.panel import Panel
-from topreach.ranker import NotFittedError, TopKRanker, _share_of_draws_in_top
-from topreach.trainer import Trainer
+from topreach.ranking.topk_ranker import NotFittedError, TopKRanker, _share_of_draws_in_top
+from topreach.training.trainer import Trainer
 
 TRAIN, VALID = panels(num_times=8, num_sites=20)
 QUICK = {
@@ -666,7 +666,7 @@ def test_a_table_is_no_panel():
 @pytest.mark.skipif(not os.environ.get("TOPREACH_DATA"), reason="TOPREACH_DATA is not set")
 def test_cook_county_by_likelihood():
     """The figures asked for: test MAE <= 1.0, BPR >= .80 (the paper's Table C.2: 1.03 and .78)."""
-    from topreach.datasets import cook_county
+    from topreach.data.datasets import cook_county
 
     train, valid, test = cook_county()
     with warnings.catch_warnings():

@@ -12,7 +12,8 @@ from topreach_experiments import forecasters, real_data
 from topreach_experiments.context import Context
 from topreach_experiments.graph_network import GraphNetwork
 
-from topreach import datasets, metrics
+from topreach import datasets
+from topreach.evaluation import metrics
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("TOPREACH_DATA"), reason="needs real data: set TOPREACH_DATA to its folder"

@@ -12,9 +12,10 @@ from torch import distributions as td
 from torch.nn.functional import softplus
 
 import topreach as tr
-from topreach.models import NormalMixture, PoissonMixture, SiteMixture, TruncatedNormal
+from topreach.data.panel import Batch, Panel
+from topreach.distributions import SiteMixture, TruncatedNormal
+from topreach.models import NormalMixture, PoissonMixture
 from topreach.objectives import NLL, DecisionAware, DirectBPR, SPOPlus
-from topreach.panel import Batch, Panel
 
 EPS = torch.finfo(torch.float64).eps
 WEIGHTS = torch.tensor([[0.2, 0.8], [0.5, 0.5], [0.9, 0.1]], dtype=torch.float64)

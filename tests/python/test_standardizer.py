@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from topreach.panel import Panel
-from topreach.standardizer import Standardizer
+from topreach.data.panel import Panel
+from topreach.data.standardizer import Standardizer
 
 
 def panel_of(x, names=None):

@@ -14,7 +14,7 @@ from training_cases import LogLinear, Scorer, batch_of, panels
 import topreach as tr
 from topreach.models import NegBinMixedEffects
 from topreach.objectives import NLL, DecisionAware, DirectBPR, ObjectiveValue
-from topreach.trainer import NonFiniteLossError, Trainer, TrainingInterrupted
+from topreach.training.trainer import NonFiniteLossError, Trainer, TrainingInterrupted
 
 TRAIN, VALID = panels()
 

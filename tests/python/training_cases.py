@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from topreach.panel import Batch, Panel
+from topreach.data.panel import Batch, Panel
 
 
 class PoissonCounts:

@@ -22,8 +22,12 @@ template <typename T>
 kernels::cuda::ExpectedTopKProblem<T> problem_of(const at::Tensor& scores, const at::Tensor* v,
                                                  int64_t k, double sigma) {
   const auto [rows, sites] = rows_of(scores);
-  return {scores.const_data_ptr<T>(), v != nullptr ? v->const_data_ptr<T>() : nullptr, rows, sites,
-          k, sigma};
+  return {scores.const_data_ptr<T>(),
+          v != nullptr ? v->const_data_ptr<T>() : nullptr,
+          rows,
+          sites,
+          k,
+          sigma};
 }
 
 template <typename T>

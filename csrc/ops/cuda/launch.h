@@ -14,7 +14,8 @@ namespace topreach {
 class OnDeviceOf {
  public:
   explicit OnDeviceOf(const at::Tensor& tensor)
-      : guard_(tensor.device()), stream_(c10::cuda::getCurrentCUDAStream()) {}
+      : guard_(tensor.device()),
+        stream_(c10::cuda::getCurrentCUDAStream()) {}
   cudaStream_t stream() const { return stream_.stream(); }
 
  private:

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "../../../kernels/cuda/negbin.h"
+#include "../../require.h"
 #include "../common.h"
 #include "../negbin_checks.h"
 #include "launch.h"
@@ -29,8 +30,8 @@ at::Tensor negbin_sample_cuda(const at::Tensor& total_count, const at::Tensor& l
   at::Tensor counts = at::empty(shape, n.options());
   if (counts.numel() == 0) return counts;
   const auto [rows, sites] = core.empty() ? Rows{1, 1} : rows_of(n);
-  TORCH_CHECK_VALUE(sites < INT32_MAX, "negbin_sample: total_count must have fewer than 2^31 ",
-                    "sites, got ", sites);
+  TR_REQUIRE(sites < INT32_MAX,
+             "negbin_sample: total_count must have fewer than 2^31 sites, got {}", sites);
   AT_DISPATCH_FLOATING_TYPES(n.scalar_type(), "negbin_sample", [&, rows = rows, sites = sites] {
     C10_CUDA_CHECK(kernels::cuda::negbin_sample<scalar_t>(
         {n.const_data_ptr<scalar_t>(), z.const_data_ptr<scalar_t>(), rows, sites, num_samples,

@@ -23,7 +23,7 @@ kernels::cuda::TopKProblem<T> problem_of(const at::Tensor& scores, int64_t k, do
                                          int64_t num_samples, const at::Tensor& key,
                                          int64_t row_offset) {
   const auto [rows, sites] = rows_of(scores);
-  return {scores.const_data_ptr<T>(),   rows,      sites, k, T(sigma), num_samples,
+  return {scores.const_data_ptr<T>(),    rows,      sites, k, T(sigma), num_samples,
           key.const_data_ptr<int64_t>(), row_offset};
 }
 
@@ -45,18 +45,18 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> perturbed_topk_cuda(
   if (input.numel() == 0) return {membership, threshold, last_tied, boundary};
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "perturbed_topk", [&] {
     const auto p = problem_of<scalar_t>(input, k, sigma, num_samples, words, row_offset);
-    const at::Tensor workspace = workspace_like(
-        input, kernels::cuda::perturbed_topk_workspace<scalar_t>(p.rows, p.draws));
+    const at::Tensor workspace =
+        workspace_like(input, kernels::cuda::perturbed_topk_workspace<scalar_t>(p.rows, p.draws));
     auto* b = membership.mutable_data_ptr<scalar_t>();
     auto* value = threshold.mutable_data_ptr<scalar_t>();
     auto* tied = last_tied.mutable_data_ptr<int32_t>();
     void* memory = workspace.mutable_data_ptr();
-    C10_CUDA_CHECK(estimator == "conditional"
-                       ? kernels::cuda::conditional_topk(p, noise, b, value, tied,
-                                                         boundary.mutable_data_ptr<int32_t>(),
-                                                         memory, device.stream())
-                       : kernels::cuda::perturbed_topk(p, noise, b, value, tied, memory,
-                                                       device.stream()));
+    C10_CUDA_CHECK(
+        estimator == "conditional"
+            ? kernels::cuda::conditional_topk(p, noise, b, value, tied,
+                                              boundary.mutable_data_ptr<int32_t>(), memory,
+                                              device.stream())
+            : kernels::cuda::perturbed_topk(p, noise, b, value, tied, memory, device.stream()));
   });
   return {membership, threshold, last_tied, boundary};
 }
@@ -67,8 +67,8 @@ at::Tensor perturbed_topk_backward_cuda(const at::Tensor& grad, const at::Tensor
                                         int64_t k, double sigma, int64_t num_samples,
                                         std::string_view estimator, std::string_view noise_name,
                                         const at::Tensor& key, int64_t row_offset) {
-  check_perturbed_topk_backward(grad, scores, membership, threshold, last_tied, boundary, k,
-                                sigma, num_samples, estimator, key, row_offset);
+  check_perturbed_topk_backward(grad, scores, membership, threshold, last_tied, boundary, k, sigma,
+                                num_samples, estimator, key, row_offset);
   const auto noise = parse_noise("perturbed_topk", noise_name);
   const OnDeviceOf device(scores);
   if (is_hard(scores, k, sigma))
@@ -83,8 +83,8 @@ at::Tensor perturbed_topk_backward_cuda(const at::Tensor& grad, const at::Tensor
   const double draws = double(leave_one_out ? num_samples - 1 : num_samples);
   AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "perturbed_topk_backward", [&] {
     const auto p = problem_of<scalar_t>(input, k, sigma, num_samples, words, row_offset);
-    const at::Tensor workspace = workspace_like(
-        input, kernels::cuda::perturbed_topk_workspace<scalar_t>(p.rows, p.draws));
+    const at::Tensor workspace =
+        workspace_like(input, kernels::cuda::perturbed_topk_workspace<scalar_t>(p.rows, p.draws));
     const auto scale = scalar_t(1 / (draws * sigma));
     const auto* value = values.const_data_ptr<scalar_t>();
     const auto* tied = ties.const_data_ptr<int32_t>();
@@ -106,8 +106,7 @@ at::Tensor topk_noise_cuda(const at::Tensor& key, int64_t num_samples, int64_t r
   check_noise_arguments("topk_noise", key, num_samples, rows, sites, row_offset);
   const auto noise = parse_noise("topk_noise", noise_name);
   const OnDeviceOf device(key);
-  at::Tensor result =
-      at::empty({num_samples, rows, sites}, key.options().dtype(at::kFloat));
+  at::Tensor result = at::empty({num_samples, rows, sites}, key.options().dtype(at::kFloat));
   if (result.numel() == 0) return result;
   const at::Tensor words = key.contiguous();
   C10_CUDA_CHECK(kernels::cuda::topk_noise(words.const_data_ptr<int64_t>(), noise, num_samples,

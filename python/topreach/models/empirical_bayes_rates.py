@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from topreach.models.negative_binomial import NegativeBinomial
+from topreach.distributions.negative_binomial import NegativeBinomial
 
 SUPPORT = 32  # points of the prior
 # Standard deviations of the parameters' normal priors.
@@ -26,7 +26,7 @@ _SMALLEST = 1e-8  # mean count
 class EmpiricalBayesRates(nn.Module):
     """Counts from each site's long memory, shrunk by a prior that is learnt from all sites.
 
-    For each half-life h, `topreach.features.SiteHistory` gives the site's decayed count A, what it
+    For each half-life h, `topreach.models.SiteHistory` gives the site's decayed count A, what it
     would have been at its neighbours' risk, X = m E, and that risk at the level of the period to come,
     R = L m. The site's risk relative to its neighbours has the discrete prior Σ_g w_hg δ(u_g), and A
     is Poisson(X u) with the past discounted (a power likelihood). So, with z = exp(β·(x − mean_s x)),
@@ -56,7 +56,7 @@ class EmpiricalBayesRates(nn.Module):
     (c), raw_dispersion [] (log φ).
 
     Example:
-        >>> history = tr.features.SiteHistory().fit(train)
+        >>> history = tr.models.SiteHistory().fit(train)
         >>> model = EmpiricalBayesRates(history.half_lives_)
         >>> model.fit(history.statistics(train), train.y)
         >>> counts = model(history.statistics(test))      # NegativeBinomial, [T, S]

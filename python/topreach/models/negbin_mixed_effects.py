@@ -11,12 +11,12 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from topreach.distributions.mixture import Mixture
+from topreach.distributions.negative_binomial import NegativeBinomial
+from topreach.distributions.poisson import Poisson
+from topreach.distributions.zero_inflated import ZeroInflated
 from topreach.models import marginal_fit
 from topreach.models.marginal_fit import MarginalFit
-from topreach.models.mixture import Mixture
-from topreach.models.negative_binomial import NegativeBinomial
-from topreach.models.poisson import Poisson
-from topreach.models.zero_inflated import ZeroInflated
 
 FAMILIES = {"nb1": "raw_probs", "nb2": "raw_size", "poisson": None}  # and their dispersion
 SITE_PATHS = {"ar1": "ar1", "random_walk": "random walk"}  # and how a table calls them

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from topreach.models.site_mixture import (
+from topreach.distributions.site_mixture import (
     SiteMixture,
     SiteMixtureModel,
     TruncatedNormal,

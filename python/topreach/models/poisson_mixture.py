@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.distributions import Poisson
 
-from topreach.models.site_mixture import SiteMixture, SiteMixtureModel
+from topreach.distributions.site_mixture import SiteMixture
+from topreach.models.site_mixture_model import SiteMixtureModel
 
 
 class PoissonMixture(SiteMixtureModel):

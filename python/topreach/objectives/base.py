@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from topreach.counts import expected_ratio_ranking, has_expected_ratio_ranking
+from topreach.data.panel import Batch
+from topreach.distributions.counts import expected_ratio_ranking, has_expected_ratio_ranking
 from topreach.ops import draw_key, expected_topk, perturbed_topk, ratio_ranking
-from topreach.panel import Batch
 
 TimeWeights = Callable[[Tensor], Tensor] | Sequence[float] | Tensor | None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from topreach.data.panel import Batch
 from topreach.objectives.base import (
     ObjectiveValue,
     ReachSettings,
@@ -14,7 +15,6 @@ from topreach.objectives.base import (
     weighted_sum,
 )
 from topreach.objectives.nll import negative_log_likelihood
-from topreach.panel import Batch
 
 
 class DecisionAware(ReachSettings):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from topreach.data.panel import Batch
 from topreach.objectives.base import (
     ObjectiveValue,
     ReachSettings,
@@ -13,7 +14,6 @@ from topreach.objectives.base import (
     period_weights,
     weighted_sum,
 )
-from topreach.panel import Batch
 
 
 class DirectBPR(ReachSettings):

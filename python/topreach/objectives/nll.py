@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from topreach.counts import interval_log_prob
+from topreach.data.panel import Batch
+from topreach.distributions.counts import interval_log_prob
 from topreach.objectives.base import (
     ObjectiveValue,
     TimeWeights,
@@ -17,7 +18,6 @@ from topreach.objectives.base import (
     period_weights,
     weighted_sum,
 )
-from topreach.panel import Batch
 
 
 def negative_log_likelihood(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from topreach.data.panel import Batch
 from topreach.objectives.base import (
     ObjectiveValue,
     RankingSettings,
@@ -16,7 +17,6 @@ from topreach.objectives.base import (
     weighted_sum,
 )
 from topreach.ops import draw_key, topk_mask
-from topreach.panel import Batch
 
 
 class TopKProgram(RankingSettings):

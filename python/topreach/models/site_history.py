@@ -27,8 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from topreach.columns import first_repeated
-from topreach.panel import Panel
+from topreach.data.columns import first_repeated
+from topreach.data.panel import Panel
 
 HALF_LIVES = (1.0, 3.0, 9.0, 27.0, math.inf)
 _LATITUDE = ("lat", "latitude", "intptlat", "centroid_lat", "y_lat")
@@ -177,7 +177,7 @@ class SiteHistory:
 
     Example:
         >>> train, valid, test = tr.datasets.cook_county()
-        >>> history = tr.features.SiteHistory().fit(train)
+        >>> history = tr.models.SiteHistory().fit(train)
         >>> history.transform(test).feature_names[-3:]
         ['decayed_mean_inf', 'neighbour_rate_inf', 'shrunken_rate_inf']
     """

@@ -15,9 +15,9 @@ namespace topreach {
 /// Any of the distributions that models of counts predict; made from one of them without a word.
 class CountDistribution {
  public:
-  using Any = std::variant<NegativeBinomial, Poisson, ZeroInflated<NegativeBinomial>,
-                           ZeroInflated<Poisson>, SiteMixture<TruncatedNormal>,
-                           SiteMixture<Poisson>>;
+  using Any =
+      std::variant<NegativeBinomial, Poisson, ZeroInflated<NegativeBinomial>, ZeroInflated<Poisson>,
+                   SiteMixture<TruncatedNormal>, SiteMixture<Poisson>>;
 
   template <typename Distribution>
     requires std::constructible_from<Any, Distribution>

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "../ops/key.h"
+#include "../require.h"
 
 namespace topreach {
 
@@ -13,27 +14,28 @@ namespace {
 using at::Tensor;
 using Optional = std::optional<Tensor>;
 
-constexpr double kStep = 0.36;       // of the trapezoidal rule in log t
-constexpr int64_t kHalfNodes = 77;   // e^(77 x .36) = 1e12
+constexpr double kStep = 0.36;      // of the trapezoidal rule in log t
+constexpr int64_t kHalfNodes = 77;  // e^(77 x .36) = 1e12
 constexpr int64_t kComponentStream = 0x434F4D50, kValueStream = 0x56414C55;
 
 bool is_normal(const char* function, std::string_view family, const Tensor& logits,
                const Tensor& first, const Optional& second) {
-  TORCH_CHECK_VALUE(family == "truncated_normal" || family == "poisson", function,
-                    ": family must be 'truncated_normal' or 'poisson', got '", family, "'");
+  TR_REQUIRE(family == "truncated_normal" || family == "poisson",
+             "{}: family must be 'truncated_normal' or 'poisson', got '{}'", function, family);
   const bool normal = family == "truncated_normal";
-  TORCH_CHECK_VALUE(normal == second.has_value(), function, ": second must be ",
-                    normal ? "the scale of 'truncated_normal', got nothing"
-                           : "absent for 'poisson', got a tensor");
-  TORCH_CHECK_TYPE(at::isFloatingType(logits.scalar_type()), function,
-                   ": logits must be floating point, got ", logits.scalar_type());
-  TORCH_CHECK_VALUE(logits.dim() >= 2 && logits.sym_size(-1) >= 1, function,
-                    ": logits must have shape [..., S, L] with L >= 1, got ", logits.sym_sizes());
+  TR_REQUIRE(normal == second.has_value(), "{}: second must be {}", function,
+             normal ? "the scale of 'truncated_normal', got nothing"
+                    : "absent for 'poisson', got a tensor");
+  TR_REQUIRE_TYPE(at::isFloatingType(logits.scalar_type()),
+                  "{}: logits must be floating point, got {}", function, logits.scalar_type());
+  TR_REQUIRE(logits.dim() >= 2 && logits.sym_size(-1) >= 1,
+             "{}: logits must have shape [..., S, L] with L >= 1, got {}", function,
+             logits.sym_sizes());
   for (const Tensor& parameter : {first, second.value_or(first)})
-    TORCH_CHECK_VALUE(
-        at::is_expandable_to(parameter.sym_sizes(), logits.sym_sizes()), function,
-        ": parameters of the components must broadcast to the shape of logits, ",
-        logits.sym_sizes(), ", got ", parameter.sym_sizes());
+    TR_REQUIRE(at::is_expandable_to(parameter.sym_sizes(), logits.sym_sizes()),
+               "{}: parameters of the components must broadcast to the shape of "
+               "logits, {}, got {}",
+               function, logits.sym_sizes(), parameter.sym_sizes());
   return normal;
 }
 
@@ -53,18 +55,18 @@ Tensor truncated_mean(const Tensor& a) {
 Tensor normal_log_transform(const Tensor& loc, const Tensor& scale, const Tensor& t) {
   const Tensor a0 = loc / scale, a = a0 - scale * t;
   // With log Phi(a) = -a^2/2 + log(erfcx(-a / sqrt 2) / 2) the squares of a <= 0 cancel in closed form.
-  const Tensor below = -0.5 * a0 * a0 + (0.5 * at::special_erfcx(a.clamp_max(0) * -M_SQRT1_2)).log();
+  const Tensor below =
+      -0.5 * a0 * a0 + (0.5 * at::special_erfcx(a.clamp_max(0) * -M_SQRT1_2)).log();
   const Tensor above = t * (0.5 * scale * scale * t - loc) + at::special_log_ndtr(a.clamp_min(0));
-  return at::where(a > 0, above, below) -
-         at::special_log_ndtr(a0);
+  return at::where(a > 0, above, below) - at::special_log_ndtr(a0);
 }
 
 Tensor log_prob_of(std::string_view family, const Tensor& y, const Tensor& logits,
                    const Tensor& first, const Optional& second) {
   const bool normal = is_normal("site_mixture_log_prob", family, logits, first, second);
-  TORCH_CHECK_VALUE(y.dim() >= 1 && (y.sym_size(-1) == logits.sym_size(-2) || y.sym_size(-1) == 1),
-                    "site_mixture_log_prob: y must have shape [..., S] with S = ",
-                    logits.sym_size(-2), ", got ", y.sym_sizes());
+  TR_REQUIRE(y.dim() >= 1 && (y.sym_size(-1) == logits.sym_size(-2) || y.sym_size(-1) == 1),
+             "site_mixture_log_prob: y must have shape [..., S] with S = {}, got {}",
+             logits.sym_size(-2), y.sym_sizes());
   const Tensor value = y.detach().to(logits.scalar_type()).unsqueeze(-1);
   const Tensor inside = value.clamp_min(0);
   Tensor density;
@@ -98,15 +100,16 @@ Tensor ranking_of(std::string_view family, const Tensor& logits, const Tensor& f
                   const Optional& second, double offset) {
   constexpr const char* name = "site_mixture_expected_ratio_ranking";
   const bool normal = is_normal(name, family, logits, first, second);
-  TORCH_CHECK_VALUE(offset >= 0 && std::isfinite(offset), name,
-                    ": offset must be finite and not negative, got ", offset);
+  TR_REQUIRE(offset >= 0 && std::isfinite(offset),
+             "{}: offset must be finite and not negative, got {}", name, offset);
   const Optional second64 = second ? Optional(second->to(at::kDouble)) : std::nullopt;
   const Tensor logits64 = logits.to(at::kDouble), first64 = first.to(at::kDouble);
   const Tensor total =
       std::get<0>(moments_of(family, logits64.detach(), first64.detach(),
                              second64 ? Optional(second64->detach()) : std::nullopt))
           .sum(-1, true);
-  const Tensor steps = at::arange(-kHalfNodes, kHalfNodes + 1, logits64.options().requires_grad(false));
+  const Tensor steps =
+      at::arange(-kHalfNodes, kHalfNodes + 1, logits64.options().requires_grad(false));
   const Tensor nodes = (kStep * steps).exp() / (1 + offset + total);  // t [..., Q]
   const Tensor t = nodes.unsqueeze(-1).unsqueeze(-1);                 // [..., Q, 1, 1]
   const auto per_node = [](const Tensor& p) { return p.dim() < 2 ? p : p.unsqueeze(-3); };
@@ -121,8 +124,8 @@ Tensor ranking_of(std::string_view family, const Tensor& logits, const Tensor& f
     tilted = p1 * at::exp(-t);
   }
   const Tensor joint = at::log_softmax(logits64, -1).unsqueeze(-3) + log_transform;
-  const Tensor of_site = at::logsumexp(joint, {-1});                 // log L_s, [..., Q, S]
-  const Tensor mean = (at::softmax(joint, -1) * tilted).sum(-1);     // m_s
+  const Tensor of_site = at::logsumexp(joint, {-1});              // log L_s, [..., Q, S]
+  const Tensor mean = (at::softmax(joint, -1) * tilted).sum(-1);  // m_s
   const Tensor weight = kStep * nodes * (of_site.sum(-1) - offset * nodes).exp();  // [..., Q]
   return at::matmul(weight.unsqueeze(-2), mean).squeeze(-2).to(logits.scalar_type());
 }
@@ -144,12 +147,13 @@ Tensor sample_of(std::string_view family, const Tensor& logits, const Tensor& fi
                  int64_t row_offset) {
   constexpr const char* name = "site_mixture_sample";
   const bool normal = is_normal(name, family, logits, first, second);
-  TORCH_CHECK_VALUE(num_samples >= 1, name, ": num_samples must be at least 1, got ", num_samples);
+  TR_REQUIRE(num_samples >= 1, "{}: num_samples must be at least 1, got {}", name, num_samples);
   const auto check = [&](const Tensor& values, const char* what, bool zero_allowed) {
     if (!values.device().is_cpu()) return;
-    const Tensor good = (zero_allowed ? values.ge(0) : values.gt(0)).logical_and_(values.isfinite());
-    TORCH_CHECK_VALUE(good.all().item<bool>(), name, ": ", what, " must be finite and ",
-                      zero_allowed ? "not negative" : "positive", ", got another value");
+    const Tensor good =
+        (zero_allowed ? values.ge(0) : values.gt(0)).logical_and_(values.isfinite());
+    TR_REQUIRE(good.all().item<bool>(), "{}: {} must be finite and {}, got another value", name,
+               what, zero_allowed ? "not negative" : "positive");
   };
   check(first, normal ? "loc" : "rate", normal);
   if (normal) check(*second, "scale", false);
@@ -161,8 +165,8 @@ Tensor sample_of(std::string_view family, const Tensor& logits, const Tensor& fi
   if (rows == 0 || sites == 0) return at::empty(shape, logits.options());
 
   const Tensor u = uniforms(key, kComponentStream, num_samples, rows, sites, row_offset);
-  const Tensor steps = at::softmax(logits.to(at::kDouble), -1).cumsum(-1).reshape(
-      {rows, sites, components});
+  const Tensor steps =
+      at::softmax(logits.to(at::kDouble), -1).cumsum(-1).reshape({rows, sites, components});
   Tensor component = at::zeros(u.sizes(), u.options().dtype(at::kLong));
   for (int64_t l = 0; l + 1 < components; ++l) component += u.gt(steps.select(-1, l));
   const Tensor v = uniforms(key, kValueStream, num_samples, rows, sites, row_offset);
@@ -204,11 +208,10 @@ Tensor sample_meta(std::string_view family, const Tensor& logits, const Tensor& 
 }
 
 auto sample_op() {
-  static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("topreach::site_mixture_sample", "")
-          .typed<Tensor(std::string_view, const Tensor&, const Tensor&, const Optional&, int64_t,
-                        const Tensor&, int64_t)>();
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("topreach::site_mixture_sample", "")
+                             .typed<Tensor(std::string_view, const Tensor&, const Tensor&,
+                                           const Optional&, int64_t, const Tensor&, int64_t)>();
   return op;
 }
 
@@ -287,12 +290,12 @@ Tensor expected_ratio_ranking(const SiteMixture<Component>& y, double offset) {
 
 MixtureStart mixture_start(const char* model, int64_t num_sites, int64_t num_components,
                            const MixtureOptions& options) {
-  TORCH_CHECK_VALUE(num_sites >= 1 && num_components >= 1, model,
-                    ": num_sites and num_components must be at least 1, got ", num_sites, " and ",
-                    num_components);
-  TORCH_CHECK_VALUE(
-      options.low >= 0 && options.low < options.high && std::isfinite(options.high), model,
-      ": low and high must be 0 <= low < high, finite, got ", options.low, " and ", options.high);
+  TR_REQUIRE(num_sites >= 1 && num_components >= 1,
+             "{}: num_sites and num_components must be at least 1, got {} and {}", model, num_sites,
+             num_components);
+  TR_REQUIRE(options.low >= 0 && options.low < options.high && std::isfinite(options.high),
+             "{}: low and high must be 0 <= low < high, finite, got {} and {}", model, options.low,
+             options.high);
   std::vector<int64_t> shape = options.batch;
   shape.push_back(num_components);
   const Tensor location = torch::empty(shape).uniform_(options.low, options.high);

@@ -18,8 +18,7 @@ constexpr int64_t kStream = 0x5A45524F;
 torch::Tensor Poisson::sample(int64_t num_samples, const NegBinSampleOptions& options) const {
   const torch::Tensor plain = rate.detach().to(torch::kDouble);
   const torch::Tensor size = (plain * kSizePerRate).clamp_min(kLeastSize);
-  return negbin_sample(size, plain.log() - size.log(), num_samples, options)
-      .to(rate.scalar_type());
+  return negbin_sample(size, plain.log() - size.log(), num_samples, options).to(rate.scalar_type());
 }
 
 torch::Tensor Poisson::log_prob(const torch::Tensor& y) const {
@@ -37,11 +36,10 @@ std::pair<NegBinSampleOptions, NegBinSampleOptions> zero_inflation_keys(
 
 torch::Tensor with_zeros(const torch::Tensor& y, const torch::Tensor& probs,
                          const NegBinSampleOptions& options) {
-  static const auto noise_op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("topreach::topk_noise", "")
-          .typed<at::Tensor(const at::Tensor&, int64_t, int64_t, int64_t, std::string_view,
-                            int64_t)>();
+  static const auto noise_op = c10::Dispatcher::singleton()
+                                   .findSchemaOrThrow("topreach::topk_noise", "")
+                                   .typed<at::Tensor(const at::Tensor&, int64_t, int64_t, int64_t,
+                                                     std::string_view, int64_t)>();
   const int64_t draws = y.size(0), sites = y.size(-1);
   const int64_t rows = draws * sites > 0 ? y.numel() / (draws * sites) : 0;
   const torch::Tensor noise =

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from topreach.models.negative_binomial import NegativeBinomial
-from topreach.models.poisson import Poisson
+from topreach.distributions.negative_binomial import NegativeBinomial
+from topreach.distributions.poisson import Poisson
 from topreach.ops import draw_key, topk_noise
 
 STREAM = 0x5A45524F  # tells the key of the structural zeros from that of the base's draws

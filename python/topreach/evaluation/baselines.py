@@ -24,7 +24,7 @@ import numbers
 import torch
 from torch import Tensor
 
-from .panel import Panel
+from topreach.data.panel import Panel
 
 
 def last_period(panel: Panel) -> Tensor:

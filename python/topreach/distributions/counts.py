@@ -9,7 +9,7 @@ from torch import Tensor
 from torch import distributions as td
 from torch.utils.checkpoint import checkpoint
 
-from topreach.models import Mixture, NegativeBinomial, Poisson, SiteMixture, ZeroInflated
+from topreach.distributions import Mixture, NegativeBinomial, Poisson, SiteMixture, ZeroInflated
 
 __all__ = [
     "count_cdf",
@@ -63,11 +63,11 @@ def expected_ratio_ranking(distribution: CountDistribution, offset: float = 0.0)
 
     Args:
         distribution: counts, independent over sites, with parameters [..., S]:
-            `tr.models.NegativeBinomial`, `tr.models.Poisson`, or of `torch.distributions`:
-            `NegativeBinomial`, `Poisson`, `Bernoulli`, `Binomial`; `tr.models.ZeroInflated` of
+            `tr.distributions.NegativeBinomial`, `tr.distributions.Poisson`, or of `torch.distributions`:
+            `NegativeBinomial`, `Poisson`, `Bernoulli`, `Binomial`; `tr.distributions.ZeroInflated` of
             these; `Independent(..., 1)` of these; with sites that are independent given the
-            component only, `tr.models.Mixture` or `MixtureSameFamily(Categorical [..., L],
-            Independent(components [..., L, S], 1))`; or `tr.models.SiteMixture`,
+            component only, `tr.distributions.Mixture` or `MixtureSameFamily(Categorical [..., L],
+            Independent(components [..., L, S], 1))`; or `tr.distributions.SiteMixture`,
             `MixtureSameFamily(Categorical [..., S, L], Poisson [..., S, L])`, where each site draws
             its component for itself (155 nodes × [..., S, L] numbers of memory; good to 1e-10).
         offset: c >= 0 added to the denominator. 0 is the paper's definition; its authors' code has 1.
@@ -81,7 +81,7 @@ def expected_ratio_ranking(distribution: CountDistribution, offset: float = 0.0)
             would synchronise, such rows come out NaN); a negative offset.
 
     Example:
-        >>> counts = tr.models.NegativeBinomial(torch.rand(4, 1000), torch.tensor(0.5))
+        >>> counts = tr.distributions.NegativeBinomial(torch.rand(4, 1000), torch.tensor(0.5))
         >>> r = tr.expected_ratio_ranking(counts)                 # [4, 1000], differentiable
     """
     if isinstance(distribution, SiteMixture):
@@ -237,7 +237,7 @@ def interval_log_prob(distribution, low: Tensor, high: Tensor) -> Tensor:
     Cost: log-probabilities, and memory, of (the widest interval + 1) × the elements.
 
     Example:
-        >>> counts = tr.models.Poisson(torch.tensor([2.0, 2.0]))
+        >>> counts = tr.distributions.Poisson(torch.tensor([2.0, 2.0]))
         >>> tr.interval_log_prob(counts, torch.tensor([0.0, 1.0]), torch.tensor([0.0, 9.0])).exp()
         tensor([0.1353, 0.8646])
     """
@@ -291,7 +291,7 @@ def count_quantile(distribution, probability: float) -> Tensor:
     Cost: log-probabilities of (the highest quantile + 1) × the parameters' elements.
 
     Example:
-        >>> tr.count_quantile(tr.models.NegativeBinomial(torch.ones(3), torch.zeros(())), 0.5)
+        >>> tr.count_quantile(tr.distributions.NegativeBinomial(torch.ones(3), torch.zeros(())), 0.5)
         tensor([0., 0., 0.])
     """
     if not 0 < probability < 1:

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from topreach import baselines, metrics
-from topreach.datasets import cook_county, simulate_county
-from topreach.files import atomic_path
-from topreach.panel import Panel, Splits
-from topreach.ranker import TopKRanker
+from topreach.data.datasets import cook_county, simulate_county
+from topreach.data.files import atomic_path
+from topreach.data.panel import Panel, Splits
+from topreach.evaluation import baselines, metrics
+from topreach.ranking.topk_ranker import TopKRanker
 
 K = 100
 # Chosen on the validation year 2020 alone, by its likelihood: lr in {.005, .01, .02, .05}, sigma in
@@ -160,7 +160,7 @@ def run(
 
 def save_reach(curves: dict[str, Any], panel: Panel, k: int, path: Path, title: str) -> None:
     """Write the picture of reach against K, without a display."""
-    from topreach.plots import plot_reach, reach_curve
+    from topreach.report.plots import plot_reach, reach_curve
 
     try:
         from matplotlib.figure import Figure

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from topreach import metrics
-from topreach.counts import count_quantile, expected_ratio_ranking
-from topreach.features import SiteHistory
-from topreach.files import atomic_save, load_plain
+from topreach.data.files import atomic_save, load_plain
+from topreach.data.panel import Batch, Panel
+from topreach.data.standardizer import Standardizer
+from topreach.distributions.counts import count_quantile, expected_ratio_ranking
+from topreach.evaluation import metrics
 from topreach.models import (
     EmpiricalBayesRates,
     LinearScorer,
@@ -26,6 +27,7 @@ from topreach.models import (
     NormalMixture,
     PoissonMixture,
 )
+from topreach.models.site_history import SiteHistory
 from topreach.objectives import NLL, DecisionAware, DirectBPR
 from topreach.objectives.base import (
     TimeWeights,
@@ -36,10 +38,8 @@ from topreach.objectives.base import (
     resolved_ranking,
 )
 from topreach.ops import draw_key, ratio_ranking
-from topreach.panel import Batch, Panel
-from topreach.progress import shows_bar
-from topreach.standardizer import Standardizer
-from topreach.trainer import Trainer
+from topreach.training.progress import shows_bar
+from topreach.training.trainer import Trainer
 
 MODEL_FORMAT = "topreach-model"
 MODEL_VERSION = 1
@@ -85,7 +85,7 @@ class TopKRanker:
             name, DAML for another with a likelihood, else direct BPR. Or "marginal", for "negbin":
             its maximum marginal likelihood (`NegBinMixedEffects.fit`), which takes no epochs and no
             validation panel; "nll" is the joint mode of parameters and effects, by steps.
-        site_history: how "empirical_bayes" sums up the past, a `topreach.features.SiteHistory`; None
+        site_history: how "empirical_bayes" sums up the past, a `topreach.models.SiteHistory`; None
             for its defaults. It is copied and not changed.
         sigma: σ, the noise that smooths the top-K, in the units of the ranking; None: 0.4 / S for
             ratio scores, whose mean is 1 / S, else 0.1.

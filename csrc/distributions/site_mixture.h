@@ -83,7 +83,8 @@ torch::Tensor expected_ratio_ranking(const SiteMixture<Component>& y, double off
 
 /// Of the models NormalMixture and PoissonMixture.
 struct MixtureOptions {
-  double low = 0.0, high = 10.0;  // the components' locations start in here: the range of the counts
+  double low = 0.0,
+         high = 10.0;  // the components' locations start in here: the range of the counts
   std::vector<int64_t> batch = {};  // leading shape of all parameters: that many models at once
 };
 

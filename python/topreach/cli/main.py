@@ -17,10 +17,11 @@ import pandas as pd
 import torch
 
 import topreach
-from topreach import baselines, demo, metrics
-from topreach.files import atomic_path
-from topreach.panel import Panel
-from topreach.ranker import TopKRanker
+from topreach.cli import demo
+from topreach.data.files import atomic_path
+from topreach.data.panel import Panel
+from topreach.evaluation import baselines, metrics
+from topreach.ranking.topk_ranker import TopKRanker
 
 _DESCRIPTION = "Learn from counts over sites and time which K of S sites to act on."
 _EXAMPLES = """\

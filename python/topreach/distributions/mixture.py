@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from topreach.models.negative_binomial import NegativeBinomial
-from topreach.models.poisson import Poisson
-from topreach.models.zero_inflated import ZeroInflated
+from topreach.distributions.negative_binomial import NegativeBinomial
+from topreach.distributions.poisson import Poisson
+from topreach.distributions.zero_inflated import ZeroInflated
 from topreach.ops import draw_key
 
 Component = NegativeBinomial | Poisson | ZeroInflated

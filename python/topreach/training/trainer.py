@@ -20,9 +20,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from topreach import metrics
-from topreach.counts import expected_ratio_ranking, has_interval_log_prob, interval_log_prob
-from topreach.files import atomic_save, load_plain
+from topreach.data.files import atomic_save, load_plain
+from topreach.data.panel import Batch, Panel
+from topreach.distributions.counts import (
+    expected_ratio_ranking,
+    has_interval_log_prob,
+    interval_log_prob,
+)
+from topreach.evaluation import metrics
 from topreach.objectives.base import (
     BATCH_ARGUMENTS,
     ObjectiveValue,
@@ -34,8 +39,7 @@ from topreach.objectives.base import (
     resolved_ranking,
 )
 from topreach.ops import draw_key, ratio_ranking
-from topreach.panel import Batch, Panel
-from topreach.progress import Report, delayed_interrupt
+from topreach.training.progress import Report, delayed_interrupt
 
 CHECKPOINT_FORMAT = "topreach-checkpoint"
 CHECKPOINT_VERSION = 1

@@ -1,0 +1,91 @@
+#include "program.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+#include "../ops/key.h"
+#include "../require.h"
+#include "topk.h"
+
+namespace topreach {
+
+namespace {
+
+constexpr double kLargestWhole = 9007199254740992.0;  // 2^53
+
+}  // namespace
+
+std::string Program::describe() const {
+  std::string text = name() + "(";
+  for (const auto& [argument, value] : config())
+    text += fmt::format("{}{}={}", text.back() == '(' ? "" : ", ", argument, value);
+  return text + ")";
+}
+
+at::Tensor Program::soft(const at::Tensor& values, const SoftOptions& options) const {
+  TR_REQUIRE(options.topk == "sampled" || options.topk == "exact",
+             "{}.soft: topk must be 'sampled' for this program, got '{}'", name(), options.topk);
+  TR_REQUIRE(options.noise == "normal",
+             "{}.soft: noise must be 'normal' for this program, got '{}'", name(), options.noise);
+  TR_REQUIRE(options.sigma > 0 && options.num_samples >= 2,
+             "{}.soft: sigma must be > 0 and num_samples >= 2, got {} and {}", name(),
+             options.sigma, options.num_samples);
+  const at::Tensor key = options.key ? *options.key : draw_key(options.generator, values.device());
+  static const auto noise_op = c10::Dispatcher::singleton()
+                                   .findSchemaOrThrow("topreach::topk_noise", "")
+                                   .typed<at::Tensor(const at::Tensor&, int64_t, int64_t, int64_t,
+                                                     c10::string_view, int64_t)>();
+  const int64_t sites = values.size(-1), rows = values.numel() / std::max<int64_t>(sites, 1);
+  std::vector<int64_t> shape = values.sizes().vec();
+  shape.insert(shape.begin(), options.num_samples);
+  const at::Tensor z = noise_op.call(key, options.num_samples, rows, sites, "normal", 0)
+                           .to(values.scalar_type())
+                           .view(shape);
+  const at::Tensor plans = best(values.detach().unsqueeze(0) + options.sigma * z);
+  // Score-function gradient with the leave-one-out baseline, as a vector-Jacobian product: the value is
+  // the mean plan, the gradient that of sum_j plan_j (log density of values + sigma z_j).
+  const at::Tensor centred = (plans - plans.mean(0, true)) / double(options.num_samples - 1);
+  // d/dvalues log density = z / sigma; (values - values.detach()) carries the gradient.
+  const at::Tensor along =
+      (z / options.sigma * (values - values.detach()).unsqueeze(0)).sum(-1, /*keepdim=*/true);
+  return plans.mean(0) + (centred * along).sum(0);
+}
+
+at::Tensor Program::reach(const at::Tensor& plan, const at::Tensor& y) const {
+  return (plan * y.to(plan.scalar_type())).sum(-1);
+}
+
+at::Tensor Program::best_reach(const at::Tensor& y) const { return reach(best(y), y); }
+
+at::Tensor Program::bpr(const at::Tensor& scores, const at::Tensor& y) const {
+  const at::Tensor values = y.to(scores.scalar_type());
+  const at::Tensor most = best_reach(values);
+  return at::where(most.gt(0), reach(best(scores), values) / most, std::nan(""));
+}
+
+at::Tensor Program::soft_bpr(const at::Tensor& plan, const at::Tensor& y) const {
+  const at::Tensor values = y.detach().to(plan.scalar_type());
+  const at::Tensor most = best_reach(values), safe = at::where(most.gt(0), most, 1.0);
+  return at::where(most.gt(0), reach(plan, values) / safe, std::nan(""));
+}
+
+at::Tensor Program::chance(const at::Tensor& samples) const {
+  return best(samples).to(at::kDouble).mean(0);
+}
+
+ProgramPtr make_program(const std::string& name,
+                        const std::vector<std::pair<std::string, double>>& config) {
+  if (name == "TopK") {
+    TR_REQUIRE(config.size() == 1 && config[0].first == "k",
+               "make_program: TopK must have the argument k alone, got {} arguments",
+               config.size());
+    const double k = config[0].second;
+    TR_REQUIRE(k >= 1 && k <= kLargestWhole && k == std::floor(k),
+               "make_program: k of TopK must be a whole number >= 1, got {}", k);
+    return std::make_shared<TopK>(int64_t(k));
+  }
+  TR_REQUIRE(false, "make_program: name must be 'TopK', got '{}'", name);
+}
+
+}  // namespace topreach

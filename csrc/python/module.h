@@ -1,0 +1,11 @@
+// The parts of the Python module topreach._C: one function per subject, each in its own file.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace topreach::python {
+
+void bind_calendar(pybind11::module_& m);
+void bind_programs(pybind11::module_& m);
+
+}  // namespace topreach::python

@@ -1,0 +1,5 @@
+"""The command `topreach`."""
+
+from topreach.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,67 @@
+"""What NormalMixture and PoissonMixture share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class SiteMixtureModel(nn.Module):
+    """What NormalMixture and PoissonMixture share: their arguments, logits [*batch, S, L], and a start
+    at random."""
+
+    is_probabilistic = True
+
+    def __init__(
+        self,
+        num_sites: int,
+        num_components: int = 2,
+        *,
+        low: float = 0.0,
+        high: float = 10.0,
+        batch: tuple[int, ...] = (),
+    ):
+        super().__init__()
+        name = type(self).__name__
+        for argument, value in (("num_sites", num_sites), ("num_components", num_components)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: {argument} must be a whole number >= 1, got {value!r}.")
+        low, high = float(low), float(high)
+        if not 0 <= low < high < float("inf"):
+            raise ValueError(
+                f"{name}: low and high must be 0 <= low < high, finite, got {low} and {high}."
+            )
+        self.config: dict[str, Any] = {
+            "num_sites": num_sites,
+            "num_components": num_components,
+            "low": low,
+            "high": high,
+            "batch": tuple(int(size) for size in batch),
+        }
+        # The square of a normal variable has a gamma distribution of shape 1/2.
+        gamma = torch.randn(*self.config["batch"], num_sites, num_components).square()
+        logits = nn.Parameter(gamma.clamp_min(1e-30).log().log_softmax(-1))
+        location = torch.empty(*self.config["batch"], num_components).uniform_(low, high)
+        self._start_components(location.clamp_min(1e-3))
+        self.logits = logits
+
+    def _start_components(self, location: Tensor) -> None:
+        """Set the parameters of the components [*batch, L], which start at these locations."""
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{key}={value!r}" for key, value in self.config.items())
+
+    @staticmethod
+    def _over_time(parameter: Tensor, time: Tensor) -> Tensor:
+        """[*batch, S, L] for every one of `time` [...]: a view [*batch, ..., S, L]."""
+        *batch, sites, components = parameter.shape
+        view = parameter.reshape(*batch, *[1] * time.dim(), sites, components)
+        return view.expand(*batch, *time.shape, sites, components)
+
+
+def inverse_softplus(value: Tensor) -> Tensor:
+    """x with softplus(x) = value."""
+    return value + (-torch.expm1(-value)).log()

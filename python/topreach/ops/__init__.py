@@ -1,0 +1,16 @@
+"""Typed functions over the operators `torch.ops.topreach.*`."""
+
+from topreach.ops.random import cpu_capability, draw_key, topk_noise
+from topreach.ops.ranking import ratio_ranking
+from topreach.ops.topk import expected_topk, perturbed_topk, topk_mask, topk_probability
+
+__all__ = [
+    "cpu_capability",
+    "draw_key",
+    "expected_topk",
+    "perturbed_topk",
+    "ratio_ranking",
+    "topk_mask",
+    "topk_noise",
+    "topk_probability",
+]

@@ -1,0 +1,5 @@
+"""The training loop."""
+
+from topreach.training.trainer import NonFiniteLossError, Trainer, TrainingInterrupted
+
+__all__ = ["NonFiniteLossError", "Trainer", "TrainingInterrupted"]
