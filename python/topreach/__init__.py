@@ -73,6 +73,7 @@ __all__ = [
     "objectives",
     "ops",
     "perturbed_topk",
+    "programs",
     "ratio_ranking",
     "topk_mask",
     "topk_noise",

@@ -13,6 +13,7 @@ from scipy import stats
 from torch import distributions as td
 
 import topreach as tr
+from topreach import distributions
 from topreach.distributions import NegativeBinomial, SiteMixture, ZeroInflated
 from topreach.distributions.counts import has_expected_ratio_ranking
 

@@ -854,7 +854,7 @@ def test_pickle_and_copy():
 
 
 def test_examples_in_the_docstrings():
-    assert doctest.testmod(topreach.panel).failed == 0
+    assert doctest.testmod(topreach.data.panel).failed == 0
 
 
 # ---- size ----------------------------------------------------------------------------------------
