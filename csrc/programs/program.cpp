@@ -1,8 +1,11 @@
 #include "program.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 
+#include <algorithm>
 #include <cmath>
+#include <string_view>
 
 #include "../ops/key.h"
 #include "../require.h"
@@ -35,7 +38,7 @@ at::Tensor Program::soft(const at::Tensor& values, const SoftOptions& options) c
   static const auto noise_op = c10::Dispatcher::singleton()
                                    .findSchemaOrThrow("topreach::topk_noise", "")
                                    .typed<at::Tensor(const at::Tensor&, int64_t, int64_t, int64_t,
-                                                     c10::string_view, int64_t)>();
+                                                     std::string_view, int64_t)>();
   const int64_t sites = values.size(-1), rows = values.numel() / std::max<int64_t>(sites, 1);
   std::vector<int64_t> shape = values.sizes().vec();
   shape.insert(shape.begin(), options.num_samples);
