@@ -1,11 +1,21 @@
 """What holds for all tests."""
 
+import contextlib
+import fcntl
 import os
 from pathlib import Path
 
-import pytest
-import torch
-import torch.compiler
+# `make test` runs several workers. Each takes its share of the cores, since more threads than cores
+# wait for each other. Before torch is imported, and for the processes that tests start as well.
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if _WORKERS > 1:
+    _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(_name, str(max(1, (_CORES or 1) // _WORKERS)))
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+import torch.compiler  # noqa: E402
 
 # torch.compile keeps graphs on disk without regard to the build of this library: one of an earlier
 # build may call an operator whose arguments have changed since.
@@ -22,20 +32,38 @@ def pytest_collection_modifyitems(items):
             item.add_marker(skip)
 
 
+@contextlib.contextmanager
+def locked(path):
+    """Holds a lock that the other workers wait for."""
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
 def quick_run(tmp_path_factory):
-    """By its name, the results of an experiment's short run, done once a session. TOPREACH_QUICK_RUNS
-    may name the folder of a `topreach experiment all --quick`, whose finished parts are taken."""
+    """By its name, the results of an experiment's short run, done once for all workers.
+
+    TOPREACH_QUICK_RUNS may name the folder of a `topreach experiment all --quick`, whose finished
+    parts are taken.
+    """
     from topreach.cli import main
 
-    root = Path(os.environ.get("TOPREACH_QUICK_RUNS") or tmp_path_factory.mktemp("quick"))
+    given = os.environ.get("TOPREACH_QUICK_RUNS")
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    root = Path(given) if given else shared / "quick"
+    root.mkdir(exist_ok=True)
     done = {}
 
     def run(name):
         if name not in done:
             folder = root / f"topreach-{name}"
             arguments = ["experiment", name, "--quick", "--quiet", "--out", str(folder)]
-            assert main(arguments) == 0
+            with locked(root / f"{name}.lock"):
+                # Parts that another worker has finished are taken from its files.
+                assert main(arguments) == 0
             done[name] = folder
         return done[name]
 

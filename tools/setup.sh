@@ -314,7 +314,7 @@ main() {
   fi
   if [[ $fresh ]]; then
     say "installing topreach and what its tests need into .venv"
-    CXX=${CXX:-$(find_compiler)} pip_install --no-build-isolation -e '.[plot,parquet,test]' ||
+    CXX=${CXX:-$(find_compiler)} pip_install --no-build-isolation -e '.[plot,parquet,test,lint]' ||
       stop "pip could not install topreach (see above)"
     environment_key >"$environment_stamp"
   fi

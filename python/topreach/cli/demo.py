@@ -21,8 +21,8 @@ from topreach.ranking.topk_ranker import TopKRanker
 
 K = 100
 # Chosen on the validation year 2020 alone, by its likelihood: lr in {.005, .01, .02, .05}, sigma in
-# {.0001, .0003, .001}, weight in {30, 100, 300}, DAML started anew or from the NLL fit; epsilon = 1.
-# Nothing is sampled in training, so one run a setting. For NLL the same lr is the likeliest.
+# {.0001, .0003, .001}, weight in {30, 100, 300}, DAML started anew or from the NLL fit; epsilon =
+# 1. Nothing is sampled in training, so one run a setting. For NLL the same lr is the likeliest.
 SETTINGS = {
     "lr": 0.02,
     "max_epochs": 60,

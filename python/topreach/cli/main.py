@@ -1,4 +1,4 @@
-"""The command `topreach`: demo, fit, rank, evaluate, experiment."""
+"""The command `topreach`: demo, fit, rank, evaluate, and what other packages add."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import argparse
 import os
 import re
 import sys
-import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 
 import topreach
 from topreach.cli import demo
+from topreach.cli.plugins import add_plugins
 from topreach.data.files import atomic_path
 from topreach.data.panel import Panel
 from topreach.evaluation import baselines, metrics
@@ -45,7 +45,8 @@ examples:
   topreach fit --data counts.csv --site id --time month --count n --features lag1,income \\
       --k 20 --objective nll --missing zero --out model.pt --force
   topreach fit --data deaths.csv --site county --time year --count deaths --k 20 --out model.pt \\
-      --model negbin --objective marginal --exposure population --suppressed 1-9 --suppressed '*=1-9'
+      --model negbin --objective marginal --exposure population \\
+      --suppressed 1-9 --suppressed '*=1-9'
 """
 _RANK = """\
 Ranks the newest period of the table (or those of --times) and writes time, site, score,
@@ -60,20 +61,12 @@ examples:
 _EVALUATE = """\
 Compares rankings on the last --test periods of a table with counts: the model's, and the naive ones
 (last period, mean of all earlier periods, chance). Without --model, the naive ones alone; then
---site, --time, --count and --k are needed. Suppressed counts are judged twice: all at the least that
-they can be, and all at the most.
+--site, --time, --count and --k are needed. Suppressed counts are judged twice: all at the least
+that they can be, and all at the most.
 
 examples:
   topreach evaluate --model model.pt --data counts.csv --test 2
   topreach evaluate --data counts.csv --site geoid --time year --count deaths --k 100
-"""
-_EXPERIMENT = """\
-Each writes its tables (CSV, Markdown) and plots (PNG, SVG) into --out. A run that was stopped goes on
-where it was. `topreach experiment NAME --help` lists the options of one.
-
-examples:
-  topreach experiment ranking_demo
-  topreach experiment all --quick --out results
 """
 
 
@@ -282,77 +275,6 @@ def _comparison(
     return pd.DataFrame(rows).T.rename_axis("method")
 
 
-def _experiment(options: argparse.Namespace) -> None:
-    try:
-        import topreach_experiments as experiments
-    except ImportError as error:
-        raise CommandError(
-            "the experiments are not installed with this copy of topreach; run it from a clone, "
-            "after `make setup`"
-        ) from error
-    if options.name is None:
-        for name in experiments.names():
-            print(f"{name:20} {experiments.load(name).TITLE}")
-        return
-    chosen = experiments.names() if options.name == "all" else [options.name]
-    for name in chosen:
-        experiment = experiments.load(name)
-        parser = _experiment_parser(name, experiment, everything=options.name == "all")
-        own = parser.parse_args(options.arguments)
-        options.debug = own.debug
-        del own.debug
-        _run_experiment(name, experiment, own, one_of_many=options.name == "all")
-
-
-def _experiment_parser(name: str, experiment: Any, *, everything: bool) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        f"topreach experiment {'all' if everything else name}", description=experiment.TITLE
-    )
-    parser.add_argument("--quick", action="store_true", help="a short run, to see that it works")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all randomness (0)")
-    parser.add_argument("--device", metavar="D", help="cpu or cuda (default: cpu)")
-    parser.add_argument(
-        "--out", metavar="DIR", help="folder for the results (default: topreach-NAME)"
-    )
-    parser.add_argument(
-        "--data", metavar="DIR", help="folder of the data sets (default: TOPREACH_DATA, cache, web)"
-    )
-    parser.add_argument("--fresh", action="store_true", help="do finished parts again")
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
-    parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
-    if hasattr(experiment, "add_options"):
-        group = parser.add_argument_group(f"options of {name}")
-        experiment.add_options(group)
-    return parser
-
-
-def _run_experiment(
-    name: str, experiment: Any, options: argparse.Namespace, *, one_of_many: bool
-) -> None:
-    from topreach_experiments.context import Context
-
-    values = vars(options)
-    out = Path(values.pop("out") or ("." if one_of_many else f"topreach-{name}"))
-    if one_of_many:
-        out = out / f"topreach-{name}"
-    data = values.pop("data")
-    context = Context(
-        name=name,
-        out=out,
-        seed=values.pop("seed"),
-        quick=values.pop("quick"),
-        device=torch.device(_device(values.pop("device")) or "cpu"),
-        data=None if data is None else Path(data),
-        fresh=values.pop("fresh"),
-        progress=not values.pop("quiet"),
-        options=argparse.Namespace(**values),
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    started = time.perf_counter()
-    experiment.run(context)
-    print(f"{name}: results in {out}, done in {time.perf_counter() - started:.0f} s.")
-
-
 def _row(
     forecast: torch.Tensor | None, scores: torch.Tensor, panel: Panel, k: int
 ) -> dict[str, float]:
@@ -494,23 +416,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", metavar="FILE", help="CSV file for the table")
     sub.add_argument("--force", action="store_true", help="replace --out if it exists")
 
-    sub = commands.add_parser(
-        "experiment",
-        help="Run one of the papers' experiments, or a study of our own.",
-        description="Run one of the papers' experiments, or a study of our own.",
-        epilog=_EXPERIMENT,
-        formatter_class=raw,
-    )
-    sub.add_argument(
-        "name", nargs="?", metavar="NAME", help="which one, or all (default: list them)"
-    )
-    sub.add_argument(
-        "arguments",
-        nargs=argparse.REMAINDER,
-        metavar="...",
-        help="its options: --quick, --seed N, --device D, --out DIR, --data DIR, --fresh, --quiet",
-    )
-    sub.set_defaults(run=_experiment, debug=False)
+    add_plugins(commands)
     return parser
 
 
