@@ -31,7 +31,8 @@ def version() -> str:
 
 
 def dependencies() -> list[str]:
-    """What the package needs. A build admits only the minor version of torch it was built against."""
+    """What the package needs. A build admits only the minor version of torch it was built
+    against."""
     low, high = (".".join(map(str, v)) for v in SUPPORTED_TORCH)
     torch = f"torch>={low},<{high}"
     if building():

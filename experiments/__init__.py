@@ -1,4 +1,5 @@
-"""The papers' experiments and our own studies, each a folder with a README: `topreach experiment NAME`.
+"""The papers' experiments and our own studies, each a folder with a README: `topreach experiment
+NAME`.
 
 Installed as the package `topreach_experiments`. An experiment is a subpackage with
 

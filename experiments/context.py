@@ -1,9 +1,11 @@
-"""What every experiment is given: its settings, cells of work that survive an interruption, and whole
-files of results."""
+"""What every experiment is given: its settings, cells of work that survive an interruption, and
+whole files of results."""
 
 from __future__ import annotations
 
 import argparse
+import ast
+import functools
 import hashlib
 import importlib.util
 import json
@@ -12,7 +14,7 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,15 +24,14 @@ import torch
 from tqdm import tqdm
 
 import topreach
+from topreach import Splits
 from topreach.data.datasets import simulate_county
 from topreach.data.files import atomic_path
-from topreach.data.panel import Splits
-from topreach.training.progress import shows_bar
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from topreach.data.panel import Panel
+    from topreach import Panel
 
 
 @dataclass
@@ -65,9 +66,11 @@ class Context:
         """Run cells of work in order; a later run with the same settings skips those that are done.
 
         Args:
-            cells: by name (letters, digits, and ``. = _ -``, unique without regard to case), functions
-                that return plain values: numbers, strings, None, lists and dictionaries of them.
-            settings: plain values that the results depend on, beside seed, quick, device and version.
+            cells: by name (letters, digits, and ``. = _ -``, unique without regard to case),
+                functions that return plain values: numbers, strings, None, lists and dictionaries
+                of them.
+            settings: plain values that the results depend on, beside seed, quick, device and
+                the code: of this experiment, of what experiments share, and of the library.
 
         Returns:
             The results by name, as read back from JSON. Each is kept in ``out/cells/NAME.json``,
@@ -89,15 +92,24 @@ class Context:
         folder.mkdir(exist_ok=True)
         identity = self._identity(settings or {})
         results: dict[str, Any] = {}
+        outdated = 0
         if not self.fresh:
             for key in cells:
                 stored = _read_json(folder / f"{key}.json")
                 if isinstance(stored, dict) and stored.get("identity") == identity:
                     results[key] = stored["result"]
+                elif stored is not None:
+                    outdated += 1
         if results and self.progress:
             print(
                 f"{self.name}: {len(results)} of {len(cells)} parts were done before "
                 "(--fresh does them again)",
+                file=sys.stderr,
+            )
+        if outdated and self.progress:
+            print(
+                f"{self.name}: {outdated} parts were made by other code or settings, and are done "
+                "again",
                 file=sys.stderr,
             )
         with _Progress(self.name, len(cells), len(results), self.progress) as progress:
@@ -163,7 +175,9 @@ class Context:
         """Whether matplotlib is installed; says so if not."""
         if importlib.util.find_spec("matplotlib") is not None:
             return True
-        print("matplotlib is not installed: no plots; pip install 'topreach[plot]'", file=sys.stderr)
+        print(
+            "matplotlib is not installed: no plots; pip install 'topreach[plot]'", file=sys.stderr
+        )
         return False
 
     def provenance(self) -> str:
@@ -183,10 +197,47 @@ class Context:
             "quick": self.quick,
             "device": self.device.type,
             "data": None if self.data is None else str(self.data),
-            "version": topreach.__version__,
+            "torch": torch.__version__,
+            "code": code_digest(self.name),
         }
         text = json.dumps(content, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def code_digest(name: str) -> str:
+    """Digest of the code that makes an experiment's results.
+
+    That is the experiment's own files, the files that experiments share, and the library: its
+    Python code and its binaries. Comments, docstrings and layout do not count.
+    """
+    here = Path(__file__).resolve().parent
+    own = (here / name).rglob("*.py")
+    return _digest_of_files(here, (*here.glob("*.py"), *own)) + _library_digest()
+
+
+@functools.cache
+def _library_digest() -> str:
+    package = Path(topreach.__file__).resolve().parent
+    return _digest_of_files(package, (*package.rglob("*.py"), *package.rglob("*.so")))
+
+
+def _digest_of_files(root: Path, paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        content = path.read_bytes()
+        digest.update(str(path.relative_to(root)).encode() + b"\0")
+        digest.update(_meaning(content).encode() if path.suffix == ".py" else content)
+    return digest.hexdigest()[:16]
+
+
+def _meaning(source: bytes) -> str:
+    """A Python file's syntax tree without docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            if node.body and ast.get_docstring(node, clean=False) is not None:
+                del node.body[0]
+    return ast.dump(tree)
 
 
 def panel_digest(*panels: Panel | None) -> str:
@@ -206,7 +257,8 @@ def panel_digest(*panels: Panel | None) -> str:
 def markdown_table(frame: pd.DataFrame) -> str:
     """A table in Markdown: the index first, floats with four significant digits, NaN as a dash.
 
-    >>> print(markdown_table(pd.DataFrame({"bpr": [0.82345]}, index=pd.Index(["NLL"], name="method"))))
+    >>> frame = pd.DataFrame({"bpr": [0.82345]}, index=pd.Index(["NLL"], name="method"))
+    >>> print(markdown_table(frame))
     | method | bpr |
     |---|--:|
     | NLL | 0.8235 |
@@ -239,11 +291,11 @@ def _read_json(path: Path) -> Any:
 
 
 class _Progress:
-    """A bar on a terminal or in a notebook, plain lines elsewhere."""
+    """A bar on a terminal, plain lines elsewhere."""
 
     def __init__(self, name: str, total: int, done: int, shown: bool):
         self._name, self._total, self._done = name, total, done
-        self._lines = shown and not shows_bar()
+        self._lines = shown and not sys.stderr.isatty()
         self._bar = None
         if shown and not self._lines:
             self._bar = tqdm(total=total, initial=done, desc=name, dynamic_ncols=True)

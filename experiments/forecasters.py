@@ -1,5 +1,5 @@
-"""What the experiments on panels of counts share: inputs of the models, training that keeps the best
-epoch, peers from scikit-learn, the choice on validation data, and figures on test data."""
+"""What the experiments on panels of counts share: inputs of the models, training that keeps the
+best epoch, peers from scikit-learn, the choice on validation data, and figures on test data."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from topreach import count_quantile, topk_mask
-from topreach.data.panel import Batch, Panel
-from topreach.data.standardizer import Standardizer
+from topreach import Batch, Panel, Standardizer, Trainer, count_quantile, topk_mask
 from topreach.evaluation import metrics
 from topreach.models import LinearScorer, MLPScorer
-from topreach.objectives.base import forward
-from topreach.training.trainer import NonFiniteLossError, Trainer
+from topreach.objectives import forward
+from topreach.training import NonFiniteLossError
 
 from .graph_network import GraphNetwork
 
@@ -76,7 +74,8 @@ class Inputs:
         return self._placed(batch._replace(x=x, time=time))
 
     def scorer(self, panel: Panel) -> Batch:
-        """The last counts [T, S, WINDOW], and the features that are none and do not grow with time."""
+        """The last counts [T, S, WINDOW], and the features that are none and do not grow with
+        time."""
         return self._placed(self._slow.transform(panel).batch(window=WINDOW))
 
     def table(self, panel: Panel) -> np.ndarray:
@@ -210,8 +209,8 @@ def poisson_peers(
     rates: tuple[float, ...],
     seed: int,
 ) -> dict[str, Callable[[], dict[str, Any]]]:
-    """Cells that fit a Poisson GLM ("glm.*") and boosted trees of Poisson likelihood ("trees.*") and
-    give their validation likelihood; none where scikit-learn is not installed."""
+    """Cells that fit a Poisson GLM ("glm.*") and boosted trees of Poisson likelihood ("trees.*")
+    and give their validation likelihood; none where scikit-learn is not installed."""
     try:
         import sklearn  # noqa: F401
     except ImportError:
@@ -266,8 +265,8 @@ def poisson_nll(mean: Tensor, y: Tensor) -> float:
 
 
 def tie_repeats(scores: Tensor, y: Tensor, k: int, repeats: int, seed: int) -> np.ndarray:
-    """BPR of a ranking [T, S] with its ties broken at random, [repeats]: `topk_mask` takes the first
-    of equals, so the sites are shuffled."""
+    """BPR of a ranking [T, S] with its ties broken at random, [repeats]: `topk_mask` takes the
+    first of equals, so the sites are shuffled."""
     generator = torch.Generator().manual_seed(seed)
     most, found = y.topk(k).values.sum(-1), []
     for _ in range(repeats):

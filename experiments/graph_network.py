@@ -1,5 +1,5 @@
-"""A small spatio-temporal graph network: a stand-in for EpiGNN (Xie et al. 2022), which the 2025 paper
-compares with.
+"""A small spatio-temporal graph network: a stand-in for EpiGNN (Xie et al. 2022), which the 2025
+paper compares with.
 
 h⁰ = relu(C [log(1 + y_{s,t−W:t−1}), x_s]): channels over the last W counts and the features;
 hˡ⁺¹ = relu(A hˡ + B mean of hˡ over the site's neighbours), two layers; forecast softplus(w·h²).
@@ -12,9 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from topreach.data.panel import Batch
+from topreach import Batch
 from topreach.models.site_history import Neighbours, nearest_neighbours
-from topreach.objectives.base import forward
+from topreach.objectives import forward
 
 
 class GraphNetwork(nn.Module):

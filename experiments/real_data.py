@@ -1,12 +1,15 @@
 """The 2025 paper's experiments on real data (section 5.2, 5.3 and App. C): one protocol, any panel.
 
-Every model is trained on the training periods, its epoch and its settings are chosen on the validation
-periods, and only what was chosen meets the test periods, once. A `Study` says what differs between the
-data sets; `run` does the rest. The negative binomial mixed-effects model is trained in two forms:
+Every model is trained on the training periods, its epoch and its settings are chosen on the
+validation periods, and only what was chosen meets the test periods, once. A `Study` says what
+differs between the data sets; `run` does the rest. The negative binomial mixed-effects model is
+trained in two forms:
 
-"code"   as the published code does it: softplus link, quadratic penalty, M draws of the model and J of
+"code"   as the published code does it: softplus link, quadratic penalty, M draws of the model and J
+of
          the noise per step, the gradient of each ratio by its own site alone, offset 1.
-"exact"  what `TopKRanker` makes of that model: softplus link, Laplace penalty, exact ratio ranking and
+"exact"  what `TopKRanker` makes of that model: softplus link, Laplace penalty, exact ratio ranking
+and
          exact top-K, so no draws at all.
 """
 
@@ -26,13 +29,18 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from topreach.data.panel import Panel, Splits
+from topreach import Panel, Splits, TopKRanker
 from topreach.evaluation import baselines, metrics
 from topreach.models import NegBinMixedEffects
-from topreach.objectives import NLL, DecisionAware, DirectBPR, PerturbationGradient, SPOPlus
-from topreach.objectives.base import derived_key, forward
+from topreach.objectives import (
+    NLL,
+    DecisionAware,
+    DirectBPR,
+    PerturbationGradient,
+    SPOPlus,
+    forward,
+)
 from topreach.ops import draw_key, ratio_ranking
-from topreach.ranking.topk_ranker import TopKRanker
 
 from .context import Context, panel_digest
 from .forecasters import (
@@ -71,11 +79,12 @@ TREE_RATES = (0.02, 0.05, 0.1)
 class Study:
     """What differs between the data sets.
 
-    title: for plots. load: from the folder of the data, or None, to the splits. k: K. average: window
-    of the paper's historical average. unit: what a count is. place: the features latitude and
-    longitude. lags: prefix of the features that hold earlier counts. left_out: features that scorers
-    do not get, for they grow with time. published: MAE, RMSE, BPR of Table C.2 by row. sampled_epochs:
-    most epochs where every step draws, which costs ten times an exact step with many periods.
+    title: for plots. load: from the folder of the data, or None, to the splits. k: K. average:
+    window of the paper's historical average. unit: what a count is. place: the features latitude
+    and longitude. lags: prefix of the features that hold earlier counts. left_out: features that
+    scorers do not get, for they grow with time. published: MAE, RMSE, BPR of Table C.2 by row.
+    sampled_epochs: most epochs where every step draws, which costs ten times an exact step with
+        many periods.
     start_from_likelihood: whether PG and SPO+ start at the model that NLL gave. repeats: of the
     ranking, at most. time_as_given: whether the sites' slopes are in the data's own time, as in the
     published code, or in time standardised by the training periods.
@@ -431,10 +440,10 @@ class _Work:
         repeats = None
         if found["form"] == "code":
             # The paper's ranking, over draws anew each time.
-            noise = draw_key(torch.Generator().manual_seed(self.context.seed), batch.y.device)
+            generator = torch.Generator().manual_seed(self.context.seed)
             repeats = []
             for _ in range(self.effort.repeats):
-                noise = derived_key(noise, 2)
+                noise = draw_key(generator, batch.y.device)
                 ranking = ratio_ranking(distribution.sample(self.effort.ranking_draws, key=noise))
                 repeats.append(metrics.bpr(ranking, batch.y, self.study.k, nan_policy="omit"))
             repeats = np.array(repeats)
@@ -465,7 +474,7 @@ class _Work:
             ranker.fit(self.splits.train, self.splits.valid)
         test = self.splits.test
         mean, median = (torch.from_numpy(ranker.predict(test, kind=k)) for k in ("mean", "median"))
-        counts = forward(ranker.model_, ranker._batch(test))
+        counts = ranker.predict_distribution(test)
         nll = -counts.log_prob(test.y.to(counts.mean)).mean().item()
         scores = torch.from_numpy(ranker.site_scores(test))
         return self._figures(scores, None, mean=mean, median=median, nll=nll)

@@ -1,5 +1,5 @@
-"""The figures of real_data: BPR against likelihood and error [2025 paper, Fig. 3], reach against K, and a
-map of the chosen sites."""
+"""The figures of real_data: BPR against likelihood and error [2025 paper, Fig. 3], reach against K,
+and a map of the chosen sites."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 
-from topreach import topk_mask
-from topreach.data.panel import Panel
+from topreach import Panel, topk_mask
 from topreach.evaluation import metrics
 
 from .context import Context
@@ -83,8 +82,8 @@ def _frontier(
     label: str,
     worse: int,
 ) -> None:
-    """BPR against a quantity that is worse the larger `worse` × it is; what is far off stands at the
-    edge with its number."""
+    """BPR against a quantity that is worse the larger `worse` × it is; what is far off stands at
+    the edge with its number."""
     points = {
         key: (row["bpr"], value(row))
         for key, row in rows.items()
@@ -157,7 +156,7 @@ def reach_figure(scores: Mapping[str, Any], panel: Panel, k: int, title: str) ->
     """Reach against K, as capture and as BPR, of scores [T, S] by name."""
     from matplotlib.figure import Figure
 
-    from topreach.report.plots import plot_reach, reach_curve
+    from topreach.report import plot_reach, reach_curve
 
     figure = Figure(figsize=(10.5, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -210,9 +209,7 @@ def map_figure(
                 linewidths=0.9,
                 label=f"{label}: {int(sites.sum())}",
             )
-        axes.set_title(
-            f"{name}: BPR {metrics.bpr(last, y, k):.3f}", loc="left", fontsize="small"
-        )
+        axes.set_title(f"{name}: BPR {metrics.bpr(last, y, k):.3f}", loc="left", fontsize="small")
         axes.set_aspect(1 / math.cos(math.radians(latitude.mean())))
         axes.set_axis_off()
         axes.legend(

@@ -95,7 +95,8 @@ def test_cpp(cpp_test, cpp_reports):
         text = "\n".join(failure["failure"] for failure in failures)
         pytest.fail(f"{text}\n({binary} --gtest_filter={name})", pytrace=False)
     if result.get("result") == "SKIPPED":
-        # Older GoogleTests leave the reason out of their report, but print it: "file:line: Skipped".
+        # Older GoogleTests leave the reason out of their report, but print it: "file:line:
+        # Skipped".
         run = printed.partition(f"[ RUN      ] {name}\n")[2].partition("[  SKIPPED ]")[0]
         pytest.skip(" ".join(run.partition("Skipped\n")[2].split()) or "no reason given")
     if result.get("status") == "NOTRUN":

@@ -1,4 +1,5 @@
-"""Rolling-origin comparison of all methods on every panel of counts there is, or on a user's own table."""
+"""Rolling-origin comparison of all methods on every panel of counts there is, or on a user's own
+table."""
 
 from __future__ import annotations
 
@@ -14,12 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 import topreach as tr
-from topreach.data.panel import Panel
-from topreach.evaluation import baselines, metrics
-from topreach.models.site_history import SiteHistory
+from topreach import Panel
+from topreach.evaluation import baselines, judge, origins
+from topreach.models import SiteHistory
 
 from ..context import Context, panel_digest
 from .report import WINDOWS, average_name, comparison, figure, verdict
@@ -35,17 +35,11 @@ class Case:
     """A panel, K, how many periods make up a test block, and the first test period."""
 
     def __init__(self, panel: Panel, k: int, block: int = 1, first: int | None = None):
-        self.panel, self.k, self.block = panel, k, block
-        past = 0 if panel.history_y is None else len(panel.history_y)
-        # From the third period, or the third year, on; and at least one period to train on.
-        self.first = max(1, 2 * block - past) if first is None else first
+        self.panel, self.k, self.block, self.first = panel, k, block, first
 
     def origins(self) -> list[tuple[int, int]]:
         """First and last + 1 of the periods of each test block."""
-        return [
-            (start, min(start + self.block, self.panel.num_times))
-            for start in range(self.first, self.panel.num_times, self.block)
-        ]
+        return origins(self.panel, self.block, self.first)
 
 
 def _joined(splits: Any) -> Panel:
@@ -120,7 +114,7 @@ def run(context: Context) -> None:
             f"{results[0]['periods_in_all']} periods, {tables[name].attrs['tested']} tested"
         )
         context.table(tables[name], name, title=title)
-        print(verdict(tables[name]))
+        print(verdict(tables[name], DEFAULT))
     context.table(
         pd.concat(tables, names=["set", "method"]).reset_index(),
         title="Rolling origin, all sets. Differences of BPR to the best historical average",
@@ -148,8 +142,9 @@ def _cases(context: Context) -> dict[str, Case]:
         case = Case(panel, options.k, block)
         if not 1 <= case.k <= panel.num_sites or not case.origins():
             raise ValueError(
-                f"benchmark: k must be from 1 to the {panel.num_sites} sites and the table have more "
-                f"than {case.first} periods, got k = {case.k} and {panel.num_times} periods."
+                f"benchmark: k must be from 1 to the {panel.num_sites} sites and the table have "
+                f"periods to test after two blocks of {case.block}, got k = {case.k} and "
+                f"{panel.num_times} periods."
             )
         return {"your_data": case}
     cases = {}
@@ -171,7 +166,7 @@ def _cases(context: Context) -> dict[str, Case]:
     return cases
 
 
-# ---- methods: each forecasts a test block from all periods before it -------------------------------
+# ---- methods: each forecasts a test block from all periods before it -----------------------------
 
 
 def _methods(case: Case, context: Context) -> dict[str, Callable[..., dict[str, Any]]]:
@@ -234,7 +229,8 @@ def _ranker(train: Panel, test: Panel, k: int, **settings: Any) -> dict[str, Any
 
 
 def _regression(train: Panel, test: Panel, k: int, kind: str, seed: int) -> dict[str, Any]:
-    """scikit-learn's Poisson regression on logarithms of `SiteHistory`'s features, and the panel's."""
+    """scikit-learn's Poisson regression on logarithms of `SiteHistory`'s features, and the
+    panel's."""
     history = SiteHistory(half_lives=(1.0, 4.0, 16.0, math.inf)).fit(train)
 
     def table(panel: Panel) -> np.ndarray:
@@ -283,27 +279,17 @@ def _evaluate(
         warnings.filterwarnings("ignore", "Standardizer.fit: dropped")
         made = forecast(train, test, case.k)
     seconds = time.perf_counter() - began
-    y, k = test.y.double(), case.k
-    scores = made.get("scores", made.get("mean")).double()
-    rows: dict[str, Any] = {
+    return {
         "method": method,
         "periods": [str(t) for t in test.times],
         "periods_in_all": panel.num_times,
         "seconds": seconds,
+        **{name: _plain(values) for name, values in judge(made, test, case.k).items()},
     }
-    for name in ("bpr", "capture", "pai"):
-        rows[name] = _plain(getattr(metrics, name)(scores, y, k, reduce="none"))
-    for name, point in (("mae", "mean"), ("mae_median", "median"), ("mse", "mean")):
-        if point in made:
-            error = made[point].double() - y
-            rows[name] = _plain((error.square() if name == "mse" else error.abs()).mean(1))
-    if "nll" in made:
-        rows["nll"] = _plain(made["nll"])
-    return rows
 
 
-def _plain(values: Tensor) -> list[float | None]:
-    return [v if math.isfinite(v) else None for v in values.tolist()]
+def _plain(values: list[float]) -> list[float | None]:
+    return [v if math.isfinite(v) else None for v in values]
 
 
 def _key(method: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+
+from topreach.evaluation import Interval, paired_interval, simultaneous_intervals
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 # Periods of the historical averages; None is the whole past.
 WINDOWS = (1, 2, 3, 5, 10, 20, 40, None)
 CHOSEN, HINDSIGHT = "average, chosen before", "average, best in hindsight"
-RESAMPLES = 10_000
 
 
 def average_name(window: int | None) -> str:
@@ -26,8 +26,10 @@ def comparison(results: list[dict[str, Any]], seed: int) -> pd.DataFrame:
     """A row per method: figures over all test periods, and the difference of BPR to two averages.
 
     "average, chosen before" takes, for each test block, the window whose BPR was best over the test
-    blocks before (the whole past for the first); "average, best in hindsight" the one window that was
-    best over all. Intervals: 95 %, paired bootstrap over test periods, expanded for few of them.
+    blocks before (the whole past for the first); "average, best in hindsight" the one window that
+    was best over all. Intervals: 95 %, paired bootstrap over test periods, expanded for few of
+    them; each is for one comparison. Those that hold for all methods at once are in
+    `attrs["simultaneous"]`, by method: differences to "average, chosen before".
     """
     periods: dict[str, dict[str, dict[str, Any]]] = {}
     blocks: list[list[str]] = []
@@ -47,6 +49,11 @@ def comparison(results: list[dict[str, Any]], seed: int) -> pd.DataFrame:
     def mean(method: str, name: str, over: list[str]) -> float:
         values = [periods[method][p].get(name) for p in over]
         return float(np.mean([v for v in values if v is not None] or [np.nan]))
+
+    def differences(ours: str, theirs: str) -> list[float]:
+        """Of BPR, by period; NaN where there were no events."""
+        pairs = ((periods[ours][p]["bpr"], periods[theirs][p]["bpr"]) for p in order)
+        return [math.nan if None in pair else pair[0] - pair[1] for pair in pairs]
 
     def best(over: list[str]) -> str:
         return max(averages, key=lambda m: np.nan_to_num(mean(m, "bpr", over)))
@@ -71,54 +78,52 @@ def comparison(results: list[dict[str, Any]], seed: int) -> pd.DataFrame:
             "log score": -mean(method, "nll", order),
         }
         for reference, name in ((CHOSEN, "chosen"), (hindsight, "hindsight")):
-            difference, low, high = _difference(periods[method], periods[reference], order, seed)
+            found = paired_interval(differences(method, reference), seed=seed)
             rows[method] |= {
-                f"− {name}": difference,
-                f"low, {name}": low,
-                f"high, {name}": high,
+                f"− {name}": found.mean,
+                f"low, {name}": found.low,
+                f"high, {name}": found.high,
             }
     table = pd.DataFrame(rows).T.rename_axis("method").sort_values("BPR", ascending=False)
-    table.attrs |= {"tested": len(order), "hindsight": hindsight}
+    rivals = [method for method in periods if method not in (CHOSEN, "chance")]
+    table.attrs |= {
+        "tested": len(order),
+        "hindsight": hindsight,
+        "simultaneous": simultaneous_intervals(
+            {method: differences(method, CHOSEN) for method in rivals}, seed=seed
+        ),
+    }
     return table
 
 
-def _difference(
-    ours: dict[str, dict[str, Any]], theirs: dict[str, dict[str, Any]], order: list[str], seed: int
-) -> tuple[float, float, float]:
-    """Mean difference of BPR over periods, and its interval; NaN for under three periods."""
-    delta = np.array(
-        [ours[p]["bpr"] - theirs[p]["bpr"] for p in order if ours[p]["bpr"] is not None]
-    )
-    if len(delta) < 3:
-        return float(delta.mean()) if len(delta) else np.nan, np.nan, np.nan
-    rng = np.random.default_rng(seed)
-    draws = delta[rng.integers(len(delta), size=(RESAMPLES, len(delta)))].mean(1)
-    tail = expanded_tail(len(delta))
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    return float(delta.mean()), float(low), float(high)
+def verdict(table: pd.DataFrame, named: str) -> str:
+    """What the table says, in one or two sentences.
+
+    The first is on the method that was named before the run, with its own interval. The second is
+    on the method that did best: it was picked among many by the same figures, so its interval
+    is the one that holds for all methods at once.
+    """
+    parts = []
+    if named in table.index:
+        row = table.loc[named]
+        interval = Interval(row["− chosen"], row["low, chosen"], row["high, chosen"])
+        parts.append(f"{named}: BPR {row['BPR']:.3f}; {interval} to {CHOSEN}{_meaning(interval)}.")
+    rivals = table.drop(index=[CHOSEN, "chance", named], errors="ignore")
+    if len(rivals):
+        best = rivals.index[0]
+        interval = table.attrs["simultaneous"][best]
+        parts.append(
+            f"Best of the {len(rivals)} others: {best}, BPR {rivals.iloc[0]['BPR']:.3f}; {interval}"
+            f"{_meaning(interval)}, with the choice among {len(rivals)} allowed for."
+        )
+    return " ".join(parts)
 
 
-def expanded_tail(n: int) -> float:
-    """Tail of the bootstrap's distribution to cut off for a 95 % interval from n values, so that for
-    normal values it is as wide as Student's: Φ(−√(n / (n − 1)) t_{n−1}) [Hesterberg 2015, The American
-    Statistician 69:371]. Student's quantile by its series in 1 / (n − 1), to 2 % from n = 3 on."""
-    normal = NormalDist()
-    z, v = normal.inv_cdf(0.975), n - 1
-    t = z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
-    t += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
-    return normal.cdf(-math.sqrt(n / v) * t)
-
-
-def verdict(table: pd.DataFrame) -> str:
-    """One sentence: the method that did best, and whether by more than chance."""
-    rivals = table.drop(index=[CHOSEN, "chance"], errors="ignore")
-    best = rivals.index[0]
-    row = rivals.iloc[0]
-    sure = "more than" if row["low, chosen"] > 0 else "no more than"
-    return (
-        f"Best: {best}, BPR {row['BPR']:.3f}; {row['− chosen']:+.3f} [{row['low, chosen']:+.3f}, "
-        f"{row['high, chosen']:+.3f}] to the historical average that one would have chosen, which is "
-        f"{sure} chance explains."
+def _meaning(interval: Interval) -> str:
+    if not interval.known:
+        return ""
+    return {1: ", more than chance explains", -1: ", less than chance explains"}.get(
+        interval.sign, ", no more than chance explains"
     )
 
 

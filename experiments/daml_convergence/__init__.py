@@ -1,5 +1,5 @@
-"""DAML trained without noise against DAML trained with sampled gradients, at equal time: the price of the
-papers' estimators in training [D25 Eq. 13, Alg. A.1; MATH §2-4]."""
+"""DAML trained without noise against DAML trained with sampled gradients, at equal time: the price
+of the papers' estimators in training [D25 Eq. 13, Alg. A.1; MATH §2-4]."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ TITLE = "DAML without sampling against sampled DAML, at equal training time, on 
 
 K, SIGMA, EPSILON, WEIGHT, DRAWS = 100, 1e-3, 1.0, 30.0, 100  # of the paper's grid, App. C.2.2
 RATES = (0.1, 0.01, 0.001)
-# Seconds of training for each run, seeds of sampled methods, rounds of the stopwatch, steps of the long run.
+# Seconds of training for each run, seeds of sampled methods, rounds of the stopwatch, steps of the
+# long run.
 SIZE, QUICK = (4.0, 3, 20, 2000), (0.4, 1, 2, 50)
 SAMPLED = {
     "num_samples": DRAWS,
@@ -158,9 +159,9 @@ class Problem:
         return model.to(self.train_batch.x.device)
 
     def step_times(self, seed: int, rounds: int) -> dict[str, float]:
-        """Seconds a training step takes by method, on one thread: the least in rounds in which all take
-        turns, each for a tenth of a second, from parameters that have left their start, where sites are
-        alike."""
+        """Seconds a training step takes by method, on one thread: the least in rounds in which all
+        take turns, each for a tenth of a second, from parameters that have left their start, where
+        sites are alike."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         start = self.model()

@@ -27,7 +27,8 @@ def plot(
     place: str,
 ) -> Any:
     """Columns: the training objective, BPR and NLL of the validation year. Rows: against seconds of
-    training, against steps. A line is the mean over seeds, a band from their least to their most."""
+    training, against steps. A line is the mean over seeds, a band from their least to their
+    most."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 6.8), layout="constrained")

@@ -1,5 +1,5 @@
-"""How good the gradients are: every estimator of the top-K and of the ratio ranking, and other packages,
-against the exact gradient."""
+"""How good the gradients are: every estimator of the top-K and of the ratio ranking, and other
+packages, against the exact gradient."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ SIZES: dict[int, tuple[tuple[int, ...], int]] = {
     1620: ((100, 20, 400), 3),
     10_000: ((600, 100), 1),
 }
-# sigma is the papers' 1e-3 at S = 1620, a tenth of it and ten times, and goes like the scores, as 1/S.
+# sigma is the papers' 1e-3 at S = 1620, a tenth of it and ten times, and goes like the scores, as
+# 1/S.
 MEAN_SIGMA, FACTORS = 1.62, (1.0, 0.1, 10.0)
 DRAWS = (10, 100, 1000)
 PEER_SIZES = (12, 200, 1620)
@@ -41,9 +42,7 @@ def run(context: Context) -> None:
     def problem(sites: int, k: int, sigma: float, count: int) -> topk.Problem:
         return topk.make_problem(sites, k, sigma, count, seed, device)
 
-    def topk_cell(
-        estimator: str, sites: int, k: int, sigma: float, count: int, main: bool
-    ) -> dict:
+    def topk_cell(estimator: str, sites: int, k: int, sigma: float, count: int, main: bool) -> dict:
         some = limit if main else min(limit, 1e8)
         given = problem(sites, k, sigma, count)
         return topk.study(estimator, given, draws, work, budget, seed, some)
@@ -110,7 +109,9 @@ def run(context: Context) -> None:
         times, "time_to_cosine", title=f"Top-K: time to a gradient of cosine .99 ({per_call})"
     )
     context.table(
-        rankings, "ranking", title=f"Ratio ranking: gradients in the counts' n ({per_call}, one row)"
+        rankings,
+        "ranking",
+        title=f"Ratio ranking: gradients in the counts' n ({per_call}, one row)",
     )
     if len(rivals):
         context.table(
@@ -130,7 +131,8 @@ def run(context: Context) -> None:
 
 
 def summary(quality: pd.DataFrame, times: pd.DataFrame) -> pd.DataFrame:
-    """One row for each S, K, sigma and estimator: its quality at 100 draws, its time to cosine .99."""
+    """One row for each S, K, sigma and estimator: its quality at 100 draws, its time to cosine
+    .99."""
     keys = [*KEYS, "estimator"]
     at_100 = quality[quality["draws"].isna() | (quality["draws"] == 100)]
     columns = ["relative_variance", "bias", "bias_se", "cosine", "cosine_sd", "milliseconds"]

@@ -68,7 +68,9 @@ def topk_cosine(quality: pd.DataFrame, main: dict[int, tuple[int, float]]) -> Fi
         axis.set_title(f"S = {sites:,}, K = {k}, σ = {sigma:.2g}", fontsize=10)
         axis.set_xlabel("draws J")
     axes[0].set_ylabel("cosine to the exact gradient")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False
+    )
     figure.suptitle("Top-K: direction of one gradient, mean and standard deviation")
     return figure
 
@@ -81,7 +83,9 @@ def ranking_cosine(rankings: pd.DataFrame) -> Figure:
         axis.set_title(f"S = {sites:,}", fontsize=10)
         axis.set_xlabel("samples M")
     axes[0].set_ylabel("cosine to the exact gradient")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False
+    )
     figure.suptitle("Ratio ranking of NegBin counts: direction of one gradient")
     return figure
 
@@ -149,7 +153,9 @@ def peers(rivals: pd.DataFrame) -> Figure:
         ends = [row.topreach_milliseconds, row.milliseconds]
         right.plot(ends, [row.Index] * 2, color=GREY, lw=1)
     right.plot(rows.milliseconds, rows.index, "o", color="#56B4E9")
-    right.plot(rows.topreach_milliseconds, rows.index, "D", color="black", label="topreach, the same task")
+    right.plot(
+        rows.topreach_milliseconds, rows.index, "D", color="black", label="topreach, the same task"
+    )
     right.set_xscale("log")
     right.set_ylim(-0.6, len(rows) - 0.4)
     right.set_xlabel("ms: forward + backward, one row")

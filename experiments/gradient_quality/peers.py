@@ -1,8 +1,9 @@
 """Other packages' top-K, on the same problem: PyEPO's perturbed optimiser, difftopk's relaxations.
 
-PyEPO estimates the same expectation, by the estimator of the papers, or with a leave-one-out baseline.
-The relaxations define another soft mask: their temperature is set so that the mask is as soft as the
-exact one, sum |b - hard mask| being equal, and also to the value that gives the best cosine.
+PyEPO estimates the same expectation, by the estimator of the papers, or with a leave-one-out
+baseline. The relaxations define another soft mask: their temperature is set so that the mask is as
+soft as the exact one, sum |b - hard mask| being equal, and also to the value that gives the best
+cosine.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def pull(mask: Callable[[Tensor], Tensor], problem: Problem) -> tuple[Tensor, Te
     return b.detach(), gradient
 
 
-# ---- PyEPO -----------------------------------------------------------------------------------------
+# ---- PyEPO ---------------------------------------------------------------------------------------
 
 
 def pyepo_perturbed(problem: Problem, draws: int, *, baseline: bool) -> torch.nn.Module:
@@ -99,7 +100,7 @@ def judge_pyepo(problem: Problem, draws: int, repeats: int, budget: float) -> li
     return rows
 
 
-# ---- relaxations -----------------------------------------------------------------------------------
+# ---- relaxations ---------------------------------------------------------------------------------
 
 
 def relaxations(problem: Problem) -> dict[str, Callable[[float], Callable[[Tensor], Tensor]]]:
@@ -114,9 +115,7 @@ def relaxations(problem: Problem) -> dict[str, Callable[[float], Callable[[Tenso
         "difftopk NeuralSort": lambda tau: (
             lambda r: difftopk.NeuralSort(tau=tau)(r)[:, :, -k:].sum(2)
         ),
-        "difftopk SoftSort": lambda tau: (
-            lambda r: difftopk.SoftSort(tau=tau)(r)[:, :k].sum(1)
-        ),
+        "difftopk SoftSort": lambda tau: lambda r: difftopk.SoftSort(tau=tau)(r)[:, :k].sum(1),
     }
     if padded > 256:
         return found  # the network's matrices, padded x padded each, would take minutes

@@ -1,4 +1,5 @@
-"""What an estimate of a gradient is worth: its variance, bias and direction, and the time it takes."""
+"""What an estimate of a gradient is worth: its variance, bias and direction, and the time it
+takes."""
 
 from __future__ import annotations
 
@@ -82,8 +83,8 @@ def draws_for(relative_variance: float, draws: int, cosine: float = COSINE) -> f
 
 
 def seconds(call: Callable[[], object], device: torch.device, budget: float) -> float:
-    """Time of one call: the least of as many as fit into `budget` seconds, or of three if they fit into
-    five times as much.
+    """Time of one call: the least of as many as fit into `budget` seconds, or of three if they fit
+    into five times as much.
 
     The least, since other work on the machine only ever adds.
     """

@@ -37,8 +37,8 @@ def make_inputs(
 ) -> tuple[Tensor, Tensor]:
     """Scores like ratio rankings and the derivative of BPR in the choice, [rows, S] each.
 
-    Rates from Gamma(.6), as uneven as overdose deaths; scores are their shares of the sum; counts are
-    Poisson with these rates.
+    Rates from Gamma(.6), as uneven as overdose deaths; scores are their shares of the sum; counts
+    are Poisson with these rates.
     """
     generator = np.random.default_rng([seed, sites])
     rate = generator.gamma(0.6, 1.0, (rows, sites)) + 1e-6
@@ -107,8 +107,8 @@ def sampled(
 
 
 def judge(estimator: str, problem: Problem, draws: int, repeats: int, seed: int) -> dict:
-    """Quality of one estimator's gradient; also value_error, sqrt(E |b - b*|^2 / K), and sum_sd, the
-    standard deviation of sum b, which is K in expectation."""
+    """Quality of one estimator's gradient; also value_error, sqrt(E |b - b*|^2 / K), and sum_sd,
+    the standard deviation of sum b, which is K in expectation."""
     quality = Quality(problem.gradient)
     squares, sums = torch.zeros_like(quality.norm), []
     count = 0
@@ -154,8 +154,9 @@ def time_to_cosine(
 ) -> dict:
     """Draws and time until the gradient's mean cosine is .99; `found` was measured at `draws`.
 
-    Where so many draws are at most `limit` noise values for the ten rows they are made, else the time
-    is that of one draw, `seconds_each`, times their number. Without draws `seconds_each` is a call's.
+    Where so many draws are at most `limit` noise values for the ten rows they are made, else the
+    time is that of one draw, `seconds_each`, times their number. Without draws `seconds_each` is a
+    call's.
     """
     row: dict = {"estimator": estimator, "draws": None, "how": "measured"}
     if estimator in DETERMINISTIC:
@@ -191,11 +192,11 @@ def study(
     seed: int,
     limit: float,
 ) -> dict:
-    """One estimator on one problem: "quality", a row for each number of draws, and "time", the way to
-    a cosine of .99 in at most `limit` noise values.
+    """One estimator on one problem: "quality", a row for each number of draws, and "time", the way
+    to a cosine of .99 in at most `limit` noise values.
 
-    `work` noise values are spent on each row (20 estimates at least, 1000 at most), `budget` seconds
-    on each timing.
+    `work` noise values are spent on each row (20 estimates at least, 1000 at most), `budget`
+    seconds on each timing.
     """
     count, sites = problem.scores.shape
     rows, least = [], math.inf

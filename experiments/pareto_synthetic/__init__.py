@@ -38,6 +38,7 @@ FORMS = {
     "deterministic": {"ranking": "exact", "topk": "exact"},
 }
 
+
 def simulate(seed: int) -> Tensor:
     """Counts [T, S]: normals about MEANS, rounded to whole numbers."""
     generator = torch.Generator().manual_seed(seed)
@@ -78,9 +79,9 @@ def train(
 def evaluate(
     model: NormalMixture, y: Tensor, kind: str, sigma: float, epsilon: float, repeats: int
 ) -> dict[str, Any]:
-    """Of every start: log-likelihood per period, BPR by the exact ranking, and the objective without
-    sampling, which says which start is the best. Of that one: its components, and what `repeats`
-    rankings by 1000 draws each reach."""
+    """Of every start: log-likelihood per period, BPR by the exact ranking, and the objective
+    without sampling, which says which start is the best. Of that one: its components, and what
+    `repeats` rankings by 1000 draws each reach."""
     y = y.to(model.logits.device)
     counts = model(torch.zeros(1, device=y.device))
     likelihood = counts.log_prob(y).sum(-1).mean(-1)
@@ -98,7 +99,9 @@ def evaluate(
 
     one = tr.distributions.SiteMixture(  # a row for each of 50 rankings
         counts.logits[best].expand(50, -1, -1),
-        tr.distributions.TruncatedNormal(counts.components.loc[best], counts.components.scale[best]),
+        tr.distributions.TruncatedNormal(
+            counts.components.loc[best], counts.components.scale[best]
+        ),
     )
     key = tr.draw_key(torch.Generator().manual_seed(0)).to(y.device)
     rankings = torch.cat(
@@ -190,8 +193,8 @@ def run(context: Context) -> None:
         )
     context.table(
         pd.DataFrame(rows).set_index("objective"),
-        title=f"Best of {starts} starts: log-likelihood per period; BPR-{K}, also over {repeats} rankings "
-        "by 1000 draws",
+        title=f"Best of {starts} starts: log-likelihood per period; BPR-{K}, also over {repeats} "
+        "rankings by 1000 draws",
     )
     context.figure(plot_frontier(plan, found, partitions(y)), "frontier")
     form = "deterministic"
@@ -205,8 +208,8 @@ def run(context: Context) -> None:
 
 
 def plot_frontier(plan: dict, found: dict, hard: pd.DataFrame) -> Any:
-    """DAML as a line over ε for each form and σ; what lies below the axis, as direct BPR mostly does, is
-    drawn at its foot with its log-likelihood."""
+    """DAML as a line over ε for each form and σ; what lies below the axis, as direct BPR mostly
+    does, is drawn at its foot with its log-likelihood."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.0, 5.0), layout="constrained")
@@ -281,14 +284,17 @@ def plot_frontier(plan: dict, found: dict, hard: pd.DataFrame) -> Any:
 
 
 def plot_models(results: dict[str, dict], y: Tensor) -> Any:
-    """Data on top; then for each model its two components, and the sites by the weight of the upper."""
+    """Data on top; then for each model its two components, and the sites by the weight of the
+    upper."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 1.55 * (1 + len(results))), layout="constrained")
     axes = figure.subplots(1 + len(results), 1, sharex=True)
     x = np.linspace(0.01, 115, 1000)
     sites = y.mean(0).tolist()
-    axes[0].hist(y.T.tolist(), bins=np.arange(-0.5, 116), stacked=True, color=["#767676"] * len(sites))
+    axes[0].hist(
+        y.T.tolist(), bins=np.arange(-0.5, 116), stacked=True, color=["#767676"] * len(sites)
+    )
     axes[0].set(yticks=[], title=f"Counts of {len(sites)} sites; the best {K} are sites 3 to 7")
     for s, mean in enumerate(sites):
         axes[0].annotate(str(s + 1), (mean + 1.6, 300), fontsize=9)

@@ -1,5 +1,5 @@
-"""Nine sites whose distributions are known: ranking by the mean against the ratio ranking [D25, App.
-B.2]."""
+"""Nine sites whose distributions are known: ranking by the mean against the ratio ranking [D25,
+App. B.2]."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def expected_bpr(chosen: Tensor, k: int) -> Tensor:
 
 
 def simulate(seed: int, trials: int, draws: int) -> dict[str, Any]:
-    """BPR by method and K over trials. Every trial estimates its rankings anew from `draws` draws of
-    the model and meets an outcome of its own; both come from the 64 outcomes that there are, so the
-    draws of one trial are one multinomial."""
+    """BPR by method and K over trials. Every trial estimates its rankings anew from `draws` draws
+    of the model and meets an outcome of its own; both come from the 64 outcomes that there are, so
+    the draws of one trial are one multinomial."""
     rng = np.random.default_rng(seed)
     y, probability = outcomes()
     share = torch.stack([tr.ratio_ranking(outcome[None]) for outcome in y])
@@ -78,9 +78,7 @@ def exact() -> dict[str, Any]:
         for name, ranking in rankings.items()
     }
     masks = torch.cartesian_prod(*[torch.arange(2.0)] * 9)
-    found["best"] = [
-        expected_bpr(masks[masks.sum(-1) == k], k).max().item() for k in range(1, 10)
-    ]
+    found["best"] = [expected_bpr(masks[masks.sum(-1) == k], k).max().item() for k in range(1, 10)]
     found["scores"] = {name: ranking.tolist() for name, ranking in rankings.items()}
     return found
 

@@ -156,9 +156,7 @@ def run(context: Context) -> None:
     settings = {"T": number, "epochs": epochs, "draws": DRAWS, "rate": RATE, "batch": BATCH}
 
     def cell(variant: str, hidden: tuple[int, ...], decay: float, on: list[int], test: bool) -> Any:
-        return train(
-            variant, hidden, decay, on, number, epochs[variant], context.device, test=test
-        )
+        return train(variant, hidden, decay, on, number, epochs[variant], context.device, test=test)
 
     def name(variant: str, hidden: tuple[int, ...], decay: float) -> str:
         return f"{variant}.hidden={hidden[0]}-{hidden[1]}.decay={decay:g}"

@@ -1,4 +1,5 @@
-"""What users outside this tree do: install the wheel, link the C++ library, read each other's files.
+"""What users outside this tree do: install the wheel, link the C++ library, read each other's
+files.
 
 The wheel goes into a virtual environment of its own, which sees this one's torch; the C++ library
 is used from there, and from a plain `cmake --install`.
@@ -75,7 +76,8 @@ def installed(wheel, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("a venv")
     run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder)
     python = folder / "bin" / "python"
-    # A .pth inside a folder that a .pth adds is not read: so this tree's editable install stays out.
+    # A .pth inside a folder that a .pth adds is not read: so this tree's editable install stays
+    # out.
     code = "import sysconfig; print(sysconfig.get_path('purelib'))"
     site = Path(run(python, "-c", code, cwd=folder).stdout.strip())
     (site / "torch-of-the-tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
@@ -101,6 +103,8 @@ def test_wheel_holds_library_headers_and_cmake_package(wheel):
         "topreach/share/cmake/topreach/topreachConfig.cmake",
         "topreach/share/topreach/build_info.json",
     } <= names
+    modules = [n for n in names if n.startswith("topreach/_C.") and n.endswith(".so")]
+    assert len(modules) == 1
     assert python_sources() == {n for n in names if n.endswith(".py")}
     readmes = {f"topreach_{p.relative_to(ROOT)}" for p in (ROOT / "experiments").rglob("README.md")}
     assert readmes <= names
@@ -110,7 +114,10 @@ def test_wheel_holds_library_headers_and_cmake_package(wheel):
 
 def python_sources() -> set[str]:
     """What a wheel has of Python: the package and the experiments."""
-    folders = {"topreach": ROOT / "python" / "topreach", "topreach_experiments": ROOT / "experiments"}
+    folders = {
+        "topreach": ROOT / "python" / "topreach",
+        "topreach_experiments": ROOT / "experiments",
+    }
     return {
         f"{package}/{path.relative_to(folder)}"
         for package, folder in folders.items()

@@ -1,4 +1,5 @@
-"""The pages say nothing that is not so: links lead somewhere, examples run, C++ is that of examples/."""
+"""The pages say nothing that is not so: links lead somewhere, examples run, C++ is that of
+examples/."""
 
 from __future__ import annotations
 

@@ -30,7 +30,8 @@ def inputs(rows: int, sites: int, seed: int = 0):
 
 
 def test_both_sampled_formulations_are_one_estimator(benchmark):
-    """The same noise: the same value, and the same gradient to rounding of sums of 20 x 30 terms."""
+    """The same noise: the same value, and the same gradient to rounding of sums of 20 x 30
+    terms."""
     scores, v = inputs(3, 30)
     found = []
     for formulation in (benchmark.plain.topk_paper, benchmark.plain.topk_plain):
@@ -41,7 +42,8 @@ def test_both_sampled_formulations_are_one_estimator(benchmark):
 
 
 def test_the_plain_exact_top_k_is_that_of_the_library(benchmark):
-    """Quadrature of 20 thresholds 7 standard deviations wide: 1e-6, where V is large as is asked."""
+    """Quadrature of 20 thresholds 7 standard deviations wide: 1e-6, where V is large as is
+    asked."""
     scores, v = inputs(2, 1500)
     b, gradient = benchmark.plain.exact_plain(scores, 120, 0.5, v)
     free = scores.clone().requires_grad_()
@@ -96,7 +98,9 @@ def test_every_task_runs_once(benchmark, monkeypatch):
     for name, value in small.items():
         monkeypatch.setattr(benchmark, name, value)
     for task, make in benchmark.TASKS.items():
-        if task == benchmark.DAML_SAMPLED:  # the papers' formulation has one size, and takes seconds
+        if (
+            task == benchmark.DAML_SAMPLED
+        ):  # the papers' formulation has one size, and takes seconds
             continue
         contenders = make()
         assert next(iter(contenders)) == benchmark.OURS
@@ -105,8 +109,8 @@ def test_every_task_runs_once(benchmark, monkeypatch):
 
 
 def test_the_page_says_whether_what_was_asked_is_met(benchmark, monkeypatch, tmp_path, capsys):
-    """All contenders at 5 ms and 10 MB: ratios are 1, which is under every upper bound but the one of
-    3 ms, and below both speed-ups."""
+    """All contenders at 5 ms and 10 MB: ratios are 1, which is under every upper bound but the one
+    of 3 ms, and below both speed-ups."""
     names = (benchmark.OURS, benchmark.PAPER, benchmark.PLAIN, benchmark.FLOOR, benchmark.SCORE)
     monkeypatch.setattr(benchmark, "measure_time", lambda *_: dict.fromkeys(names, 5e-3))
     monkeypatch.setattr(benchmark, "measure_memory", lambda *_: 10.0)

@@ -577,5 +577,5 @@ def test_baselines_errors():
     y = [[1.0], [np.nan], [np.nan]]
     unknown = Panel(torch.zeros(3, 1, 0), y, ["a"], [1, 2, 3], [], counts="optional")
     assert baselines.last_period(unknown.select_times(2)).tolist() == [[1.0]]
-    with pytest.raises(ValueError, match="counts for all periods before 3"):
+    with pytest.raises(ValueError, match="known counts in the period before 3"):
         baselines.last_period(unknown.select_times(3))

@@ -1,4 +1,5 @@
-"""The study of gradients: its statistics on cases with known answers, its files, that it resumes."""
+"""The study of gradients: its statistics on cases with known answers, its files, that it
+resumes."""
 
 import math
 
@@ -11,9 +12,9 @@ from topreach.cli import main
 
 
 def test_statistics_of_estimates_whose_law_is_known():
-    """g = (1 + a) g* + noise of variance s^2 in each of S entries: relative variance S s^2 / |g*|^2,
-    bias |a|, slope 1 + a. R = 4000 estimates; 5 standard errors, which for the relative variance are
-    5 sqrt(2 / (R S)) of it."""
+    """g = (1 + a) g* + noise of variance s^2 in each of S entries: relative variance S s^2 /
+    |g*|^2, bias |a|, slope 1 + a. R = 4000 estimates; 5 standard errors, which for the relative
+    variance are 5 sqrt(2 / (R S)) of it."""
     generator = torch.Generator().manual_seed(0)
     true = torch.randn(1, 50, generator=generator)
     noise = torch.randn(4000, 1, 50, generator=generator, dtype=torch.float64)
@@ -76,8 +77,8 @@ def test_unbiased_estimators_are_so_and_the_exact_one_is_exact(out):
 
 
 def test_the_variance_of_the_papers_estimator(out):
-    """S = 1620, K = 100, sigma = 1e-3, J = 100: 1.2e4 times |g*|^2 over other scores of this kind, and
-    36 with the baseline (a prototype's figures); within a factor of 2."""
+    """S = 1620, K = 100, sigma = 1e-3, J = 100: 1.2e4 times |g*|^2 over other scores of this kind,
+    and 36 with the baseline (a prototype's figures); within a factor of 2."""
     table = pd.read_csv(out / "results.csv").set_index(["sites", "estimator", "draws"])
     found = table["relative_variance"]
     assert 0.6e4 < found[1620, "score", 100] < 2.4e4

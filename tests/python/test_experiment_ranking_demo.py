@@ -15,8 +15,8 @@ def out(quick_run):
 
 
 def test_the_table_of_the_paper(out):
-    """Both runs of 10,000 trials, the paper's and this one, estimate the enumerated expectation: each
-    within 4 standard errors (and the paper's rounding)."""
+    """Both runs of 10,000 trials, the paper's and this one, estimate the enumerated expectation:
+    each within 4 standard errors (and the paper's rounding)."""
     table = pd.read_csv(out / "results.csv").set_index(["ranking", "K"])
     for ranking, published in PAPER.items():
         for k, figure in published.items():

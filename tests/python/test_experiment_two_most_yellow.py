@@ -49,8 +49,9 @@ def test_a_network_for_each_seed_and_no_look_at_test_instances_in_the_choice():
 
 
 def test_the_operator_generalises_better(table):
-    """Fig. 1: with the top-2 operator the test error is lower, and the gradient without noise learns
-    most in the same number of steps. (y has variance about 16.7: two uniforms on (0, 10).)"""
+    """Fig. 1: with the top-2 operator the test error is lower, and the gradient without noise
+    learns most in the same number of steps. (y has variance about 16.7: two uniforms on (0,
+    10).)"""
     test = table["test MSE"]
     assert test["MLP"] < 16.7
     for with_operator in test.index[1:]:

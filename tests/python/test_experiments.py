@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import topreach_experiments as experiments
+from topreach_experiments import context as frame
 from topreach_experiments.context import Context, markdown_table, panel_digest
 
 from topreach import Panel
@@ -40,6 +41,33 @@ def test_cells_are_done_once_for_the_same_settings(context):
     context.fresh = True
     context.cells(cells, {"n": 4})
     assert calls == [1, 2] * 4
+
+
+def test_cells_made_by_other_code_are_done_again(context, monkeypatch, capsys):
+    """Issue: stored cells identified code by its version alone."""
+    calls = []
+    cells = {"a": counting(calls, 1)}
+    context.cells(cells)
+    monkeypatch.setattr(frame, "code_digest", lambda name: "other code")
+    context.progress = True
+    context.cells(cells)
+    assert calls == [1, 1]
+    assert "1 parts were made by other code or settings" in capsys.readouterr().err
+
+
+def test_the_digest_of_code_sees_code_alone(tmp_path):
+    def digest(text):
+        (tmp_path / "a.py").write_text(text)
+        return frame._digest_of_files(tmp_path, tmp_path.glob("*.py"))
+
+    first = digest('"""Doc."""\ndef f(x):\n    """Doc."""\n    return x + 1  # one\n')
+    assert digest('"""Other."""\n\ndef f(x):\n    return (x + 1)\n') == first
+    assert digest("def f(x):\n    return x + 2\n") != first
+    (tmp_path / "a.py").rename(tmp_path / "b.py")
+    assert frame._digest_of_files(tmp_path, tmp_path.glob("*.py")) != first
+    # Another experiment has other code; the library is a part of each digest.
+    assert frame.code_digest("benchmark") != frame.code_digest("ranking_demo")
+    assert frame.code_digest("benchmark").endswith(frame._library_digest())
 
 
 def test_finished_cells_survive_an_interruption_and_damage_is_done_again(context):

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topreach.evaluation import metrics
+from topreach.programs import Program, TopK
 
 RANKED = [metrics.bpr, metrics.capture, metrics.pai, metrics.pei]
 
@@ -168,6 +169,52 @@ def test_k_of_another_integer_kind():
     assert metrics.capture([[0.0, 1, 2]], [[1, 0, 3]], np.int64(1)) == 3 / 4
 
 
+class Pairs(Program):
+    """Two neighbours of the row, of which the first reaches double."""
+
+    def name(self):
+        return "Pairs"
+
+    def config(self):
+        return []
+
+    def check(self, function, sites):
+        if sites < 2:
+            raise ValueError(f"{function}: no pair")
+
+    def size(self):
+        return 2
+
+    def best(self, values):
+        start = (2 * values[..., :-1] + values[..., 1:]).argmax(-1, keepdim=True)
+        mask = torch.zeros_like(values)
+        return mask.scatter(-1, start, 1.0).scatter(-1, start + 1, 1.0)
+
+
+def test_a_program_takes_the_place_of_k():
+    """By hand: scores choose the sites 1 and 2 (2·5 + 1); in hindsight the best are 3 and 4."""
+    scores, counts = [[0.0, 5, 1, 0, 4]], [[1.0, 2, 3, 6, 4]]
+    assert metrics.bpr(scores, counts, Pairs()) == pytest.approx(5 / 10)
+    assert metrics.capture(scores, counts, Pairs()) == pytest.approx(5 / 16)
+    assert metrics.pai(scores, counts, Pairs()) == pytest.approx((5 / 16) / (2 / 5))
+    areas = [1.0, 1, 3, 1, 2]
+    assert metrics.pai(scores, counts, Pairs(), areas=areas) == pytest.approx((5 / 16) / (4 / 8))
+    later = [[0.0, 1, 1, 0, 6]]
+    assert metrics.rri(scores, counts, later, Pairs()) == pytest.approx((2 / 5) / (8 / 16))
+    with pytest.raises(TypeError, match="pei: k must be a number of sites"):
+        metrics.pei(scores, counts, Pairs())
+    for metric in RANKED:
+        assert metric(scores, counts, TopK(2)) == metric(scores, counts, 2)
+
+
+@pytest.mark.parametrize("metric", RANKED)
+def test_k_may_be_all_sites_but_no_more(metric):
+    scores, counts = [[0.0, 1, 2]], [[1, 0, 3]]
+    assert metric(scores, counts, 3) == pytest.approx(1)
+    with pytest.raises(ValueError, match=f"^{metric.__name__}: .* S = 3, got 4"):
+        metric(scores, counts, 4)
+
+
 def test_large_counts_stay_exact():
     counts = [[2**24 + 1, 2**24, 0]]
     assert metrics.bpr([[0.0, 1, 0.5]], counts, 1) == 2**24 / (2**24 + 1)
@@ -187,10 +234,14 @@ def test_large_counts_stay_exact():
         (([[1.0, 2]], [[1, math.inf]], 1), ValueError, "counts must be finite"),
         (([[1.0, 2]], [[1, 1, 1]], 1), ValueError, "counts must have the last axes of scores"),
         (([1.0, 2], [[1, 1]], 1), ValueError, "counts must have the last axes of scores"),
-        (([[1.0, 2]], [[1, 1]], 0), ValueError, "k must be between 1 and S = 2, got 0"),
-        (([[1.0, 2]], [[1, 1]], 3), ValueError, "k must be between 1 and S = 2, got 3"),
-        (([[1.0, 2]], [[1, 1]], 1.0), TypeError, "k must be a whole number, got 1.0"),
-        (([[1.0, 2]], [[1, 1]], True), TypeError, "k must be a whole number, got True"),
+        (([[1.0, 2]], [[1, 1]], 0), ValueError, "k must be a whole number >= 1, got 0"),
+        (
+            ([[1.0, 2]], [[1, 1]], 3),
+            ValueError,
+            "k must be at most the number of sites S = 2, got 3",
+        ),
+        (([[1.0, 2]], [[1, 1]], 1.0), TypeError, "k must be a whole number .*, got 1.0"),
+        (([[1.0, 2]], [[1, 1]], True), TypeError, "k must be a whole number .*, got True"),
         ((1.0, 1.0, 1), ValueError, "scores must have shape"),
         (([["a", "b"]], [[1, 1]], 1), TypeError, "scores must be a tensor, array or table"),
         (([[1j, 2]], [[1, 1]], 1), TypeError, "scores must be real"),

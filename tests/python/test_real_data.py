@@ -42,9 +42,7 @@ def no_data(monkeypatch):
 
 
 def test_cook_county_on_simulated_counts(no_data, tmp_path, monkeypatch, capsys):
-    least = dataclasses.replace(
-        real_data.QUICK, draws=2, max_epochs=2, repeats=3, ranking_draws=10
-    )
+    least = dataclasses.replace(real_data.QUICK, draws=2, max_epochs=2, repeats=3, ranking_draws=10)
     monkeypatch.setattr(real_data, "QUICK", least)
     quick("cook_county", tmp_path)
     said = capsys.readouterr()
@@ -238,7 +236,9 @@ def test_graph_network_by_loops():
         model = GraphNetwork(place, 3, 2, neighbours=4, channels=5)
     history = torch.randint(0, 4, (2, 9, 3), generator=generator).float()
     x = torch.randn(2, 9, 2, generator=generator)
-    scaled = place.double() * torch.tensor([1.0, float(place[:, 0].double().mean().deg2rad().cos())])
+    scaled = place.double() * torch.tensor(
+        [1.0, float(place[:, 0].double().mean().deg2rad().cos())]
+    )
     edges = [
         sorted((u for u in range(9) if u != s), key=lambda u: ((scaled[u] - scaled[s]) ** 2).sum())
         for s in range(9)

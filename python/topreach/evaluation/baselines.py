@@ -1,12 +1,11 @@
 """Rankings that need no training, against which any model is to be held.
 
 Each takes a panel and returns forecasts [T, S] for its periods, from the counts *before* each
-period only (earlier periods of the same panel included, as in yearly use): `panel.history_y` and
-`panel.y` joined.
+period only: `panel.history_y` and earlier periods of the panel itself, as in yearly use.
 
-They reproduce these figures, recomputed from the published files (MAE and RMSE over all test sites
-and periods;
-BPR the mean over test periods of its expectation under random tie-breaking; K = 100 and 50):
+They reproduce these figures, recomputed from the published files. MAE and RMSE are over all test
+sites and periods; BPR is the mean over test periods of its expectation under random tie-breaking;
+K = 100 and 50:
 
     Cook County     last_period                  1.069 / 1.659 / .748
                     historical_mean(window=5)     .943 / 1.455 / .820
@@ -24,25 +23,48 @@ import numbers
 import torch
 from torch import Tensor
 
-from topreach.data.panel import Panel
+from topreach.data import Panel
+
+__all__ = ["chance", "historical_mean", "last_period"]
 
 
 def last_period(panel: Panel) -> Tensor:
-    """The counts of the period before each period, [T, S]."""
+    """The counts of the period before each period, [T, S].
+
+    Raises:
+        ValueError: nothing is known of that period.
+
+    Example:
+        >>> metrics.bpr(last_period(test), test.y, 100)
+    """
     return _mean_before(panel, 1, "last_period")
 
 
 def historical_mean(panel: Panel, window: int | None = None) -> Tensor:
     """The mean of all counts before each period, or of the last `window` of them, [T, S].
 
-    Where fewer than `window` periods are known, the mean is over those.
+    Where fewer than `window` periods come before, the mean is over those. Counts that are not known
+    take no part. A site without any known count in the window has the mean of all its earlier
+    counts; one without any has 0.
+
+    Args:
+        panel: the periods to forecast, with the counts before them.
+        window: a number of periods >= 1, or None for all.
+
+    Raises:
+        TypeError: window is no whole number.
+        ValueError: window is under 1; no count is known in the window.
     """
-    if window is not None and (
-        isinstance(window, bool) or not isinstance(window, numbers.Integral) or window < 1
-    ):
-        raise ValueError(
-            f"historical_mean: window must be a whole number >= 1 or None, got {window!r}."
-        )
+    if window is not None:
+        if isinstance(window, bool) or not isinstance(window, numbers.Integral):
+            raise TypeError(
+                f"historical_mean: window must be a whole number >= 1 or None, got {window!r}."
+            )
+        if window < 1:
+            raise ValueError(
+                f"historical_mean: window must be a whole number >= 1 or None, got {window!r}."
+            )
+        window = int(window)
     return _mean_before(panel, window, "historical_mean")
 
 
@@ -60,12 +82,19 @@ def _mean_before(panel: Panel, window: int | None, name: str) -> Tensor:
         )
     start = torch.zeros_like(end) if window is None else (end - window).clamp_min(0)
     timeline = panel._timeline.to(torch.float64)
-    total = torch.cat([torch.zeros_like(timeline[:1]), timeline.cumsum(dim=0)])
-    mean = (total[end] - total[start]) / (end - start)[:, None]
-    if torch.isnan(mean).any():
-        t = int(torch.nonzero(torch.isnan(mean))[0, 0])
+    known = ~torch.isnan(timeline)
+    total, number = (
+        torch.cat([torch.zeros_like(part[:1]), part.cumsum(dim=0)])
+        for part in (torch.where(known, timeline, 0.0), known.to(torch.float64))
+    )
+    inside = number[end] - number[start]
+    unknown = (inside == 0).all(dim=1)
+    if unknown.any():
+        t = int(torch.nonzero(unknown)[0])
+        span = {None: "the periods", 1: "the period"}.get(window, f"the {window} periods")
         raise ValueError(
-            f"{name}: panel must have counts for all periods before {panel.times[t]!r}, got some "
-            "without."
+            f"{name}: panel must have known counts in {span} before {panel.times[t]!r}, got none."
         )
-    return mean.to(torch.float32)
+    recent = (total[end] - total[start]) / inside
+    ever = total[end] / number[end].clamp_min(1)
+    return torch.where(inside > 0, recent, ever).to(torch.float32)

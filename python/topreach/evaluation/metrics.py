@@ -1,15 +1,18 @@
-"""How good a choice of K sites is, and how good a forecast.
+"""How good a choice of sites is, and how good a forecast.
 
-Scores and counts are tensors, arrays or pandas tables whose last axis is the sites; counts [T, S],
-scores [..., T, S] or both [S]. Scores choose the K sites with the largest values. Sparse counts
-make many scores tie, so every figure is the *expectation under uniformly random tie-breaking*: with
-v the K-th largest score, sites above v are chosen with m_s = 1, the n_v sites at v with m_s = (K −
-#above) / n_v.
+Scores and counts are tensors, arrays or pandas tables whose last axis is the sites: counts [T, S],
+scores [..., T, S], or both [S].
+
+Scores choose the K sites with the largest values. Sparse counts make many scores tie, so every
+figure is the *expectation under uniformly random tie-breaking*. With v the K-th largest score,
+sites above v are chosen with m_s = 1, the n_v sites at v with m_s = (K − #above) / n_v.
+
+In place of k, each takes a `Program`: then m is its best plan for the scores, and what a plan
+reaches is what the program says.
 """
 
 from __future__ import annotations
 
-import numbers
 from typing import Any
 
 import numpy as np
@@ -17,12 +20,19 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from topreach.programs import Program, TopK, as_program
+
 _NAN_POLICIES = ("propagate", "omit", "raise")
 _REDUCTIONS = ("mean", "none")
 
 
 def bpr(
-    scores: Any, counts: Any, k: int, *, nan_policy: str = "propagate", reduce: str = "mean"
+    scores: Any,
+    counts: Any,
+    k: int | Program,
+    *,
+    nan_policy: str = "propagate",
+    reduce: str = "mean",
 ) -> Any:
     """Fraction of best possible reach.
 
@@ -34,7 +44,7 @@ def bpr(
     Args:
         scores: [..., T, S] or [S], no NaN; ±inf allowed.
         counts: [T, S] or [S], finite, >= 0.
-        k: number of sites K to choose, 1 <= K <= S.
+        k: number of sites K to choose, 1 <= K <= S, or a `Program`.
         nan_policy: a period without any event has no BPR, NaN: "propagate" it through the mean,
             "omit" such periods from the mean, or "raise" a ValueError. It matters to the mean only,
             save "raise".
@@ -48,13 +58,18 @@ def bpr(
         >>> bpr([[3.0, 2.0, 1.0]], [[0, 4, 6]], k=2)
         0.4
     """
-    scores, counts, as_tensor = _rows("bpr", scores, counts, k)
-    values = torch.ops.topreach.bpr(scores, counts, int(k))
+    scores, counts, program, as_tensor = _rows("bpr", scores, counts, k)
+    values = program.bpr(scores, counts)
     return _reduced("bpr", values, nan_policy, reduce, as_tensor)
 
 
 def capture(
-    scores: Any, counts: Any, k: int, *, nan_policy: str = "propagate", reduce: str = "mean"
+    scores: Any,
+    counts: Any,
+    k: int | Program,
+    *,
+    nan_policy: str = "propagate",
+    reduce: str = "mean",
 ) -> Any:
     """Share of all events that fall in the K chosen sites.
 
@@ -68,15 +83,15 @@ def capture(
         >>> capture([[3.0, 2.0, 1.0]], [[0, 4, 6]], k=2)
         0.4
     """
-    scores, counts, as_tensor = _rows("capture", scores, counts, k)
-    values = _share(scores, counts, k)
+    scores, counts, program, as_tensor = _rows("capture", scores, counts, k)
+    values = _share(scores, counts, program)
     return _reduced("capture", values, nan_policy, reduce, as_tensor)
 
 
 def pai(
     scores: Any,
     counts: Any,
-    k: int,
+    k: int | Program,
     *,
     areas: Any = None,
     nan_policy: str = "propagate",
@@ -99,15 +114,15 @@ def pai(
         >>> pai([[3.0, 2.0, 1.0, 0.0]], [[0, 4, 6, 0]], k=2)
         0.8
     """
-    scores, counts, as_tensor = _rows("pai", scores, counts, k)
-    values = _pai(scores, counts, k, _areas("pai", areas, counts))
+    scores, counts, program, as_tensor = _rows("pai", scores, counts, k)
+    values = _pai(scores, counts, program, _areas("pai", areas, counts))
     return _reduced("pai", values, nan_policy, reduce, as_tensor)
 
 
 def pei(
     scores: Any,
     counts: Any,
-    k: int,
+    k: int | Program,
     *,
     areas: Any = None,
     nan_policy: str = "propagate",
@@ -118,24 +133,28 @@ def pei(
         PEI = PAI(r) / max_{|R| = K} PAI(R)
 
     Source: Hunt 2016 (thesis, "Do crime hot spots move?", American University). With equal areas it
-    is the BPR. NaN for a period without events. Arguments, errors and return as for `pai`.
+    is the BPR. NaN for a period without events. For K sites alone, not for other programs.
+    Arguments, errors and return as for `pai`.
 
     Example:
         >>> pei([[3.0, 2.0, 1.0, 0.0]], [[0, 4, 6, 0]], k=2)
         0.4
     """
-    scores, counts, as_tensor = _rows("pei", scores, counts, k)
+    scores, counts, program, as_tensor = _rows("pei", scores, counts, k)
+    if not isinstance(program, TopK):
+        raise TypeError(f"pei: k must be a number of sites, got {program!r}. Use pai.")
     areas = _areas("pei", areas, counts)
     total = counts.sum(dim=-1)
-    best = _densest(counts, areas, k) / (total / areas.sum())
-    return _reduced("pei", _pai(scores, counts, k, areas) / best, nan_policy, reduce, as_tensor)
+    best = _densest(counts, areas, program.k) / (total / areas.sum())
+    values = _pai(scores, counts, program, areas) / best
+    return _reduced("pei", values, nan_policy, reduce, as_tensor)
 
 
 def rri(
     scores: Any,
     earlier: Any,
     later: Any,
-    k: int,
+    k: int | Program,
     *,
     nan_policy: str = "propagate",
     reduce: str = "mean",
@@ -159,15 +178,15 @@ def rri(
         >>> rri([[3.0, 2.0, 1.0]], earlier=[[4, 4, 2]], later=[[2, 2, 6]], k=2)
         0.5
     """
-    kept, later, as_tensor = _rows("rri", scores, later, k, "later")
-    scores, earlier, _ = _rows("rri", scores, earlier, k, "earlier")
+    kept, later, program, as_tensor = _rows("rri", scores, later, k, "later")
+    scores, earlier, _, _ = _rows("rri", scores, earlier, k, "earlier")
     if earlier.shape != later.shape:
         raise ValueError(
             f"rri: later must have the shape of earlier {list(earlier.shape)}, got "
             f"{list(later.shape)}."
         )
-    before = _share(scores, earlier, k)
-    ratio = _share(kept, later, k) / before
+    before = _share(scores, earlier, program)
+    ratio = _share(kept, later, program) / before
     values = torch.where(before > 0, ratio, torch.full_like(ratio, torch.nan))
     return _reduced("rri", values, nan_policy, reduce, as_tensor)
 
@@ -200,8 +219,11 @@ def rmse(forecast: Any, counts: Any) -> float:
     return float((forecast - counts).square().mean().sqrt())
 
 
-def _membership(scores: Tensor, k: int) -> Tensor:
+def _membership(scores: Tensor, program: Program) -> Tensor:
     """Each site's chance of being chosen, m [..., S]."""
+    if not isinstance(program, TopK):
+        return program.best(scores)
+    k = program.k
     v = scores.topk(k, dim=-1).values[..., -1:]
     above, tied = scores > v, scores == v
     above, tied = above.to(scores.dtype), tied.to(scores.dtype)
@@ -209,13 +231,13 @@ def _membership(scores: Tensor, k: int) -> Tensor:
     return above + tied * share
 
 
-def _share(scores: Tensor, counts: Tensor, k: int) -> Tensor:
-    return (_membership(scores, k) * counts).sum(dim=-1) / counts.sum(dim=-1)
+def _share(scores: Tensor, counts: Tensor, program: Program) -> Tensor:
+    return program.reach(_membership(scores, program), counts) / counts.sum(dim=-1)
 
 
-def _pai(scores: Tensor, counts: Tensor, k: int, areas: Tensor) -> Tensor:
-    covered = (_membership(scores, k) * areas).sum(dim=-1) / areas.sum()
-    return _share(scores, counts, k) / covered
+def _pai(scores: Tensor, counts: Tensor, program: Program, areas: Tensor) -> Tensor:
+    covered = (_membership(scores, program) * areas).sum(dim=-1) / areas.sum()
+    return _share(scores, counts, program) / covered
 
 
 def _areas(name: str, areas: Any, counts: Tensor) -> Tensor:
@@ -246,14 +268,12 @@ def _densest(counts: Tensor, areas: Tensor, k: int) -> Tensor:
 
 
 def _rows(
-    name: str, scores: Any, counts: Any, k: int, argument: str = "counts"
-) -> tuple[Tensor, Tensor, bool]:
+    name: str, scores: Any, counts: Any, k: int | Program, argument: str = "counts"
+) -> tuple[Tensor, Tensor, Program, bool]:
     scores, counts, as_tensor = _tables(name, scores, counts, "scores", argument)
-    if isinstance(k, bool) or not isinstance(k, numbers.Integral):
-        raise TypeError(f"{name}: k must be a whole number, got {k!r}.")
-    if not 1 <= k <= scores.shape[-1]:
-        raise ValueError(f"{name}: k must be between 1 and S = {scores.shape[-1]}, got {k}.")
-    return scores, counts, as_tensor
+    program = as_program(k, name)
+    program.check(name, scores.shape[-1])
+    return scores, counts, program, as_tensor
 
 
 def _tables(

@@ -4,7 +4,7 @@ An objective is called as `objective(model, batch, *, generator=None, key=None)`
 `ObjectiveValue`.
 """
 
-from topreach.objectives.base import ObjectiveValue
+from topreach.objectives.base import ObjectiveValue, forward
 from topreach.objectives.decision_aware import DecisionAware
 from topreach.objectives.direct_bpr import DirectBPR
 from topreach.objectives.nll import NLL
@@ -18,4 +18,5 @@ __all__ = [
     "ObjectiveValue",
     "PerturbationGradient",
     "SPOPlus",
+    "forward",
 ]

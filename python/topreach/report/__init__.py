@@ -1,1 +1,5 @@
-"""Tables and plots."""
+"""Plots of what a ranking reaches."""
+
+from topreach.report.plots import plot_history, plot_reach, reach_curve
+
+__all__ = ["plot_history", "plot_reach", "reach_curve"]
