@@ -8,27 +8,33 @@
 namespace topreach {
 
 /// The periods of a table. A time is a double: a number as it is, or for a date the days from
-/// 1970-01-01 to the first day of its period (in UTC).
+/// 1970-01-01 to the first moment of its period, by the table's own clock.
 ///
-/// unit "number": periods are `step` apart. "day", "week", "month", "quarter", "year": periods are `step`
-/// such units long, and begin `origin` + a whole number of them; months, quarters and years begin on
-/// the origin's day of the month. `format` is how the table writes its times, and so how `label` does: a
-/// strftime pattern of %Y %y %m %d %b %B %H %M %q (quarter 1-4) %G %V (ISO year and week); "" for numbers.
+/// Units. "number": periods are `step` apart. "hour", "day", "week", "month", "quarter", "year": a
+/// period is `step` such units long, and periods begin a whole number of them from `origin`. Months,
+/// quarters and years begin on the origin's day of the month, or on the month's last day where it is
+/// shorter: an origin of 31 January gives month ends.
 ///
-///   topreach::Calendar quarters("quarter", 1, days_of(2012, 1, 1), "%YQ%q");
-///   quarters.label(quarters.next(quarters.parse("2022Q4")))   // 2023Q1
+/// Format. How the table writes its times, and so how `label` does: a strftime pattern of %Y %y %m %d
+/// %b %B %H %M %S, %q (quarter 1-4), %G and %V (ISO year and week). "%-m" writes a number without its
+/// leading zero, "%^b" a name in capitals. "" for numbers.
+///
+/// Dates lie in the years -9999 to 9999.
+///
+///   topreach::Calendar quarters("quarter", 1, 15340, "%YQ%q");  // 15340 days: 2012-01-01
+///   quarters.label(quarters.next(quarters.parse("2022Q4")))     // 2023Q1
 class Calendar {
  public:
   /// Numbers, one apart.
   Calendar() = default;
-  /// Raises c10::ValueError for an unknown unit, a step that is not > 0 (whole, for dates) or a format with
-  /// another %-letter.
+  /// Raises c10::ValueError for an unknown unit, a step that is not > 0 (whole, for dates), an origin
+  /// that is no date, or a format with another %-letter.
   Calendar(std::string unit, double step, double origin, std::string format = "");
 
   /// The calendar of these distinct times in ascending order: the largest step of which all gaps are
-  /// multiples. `dates`: whether they are days since 1970-01-01. `unit`: "" to find it. With one time the
-  /// step is 1 of `unit` (numbers: 1). Raises c10::ValueError, naming two times, where gaps have no common
-  /// step.
+  /// multiples. `dates`: whether they are days since 1970-01-01. `unit`: "" to find it. With one time
+  /// the step is 1 of `unit` (of dates without a unit: a month; of numbers: 1). Raises
+  /// c10::ValueError, naming two times, where gaps have no common step.
   static Calendar infer(const std::vector<double>& times, bool dates, const std::string& unit = "",
                         const std::string& format = "");
 
@@ -38,15 +44,17 @@ class Calendar {
   const std::string& format() const { return format_; }
   bool is_dates() const { return unit_ != "number"; }
 
-  /// Number of periods from the origin's to that of `time`. Raises c10::ValueError for a time that begins no
-  /// period (numbers: not a multiple of the step away; dates: any day of a period will do).
+  /// Number of periods from the origin's to that of `time`. Any moment of a period of dates will do.
+  /// Raises c10::ValueError for a number that begins no period, and for a time out of range.
   int64_t index(double time) const;
-  /// First moment of the period with this number.
+  /// First moment of the period with this number. Raises c10::ValueError if it is out of range.
   double at(int64_t index) const;
+  /// Whether a period begins at `time`.
+  bool begins(double time) const;
   /// Periods from a to b; negative if b is earlier.
   int64_t distance(double a, double b) const { return index(b) - index(a); }
   /// The time n periods later.
-  double next(double time, int64_t n = 1) const { return at(index(time) + n); }
+  double next(double time, int64_t n = 1) const;
   /// The time as the table writes it: "2023Q1".
   std::string label(double time) const;
   /// The time that `text`, in the calendar's format, says. Raises c10::ValueError for another text.
@@ -55,8 +63,8 @@ class Calendar {
   int64_t periods_per_year() const;
   /// "quarters, as 2023Q1" or "numbers, 1 apart", for messages.
   std::string describe() const;
-  /// Raises c10::ValueError, naming `function`, unless `other` has the same kind of time: both numbers or both
-  /// dates, same unit and step, and periods that begin at the same times.
+  /// Raises c10::ValueError, naming `function`, unless `other` has the same kind of time: both
+  /// numbers or both dates, same unit and step, and periods that begin at the same times.
   void check_same(const char* function, const Calendar& other) const;
 
   bool operator==(const Calendar& other) const = default;
