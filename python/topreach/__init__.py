@@ -22,7 +22,7 @@ from . import (  # noqa: E402
     training,
 )
 from ._C import Calendar  # noqa: E402
-from .data import Batch, Panel, Splits, Standardizer, datasets  # noqa: E402
+from .data import Batch, Panel, Splits, Standardizer, TableSpec, datasets  # noqa: E402
 from .distributions.counts import (  # noqa: E402
     count_cdf,
     count_quantile,
@@ -52,6 +52,7 @@ __all__ = [
     "Panel",
     "Splits",
     "Standardizer",
+    "TableSpec",
     "TopKRanker",
     "Trainer",
     "baselines",

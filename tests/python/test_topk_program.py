@@ -52,7 +52,7 @@ def best(v, k):
     return v[w].sum(), w.astype(float)
 
 
-# ---- the definitions, by enumeration ---------------------------------------------------------------
+# ---- the definitions, by enumeration -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("k", [1, 3, 7])
@@ -88,12 +88,12 @@ def test_perturbation_gradient_is_its_definition(k, two_sides):
         np.testing.assert_allclose(got, gradient, atol=10 * EPS / h)
 
 
-# ---- what the papers prove -------------------------------------------------------------------------
+# ---- what the papers prove -----------------------------------------------------------------------
 
 
 def test_spo_plus_bounds_the_regret_is_convex_and_has_subgradients():
-    """Elmachtoub & Grigas (2022), Proposition 3: ℓ ≥ regret, convex in r; ℓ(r') ≥ ℓ(r) + g·(r' − r);
-    0 at r = y, and the same for r + a, since K sites are always chosen."""
+    """Elmachtoub & Grigas (2022), Proposition 3: ℓ ≥ regret, convex in r; ℓ(r') ≥ ℓ(r) + g·(r' −
+    r); 0 at r = y, and the same for r + a, since K sites are always chosen."""
     objective, k = SPOPlus(3), 3
     others = list(cases(seed=1))
     for (r, y), (other, _) in zip(cases(), others, strict=True):
@@ -129,7 +129,8 @@ def test_perturbation_gradient_bounds_the_reach_and_tends_to_it():
     "objective", [SPOPlus(3), PerturbationGradient(3, 0.3), PerturbationGradient(3, 0.3, True)]
 )
 def test_gradient_is_that_of_finite_differences(objective):
-    """Piecewise linear in r, so forward differences of 1e-6 within a piece are exact to rounding."""
+    """Piecewise linear in r, so forward differences of 1e-6 within a piece are exact to
+    rounding."""
     for r, y in cases(count=10):
         error = check_grad(
             lambda v, y=y, r=r: loss_of(objective, v.reshape(r.shape), y)[0],
@@ -140,7 +141,7 @@ def test_gradient_is_that_of_finite_differences(objective):
         assert error < 1000 * EPS * np.abs(y).sum() / 0.3 / 1e-6
 
 
-# ---- PyEPO -----------------------------------------------------------------------------------------
+# ---- PyEPO ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sites, k", [(7, 3), (60, 20)])
@@ -196,7 +197,7 @@ def test_equal_to_pyepo(sites, k):
             np.testing.assert_allclose(got_gradient, gradient, rtol=1e-5, atol=1e-5)
 
 
-# ---- within the library ----------------------------------------------------------------------------
+# ---- within the library --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("make", [SPOPlus, PerturbationGradient])

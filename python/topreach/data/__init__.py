@@ -1,7 +1,10 @@
 """Tables of counts: reading, checking, splitting."""
 
 from topreach.data import datasets
-from topreach.data.panel import Batch, Panel, Splits
+from topreach.data.batch import Batch, Splits
+from topreach.data.messages import wording
+from topreach.data.panel import Panel
 from topreach.data.standardizer import Standardizer
+from topreach.data.table import TableSpec
 
-__all__ = ["Batch", "Panel", "Splits", "Standardizer", "datasets"]
+__all__ = ["Batch", "Panel", "Splits", "Standardizer", "TableSpec", "datasets", "wording"]

@@ -1,12 +1,9 @@
-"""Columns of a table as arrays: what `Panel` reads, with checks that name the row and the column."""
+"""Columns of a table as arrays, with checks that name the row and the column."""
 
 from __future__ import annotations
 
-import csv
-import datetime
 import difflib
 import numbers
-import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,79 +11,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
+
+from .csv_files import MISSING
+from .messages import at_command_line, option
+from .times import plain
 
 # Larger counts are not exact in float32.
 MAX_COUNT = 2**24
-_MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "-nan", "NULL", "null", "None", "<NA>"]
-
-
-# ---- reading a file ------------------------------------------------------------------------------
-
-
-def read_csv(
-    path: Any, name: str, *, text: Sequence[str], sep: str = ",", encoding: str | None = None
-) -> pd.DataFrame:
-    """The CSV under its own header, repeats kept; `text` columns as strings; no blank lines."""
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"{name}: path must be an existing file, got {os.fspath(path)!r}.")
-    if os.path.isdir(path):
-        raise IsADirectoryError(f"{name}: path must be a file, got the folder {os.fspath(path)!r}.")
-    if encoding is None:
-        with open(path, "rb") as file:
-            start = file.read(2)
-        encoding = "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    header = []
-    try:
-        with open(path, encoding=encoding, newline="") as file:
-            header = [h.strip() for h in next(csv.reader(file, delimiter=sep), [])]
-        if not any(header):
-            raise ValueError(
-                f"{name}: path must hold a header and at least one row, got an empty file "
-                f"{str(path)!r}."
-            )
-        # Columns go by their position, so that a repeated header is seen here and not renamed.
-        labels = [f"{i}" for i in range(len(header))]
-        is_text = {labels[i]: str for i, h in enumerate(header) if h in text}
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            df = pd.read_csv(
-                path,
-                sep=sep,
-                encoding=encoding,
-                names=labels,
-                skiprows=1,
-                header=None,
-                index_col=False,
-                dtype=is_text,
-                keep_default_na=False,
-                na_values={label: [""] if label in is_text else _MISSING for label in labels},
-                skip_blank_lines=False,
-                low_memory=False,
-            )
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{name}: path must be UTF-8 text (or encoding must name another), got byte "
-            f"0x{error.object[error.start]:02x} in {os.fspath(path)!r}. Save it as UTF-8, or pass "
-            'encoding="latin-1".'
-        ) from error
-    except pd.errors.EmptyDataError:
-        df = pd.DataFrame(columns=labels)
-    except (csv.Error, pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise ValueError(
-            f"{name}: path must have as many fields in each line as its header's {len(header)}, "
-            f"got: {error}. Mend the line, or pass the separator as sep."
-        ) from error
-    df.columns = header
-    unnamed = [i for i, h in enumerate(header) if not h]
-    if unnamed:
-        warnings.warn(
-            f"{name}: dropped {len(unnamed)} column(s) without a header, the first at position "
-            f"{unnamed[0] + 1}.",
-            stacklevel=3,
-        )
-        df = df.iloc[:, [i for i, h in enumerate(header) if h]]
-    return df.dropna(how="all")
 
 
 def drop_repeated_columns(df: pd.DataFrame, name: str, where: Callable[[int], str]) -> pd.DataFrame:
@@ -138,7 +69,7 @@ def check_column(df: pd.DataFrame, name: str, argument: str, column: Any) -> Non
     near = difflib.get_close_matches(column.lower().strip(), lowered, n=1, cutoff=0.5)
     advice = f" Did you mean {lowered[near[0]]!r}?" if near else ""
     if not near and len(columns) == 1 and any(mark in columns[0] for mark in ";\t|"):
-        advice = " The file seems to use another separator: pass sep, e.g. sep=';'."
+        advice = f" The file seems to use another separator: pass {option('sep', ';')}."
     raise ValueError(
         f"{name}: {argument} must be one of the columns, got {column!r}. They are "
         f"{columns}.{advice}"
@@ -148,6 +79,7 @@ def check_column(df: pd.DataFrame, name: str, argument: str, column: Any) -> Non
 def default_features(
     df: pd.DataFrame, name: str, taken: Iterable[str], where: Callable[[int], str]
 ) -> list[str]:
+    """All numeric columns that have no other role; the others are named in a warning."""
     taken = set(taken)
     unnamed = [c for c in df.columns if re.fullmatch(r"Unnamed: \d+", c)]
     if unnamed:
@@ -157,88 +89,25 @@ def default_features(
     left_out = [c for c in rest if c not in set(numeric)]
     if left_out:
         column = df[left_out[0]]
-        row = int(
-            np.argmax((pd.to_numeric(column, errors="coerce").isna() & column.notna()).to_numpy())
-        )
+        codes, values = codes_of(column)
+        bad = pd.to_numeric(pd.Series(values, dtype=object), errors="coerce").isna().to_numpy()
+        row = int(np.argmax(np.append(bad, False)[codes]))
+        value = column.iloc[row]
+        advice = f" Name the {option('features')} to choose them yourself."
+        if isinstance(value, str) and re.fullmatch(r"[+-]?\d+,\d+", value.strip()):
+            advice = f" Pass {option('decimal', ',')} if the comma stands before decimals."
         warnings.warn(
             f"{name}: left out the columns {left_out}, which are not numeric (the first holds "
-            f"{column.iloc[row]!r} "
-            f"at {where(row)}). Name the features to choose them yourself.",
+            f"{value!r} at {where(row)}).{advice}",
             stacklevel=4,
         )
     return numeric
 
 
-def site_codes(
-    column: pd.Series, name: str, label: str, where: Callable[[int], str]
-) -> tuple[list[str], np.ndarray]:
-    missing = column.isna().to_numpy()
-    if missing.any():
-        raise ValueError(
-            f"{name}: site {label!r} must have no missing values, got one at "
-            f"{where(int(np.argmax(missing)))} ({int(missing.sum())} in all)."
-        )
-    codes, uniques = pd.factorize(column)
-    given = list(uniques)
-    ids = []
-    for position, u in enumerate(given):
-        if isinstance(u, float | np.floating) and float(u).is_integer():
-            u = int(u)
-        named = isinstance(u, str | numbers.Integral) and not isinstance(u, bool | np.bool_)
-        if not named:
-            first = where(int(np.argmax(codes == position)))
-            raise ValueError(
-                f"{name}: site {label!r} must hold strings or whole numbers, got {u!r} at {first}."
-            )
-        ids.append(str(u).strip())
-    if "" in ids:
-        row = where(int(np.argmax(codes == ids.index(""))))
-        raise ValueError(f"{name}: site {label!r} must have no empty ids, got one at {row}.")
-    repeated = first_repeated(ids)
-    if repeated is not None:
-        one, other = [given[i] for i, u in enumerate(ids) if u == repeated][:2]
-        row = where(int(np.argmax(codes == given.index(other))))
-        raise ValueError(
-            f"{name}: site {label!r} must have ids that differ in more than white space or type, "
-            f"got {one!r} and {other!r} (the latter at {row}). Make them the same, or different."
-        )
-    as_numbers = all(i.isascii() and i.isdigit() for i in ids)
-    order = sorted(range(len(ids)), key=lambda i: (int(ids[i]), ids[i]) if as_numbers else ids[i])
-    rank = np.empty(len(ids), dtype=np.int64)
-    rank[order] = np.arange(len(ids))
-    return [ids[i] for i in order], rank[codes]
-
-
-def time_codes(
-    column: pd.Series, name: str, label: str, where: Callable[[int], str]
-) -> tuple[list[Any], np.ndarray]:
-    missing = column.isna().to_numpy()
-    if missing.any():
-        raise ValueError(
-            f"{name}: time {label!r} must have no missing values, got one at "
-            f"{where(int(np.argmax(missing)))} ({int(missing.sum())} in all)."
-        )
-    codes, uniques = pd.factorize(column)
-    given = [plain(u) for u in uniques]
-    values = time_values(
-        given, name, f"time {label!r}", lambda i: " at " + where(int(np.argmax(codes == i)))
-    )
-    order = np.argsort(values, kind="stable")
-    same = np.flatnonzero(np.diff(values[order]) == 0)
-    if same.size:
-        one, other = given[order[same[0]]], given[order[same[0] + 1]]
-        raise ValueError(
-            f"{name}: time {label!r} must write each time one way, got {one!r} and {other!r}."
-        )
-    rank = np.empty(len(given), dtype=np.int64)
-    rank[order] = np.arange(len(given))
-    return [given[i] for i in order], rank[codes]
-
-
 def suppressed_intervals(
     suppressed: Mapping[str, tuple[int, int]] | None, name: str
 ) -> dict[str, tuple[int, int]]:
-    """What a cell can say in place of a count -> (least, most), checked."""
+    """What a cell can say in place of a count -> (least, most), checked. "" is a blank cell."""
     if suppressed is None:
         return {}
     if not isinstance(suppressed, Mapping):
@@ -247,14 +116,15 @@ def suppressed_intervals(
         )
     intervals = {}
     for text, ends in suppressed.items():
-        if not isinstance(text, str) or text.strip() in _MISSING:
+        if is_whole(text):
+            text = str(int(text))
+        if not isinstance(text, str) or (text.strip() in MISSING and text != ""):
             raise ValueError(
                 f"{name}: suppressed must have texts as keys, and none that stands for a missing "
-                f"value, got {text!r}."
+                f"value (a blank cell is ''), got {text!r}."
             )
         pair = list(ends) if isinstance(ends, Sequence) and not isinstance(ends, str) else []
-        whole = [isinstance(e, numbers.Integral) and not isinstance(e, bool) for e in pair]
-        if whole != [True, True] or not 0 <= pair[0] <= pair[1] <= MAX_COUNT:
+        if [is_whole(e) for e in pair] != [True, True] or not 0 <= pair[0] <= pair[1] <= MAX_COUNT:
             raise ValueError(
                 f"{name}: suppressed must give (least, most), whole numbers from 0 to {MAX_COUNT}, "
                 f"got {ends!r} for {text!r}."
@@ -268,34 +138,66 @@ def count_values(
     name: str,
     label: str,
     where: Callable[[int], str],
-    counts: str,
     suppressed: Mapping[str, tuple[int, int]],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The least and the most that each count can be: equal where it is exact."""
-    bounds = [suppressed.get(_cell_text(v)) for v in column] if suppressed else [None] * len(column)
-    hidden = np.array([b is not None for b in bounds], dtype=bool)
-    given = column.astype(object).mask(hidden, 0) if hidden.any() else column
-    values = _numbers(given, name, f"count {label!r}", where, _suppressed_advice)
-    missing = np.isnan(values)
-    bad = ~missing & ~((values >= 0) & (values == np.floor(values)) & (values <= MAX_COUNT))
-    if counts != "optional":
-        bad |= missing
+    """The least and the most that each count can be, float32 [rows]: equal where it is exact, NaN
+    where the cell is missing."""
+    if pd.api.types.is_numeric_dtype(column) and not suppressed:
+        low = high = _numbers(column, name, f"count {label!r}", where)
+    else:
+        codes, values = codes_of(column)
+        texts = [_cell_text(v) for v in values]
+        known = pd.to_numeric(pd.Series(values, dtype=object), errors="coerce").to_numpy(float)
+        ends = np.stack([known, known])
+        for i, text in enumerate(texts):
+            if text in suppressed:
+                ends[:, i] = suppressed[text]
+            elif np.isnan(known[i]) and text not in MISSING:
+                row = int(np.argmax(codes == i))
+                number = int((np.append(np.isnan(known), False)[codes]).sum())
+                raise ValueError(
+                    f"{name}: count {label!r} must be numeric, got {values[i]!r} at {where(row)} "
+                    f"({number} such rows).{_suppressed_advice(values[i])}"
+                )
+        blank = suppressed.get("", (np.nan, np.nan))
+        low, high = np.append(ends, [[blank[0]], [blank[1]]], axis=1)[:, codes]
+    bad = ~np.isnan(low) & ~((low >= 0) & (low == np.floor(low)) & (low <= MAX_COUNT))
     if bad.any():
         row = int(np.argmax(bad))
-        value = values[row]
+        value = low[row]
         advice = "Mend or drop these rows."
-        if np.isnan(value):
-            advice = 'Fill or drop these rows; for periods yet to come pass counts="optional".'
-        elif value > 0 and np.isfinite(value) and value != np.floor(value):
+        if value > 0 and np.isfinite(value) and value != np.floor(value):
             advice = "Rates and averages are no counts: give the number of events."
+        elif value < 0 and value == np.floor(value):
+            text = f"{value:.0f}"
+            advice = (
+                "If it is a code for a suppressed count, say what that can be: "
+                f"{option('suppressed', {text: ('1', '9')})}."
+            )
         raise ValueError(
             f"{name}: count {label!r} must hold whole numbers from 0 to {MAX_COUNT}, got "
             f"{value:g} at {where(row)} ({int(bad.sum())} such rows). {advice}"
         )
-    low, high = values.copy(), values.copy()
-    for row in np.flatnonzero(hidden):
-        low[row], high[row] = bounds[row]
-    return low, high
+    return low.astype(np.float32), high.astype(np.float32)
+
+
+def missing_count(
+    name: str, label: str, number: int, place: str, *, whole_period: bool
+) -> ValueError:
+    """The error for counts that are missing where they are required."""
+    advice = (
+        f"Fill or drop these rows; for periods yet to come pass {option('counts', 'optional')}."
+    )
+    if at_command_line():
+        advice = "Fill or drop these rows."
+        if whole_period:
+            advice = "Drop the rows of periods yet to come: a plan for them needs none."
+    return ValueError(
+        f"{name}: count {label!r} must hold whole numbers from 0 to {MAX_COUNT}, got nan at "
+        f"{place} "
+        f"({number} such rows). {advice} If blank cells are suppressed counts, say what they can "
+        f"be: {option('suppressed', {'': ('1', '9')})}."
+    )
 
 
 def _cell_text(value: Any) -> str:
@@ -305,8 +207,14 @@ def _cell_text(value: Any) -> str:
 def _suppressed_advice(value: Any) -> str:
     text = _cell_text(value)
     found = re.fullmatch(r"(\d+)\s*[-\u2013]\s*(\d+)", text)
-    ends = f"({found[1]}, {found[2]})" if found else "(least, most)"
-    return f" If it stands for a suppressed count, say what that can be: suppressed={{{text!r}: {ends}}}."
+    below = re.fullmatch(r"<\s*(\d+)", text)
+    ends = (found[1], found[2]) if found else ("least", "most")
+    if below and int(below[1]) > 0:
+        ends = ("0", str(int(below[1]) - 1))
+    return (
+        " If it stands for a suppressed count, say what that can be: "
+        f"{option('suppressed', {text: ends})}."
+    )
 
 
 def exposure_values(
@@ -319,8 +227,8 @@ def exposure_values(
         row = int(np.argmax(bad))
         raise ValueError(
             f"{name}: exposure {label!r} must be finite and > 0 with none missing, got "
-            f"{values[row]:g} at {where(row)} ({int(bad.sum())} such rows). Fill in the exposure, or "
-            "leave out the sites that have none."
+            f"{values[row]:g} at {where(row)} ({int(bad.sum())} such rows). Fill in the exposure, "
+            "or leave out the sites that have none."
         )
     return values
 
@@ -345,7 +253,6 @@ def _numbers(
     name: str,
     argument: str,
     where: Callable[[int], str],
-    advice: Callable[[Any], str] = lambda value: "",
 ) -> np.ndarray:
     is_time = pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(
         column
@@ -356,6 +263,8 @@ def _numbers(
         and not pd.api.types.is_complex_dtype(column)
     ):
         return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(object)
     values = (
         pd.to_numeric(column.astype(object), errors="coerce")
         if not is_time
@@ -364,9 +273,14 @@ def _numbers(
     bad = (values.isna() & column.notna()).to_numpy()
     if bad.any():
         row = int(np.argmax(bad))
+        text = str(column.iloc[row]).strip()
+        comma = re.fullmatch(r"[+-]?\d+,\d+", text) is not None
+        advice = (
+            f" Pass {option('decimal', ',')} if the comma stands before decimals." if comma else ""
+        )
         raise ValueError(
             f"{name}: {argument} must be numeric, got {column.iloc[row]!r} at {where(row)} "
-            f"({int(bad.sum())} such rows).{advice(column.iloc[row])}"
+            f"({int(bad.sum())} such rows).{advice}"
         )
     return values.to_numpy(dtype=np.float64)
 
@@ -382,11 +296,19 @@ def fill_forward_then_back(x: np.ndarray, filled: np.ndarray) -> None:
 
 
 def check_missing_counts_last(
-    y: np.ndarray, ids: list[str], times: list[Any], name: str, label: str | None
+    y: np.ndarray,
+    ids: list[str],
+    times: list[Any],
+    name: str,
+    label: str | None,
+    open_cells: np.ndarray | None = None,
 ) -> None:
+    """Counts [T, S] of sites that are open may be missing in whole periods at the end only."""
     missing = np.isnan(y)
+    if open_cells is not None:
+        missing &= open_cells
     some = missing.any(axis=1)
-    whole = missing.all(axis=1)
+    whole = np.isnan(y).all(axis=1)
     last_known = np.flatnonzero(~some)[-1] if (~some).any() else -1
     wrong = missing & ~(whole & (np.arange(len(y)) > last_known))[:, None]
     if wrong.any():
@@ -397,93 +319,31 @@ def check_missing_counts_last(
         )
 
 
-def warn_of_gaps(times: list[Any], name: str, label: str) -> None:
-    if len(times) > 2 and all(isinstance(t, int) for t in times):
-        steps = np.diff(times)
-        if (steps != steps.min()).any():
-            i = int(np.argmax(steps != steps.min()))
-            warnings.warn(
-                f"{name}: time {label!r} has a gap between {times[i]} and {times[i + 1]}. Earlier "
-                "counts are taken by "
-                "period, as if there were none.",
-                stacklevel=4,
-            )
-
-
 # ---- values --------------------------------------------------------------------------------------
 
 
+def codes_of(column: pd.Series) -> tuple[np.ndarray, list[Any]]:
+    """The position of each cell's value in a list of the distinct ones; -1 where it is missing."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        codes = column.cat.codes.to_numpy()
+        used = np.bincount(codes[codes >= 0], minlength=len(column.cat.categories)) > 0
+        values = list(column.cat.categories[used])
+        place = np.append(np.cumsum(used) - 1, -1).astype(np.int32)
+        return place[codes], values
+    codes, uniques = pd.factorize(column)
+    return codes.astype(np.int32), list(uniques)
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number of any integer type; True and False are none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_)
+
+
 def check_one_of(name: str, argument: str, value: Any, allowed: Sequence[str]) -> None:
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise ValueError(
             f"{name}: {argument} must be one of {', '.join(map(repr, allowed))}, got {value!r}."
         )
-
-
-def plain(value: Any) -> Any:
-    """Plain Python for NumPy and torch scalars, so that times compare as what they are."""
-    if isinstance(value, np.datetime64):
-        return pd.Timestamp(value)
-    if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.ndim == 0):
-        value = value.item()
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value
-
-
-def time_values(
-    times: Sequence[Any], name: str, argument: str, where: Callable[[int], str] = lambda i: ""
-) -> np.ndarray:
-    """Times as float64: numbers as they are, dates as days since 1970-01-01."""
-    values = np.empty(len(times))
-    kinds = set()
-    texts = []
-    for i, t in enumerate(times):
-        if isinstance(t, numbers.Real) and not isinstance(t, bool):
-            kinds.add("number")
-            values[i] = float(t)
-        elif isinstance(t, pd.Period):
-            kinds.add("date")
-            values[i] = _days(t.to_timestamp())
-        elif isinstance(t, datetime.date | pd.Timestamp):
-            kinds.add("date")
-            values[i] = _days(pd.Timestamp(t))
-        elif isinstance(t, str):
-            texts.append(i)
-        else:
-            raise TypeError(
-                f"{name}: {argument} must hold numbers, dates or date strings, got {t!r}{where(i)}."
-            )
-    if texts:
-        strings = pd.Series([times[i].strip() for i in texts], dtype=object)
-        as_numbers = pd.to_numeric(strings, errors="coerce").to_numpy(dtype=np.float64)
-        if not np.isnan(as_numbers).any():
-            kinds.add("number")
-            values[texts] = as_numbers
-        else:
-            kinds.add("date")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                dates = pd.to_datetime(strings, errors="coerce", format="ISO8601")
-                if dates.isna().any():
-                    dates = pd.to_datetime(strings, errors="coerce", format="mixed")
-            if dates.isna().any():
-                i = texts[int(np.argmax(dates.isna().to_numpy()))]
-                raise ValueError(
-                    f"{name}: {argument} must hold numbers, dates or date strings such as "
-                    f"'2021-03', got {times[i]!r}{where(i)}."
-                )
-            values[texts] = [_days(d) for d in dates]
-    if len(kinds) > 1:
-        raise ValueError(f"{name}: {argument} must be all numbers or all dates, got both.")
-    if not np.isfinite(values).all():
-        i = int(np.argmin(np.isfinite(values)))
-        raise ValueError(f"{name}: {argument} must be finite, got {times[i]!r}{where(i)}.")
-    return values
-
-
-def _days(date: pd.Timestamp) -> float:
-    return date.timestamp() / 86_400  # a date without a zone counts as UTC
 
 
 def first_repeated(values: Sequence[Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Files that are never left half written, and plain files read back without running code from
+"""Files that are whole or as they were before, and plain files read back without running code from
 them."""
 
 from __future__ import annotations
@@ -6,6 +6,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import secrets
+import shutil
+import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,30 +19,99 @@ import torch
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it takes the place of `path` once the block ends
-    without error."""
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: its folder {path.parent} must exist. Make it first.")
-    handle, temporary = tempfile.mkstemp(
-        prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
-    )
-    os.close(handle)
+def atomic_path(path: str | os.PathLike, *, standard_output: bool = False) -> Iterator[Path]:
+    """A temporary path to write to; `path` gets the content once the block ends without error.
+
+    A regular file, or a new one, is replaced at once by a file beside it: readers see the old or
+    the new one, and if the disk is full the old one stays. A symbolic link stays: its target is
+    replaced. What is no regular file, as a device or a pipe, is never replaced: the content is
+    written to it.
+
+    Args:
+        path: where the content goes. "-" is standard output if `standard_output`.
+
+    Raises:
+        FileNotFoundError: there is no such folder. IsADirectoryError: `path` is a folder.
+        OSError: the content cannot be written, e.g. because the disk is full.
+
+    Example:
+        >>> with atomic_path("plan.csv") as temporary:
+        ...     frame.to_csv(temporary)
+    """
+    shown = os.fspath(path)
+    if standard_output and shown == "-":
+        with _copied(shown, Path("output")) as temporary:
+            yield temporary
+        return
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{shown}: its folder {target.parent} must exist. Make it first.")
+    if target.is_dir():
+        raise IsADirectoryError(f"{shown}: must be a file, got a folder.")
+    if target.exists() and not stat.S_ISREG(target.stat().st_mode):
+        # The link may lead to a pipe that has no path, as /dev/stdout does: open what was given.
+        with _copied(shown, target) as temporary:
+            yield temporary
+        return
+    temporary = _beside(target)
     try:
-        yield Path(temporary)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
+        yield temporary
+        if target.exists():
+            os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
+        _flush(temporary)
+        os.replace(temporary, target)
+        _flush(target.parent)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
 
 
+def _beside(target: Path) -> Path:
+    """A new empty file in the target's folder, with the mode that the process gives new files."""
+    while True:
+        name = target.with_name(f".{target.stem[:100]}-{secrets.token_hex(6)}{target.suffix}")
+        try:
+            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        except FileExistsError:
+            continue
+        return name
+
+
+def _flush(path: Path) -> None:
+    """Have the file or folder written to the disk; an error of writing is raised here."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not path.is_dir():  # not every file system can do so for a folder
+            raise
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _copied(shown: str, target: Path) -> Iterator[Path]:
+    """A temporary path whose content is written to a device, a pipe or standard output ("-")."""
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder) / f"content{target.suffix}"
+        temporary.touch()
+        yield temporary
+        with open(temporary, "rb") as content:
+            if shown == "-":
+                sys.stdout.flush()
+                shutil.copyfileobj(content, sys.stdout.buffer)
+                sys.stdout.buffer.flush()
+                return
+            with open(shown, "wb", buffering=0) as out:
+                while part := content.read(1 << 20):
+                    rest = memoryview(part)
+                    while rest:
+                        rest = rest[out.write(rest) :]
+
+
 def atomic_save(content: dict[str, Any], path: str | os.PathLike) -> None:
-    """`torch.save` to a file that is whole or as it was before."""
+    """`torch.save` to a file that is whole or as it was before; see `atomic_path`."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         torch.save(content, file)
         file.flush()

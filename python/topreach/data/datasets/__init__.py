@@ -2,8 +2,8 @@
 
 `cook_county` and `aerial_surveys` look for their files in the argument `root`, then in the folder
 that the environment variable TOPREACH_DATA names, then in the user's cache, then download them with
-a checksum. `ct_overdose`, `cook_overdose_events` and `chicago_assault` count public records that are in
-one of these folders already. `ma_overdose` reads a file that comes on request only.
+a checksum. `ct_overdose`, `cook_overdose_events` and `chicago_assault` count public records that
+are in one of these folders already. `ma_overdose` reads a file that comes on request only.
 """
 
 from .events import chicago_assault, cook_overdose_events, ct_overdose

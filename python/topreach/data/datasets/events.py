@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..columns import check_one_of, read_csv
+from ..columns import check_one_of
+from ..csv_files import read_csv
 from ..panel import Panel
 from .download import cache_folder
 
@@ -24,21 +25,21 @@ def ct_overdose(
 ) -> Panel:
     """Accidental drug deaths by town of Connecticut and year or quarter, 2012–2024; S = 169.
 
-    From the Office of the Chief Medical Examiner (data.ct.gov, rybz-nyjw). In 2015 and 2017 the date is
-    the one on which the death was reported, so quarters of these years are a little late. Towns are
-    those of the death. Features: lat and lon of the town's centre, and log_population, the logarithm of
-    its population in the 2019–2023 survey.
+    From the Office of the Chief Medical Examiner (data.ct.gov, rybz-nyjw). In 2015 and 2017 the
+    date is the one on which the death was reported, so quarters of these years are a little late.
+    Towns are those of the death. Features: lat and lon of the town's centre, and log_population,
+    the logarithm of its population in the 2019–2023 survey.
 
     Args:
         every: "year" or "quarter".
-        opioid: whether to count only deaths with an opioid (the column `opioid`; `any_opioid_raw` is
-            blank for several years).
+        opioid: whether to count only deaths with an opioid (the column `opioid`; `any_opioid_raw`
+            is blank for several years).
         root: folder that holds ct_overdose_events/ct_events.csv and geo/ct_towns.csv; without it
             `$TOPREACH_DATA`, then the user's cache.
 
     Raises:
-        FileNotFoundError: the files are not there. ValueError: an unknown `every`; a town that is not
-            in the list of towns.
+        FileNotFoundError: the files are not there. ValueError: an unknown `every`; a town that is
+            not in the list of towns.
 
     Example:
         >>> tr.datasets.ct_overdose("quarter").split(test=["2024-01-01", "2024-04-01"])
@@ -83,16 +84,16 @@ def ct_overdose(
 def cook_overdose_events(cell_km: float = 1.0, *, root: str | os.PathLike | None = None) -> Panel:
     """Opioid-overdose deaths by grid cell of Cook County and quarter, 2014 Q4 – 2023 Q1.
 
-    One row per death in the Medical Examiner's archive; cells of a square grid, cut along parallels and
-    meridians, so that no tract is needed. The sites are the cells with a death in any period: a cell
-    that never had one is in no one's ranking. Deaths without coordinates are left out, and so are the
-    quarter under way in August 2014 and those from April 2023 (June and July are not complete).
-    Features: lat and lon of the cell's centre.
+    One row per death in the Medical Examiner's archive; cells of a square grid, cut along parallels
+    and meridians, so that no tract is needed. The sites are the cells with a death in any period: a
+    cell that never had one is in no one's ranking. Deaths without coordinates are left out, and so
+    are the quarter under way in August 2014 and those from April 2023 (June and July are not
+    complete). Features: lat and lon of the cell's centre.
 
     Args:
         cell_km: side of a cell in kilometres.
-        root: folder that holds cook_overdose_events/cook_events.csv; without it `$TOPREACH_DATA`, then
-            the user's cache.
+        root: folder that holds cook_overdose_events/cook_events.csv; without it `$TOPREACH_DATA`,
+            then the user's cache.
 
     Raises:
         FileNotFoundError: the file is not there. ValueError: cell_km is not above 0.
@@ -126,15 +127,16 @@ def cook_overdose_events(cell_km: float = 1.0, *, root: str | os.PathLike | None
 def chicago_assault(*, root: str | os.PathLike | None = None) -> Panel:
     """Aggravated assaults by 150 m cell of Chicago and month, 2010–2019; S = 26,637, T = 120.
 
-    From the Crime Open Database (github.com/mpjashby/crimemappingdata), by the City of Chicago. Features:
-    lat and lon of the cell's centre.
+    From the Crime Open Database (github.com/mpjashby/crimemappingdata), by the City of Chicago.
+    Features: lat and lon of the cell's centre.
 
     Args:
-        root: folder that holds chicago_assault/cells_150m.csv and counts_monthly_150m.csv; without it
-            `$TOPREACH_DATA`, then the user's cache.
+        root: folder that holds chicago_assault/cells_150m.csv and counts_monthly_150m.csv; without
+            it `$TOPREACH_DATA`, then the user's cache.
 
     Raises:
-        FileNotFoundError: the files are not there. ValueError: counts of a cell or month that is not.
+        FileNotFoundError: the files are not there. ValueError: counts of a cell or month that is
+            not.
     """
     name = "chicago_assault"
     files = ("chicago_assault/cells_150m.csv", "chicago_assault/counts_monthly_150m.csv")
@@ -146,8 +148,8 @@ def chicago_assault(*, root: str | os.PathLike | None = None) -> Panel:
     month = counts["month0"].to_numpy()
     if not counts["cell"].isin(at.index).all() or not ((month >= 0) & (month < len(times))).all():
         raise ValueError(
-            f"{name}: counts must be of cells in cells_150m.csv and of months 0 to {len(times) - 1}, "
-            "got others."
+            f"{name}: counts must be of cells in cells_150m.csv and of months 0 to "
+            f"{len(times) - 1}, got others."
         )
     y = _counts(
         month, at[counts["cell"]].to_numpy(), len(times), len(cells), counts["count"].to_numpy()
@@ -158,15 +160,16 @@ def chicago_assault(*, root: str | os.PathLike | None = None) -> Panel:
 
 
 def _find(name: str, files: tuple[str, ...], root: str | os.PathLike | None, home: str) -> Path:
-    """The folder that holds all `files`, which are cut down from their public home, so not downloaded."""
+    """The folder that holds all `files`, which are cut down from their public home, so not
+    downloaded."""
     places = [root] if root is not None else [os.environ.get("TOPREACH_DATA"), cache_folder()]
     for place in places:
         if place and all((Path(place).expanduser() / file).is_file() for file in files):
             return Path(place).expanduser()
     raise FileNotFoundError(
         f"{name}: root must be a folder with {' and '.join(files)}, got "
-        f"{'none' if root is None else repr(os.fspath(root))}. Set TOPREACH_DATA to it; the records "
-        f"come from {home}."
+        f"{'none' if root is None else repr(os.fspath(root))}. Set TOPREACH_DATA to it; the "
+        f"records come from {home}."
     )
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ..columns import read_csv
-from ..panel import Panel, Splits
+from ..batch import Splits
+from ..csv_files import read_csv
+from ..panel import Panel
 
 # The 2023 paper's protocol, and the lags W that its scorers read.
 TRAIN, VALID, TEST = tuple(range(2013, 2018)), (2018,), (2019, 2020)
@@ -65,7 +66,8 @@ def ma_overdose(
     name = "ma_overdose"
     if not os.path.isfile(path):
         raise FileNotFoundError(
-            f"{name}: path must be an existing CSV file, got {os.fspath(path)!r}. The counts come on "
+            f"{name}: path must be an existing CSV file, got {os.fspath(path)!r}. The counts come "
+            "on "
             "request from the Massachusetts Registry of Vital Records and Statistics; without them "
             "use simulate_massachusetts."
         )
@@ -109,12 +111,13 @@ def split_years(
     for key, part in parts.items():
         if not part or not set(part) <= set(panel.times):
             raise ValueError(
-                f"{name}: {key} must be years from {panel.times[0]} to {panel.times[-1]}, got {part}."
+                f"{name}: {key} must be years from {panel.times[0]} to {panel.times[-1]}, got "
+                f"{part}."
             )
     if (np.diff(wanted) <= 0).any():
         raise ValueError(
-            f"{name}: train, valid and test must be ascending years, each part after the one before, "
-            f"got {parts['train']}, {parts['valid']}, {parts['test']}."
+            f"{name}: train, valid and test must be ascending years, each part after the one "
+            f"before, got {parts['train']}, {parts['valid']}, {parts['test']}."
         )
     if panel.times.index(wanted[0]) < WINDOW:
         raise ValueError(

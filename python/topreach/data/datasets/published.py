@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..columns import drop_repeated_columns, read_csv
-from ..panel import Panel, Splits
+from ..batch import Splits
+from ..columns import drop_repeated_columns
+from ..csv_files import read_csv
+from ..panel import Panel
 from .download import RemoteFile, find_folder
 
 HOME = (
@@ -124,7 +126,9 @@ def _read(folder: Path, source: str, *, count: str, lags: list[str]) -> Panel:
             )
         parts.append(rows.drop(columns="_merge"))
     df = pd.concat(parts, ignore_index=True)
-    panel = Panel.from_frame(df, site="geoid", time="timestep", count=count)
+    with warnings.catch_warnings():  # of boxes without birds of late, and the like
+        warnings.simplefilter("ignore", UserWarning)
+        panel = Panel.from_frame(df, site="geoid", time="timestep", count=count)
     first = panel.x[0, :, [panel.feature_names.index(lag) for lag in lags]]
     history = np.ascontiguousarray(first.T.numpy())
     return Panel(
@@ -134,5 +138,7 @@ def _read(folder: Path, source: str, *, count: str, lags: list[str]) -> Panel:
         panel.times,
         panel.feature_names,
         history_y=history,
+        # As in the files' own lag columns, counts before the first known period are zero.
+        absent_lags="zero",
         source=source,
     )

@@ -26,8 +26,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..columns import read_csv
-from ..panel import Panel, Splits
+from ..batch import Splits
+from ..csv_files import read_csv
+from ..panel import Panel
 from .massachusetts import TEST, THEMES, TRAIN, VALID, split_years
 
 NUM_SITES = 1328
@@ -60,9 +61,12 @@ _THEME_UPDATES = (3, 5)
 
 MA_NUM_SITES = 1620
 MA_YEARS = tuple(range(2001, 2022))
-# Opioid-related overdose deaths of residents, all intents, 2001 to 2021, in tens: data briefs of the
-# Massachusetts Department of Public Health.
-_MA_DEATHS = (51, 53, 61, 51, 58, 66, 64, 62, 64, 56, 66, 74, 96, 136, 171, 210, 205, 203, 202, 211, 230)
+# Opioid-related overdose deaths of residents, all intents, 2001 to 2021, in tens: data briefs of
+# the Massachusetts Department of Public Health.
+_MA_DEATHS = (
+    *(51, 53, 61, 51, 58, 66, 64, 62, 64, 56),
+    *(66, 74, 96, 136, 171, 210, 205, 203, 202, 211, 230),
+)
 _MA_RATE_SD, _MA_WHITE, _MA_DRIFT_SD, _MA_SHAPE = 0.54, 0.35, 0.05, 7.0
 
 
@@ -79,7 +83,13 @@ def simulate_county(seed: int = 0) -> Splits:
     generator = _generator("simulate_county", seed)
     place = _places(generator)
     rate, counts = _counts(
-        generator, place, _YEAR_MEAN, rate_sd=_RATE_SD, white=_WHITE, drift_sd=_DRIFT_SD, shape=_SHAPE
+        generator,
+        place,
+        _YEAR_MEAN,
+        rate_sd=_RATE_SD,
+        white=_WHITE,
+        drift_sd=_DRIFT_SD,
+        shape=_SHAPE,
     )
     raw_themes = _raw_themes(generator, place, rate)
     neighbours = _nearest(place)
@@ -99,6 +109,7 @@ def simulate_county(seed: int = 0) -> Splits:
         TIMES[1:],
         FEATURE_NAMES,
         history_y=counts[:1],
+        absent_lags="zero",  # as in `cook_county`
         source="simulated",
     )
     return panel.split(valid=6, test=[7, 8])
@@ -235,8 +246,8 @@ def _read_places(path: Path) -> np.ndarray:
     place = table[["lat", "lon"]].to_numpy(dtype=float)
     if len(place) != MA_NUM_SITES or not np.isfinite(place).all():
         raise ValueError(
-            f"simulate_massachusetts: centroids must have {MA_NUM_SITES} rows of finite lat and lon, "
-            f"got {len(place)} rows, {int((~np.isfinite(place)).sum())} values not finite."
+            f"simulate_massachusetts: centroids must have {MA_NUM_SITES} rows of finite lat and "
+            f"lon, got {len(place)} rows, {int((~np.isfinite(place)).sum())} values not finite."
         )
     return place
 
