@@ -26,7 +26,7 @@ from topreach_experiments.gradient_quality.quality import COSINE
 
 import topreach as tr
 from benchmarks import formulations as plain
-from topreach.data.files import atomic_path
+from topreach.data import atomic_path
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 OURS, PAPER, PLAIN, FLOOR = "topreach", "(a) papers' formulation", "(b) plain PyTorch", "floor"

@@ -25,8 +25,8 @@ from tqdm import tqdm
 
 import topreach
 from topreach import Splits
+from topreach.data import atomic_path
 from topreach.data.datasets import simulate_county
-from topreach.data.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

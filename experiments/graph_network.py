@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from topreach import Batch
-from topreach.models.site_history import Neighbours, nearest_neighbours
+from topreach.models import nearest_neighbours
 from topreach.objectives import forward
 
 
@@ -42,6 +42,7 @@ class GraphNetwork(nn.Module):
         super().__init__()
         self.window = window
         graph = nearest_neighbours(place, neighbours)
+        self._graph_type = type(graph)
         for name, tensor in graph._asdict().items():
             self.register_buffer(name, tensor, persistent=False)
         self.neighbours = min(neighbours, len(place) - 1)
@@ -58,7 +59,7 @@ class GraphNetwork(nn.Module):
 
     def _around(self, h: Tensor) -> Tensor:
         """Mean over each site's neighbours, [T, S, C]."""
-        graph = Neighbours(self.start, self.sites, self.weights)
+        graph = self._graph_type(self.start, self.sites, self.weights)
         by_site = h.transpose(0, 1)
         mean = graph.sum(by_site.flatten(1)) / self.neighbours
         return mean.to(h.dtype).reshape(by_site.shape).transpose(0, 1)

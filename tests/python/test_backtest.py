@@ -204,6 +204,8 @@ def test_a_method_named_beforehand_is_compared_alone_and_the_others_together():
     assert width < 0.9 * (other.loc["a", "high"] - other.loc["a", "low"])
     assert list(named["bpr"]) == sorted(named["bpr"], reverse=True)
     assert named.loc["base", ["difference", "low", "high"]].tolist() == [0, 0, 0]
+    assert named.equals(compare(table, "a", "base", seed=0))
+    assert not named.equals(compare(table, "a", "base", seed=1))
     itself = compare(table, "base", "base")
     assert itself.loc["base", "difference"] == 0
 

@@ -1,6 +1,7 @@
 """The naive forecasts, against plain loops over the counts before each period."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -72,6 +73,35 @@ def test_window_of_another_kind():
     for wrong in (0, -1):
         with pytest.raises(ValueError, match="historical_mean: window must be a whole number >= 1"):
             baselines.historical_mean(data, wrong)
+
+
+def test_unknown_counts_take_no_part():
+    """Sites: known throughout; unknown in the middle; unknown of late; never known."""
+    y = torch.tensor([[1.0, 2, 6, NAN], [2, NAN, NAN, NAN], [6, 4, NAN, NAN], [3, 3, 3, NAN]])
+    data = SimpleNamespace(
+        y=y[3:], rows=torch.tensor([3]), timeline=y, times=[2003], device=torch.device("cpu")
+    )
+    assert baselines.historical_mean(data).tolist() == [[3, 3, 6, 0]]
+    # The third site has no known count in the window: the mean of all its earlier ones.
+    assert baselines.historical_mean(data, 2).tolist() == [[4, 4, 6, 0]]
+    assert baselines.last_period(data).tolist() == [[6, 4, 6, 0]]
+
+
+def test_a_window_without_any_known_count_is_refused():
+    y = torch.tensor([[1.0, 2], [NAN, NAN], [NAN, NAN], [3, 3]])
+    data = SimpleNamespace(
+        y=y[2:], rows=torch.tensor([2, 3]), timeline=y, times=[7, 8], device=torch.device("cpu")
+    )
+    for forecast, text in (
+        (baselines.last_period, "known counts in the period before 7, got none"),
+        (lambda d: baselines.historical_mean(d, 1), "known counts in the period before 7"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            forecast(data)
+    data.rows, data.times = torch.tensor([3]), [8]
+    with pytest.raises(ValueError, match="known counts in the 2 periods before 8"):
+        baselines.historical_mean(data, 2)
+    assert baselines.historical_mean(data, 3).tolist() == [[1, 2]]
 
 
 @pytest.mark.parametrize("forecast", [baselines.last_period, baselines.historical_mean])

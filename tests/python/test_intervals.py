@@ -14,10 +14,14 @@ TRIALS = 200
 STANDARD_ERROR = math.sqrt(0.95 * 0.05 / TRIALS)
 
 
-@pytest.mark.parametrize("n", [3, 6, 11, 100])
+@pytest.mark.parametrize("n", [3, 4, 6, 11, 21, 100])
 def test_expanded_tail_gives_students_width(n):
-    exact = -math.sqrt(n / (n - 1)) * stats.t.ppf(0.975, n - 1)
-    assert stats.norm.ppf(intervals.expanded_tail(n)) == pytest.approx(exact, rel=0.04)
+    """The series of Student's quantile ends at 1 / v³: its relative error tends to 0.82 / v⁴.
+    Rounding of the far tail adds 1e-9."""
+    v = n - 1
+    exact = -math.sqrt(n / v) * stats.t.ppf(0.975, v)
+    found = stats.norm.ppf(intervals.expanded_tail(n))
+    assert found == pytest.approx(exact, rel=0.9 / v**4 + 1e-9)
 
 
 @pytest.fixture
@@ -82,8 +86,22 @@ def test_too_few_periods_have_no_interval_and_say_so(values):
     for found in (paired_interval(values), simultaneous_intervals({"a": values})["a"]):
         assert not found.known and found.sign == 0
         assert "too few periods" in str(found) and "[" not in str(found)
-    if len(values) == 2:
+    if len(values) in (2, 4):
+        table = {"a": values, "b": [v + 1 for v in values]}
         assert paired_interval(values).mean == pytest.approx(0.6)
+        assert [i.mean for i in simultaneous_intervals(table).values()] == pytest.approx([0.6, 1.6])
+
+
+def test_the_seed_is_0_unless_given():
+    values = np.random.default_rng(4).normal(0, 1, 9)
+    assert (
+        paired_interval(values)
+        == paired_interval(values, seed=0)
+        != paired_interval(values, seed=1)
+    )
+    table = {"a": values}
+    assert simultaneous_intervals(table) == simultaneous_intervals(table, seed=0)
+    assert simultaneous_intervals(table) != simultaneous_intervals(table, seed=1)
 
 
 def test_three_periods_are_enough():

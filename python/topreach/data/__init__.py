@@ -2,9 +2,19 @@
 
 from topreach.data import datasets
 from topreach.data.batch import Batch, Splits
+from topreach.data.files import atomic_path
 from topreach.data.messages import wording
 from topreach.data.panel import Panel
 from topreach.data.standardizer import Standardizer
 from topreach.data.table import TableSpec
 
-__all__ = ["Batch", "Panel", "Splits", "Standardizer", "TableSpec", "datasets", "wording"]
+__all__ = [
+    "Batch",
+    "Panel",
+    "Splits",
+    "Standardizer",
+    "TableSpec",
+    "atomic_path",
+    "datasets",
+    "wording",
+]

@@ -74,14 +74,14 @@ def chance(panel: Panel) -> Tensor:
 
 
 def _mean_before(panel: Panel, window: int | None, name: str) -> Tensor:
-    end = panel._rows.to(panel.device)
+    end = panel.rows.to(panel.device)
     if end[0] == 0:
         raise ValueError(
             f"{name}: panel must have counts before its first period, got none before "
             f"{panel.times[0]!r}. Pass a later part of a split, or Panel(..., history_y=...)."
         )
     start = torch.zeros_like(end) if window is None else (end - window).clamp_min(0)
-    timeline = panel._timeline.to(torch.float64)
+    timeline = panel.timeline.to(torch.float64)
     known = ~torch.isnan(timeline)
     total, number = (
         torch.cat([torch.zeros_like(part[:1]), part.cumsum(dim=0)])
