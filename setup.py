@@ -37,7 +37,7 @@ def dependencies() -> list[str]:
     torch = f"torch>={low},<{high}"
     if building():
         torch = "torch==" + ".".join(map(str, torch_version())) + ".*"
-    return [torch, "numpy", "pandas", "tqdm"]
+    return [torch, "numpy", "pandas", "scipy", "tqdm"]
 
 
 def building() -> bool:

@@ -73,7 +73,7 @@ def mean_field_plain(scores: Tensor, k: int, sigma: float, v: Tensor):
 def exact_plain(scores: Tensor, k: int, sigma: float, v: Tensor, nodes: int = 20):
     """(b): thresholds x frequencies x sites as complex tensors, by the characteristic function of the
     number of sites above a threshold; only the frequencies that count. For large S: where its variance
-    V is below some 10 the circle of frequencies must be whole, and this is not right."""
+    V is below some 10 all frequencies are needed, and this is not right."""
     values, gradients = [], []
     for r, pull in zip(scores.double(), v.double(), strict=True):
         tau = threshold_plain(r[None], k, sigma)[0]

@@ -25,6 +25,8 @@ struct Panel {
   torch::Tensor exposure;  // [T, S] > 0: what counts are in proportion to
   std::vector<double> history_times;  // H, ascending, before times[0]
   torch::Tensor history;              // [H, S] counts of those periods
+  std::vector<double> opened,
+      closed;  // a time per site, NaN where none; empty where no site has one
 
   int64_t num_sites() const { return int64_t(site_ids.size()); }
   int64_t num_times() const { return int64_t(times.size()); }

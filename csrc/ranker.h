@@ -1,91 +1,93 @@
-// A trained model with all that is needed to rank sites by it: what a service loads.
+// A trained model with all that is needed to plan by it: what a service loads, and what Python's TopKRanker is.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
-#include <variant>
 #include <vector>
 
 #include "io/model_file.h"
-#include "models/empirical_bayes_rates.h"
-#include "models/linear_scorer.h"
-#include "models/mlp_scorer.h"
-#include "models/negbin_mixed_effects.h"
-#include "models/normal_mixture.h"
-#include "models/poisson_mixture.h"
+#include "models/forecaster.h"
+#include "panel.h"
+#include "plan.h"
+#include "programs/program.h"
+#include "ranker_inputs.h"
 
 namespace topreach {
 
-struct RankedSite {
-  std::string site;
-  int64_t index;                         // row of the site in what was given
-  double score;                          // what sites are ranked by
-  std::optional<double> expected_count;  // none for scorers
-};
-
-/// Loads a file that Python's `TopKRanker.save` or `Ranker::save` wrote, and ranks sites: with the
-/// same standardisation, scaling of time, draws (the file's key) and so the same scores as Python.
+/// Loads a model file and plans: which sites to act on in the next period. It never changes, so several threads
+/// may use one at the same time.
 ///
-///   auto ranker = topreach::Ranker::load("model.pt");
-///   for (const auto& place : ranker.rank(x, 8.0)) std::cout << place.site << ' ' << place.score;
+///   const auto ranker = topreach::Ranker::load("model.pt");
+///   for (const auto& id : ranker.plan_next().selected_ids()) std::cout << id << '\n';
+///
+/// A table adds to what the ranker knows: counts of periods after the last known one become part of the past,
+/// those that it knows must be equal, and features and exposure of the periods to rank are read from it.
+/// Errors are c10::ValueError (c10::TypeError for counts of a model that gives scores).
 class Ranker {
  public:
-  /// Raises c10::ValueError for files that load_model_file refuses, and for a state that does not
-  /// fit the model.
-  static Ranker load(const std::string& path);
-  explicit Ranker(ModelFile file);
+  /// Raises for files that load_model_file refuses.
+  static Ranker load(const std::string& path, torch::Device device = torch::kCPU);
 
-  /// Writes the file again, with the model's present parameters.
-  void save(const std::string& path) const;
+  /// Raises for a file whose parts do not fit each other or the model. `forecaster`: a model that is in no
+  /// registry, one of your own; the ranker can then not be saved. `program` likewise.
+  explicit Ranker(ModelFile file, torch::Device device = torch::kCPU,
+                  ForecasterPtr forecaster = nullptr, ProgramPtr program = nullptr);
 
-  /// What sites are ranked by, [S]; more is better. "exact": ratio ranking without draws; "ratio":
-  /// over model_samples draws with the stored key; "mean": expected counts; "score": the scorer's
-  /// output.
-  ///
-  /// x: raw features [S, P], columns in the order of feature_names(), rows in the order of
-  /// site_ids() for a model with site effects. time: of the period, in the unit of training.
-  /// history [S, window]: counts of the periods before, oldest first; needed if window() > 0. For
-  /// EmpiricalBayesRates [S, N]: all counts known before the period; the file's own if absent.
-  /// exposure [S], > 0: of the period; to be given if uses_exposure(), and only then.
-  torch::Tensor score_sites(const torch::Tensor& x, double time,
-                            const std::optional<torch::Tensor>& history = std::nullopt,
-                            const std::optional<torch::Tensor>& exposure = std::nullopt) const;
+  /// The same ranker with its model on another device.
+  Ranker to(torch::Device device) const;
+  /// The same ranker with another program, for instance another K.
+  Ranker with_program(ProgramPtr program) const;
 
-  /// Expected counts [S]; raises for scorers, whose scores are no counts. Arguments as above.
-  torch::Tensor expected_counts(const torch::Tensor& x, double time,
-                                const std::optional<torch::Tensor>& history = std::nullopt,
-                                const std::optional<torch::Tensor>& exposure = std::nullopt) const;
+  /// The same ranker, whose file says how the user's table is read: names and values, for the command line.
+  Ranker with_table(std::vector<std::pair<std::string, std::string>> table) const;
 
-  /// The K sites of highest score, best first; ties in the order of the rows. `k` as in the file if
-  /// absent; `site_ids` name the rows if they are not those of the file (scorers only).
-  std::vector<RankedSite> rank(const torch::Tensor& x, double time,
-                               const std::optional<torch::Tensor>& history = std::nullopt,
-                               std::optional<int64_t> k = std::nullopt,
-                               const std::vector<std::string>& site_ids = {},
-                               const std::optional<torch::Tensor>& exposure = std::nullopt) const;
+  /// Writes the model file, whole or not at all. with_past = false leaves the past counts of all sites out:
+  /// planning then needs a table that has them.
+  void save(const std::string& path, bool with_past = true) const;
+  /// The model file that `save` would write.
+  ModelFile file(bool with_past = true) const;
 
-  bool is_probabilistic() const;
-  const std::vector<std::string>& site_ids() const { return file_.site_ids; }
-  const std::vector<std::string>& feature_names() const { return file_.standardizer.feature_names; }
-  int64_t k() const { return file_.k; }
-  int64_t window() const { return file_.window; }
-  /// Whether the model was fitted to counts per exposure (a population, for instance).
-  bool uses_exposure() const { return file_.uses_exposure; }
-  /// The file's contents; parameters as they were loaded.
-  const ModelFile& file() const { return file_; }
+  /// The plan for the period after the last one whose counts are known, or for a later one. The calendar
+  /// names it. A table, if given, adds what has been learnt since, or features of the period to come.
+  Plan plan_next(int64_t periods_ahead = 1) const;
+  Plan plan_next(const Panel& table, int64_t periods_ahead = 1) const;
+
+  /// A plan for each of the table's own periods, each from the counts before it. Periods are ranked one by one,
+  /// with the same draws, so that the plan of one does not depend on the others.
+  std::vector<Plan> plan(const Panel& table) const;
+
+  /// The parts of a plan, for the table's periods. inputs: see ranker_inputs; expected counts and scores
+  /// [T, S]; the forecast of all periods.
+  RankerInputs inputs(const char* function, const Panel* table,
+                      std::optional<int64_t> periods_ahead) const;
+  torch::Tensor scores(const RankerInputs& inputs) const;
+  torch::Tensor expected_counts(const RankerInputs& inputs) const;
+  CountDistribution forecast(const RankerInputs& inputs) const;
+  std::vector<Plan> plans(const RankerInputs& inputs) const;
+
+  bool is_probabilistic() const { return needs_.counts; }
+  const Needs& needs() const { return needs_; }
+  const Program& program() const { return *program_; }
+  ProgramPtr program_ptr() const { return program_; }
+  const std::vector<std::string>& site_ids() const { return file_->site_ids; }
+  const std::vector<std::string>& feature_names() const {
+    return file_->standardizer.feature_names;
+  }
+  const Calendar& calendar() const { return file_->calendar; }
+  const std::string& digest() const { return file_->digest; }
+  torch::Device device() const { return device_; }
 
  private:
-  void check_exposure(const char* function, const torch::Tensor& x,
-                      const std::optional<torch::Tensor>& exposure) const;
-  using Model = std::variant<EmpiricalBayesRates, NegBinMixedEffects, NormalMixture, PoissonMixture,
-                             LinearScorer, MLPScorer>;
-  CountDistribution predict(const char* function, const torch::Tensor& x, double time,
-                            const std::optional<torch::Tensor>& history,
-                            const std::optional<torch::Tensor>& exposure) const;
-  torch::Tensor features(const char* function, const torch::Tensor& x) const;
+  torch::Tensor score_of(const CountDistribution& counts) const;
+  ForecastInputs at_period(const RankerInputs& inputs, int64_t t) const;
 
-  ModelFile file_;
-  Model model_;
+  std::shared_ptr<const ModelFile> file_;
+  torch::Device device_;
+  ForecasterPtr forecaster_;
+  bool own_forecaster_ = false, own_program_ = false;  // written by the user: neither can be saved
+  Needs needs_;
+  ProgramPtr program_;
 };
 
 }  // namespace topreach

@@ -3,9 +3,12 @@
 
 #include "calendar.h"
 #include "distributions/count_distribution.h"
-#include "distributions/count_distributions.h"
+#include "distributions/mixture.h"
 #include "distributions/negative_binomial.h"
+#include "distributions/poisson.h"
+#include "distributions/sampled.h"
 #include "distributions/site_mixture.h"
+#include "distributions/zero_inflated.h"
 #include "io/model_file.h"
 #include "metrics/bpr.h"
 #include "models/empirical_bayes_rates.h"

@@ -16,6 +16,13 @@
 
 #include "special.h"
 
+// Large, and called in many places: a call costs little of it, and code is compiled once.
+#if defined(__CUDACC__)
+#define TR_HD_CALL __host__ __device__ __noinline__
+#else
+#define TR_HD_CALL inline __attribute__((noinline))
+#endif
+
 namespace topreach::kernels {
 
 enum class CountFamily { kPoisson, kNB1, kNB2 };
@@ -244,8 +251,8 @@ TR_HD Jet<E, Q> count_log_interval(const CountTerms<E, Q>& terms, double low, do
 
 // log P(low <= y <= high) of one observation; low = high is an exact count.
 template <int E, int Q>
-TR_HD Jet<E, Q> count_log_likelihood(const CountModel& model, double eta, double log_exposure,
-                                     double low, double high) {
+TR_HD_CALL Jet<E, Q> count_log_likelihood(const CountModel& model, double eta, double log_exposure,
+                                          double low, double high) {
   const CountTerms<E, Q> terms = count_terms<E, Q>(model, eta, log_exposure);
   const Jet<E, Q> base =
       high > low ? count_log_interval(terms, low, high) : count_log_pmf(terms, low);

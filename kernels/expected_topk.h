@@ -8,42 +8,42 @@
 //   b_i  = int P_i(t) sum_{k != i} f_k(t) P(N_{-ik}(t) = K - 1) dt
 //   w_ik = int f_i(t) f_k(t) P(N_{-ik}(t) = K - 1) dt,     (J v)_i = sum_k w_ik (v_i - v_k)
 //
-// N_{-ik} being N without sites i and k. Its law comes from the characteristic function,
+// where N_{-ik} is N without sites i and k. Its law comes from the characteristic function:
 // P(N_{-ik} = K - 1) = (1/2 pi) int C e^{-i omega (K - 1)} / (c_i c_k) d omega with
-// c_l = 1 + P_l (e^{i omega} - 1), C = prod c_l, in which the sum over k separates:
+// c_l = 1 + P_l (e^{i omega} - 1) and C = prod c_l. The sum over k then separates:
 //
 //   F = sum_k f_k / c_k, F_v = sum_k f_k v_k / c_k, E = C e^{-i omega (K - 1)} / 2 pi
 //   b_i = int int P_i (E / c_i) (F - f_i / c_i),  (J v)_i = int int f_i (E / c_i) (v_i F - F_v)
 //
-// Sums on a grid. log C, F, F_v are sums over sites of functions of r_i that are smooth on the
-// scale of sigma, and b_i and (J v)_i are such functions of r_i (and v_i). So each site is spread
-// once, with Lagrange weights, over ten nodes of a grid of spacing sigma / 8, the integrals are
-// taken for the grid's few hundred points, and a site's result is interpolated from its ten nodes:
-// O(S) with a constant of some 30 ns, and O(nodes x frequencies x points) whatever S is. The grid
-// must not be used where 1 / c has a pole nearby, which is at P = 1/2, omega = pi: harmless when V
-// = sum P (1 - P) is large, since |C| <= exp(-2 V sin^2(omega / 2)) then hides it; the sites near
-// thresholds with a small V, few by then, are points themselves ("direct"). So are all sites of a
-// short row.
+// Sums on a grid. log C, F and F_v are sums over sites of functions of r_i that are smooth on the
+// scale of sigma; b_i and (J v)_i are such functions of r_i (and v_i). So each site is spread once,
+// with Lagrange weights, over ten nodes of a grid of spacing sigma / 8. The integrals are computed
+// for the grid's few hundred points, and a site's result is interpolated from its ten nodes. Cost:
+// O(S) with a constant of some 30 ns, and O(nodes x frequencies x points) whatever S is.
+//
+// Where the grid fails. 1 / c has a pole at P = 1/2, omega = pi. With a large V = sum P (1 - P) it
+// does no harm, since |C| <= exp(-2 V sin^2(omega / 2)) is tiny there. Where V is small, few sites
+// lie near the threshold; these sites become points of their own ("direct"). In a short row all
+// sites do.
 //
 // Errors:
-//  - thresholds: the K-th largest perturbed score lies within 9 sigma of [r_(K+1), r_(K)] but for
-//    S 1e-19; gaps beyond 18 sigma give the hard mask. Inside, thresholds t are left out only where
-//    Chernoff's inequality (or Bernstein's, which follows from it) bounds P(N <= K) or P(N >= K) by
-//    e^-28 = 7e-13.
-//  - frequencies: R points on the circle alias counts that lie R apart; R exceeds the distance from
-//    K - 1 to counts of probability e^-28. Frequencies where |C| < e^-28 are left out.
-//  - nodes in t: the trapezoidal rule on the whole line, whose error for an analytic integrand g is
+//  - Thresholds. The K-th largest perturbed score lies within 9 sigma of [r_(K+1), r_(K)], except
+//    with probability S 1e-19; gaps beyond 18 sigma give the hard mask. Inside, a threshold is left
+//    out only where Chernoff's inequality (or Bernstein's, which follows from it) bounds P(N <= K)
+//    or P(N >= K) by e^-28 = 7e-13.
+//  - Frequencies. A DFT of R points aliases counts that lie R apart. R exceeds the distance from
+//    K - 1 to all counts of probability above e^-28. Frequencies with |C| < e^-28 are left out.
+//  - Nodes in t. The trapezoidal rule on the whole line errs, for an analytic integrand g, by
 //    2 Re G(2 pi / h), G the Fourier transform. That falls like exp(-a / h) (the largest of many
-//    normals) to exp(-a / h^2) (a normal): halving h squares it or better. The nodes are taken as
-//    two rules of step 2 h, and their results for every site must agree to 3e-5, so that their mean
-//    is right to about 1e-9; h starts at .6 of the integrand's width, min(sqrt(V) / sum f, .7
-//    sigma).
-//  - the grid: 872 (1/8)^10 / 10! times the tenth derivative, 3e-11 for P.
-// And the density of the K-th largest perturbed score, int int E F, must be 1 to 1e-9. If one of
-// the two checks fails, h is halved and the circle's points are doubled.
+//    normals) to exp(-a / h^2) (a normal): halving h squares it or better. The nodes form two rules
+//    of step 2 h, whose results must agree to 3e-5 for every site; their mean is then right to about
+//    1e-9. h starts at .6 of the integrand's width, min(sqrt(V) / sum f, .7 sigma).
+//  - The grid. 872 (1/8)^10 / 10! times the tenth derivative: 3e-11 for P.
+// Also, the density of the K-th largest perturbed score, int int E F, must be 1 to 1e-9. If one of
+// the two checks fails, h is halved and the number of DFT points is doubled.
 //
 // Mean field: tau solves sum_i P_i(tau) = K; b_i = P_i(tau); (J v)_i = f_i (v_i - sum f v / sum f).
-// O(S), and an approximation: N's fluctuations are neglected.
+// O(S), and an approximation: it neglects that N fluctuates.
 #pragma once
 
 #include <cstdint>
@@ -66,11 +66,11 @@ struct TopKFrame {
   double centre, sigma;
   double half;  // half the gap between the K-th and the (K+1)-th largest score, in x
 
-  // Whether no noise can change the choice, K sites being apart from the rest. (Also if the K-th or
-  // the next is infinite.)
+  // Whether no noise can change the choice: K sites lie far above the rest, or the K-th or the next
+  // score is infinite.
   TR_HD bool hard() const { return !(half <= kReach); }
   TR_HD double position(double score) const { return (score - centre) / sigma; }
-  // Sites beyond +limit are chosen for sure, those below -limit never are; the rest are active.
+  // Sites beyond +limit are certainly chosen, those below -limit never; the rest are active.
   TR_HD double limit() const { return half + 2 * kReach; }
   TR_HD double threshold_limit() const { return half + kReach; }
   TR_HD double grid_origin() const { return -limit() - 0.5; }

@@ -4,38 +4,41 @@
 //   y_t ~ family(eta_t + v_t.z),  v_t.z = l_t.u + a_t,  z = (u, e) ~ N(0, I),  l_t = L' (1, t),
 //   L L' = Sigma,  a the path of site_path.h, driven by e; 0 where there is none
 //   F(z) = sum_t w_t log p(y_t | eta_t + v_t.z) - z.z / 2
-//   log p(y) ~ F(z^) - log det H(z^) / 2,   z^ = argmax F,   H = I + sum_t w_t p(x_t) v_t v_t'
-// (Tierney and Kadane 1986; Skaug and Fournier 2006 for the gradient.) With effects written as L u
-// and the path driven by e, nothing is divided by a standard deviation: Sigma may be singular, or 0,
-// and so may the path's variance.
+//   log p(y) ~ F(z^) - log det H(z^) / 2,   z^ = argmax F,   H = -F'' = I + sum_t X_t v_t v_t'
+// (Tierney and Kadane 1986; Skaug and Fournier 2006 for the gradient.) Effects are written as L u and
+// the path is driven by e, so nothing is divided by a standard deviation: Sigma may be singular, or
+// 0, and so may the path's variance.
 //
-// l1, l2, l3: derivatives of log p in eta; x = -l2 is the observed information. p(x) = x for x >= 0,
-// so H is -F'' of the counts observed wherever log p is concave: always for Poisson and NB2, mostly
-// for NB1 with intervals and extra zeros. There x may be negative, and -F'' could be singular at a
-// mode: then Laplace's approximation is infinite. So p(x) = x / (1 - c x) for x < 0,
-// c = 2 sum_t w_t v_t.v_t, which has the value and the slope of x at 0, and keeps H >= I / 2.
+// l1, l2, l3 are the derivatives of log p in eta, and X_t = -w_t l2_t is the observed information of
+// a count. X_t may be negative: NB1, intervals and extra zeros are not log-concave. H is still
+// positive definite at almost every mode, and used as it is, as glmmTMB does. Where det H comes near
+// 0 Laplace's approximation grows without bound, though the integral does not. So where x = det H / f
+// is below 1, f = kLeastDeterminant, log det H is replaced by
+//   v log det H + (1 - v) log det H+,  v = 3 x^2 - 2 x^3,
+// H+ being H without the negative X_t. Value and gradient are continuous where x = 1.
 //
-// The path is integrated out first. With [l] the matrix of rows l_t, X = diag(w x), K = Cov(a) and
-// D = (I + K X)^-1 [l], which is [l] less what the path takes up of it,
+// The path is integrated out first. With [l] the matrix of rows l_t, X = diag(X_t), K = Cov(a) and
+// D = (I + K X)^-1 [l], the effects after projecting out the path,
 //   h = I + sum_t X_t l_t D_t'  is the precision of u,   det H = det h det(I + X K)
 //   (I + X (K + [l] [l]')) dual = q:  dual = S q - X D k,  h k = [l]' S q,  S = (I + X K)^-1
-// At the mode u = [l]' r and a = K r, r_t = w_t l1_t: so u and a are kept by their dual, which is r
-// in the end, and K is never inverted.
+// At the mode u = [l]' r and a = K r, r_t = w_t l1_t. So u and a are stored by their dual, which is
+// r in the end, and K is never inverted.
 //
-// Gradient: h_t = v_t' H^-1 v_t is the variance of eta_t, c_t = w_t p'(x_t) l3_t h_t / 2; g, m and n
-// are the incoming gradients of the value, u^ and a^; k = m - [l]' n + [l]' dual, b = K dual, where
-// dual = g c + n - X ([l] k + b); K_t = w_t l2_t (l_t.k + b_t). Implicit differentiation of
-// F'(z^) = 0 gives
-//   d/d eta_t:  g (w_t l1_t + c_t) + K_t
-//   d/d l_t:    (d/d eta_t) u^ + w_t l1_t k - g w_t p(x_t) h^-1 D_t, and what comes through c
-//   d/d d:      sum_t w_t [g (l_d + p'(x_t) h_t l2_d / 2) + l1_d (l_t.k + b_t)]     (and so for z)
-//   d/d K:      g r r' / 2 + (dual r' + r dual') / 2 - g W / 2, W = (P^-1 + K + [l] [l]')^-1 with
-//               P = diag(w p(x)), and what comes through c; K depends on rho_t and s_t by R
+// Gradient: h_t = v_t' H^-1 v_t is the variance of eta_t; g, m and n are the incoming gradients of
+// the value, u^ and a^; j is that of log det H, g for x >= 1; c_t = j w_t l3_t h_t / 2;
+// k = m - [l]' n + [l]' dual, b = K dual, where dual = c + n - X ([l] k + b); K_t = w_t l2_t
+// (l_t.k + b_t). Implicit differentiation of F'(z^) = 0 gives
+//   d/d eta_t:  g w_t l1_t + c_t + K_t
+//   d/d l_t:    (d/d eta_t) u^ + w_t l1_t k - j X_t h^-1 D_t
+//   d/d d:      sum_t w_t [g l_d + j h_t l2_d / 2 + l1_d (l_t.k + b_t)]     (and so for z)
+//   d/d K:      g r r' / 2 + (dual r' + r dual') / 2 - j W / 2, W = (X^-1 + K + [l] [l]')^-1;
+//               K depends on rho_t and s_t by R
+// and the terms with j once more for H+, whose negative X_t are constants.
 //
-// The mode: Newton from z = 0, with H where -F'' is not positive definite; steps move no predictor by
-// more than 8, and are halved until F rises enough, so each one makes it rise. Once a step is below
-// 1e-3 standard deviations full ones are taken, which square the error, to 1e-15. Cost: O(T) times
-// about 6 steps.
+// The mode: Newton from z = 0, with negative X_t set to 0 where H is not positive definite. Steps
+// are halved until F rises enough. No step moves a predictor by more than 8 (softplus link: 8 plus
+// half its size, for its scale is that of the counts). Once a step is below 1e-3 standard deviations
+// full ones are taken, which square the error, to 1e-15. Cost: O(T) times about 6 steps.
 #pragma once
 
 #include "count_families.h"
@@ -50,7 +53,8 @@ struct SiteCounts {  // one site: arrays of `periods`
   const double* path = nullptr;  // [periods, 2]: rho_t and s_t, shared by all sites; or none
 };
 
-constexpr int64_t kSiteScratch = 20;  // doubles per period that a site's work takes
+constexpr int64_t kSiteScratch = 19;       // doubles per period that a site's work takes
+constexpr double kLeastDeterminant = 0.5;  // of H; that of the prior is 1
 
 struct SiteWork {  // of kSiteScratch * periods doubles
   SiteWork(const SiteCounts& site, double* scratch)
@@ -61,17 +65,18 @@ struct SiteWork {  // of kSiteScratch * periods doubles
       return taken;
     };
     score = take(1), x = take(1), p = take(1), third = take(1), dual = take(1), move = take(1);
-    path = take(1), path_move = take(1), variance = take(1), n = take(1), prior = take(1);
+    path = take(1), path_move = take(1), variance = take(1), n = take(1), spread = take(1);
     filter.predicted = take(1), filter.shrink = take(1);
-    response = take(2), columns = take(2), solved = take(2), bend = take(1);
+    response = take(2), columns = take(2), solved = take(2);
   }
 
   PathFilter filter;
-  double *score, *x, *p;                   // w l1, w x and w p(x) of every count
-  double *third, *bend;                    // w p'(x) l3 / 2 and w dp/dc
+  double *score, *x, *p;                   // w l1, X, and X or max(X, 0)
+  double* third;                           // w l3 / 2
   double *dual, *path, *move, *path_move;  // of u^ and a^, and of a step of theirs
   double *response, *columns, *solved;     // D; right-hand sides [periods, 2] and their solutions
-  double *variance, *n, *prior;            // Var(a_t | u, all), N_t, Var(a_t)
+  double *variance, *n;                    // Var(a_t | u, all), N_t
+  double* spread;                          // j h_t
 };
 
 struct SiteMode {
@@ -79,30 +84,6 @@ struct SiteMode {
   double h[3];   // h: h00, h01, h11
   double value;  // the marginal log-likelihood; NaN if F(0) is not finite
 };
-
-struct Information {
-  double value, slope, by_bend;  // p(x), p'(x), dp/dc
-};
-
-TR_HD Information information_of(double x, double bend) {
-  if (x >= 0) return {x, 1, 0};
-  const double r = 1 / (1 - bend * x);
-  return {x * r, r * r, x * x * r * r};
-}
-
-// c; fills work.prior where there is a path.
-TR_HD double bend_of(const SiteCounts& site, SiteWork& work) {
-  double sum = 0, variance = 0;
-  for (int64_t t = 0; t < site.periods; ++t) {
-    const double a = site.loading[2 * t], b = site.loading[2 * t + 1];
-    if (site.path) {
-      const double rho = site.path[2 * t], s = site.path[2 * t + 1];
-      work.prior[t] = variance = (t > 0 ? rho * rho * variance : 0) + s * s;
-    }
-    if (site.weight[t] > 0) sum += site.weight[t] * (a * a + b * b + variance);
-  }
-  return 2 * sum;
-}
 
 TR_HD double determinant(const double* h) { return h[0] * h[2] - h[1] * h[1]; }
 
@@ -182,24 +163,44 @@ TR_HD double site_objective(const CountModel& model, const SiteCounts& site, con
   return value;
 }
 
-// work.p from work.x; whether they differ.
-TR_HD bool bend_information(const SiteCounts& site, double bend, SiteWork& work) {
-  bool differ = false;
-  for (int64_t t = 0; t < site.periods; ++t) {
-    work.p[t] = work.x[t];
-    if (work.x[t] < 0) {
-      work.p[t] = site.weight[t] * information_of(work.x[t] / site.weight[t], bend).value;
-      differ = true;
-    }
-  }
-  return differ;
+// work.p: work.x without its negative entries.
+TR_HD void clamp_information(const SiteCounts& site, SiteWork& work) {
+  for (int64_t t = 0; t < site.periods; ++t) work.p[t] = work.x[t] > 0 ? work.x[t] : 0.0;
 }
 
-// The mode; work.path is its path, and work.p the information there.
+struct Determinant {
+  double log;                // log det H, or what takes its place
+  double by_full, by_clamp;  // its derivatives in log det H and log det H+
+  bool proper, small;        // whether H is positive definite; whether det H < f
+};
+
+TR_HD double log_determinant(const SiteCounts& site, const SiteWork& work, const double* h) {
+  return natural_log(determinant(h)) + (site.path ? path_log_determinant(work.filter) : 0.0);
+}
+
+// From work.x; fills h and work.p with what precisions are to use: H, or H+ where det H is small,
+// for else a site's effects would seem less certain than their prior.
+TR_HD Determinant bounded_determinant(const SiteCounts& site, SiteWork& work, double* h) {
+  const double log_floor = natural_log(kLeastDeterminant);
+  const bool proper = site_factor(site, work.x, work, h);
+  const double full = proper ? log_determinant(site, work, h) : 0.0;
+  if (proper && full >= log_floor) {
+    for (int64_t t = 0; t < site.periods; ++t) work.p[t] = work.x[t];
+    return {full, 1, 0, true, false};
+  }
+  clamp_information(site, work);
+  site_factor(site, work.p, work, h);
+  const double clamped = log_determinant(site, work, h);
+  if (!proper) return {clamped, 0, 1, false, true};
+  const double x = exponential_of(full - log_floor), v = x * x * (3 - 2 * x);
+  const double slope = 6 * x * x * (1 - x) * (full - clamped);  // by v
+  return {clamped + v * (full - clamped), v + slope, 1 - v, true, true};
+}
+
+// The mode; work.path is its path. h and work.p are the information there, for precisions.
 TR_HD SiteMode site_mode(const CountModel& model, const SiteCounts& site, SiteWork& work) {
   constexpr int kSteps = 200, kHalvings = 60;
   constexpr double kLongest = 8, kClose = 1e-6, kEnd = 1e-15, kNone[2] = {0, 0};
-  const double bend = bend_of(site, work);
   for (int64_t t = 0; t < site.periods; ++t)
     work.dual[t] = work.path[t] = work.move[t] = work.path_move[t] = 0;
   SiteMode mode{};
@@ -208,21 +209,28 @@ TR_HD SiteMode site_mode(const CountModel& model, const SiteCounts& site, SiteWo
     const bool proper = site_factor(site, work.x, work, mode.h);
     const double* x = work.x;
     if (!proper) {
-      bend_information(site, bend, work);
+      clamp_information(site, work);
       site_factor(site, x = work.p, work, mode.h);
     }
     for (int64_t t = 0; t < site.periods; ++t) work.move[t] = work.score[t] - work.dual[t];
     double move[2];
     site_solve(site, x, work, mode.h, kNone, work.move, work.path_move, move);
-    double slope = 0, longest = 0;  // slope: twice the rise
+    double slope = 0, factor = 1;  // slope: twice the rise
     for (int64_t t = 0; t < site.periods; ++t) {
       double a = site.loading[2 * t] * move[0] + site.loading[2 * t + 1] * move[1];
       if (site.path) a += work.path_move[t];
       slope += (work.score[t] - work.dual[t]) * a;
-      longest = a > longest ? a : (-a > longest ? -a : longest);
+      double longest = kLongest;
+      if (model.softplus_link) {
+        const double at = site.eta[t] + site.loading[2 * t] * mode.u[0] +
+                          site.loading[2 * t + 1] * mode.u[1] + (site.path ? work.path[t] : 0.0);
+        longest += 0.5 * (at > 0 ? at : -at);
+      }
+      const double length = a > 0 ? a : -a;
+      if (factor * length > longest) factor = longest / length;
     }
     const bool close = proper && slope < kClose;
-    double factor = longest > kLongest ? kLongest / longest : 1.0, next = 0, trial[2];
+    double next = 0, trial[2];
     bool rose = false;
     for (int half = 0; half < kHalvings && !rose; ++half, factor *= 0.5) {
       trial[0] = mode.u[0] + factor * move[0];
@@ -245,10 +253,7 @@ TR_HD SiteMode site_mode(const CountModel& model, const SiteCounts& site, SiteWo
     if (close && (slope < kEnd || slope >= before)) break;
     before = close ? slope : kInfinity;
   }
-  bend_information(site, bend, work);
-  site_factor(site, work.p, work, mode.h);
-  mode.value = value - 0.5 * natural_log(determinant(mode.h));
-  if (site.path) mode.value -= 0.5 * path_log_determinant(work.filter);
+  mode.value = value - 0.5 * bounded_determinant(site, work, mode.h).log;
   return mode;
 }
 
@@ -257,103 +262,98 @@ struct SiteGradient {
   double dispersion, zero_logit;
 };
 
+// The gradient of -weight / 2 times the log determinant with information `info` [periods], whose h is
+// given: adds that for loading and path, and weight h_t to work.spread, but not for cells of
+// negative X_t where these are `constant`.
+TR_HD void determinant_gradient(const SiteCounts& site, const double* info, const double* h,
+                                double weight, bool constant, SiteWork& work, SiteGradient& out) {
+  const double *l = site.loading, *d = site_response(site, work);
+  if (site.path) path_variances(work.filter, info, work.variance, work.n);
+  for (int64_t t = 0; t < site.periods; ++t) {
+    double solved[2];
+    solve_pair(h, d + 2 * t, solved);
+    const double spread =
+        d[2 * t] * solved[0] + d[2 * t + 1] * solved[1] + (site.path ? work.variance[t] : 0.0);
+    if (!constant || work.x[t] > 0) work.spread[t] += weight * spread;
+    for (int i = 0; i < 2; ++i) out.loading[2 * t + i] -= weight * info[t] * solved[i];
+  }
+  if (!site.path) return;
+  double q[2] = {0, 0};  // R' X D: of W / 2, with u integrated out
+  for (int64_t t = site.periods - 1; t >= 0; --t) {
+    const double rho = work.filter.rho(t), s = work.filter.s(t);
+    double solved[2];
+    for (int i = 0; i < 2; ++i) q[i] = info[t] * d[2 * t + i] + work.filter.rho(t + 1) * q[i];
+    solve_pair(h, q, solved);
+    out.path[2 * t + 1] -= weight * s * (work.n[t] - q[0] * solved[0] - q[1] * solved[1]);
+    if (t == 0) continue;
+    const double* before = l + 2 * t - 2;
+    const double* response = d + 2 * t - 2;
+    out.path[2 * t] -=
+        weight * (work.filter.filtered(t - 1) * rho * work.n[t] -
+                  (before[0] - response[0]) * solved[0] - (before[1] - response[1]) * solved[1]);
+  }
+}
+
 // `weight` is the incoming gradient of the value, `mode_weight` that of u^, `path_weight` of a^.
 TR_HD void site_gradient(const CountModel& model, const SiteCounts& site, const double* u,
                          const double* path, double weight, const double* mode_weight,
                          const double* path_weight, SiteWork& work, SiteGradient& out) {
-  const double bend = bend_of(site, work);
   const auto predictor = [&](int64_t t) {
     return site.eta[t] + site.loading[2 * t] * u[0] + site.loading[2 * t + 1] * u[1] +
            (path ? path[t] : 0.0);
   };
   for (int64_t t = 0; t < site.periods; ++t) {
-    work.x[t] = work.p[t] = work.third[t] = work.bend[t] = 0;
+    work.x[t] = work.third[t] = work.spread[t] = 0;
     if (!(site.weight[t] > 0)) continue;
     const double w = site.weight[t];
     const Jet<3, 0> l = count_log_likelihood<3, 0>(model, predictor(t), site.log_exposure[t],
                                                    site.low[t], site.high[t]);
-    const Information p = information_of(-2 * l.v[2], bend);
     work.x[t] = -2 * w * l.v[2];
-    work.p[t] = w * p.value;
-    work.third[t] = w * 3 * p.slope * l.v[3];  // l3 = 6 v[3]
-    work.bend[t] = w * p.by_bend;
+    work.third[t] = 3 * w * l.v[3];  // l3 = 6 v[3]
   }
-  // What comes of the determinant alone, with H.
-  double h[3], by_bend = 0;
-  site_factor(site, work.p, work, h);
-  const double *l = site.loading, *d = site_response(site, work);
-  if (path) path_variances(work.filter, work.p, work.variance, work.n);
-  bool bent = false;
+  // The determinants, the last of them that which the implicit part takes: -F'' if it is proper.
+  double h[3];
+  const double* l = site.loading;
+  const Determinant det = bounded_determinant(site, work, h);
+  if (det.small) determinant_gradient(site, work.p, h, weight * det.by_clamp, true, work, out);
+  const double* x = det.proper ? work.x : work.p;
+  if (det.proper) {
+    if (det.small) site_factor(site, x, work, h);
+    determinant_gradient(site, x, h, weight * det.by_full, false, work, out);
+  }
+  // The implicit part.
+  double k[2], right[2] = {mode_weight[0], mode_weight[1]};
   for (int64_t t = 0; t < site.periods; ++t) {
-    double solved[2];
-    solve_pair(h, d + 2 * t, solved);
-    double& h_t = work.variance[t];
-    h_t = d[2 * t] * solved[0] + d[2 * t + 1] * solved[1] + (path ? h_t : 0.0);
-    by_bend -= 0.5 * weight * work.bend[t] * h_t;
-    bent = bent || work.x[t] != work.p[t];
-    for (int i = 0; i < 2; ++i) out.loading[2 * t + i] -= weight * work.p[t] * solved[i];
-  }
-  if (path) {  // - weight W / 2, whose u is integrated out: q = R' P D
-    double q[2] = {0, 0};
-    for (int64_t t = site.periods - 1; t >= 0; --t) {
-      const double rho = work.filter.rho(t), s = work.filter.s(t);
-      double solved[2];
-      for (int i = 0; i < 2; ++i) q[i] = work.p[t] * d[2 * t + i] + work.filter.rho(t + 1) * q[i];
-      solve_pair(h, q, solved);
-      out.path[2 * t + 1] -= weight * s * (work.n[t] - q[0] * solved[0] - q[1] * solved[1]);
-      if (t == 0) continue;
-      const double* before = l + 2 * t - 2;
-      const double* response = d + 2 * t - 2;
-      out.path[2 * t] -=
-          weight * (work.filter.filtered(t - 1) * rho * work.n[t] -
-                    (before[0] - response[0]) * solved[0] - (before[1] - response[1]) * solved[1]);
-    }
-  }
-  // The implicit part, with -F'' if it is positive definite.
-  double curvature[3], k[2], right[2] = {mode_weight[0], mode_weight[1]};
-  const double* x = work.x;
-  if (!bent) {
-    for (int i = 0; i < 3; ++i) curvature[i] = h[i];
-  } else if (!site_factor(site, x, work, curvature)) {
-    site_factor(site, x = work.p, work, curvature);
-  }
-  for (int64_t t = 0; t < site.periods; ++t) {
-    out.eta[t] = work.dual[t] = weight * work.third[t] * work.variance[t];  // c
+    out.eta[t] = work.dual[t] = work.third[t] * work.spread[t];  // c
     if (!path) continue;
     work.dual[t] += path_weight[t];
     for (int i = 0; i < 2; ++i) right[i] -= path_weight[t] * l[2 * t + i];
   }
-  site_solve(site, x, work, curvature, right, work.dual, work.path, k);
+  site_solve(site, x, work, h, right, work.dual, work.path, k);
   for (int64_t t = 0; t < site.periods; ++t) {
     work.score[t] = 0;
     if (!(site.weight[t] > 0)) continue;
     const double w = site.weight[t];
     const Jet<3, 2> j = count_log_likelihood<3, 2>(model, predictor(t), site.log_exposure[t],
                                                    site.low[t], site.high[t]);
-    const Information p = information_of(-2 * j.v[2], bend);
     const double along = l[2 * t] * k[0] + l[2 * t + 1] * k[1] + (path ? work.path[t] : 0.0);
     work.score[t] = w * j.v[1];
     out.eta[t] += weight * work.score[t] + 2 * w * j.v[2] * along;
-    for (int i = 0; i < 2; ++i)
-      out.loading[2 * t + i] +=
-          out.eta[t] * u[i] + work.score[t] * k[i] + 4 * w * by_bend * l[2 * t + i];
+    for (int i = 0; i < 2; ++i) out.loading[2 * t + i] += out.eta[t] * u[i] + work.score[t] * k[i];
     // q[m][i] is the coefficient of h^i: the second derivative in eta is twice q[m][2].
-    const double half = p.slope * work.variance[t];
-    out.dispersion += w * (weight * (j.q[0][0] + half * j.q[0][2]) + j.q[0][1] * along);
-    out.zero_logit += w * (weight * (j.q[1][0] + half * j.q[1][2]) + j.q[1][1] * along);
+    const double by_second = work.spread[t];
+    out.dispersion += w * (weight * j.q[0][0] + by_second * j.q[0][2] + j.q[0][1] * along);
+    out.zero_logit += w * (weight * j.q[1][0] + by_second * j.q[1][2] + j.q[1][1] * along);
   }
   if (!path) return;
-  double score = 0, dual = 0, weights = 0;  // R' r, R' dual and R' diag(w) R
+  double score = 0, dual = 0;  // R' r and R' dual
   for (int64_t t = site.periods - 1; t >= 0; --t) {
-    const double next = work.filter.rho(t + 1), rho = work.filter.rho(t);
+    const double next = work.filter.rho(t + 1);
     score = work.score[t] + next * score;
     dual = work.dual[t] + next * dual;
-    weights = (site.weight[t] > 0 ? site.weight[t] : 0) + next * next * weights;
-    out.path[2 * t + 1] +=
-        work.filter.s(t) * (weight * score * score + 2 * score * dual + 4 * by_bend * weights);
+    out.path[2 * t + 1] += work.filter.s(t) * (weight * score * score + 2 * score * dual);
     if (t == 0) continue;
-    out.path[2 * t] += weight * path[t - 1] * score + work.path[t - 1] * score +
-                       path[t - 1] * dual + 4 * by_bend * work.prior[t - 1] * rho * weights;
+    out.path[2 * t] += weight * path[t - 1] * score + work.path[t - 1] * score + path[t - 1] * dual;
   }
 }
 

@@ -2,27 +2,28 @@
 // vector-Jacobian product g = (1/(J sigma)) sum_j w_j z_j with w_j from b_j . v
 // [Learning where to intervene, Eq. 3-4; Decision-aware training, Eq. 11].
 //
-// Scores are rows of S sites. Noise is drawn inside the loops from (key, draw, global row, site) and
-// drawn again in backward. One draw costs S noise values and one pass over them: a bracket [low,
-// high] around the K-th largest perturbed score, the same for all draws of a row, splits the sites
-// into counted (above), gathered (inside, a few hundred at most) and ignored (below). A bracket
-// that misses costs that draw an exact search; the result never depends on the bracket.
+// Scores are rows of S sites. Noise is drawn inside the loops from (key, draw, global row, site),
+// and drawn again in backward. A draw costs S noise values and one pass over them. A bracket [low,
+// high] around the K-th largest perturbed score, the same for all draws of a row, splits the sites:
+// those above are counted, those inside (a few hundred at most) gathered, those below ignored. If
+// the bracket misses, that draw needs an exact search; the result never depends on the bracket.
 //
 // A draw's outcome is kept as a threshold: site s is chosen iff u_s > value, or u_s == value and
 // s <= last_tied (ties go to the lowest index).
 //
-// Conditional estimator (Rao & Blackwell; any noise with density f and distribution function F). Given
-// the noise of all sites but i, site i is chosen iff u_i exceeds the K-th largest of the others: that
-// of its rival a(-i), which is u_(K+1) if i is chosen and u_(K) if not. So, with the rival's score and
-// noise, x_ij = (r_a - r_i) / sigma + z_a, and integrating z_i out,
+// Conditional estimator (Rao & Blackwell; any noise with density f and distribution function F).
+// Given the noise of all sites but i, site i is chosen iff u_i exceeds the K-th largest of the
+// others. The site that holds it is the rival a of i: the (K+1)-th largest of all if i is chosen,
+// the K-th if not. With x_ij = (r_a - r_i) / sigma + z_a, integrating z_i out gives
 //   b_i = (1/J) sum_j 1 - F(x_ij),    g_i = (1/(J sigma)) sum_j f(x_ij) (v_i - v_a),
-// unbiased for the same expectation and its gradient: where i passes its rival, v_i replaces v_a. Each
-// draw adds its boundary to what is kept: the sites of the K-th and the (K+1)-th largest. x comes from
-// the rival's score and noise, not from u, whose rounding is that of the score. sum_i b_i is K in
-// expectation only, and a draw's g need not sum to 0. Sites with infinite scores have no noise: b_i is
-// 0 or 1, g_i is 0. Cost: one F or f a (site, draw), beside the noise.
+// unbiased for the same expectation and its gradient: where i passes its rival, v_i replaces v_a.
 //
-// Memory: per worker O(S); kept for backward: rows x J thresholds and boundaries. Nothing of size
+// Each draw also keeps its boundary, the sites of the K-th and the (K+1)-th largest. x comes from
+// the rival's score and noise, not from u, which is rounded to the score's precision. sum_i b_i is
+// K in expectation only, and a draw's g need not sum to 0. Sites with infinite scores have no
+// noise: b_i is 0 or 1, g_i is 0. Cost: one F or f for each (site, draw), beside the noise.
+//
+// Memory: O(S) a worker; rows x J thresholds and boundaries are kept for backward. Nothing of size
 // J x S.
 #pragma once
 
@@ -69,7 +70,8 @@ TR_HD float noise_of_site(PhiloxKey key, int32_t site, uint32_t draw, uint32_t r
   return word == 0 ? z.z0 : (word == 1 ? z.z1 : (word == 2 ? z.z2 : z.z3));
 }
 
-// Score and noise of the rivals in one draw: of the sites that are not chosen, and of those that are.
+// Score and noise of the rivals in one draw: of the sites that are not chosen, and of those that
+// are.
 template <typename T>
 struct Rivals {
   T outside_score, outside_noise, inside_score, inside_noise;
@@ -114,8 +116,9 @@ struct TopKCpu {
   void (*backward)(const TopKProblem<T>& problem, Noise noise, int64_t row, const T* v, T centre,
                    int64_t begin, int64_t end, const T* value, const int32_t* last_tied, T* total,
                    void* scratch);
-  // The same two of the conditional estimator. Adds 1 - F(x) over draws [begin, end) to total[sites],
-  // meaningless where the score is infinite; writes value[j], last_tied[j], boundary[2 j, 2 j + 1].
+  // The same two of the conditional estimator. Adds 1 - F(x) over draws [begin, end) to
+  // total[sites], meaningless where the score is infinite; writes value[j], last_tied[j],
+  // boundary[2 j, 2 j + 1].
   void (*conditional_forward)(const TopKProblem<T>& problem, Noise noise, int64_t row,
                               Bracket<T> bracket, int64_t begin, int64_t end, T* total, T* value,
                               int32_t* last_tied, int32_t* boundary, void* scratch);

@@ -3,33 +3,40 @@
 
 #include <torch/types.h>
 
-#include <optional>
-
 #include "../ops/negbin.h"
+#include "ratio_family.h"
 
 namespace topreach {
 
 /// NegBin(total_count n, logits z) in torch's convention: mean n e^z, P(0) = (1 + e^z)^-n.
 /// Parameters broadcast to the shape [..., S] of one draw. Python:
-/// topreach.models.NegativeBinomial.
+/// topreach.distributions.NegativeBinomial.
 struct NegativeBinomial {
   torch::Tensor total_count, logits;
 
   /// n e^z, [..., S].
-  torch::Tensor mean() const { return total_count * logits.exp(); }
-
+  torch::Tensor mean() const;
   /// n e^z (1 + e^z), [..., S].
-  torch::Tensor variance() const { return mean() * (1 + logits.exp()); }
-
+  torch::Tensor variance() const;
   /// Draws [M, ..., S]; no gradient. See negbin_sample.
-  torch::Tensor sample(int64_t num_samples, const NegBinSampleOptions& options = {}) const {
-    return negbin_sample(total_count, logits, num_samples, options);
-  }
-
+  torch::Tensor sample(int64_t num_samples, const NegBinSampleOptions& options = {}) const;
   /// log P(y), elementwise: y [..., S] or samples [M, ..., S]. See negbin_log_prob.
-  torch::Tensor log_prob(const torch::Tensor& y) const {
-    return negbin_log_prob(y.to(total_count.scalar_type()), total_count, logits);
+  torch::Tensor site_log_prob(const torch::Tensor& y) const;
+  /// P(Y <= y), elementwise, float64, without gradient.
+  torch::Tensor cdf(const torch::Tensor& y) const;
+  /// E[y_s / (offset + 1.y)], [..., S]; see ops/expected_ratio_ranking.h.
+  torch::Tensor expected_ratio(double offset = 0.0) const;
+  RatioFamily ratio_family() const;
+  /// The same distribution with every parameter, written out to [..., S], passed through `change`.
+  template <typename Change>
+  NegativeBinomial with_parameters(const Change& change) const {
+    const auto both = torch::broadcast_tensors({total_count, logits});
+    return {change(both[0]), change(both[1])};
   }
 };
+
+/// (mean, variance) of NegBin(total_count, logits).
+std::tuple<torch::Tensor, torch::Tensor> negbin_moments(const torch::Tensor& total_count,
+                                                        const torch::Tensor& logits);
 
 }  // namespace topreach

@@ -6,6 +6,7 @@
 
 #include "../ops/key.h"
 #include "../require.h"
+#include "count_functions.h"
 
 namespace topreach {
 
@@ -270,7 +271,7 @@ Tensor SiteMixture<Component>::variance() const {
 }
 
 template <typename Component>
-Tensor SiteMixture<Component>::log_prob(const Tensor& y) const {
+Tensor SiteMixture<Component>::site_log_prob(const Tensor& y) const {
   const auto [family, first, second] = parameters(components);
   return log_prob_of(family, y, logits, first, second);
 }
@@ -283,9 +284,40 @@ Tensor SiteMixture<Component>::sample(int64_t num_samples,
 }
 
 template <typename Component>
-Tensor expected_ratio_ranking(const SiteMixture<Component>& y, double offset) {
-  const auto [family, first, second] = parameters(y.components);
-  return ranking_of(family, y.logits, first, second, offset);
+Tensor SiteMixture<Component>::expected_ratio(double offset) const {
+  const auto [family, first, second] = parameters(components);
+  return ranking_of(family, logits, first, second, offset);
+}
+
+template <typename Component>
+bool SiteMixture<Component>::whole_counts() const {
+  return std::is_same_v<Component, Poisson>;
+}
+
+template <typename Component>
+Tensor SiteMixture<Component>::cdf(const Tensor& y) const {
+  at::NoGradGuard no_grad;
+  const Tensor weights = at::softmax(logits.to(at::kDouble), -1);
+  const Tensor value = y.to(at::kDouble).unsqueeze(-1);
+  Tensor below;
+  if constexpr (std::is_same_v<Component, Poisson>) {
+    below = components.cdf(value);
+  } else {
+    // P(Y > y) = Phi((mu - y) / s) / Phi(mu / s).
+    const Tensor loc = components.loc.to(at::kDouble), scale = components.scale.to(at::kDouble);
+    below = at::expm1(at::special_log_ndtr((loc - value.clamp_min(0)) / scale) -
+                      at::special_log_ndtr(loc / scale))
+                .neg();
+  }
+  return (weights * below).sum(-1);
+}
+
+template <typename Component>
+Tensor SiteMixture<Component>::quantile(double probability) const {
+  constexpr const char* name = "SiteMixture.quantile";
+  const auto of = [this](const Tensor& y) { return cdf(y); };
+  if (whole_counts()) return count_quantile(name, of, mean(), variance(), probability);
+  return density_quantile(name, of, mean(), variance(), probability);
 }
 
 MixtureStart mixture_start(const char* model, int64_t num_sites, int64_t num_components,
@@ -298,10 +330,10 @@ MixtureStart mixture_start(const char* model, int64_t num_sites, int64_t num_com
              options.high);
   std::vector<int64_t> shape = options.batch;
   shape.push_back(num_components);
-  const Tensor location = torch::empty(shape).uniform_(options.low, options.high);
+  const Tensor location = torch::empty(shape, torch::kFloat).uniform_(options.low, options.high);
   shape.insert(shape.end() - 1, num_sites);
   // The square of a normal variable has a gamma distribution of shape 1/2.
-  const Tensor gamma = torch::randn(shape).square().clamp_min(1e-30);
+  const Tensor gamma = torch::randn(shape, torch::kFloat).square().clamp_min(1e-30);
   return {location, torch::log_softmax(gamma.log(), -1)};
 }
 
@@ -315,10 +347,9 @@ Tensor mixture_over_time(const Tensor& parameter, const Tensor& time) {
 
 template struct SiteMixture<TruncatedNormal>;
 template struct SiteMixture<Poisson>;
-template Tensor expected_ratio_ranking(const SiteMixture<TruncatedNormal>&, double);
-template Tensor expected_ratio_ranking(const SiteMixture<Poisson>&, double);
 
 TORCH_LIBRARY_IMPL(topreach, CompositeImplicitAutograd, m) {
+  m.impl("mixture_over_time", mixture_over_time);
   m.impl("site_mixture_log_prob", log_prob_of);
   m.impl("site_mixture_moments", moments_of);
   m.impl("site_mixture_expected_ratio_ranking", ranking_of);

@@ -1,6 +1,6 @@
 // Counts of independent sites, each a mixture of the same L components with weights of its own
-// [Decision-aware training, Eq. 14, 17]: p(y_s) = sum_l w_sl p_l(y_s), w_s = softmax(logits_s). Beside
-// count_distributions.h's Mixture, where one component holds for all sites of a row at once.
+// [Decision-aware training, Eq. 14, 17]: p(y_s) = sum_l w_sl p_l(y_s), w_s = softmax(logits_s). In
+// mixture.h's Mixture, by contrast, one component holds for all sites of a row at once.
 //
 // The ratio ranking is one integral for all sites, by Laplace transforms L(t) = E[e^-tY]:
 //   r_s = E[y_s / (c + Y)] = int_0^inf e^-ct m_s(t) prod_k L_k(t) dt,  m = -L'/L,
@@ -18,7 +18,7 @@
 #include <string>
 #include <vector>
 
-#include "count_distributions.h"
+#include "poisson.h"
 
 namespace topreach {
 
@@ -63,7 +63,7 @@ torch::Tensor site_mixture_expected_ratio_ranking(
     const std::optional<torch::Tensor>& second = std::nullopt, double offset = 0.0);
 
 /// Independent sites, each with a mixture of `components`, TruncatedNormal or Poisson. Python:
-/// topreach.models.SiteMixture.
+/// topreach.distributions.SiteMixture.
 ///
 ///   topreach::SiteMixture<topreach::Poisson> counts{logits, {rate.unsqueeze(-2)}};
 ///   auto r = topreach::expected_ratio_ranking(counts);
@@ -74,12 +74,17 @@ struct SiteMixture {
 
   torch::Tensor mean() const;
   torch::Tensor variance() const;
-  torch::Tensor log_prob(const torch::Tensor& y) const;
   torch::Tensor sample(int64_t num_samples, const NegBinSampleOptions& options = {}) const;
+  /// A density for truncated normals.
+  torch::Tensor site_log_prob(const torch::Tensor& y) const;
+  /// P(Y <= y), elementwise, float64, without gradient.
+  torch::Tensor cdf(const torch::Tensor& y) const;
+  /// The least value with cdf >= probability: a whole number for Poissons.
+  torch::Tensor quantile(double probability) const;
+  torch::Tensor expected_ratio(double offset = 0.0) const;
+  /// Whether draws are whole numbers.
+  bool whole_counts() const;
 };
-
-template <typename Component>
-torch::Tensor expected_ratio_ranking(const SiteMixture<Component>& y, double offset = 0.0);
 
 /// Of the models NormalMixture and PoissonMixture.
 struct MixtureOptions {

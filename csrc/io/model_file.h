@@ -1,32 +1,29 @@
-// The model file: one dictionary of plain values and tensors, in torch's zip format, that Python
-// (torch.load with weights_only=True) and C++ both read and write. It holds no code.
+// The model file: what a fitted ranker knows, as one dictionary of plain values and tensors. It holds no
+// code. docs/model-file.md describes it.
 //
-//   format "topreach-model", format_version 1
-//   model "EmpiricalBayesRates" | "NegBinMixedEffects" | "NormalMixture" | "PoissonMixture" |
-//   "LinearScorer" | "MLPScorer"; config: its constructor's arguments
-//   state {name: tensor}
-//   standardizer {feature_names [str], kept [int], mean, scale: float64 tensors over kept}
-//   time {origin, scale}: models see (time - origin) / scale
-//   site_ids [str], k, model_samples, key int64[2], window
-//   ranking "exact" | "ratio" | "mean" | "score"
-//   site_history {half_lives, ...}: of EmpiricalBayesRates only; see models/site_history.h
-//   uses_exposure: whether counts are per exposure, which predictions then need; false if absent
-//   columns {role: name}: optional, the user's names for the columns of a table
+// The bytes are a zip archive as torch writes them (Python: torch.load with weights_only=True), with the
+// SHA-256 of all other bytes in the archive's comment. A file of which one byte has changed is refused.
 #pragma once
 
 #include <ATen/core/ivalue.h>
 #include <torch/types.h>
 
+#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "../calendar.h"
 #include "../models/site_history.h"
 
 namespace topreach {
 
-inline constexpr int64_t kModelFileVersion = 1;
+inline constexpr int64_t kModelFileVersion = 2;
+
+/// Names and values in order: a constructor's arguments, for instance.
+using NamedValues = std::vector<std::pair<std::string, c10::IValue>>;
+using NamedTensors = std::vector<std::pair<std::string, torch::Tensor>>;
 
 /// x' = (x - mean) / scale on the columns that vary in training; the others are dropped.
 struct Standardizer {
@@ -38,30 +35,53 @@ struct Standardizer {
   torch::Tensor transform(const torch::Tensor& x) const;
 };
 
-struct ModelFile {
-  std::string model;
-  std::vector<std::pair<std::string, c10::IValue>> config;
-  std::vector<std::pair<std::string, torch::Tensor>> state;
-  Standardizer standardizer;
-  double time_origin = 0.0, time_scale = 1.0;
-  std::vector<std::string> site_ids;
-  int64_t k = 1;
-  std::string ranking = "exact";
-  int64_t model_samples = 1000;
-  torch::Tensor key;  // int64[2]
-  int64_t window = 0;
-  bool uses_exposure = false;
-  std::optional<SiteHistory> site_history;
-  std::vector<std::pair<std::string, std::string>> columns;
+/// The counts that are known, on the model's calendar.
+struct KnownPast {
+  std::vector<double> times;  // N, ascending
+  torch::Tensor counts;       // [N, S] float32, NaN where not known
+  torch::Tensor upper;     // [N, S] float32: suppressed counts lie in counts..upper; or undefined
+  torch::Tensor exposure;  // [N, S] float32; or undefined
 };
 
-/// Reads a model file, checking every part. Raises (c10::ValueError) where there is no such file,
-/// and for a damaged, cut or foreign file, one of a newer format, and parts missing or of a wrong
-/// kind.
+struct ModelFile {
+  std::string model;  // name of the forecaster: see forecaster_registry()
+  NamedValues config;
+  NamedTensors state;
+  NamedValues fit;  // what a summary of the fit needs; empty where there is none
+  Standardizer standardizer;
+  double time_origin = 0.0, time_scale = 1.0;  // models see (time - origin) / scale
+  Calendar calendar;
+  std::vector<double> fitted_times;  // periods that the model has learned from, ascending
+  KnownPast past;                    // empty where the past was left out of the file
+  // Each site's last features [S, P], raw, and which features [P] never changed at a site in training: these
+  // need not be given for the next period. Undefined for models without features.
+  torch::Tensor last_features, constant_features;
+  std::vector<std::string> site_ids;
+  std::vector<double> opened,
+      closed;  // a time per site, NaN where none; empty where no site has one
+  std::string program = "TopK";
+  std::vector<std::pair<std::string, double>> program_config = {{"k", 1.0}};
+  std::string ranking = "exact";  // "exact", "ratio", "mean" or, for scorers, "score"
+  int64_t model_samples = 1000;
+  torch::Tensor key;  // int64[2]
+  bool uses_exposure = false;
+  std::optional<SiteHistory> site_history;
+  std::vector<std::pair<std::string, std::string>>
+      table;                                    // how the user's table is read: name, value
+  std::string topreach_version, torch_version;  // that wrote the file; set by save
+  std::string digest;                           // SHA-256; set by load and save
+};
+
+/// Reads a model file, checking every part. Raises c10::ValueError where there is no such file, for a
+/// damaged, cut or foreign file, one of another format, and parts that are missing or do not fit.
 ModelFile load_model_file(const std::string& path);
 
-/// Writes a model file: to a temporary file beside `path`, which then takes its place, so that
-/// `path` is never half written. Raises c10::ValueError where that cannot be done.
-void save_model_file(const ModelFile& file, const std::string& path);
+/// The file's bytes. Raises c10::ValueError for parts that do not fit.
+std::string model_file_bytes(const ModelFile& file);
+/// What these bytes hold; `path` is for messages.
+ModelFile parse_model_file(const std::string& bytes, const std::string& path);
+
+/// Writes a model file whole or not at all (see write_whole_file), and returns its digest.
+std::string save_model_file(const ModelFile& file, const std::string& path);
 
 }  // namespace topreach

@@ -5,12 +5,24 @@
 #include <torch/library.h>
 
 #include <limits>
+#include <string_view>
 
+#include "../ops/autograd.h"
+#include "../ops/common.h"
 #include "../require.h"
 
 namespace topreach {
 
 namespace {
+
+// Raises for a negative or NaN count. On the CPU only: on CUDA the check would wait for the device.
+void check_counts(std::string_view function, const at::Tensor& counts) {
+  TR_REQUIRE(!counts.lt(0).any().item<bool>(), "{}: counts must not be negative, got {}", function,
+             counts.min().item<double>());
+  TR_REQUIRE(!counts.isnan().any().item<bool>(),
+             "{}: counts must not be NaN, got NaN; leave out sites or periods without counts",
+             function);
+}
 
 void check_bpr(const char* function, const char* argument, const at::Tensor& chosen,
                const at::Tensor& counts, int64_t k) {
@@ -22,13 +34,41 @@ void check_bpr(const char* function, const char* argument, const at::Tensor& cho
              "{}: {} and counts must have shape [..., S] with the same S, got {} "
              "and {}",
              function, argument, chosen.sym_sizes(), counts.sym_sizes());
+  TR_REQUIRE(chosen.device() == counts.device(),
+             "{}: counts must be on the device of {} ({}), got {}", function, argument,
+             chosen.device(), counts.device());
+  const auto rows = c10::asIntArrayRefSlowOpt(chosen.sym_sizes());
+  const auto others = c10::asIntArrayRefSlowOpt(counts.sym_sizes());
+  if (rows && others) check_broadcast(function, "counts", *rows, *others);
   TR_REQUIRE(k >= 1 && counts.sym_size(-1) >= k, "{}: k must be between 1 and S = {}, got {}",
              function, counts.sym_size(-1), k);
 }
 
-// b.y / sum_TopK(y) y, with NaN for a row without reach.
-at::Tensor reach_ratio(const at::Tensor& reach, const at::Tensor& y, int64_t k) {
-  const at::Tensor best = std::get<0>(y.topk(k, -1, true, false)).sum(-1);
+at::Tensor best_reach(const at::Tensor& counts, int64_t k, std::string_view function) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("topreach::best_reach", "")
+                             .typed<at::Tensor(const at::Tensor&, int64_t, std::string_view)>();
+  return op.call(counts, k, function);
+}
+
+at::Tensor best_reach_of(const at::Tensor& counts, int64_t k, std::string_view function) {
+  TR_REQUIRE(counts.dim() >= 1 && k >= 1 && k <= counts.size(-1),
+             "{}: k must be between 1 and S, got {} for counts of shape {}", function, k,
+             counts.sizes());
+  return std::get<0>(counts.topk(k, -1, true, false)).sum(-1);
+}
+
+at::Tensor best_reach_cpu(const at::Tensor& counts, int64_t k, std::string_view function) {
+  check_counts(function, counts);
+  return best_reach_of(counts, k, function);
+}
+
+at::Tensor best_reach_meta(const at::Tensor& counts, int64_t, std::string_view) {
+  return at::empty_symint(counts.sym_sizes().slice(0, counts.dim() - 1), counts.options());
+}
+
+// reach / best, with NaN for a row whose best reach is 0.
+at::Tensor reach_ratio(const at::Tensor& reach, const at::Tensor& best) {
   const at::Tensor any = best > 0;
   const at::Tensor ratio = reach / at::where(any, best, at::ones_like(best));
   return at::where(any | best.isnan(), ratio,
@@ -44,16 +84,12 @@ at::Tensor bpr_of(const at::Tensor& scores, const at::Tensor& counts, int64_t k)
   const at::Tensor places = k - above.sum(-1);
   const at::Tensor share = places.to(scores.scalar_type()) / tied.sum(-1);
   const at::Tensor reach = (y * above).sum(-1) + share * (y * tied).sum(-1);
-  return reach_ratio(reach, y, k);
+  return reach_ratio(reach, best_reach_of(y, k, "bpr"));
 }
 
 at::Tensor bpr_cpu(const at::Tensor& scores, const at::Tensor& counts, int64_t k) {
   TR_REQUIRE(!scores.isnan().any().item<bool>(), "bpr: scores must not be NaN, got NaN");
-  TR_REQUIRE(!counts.lt(0).any().item<bool>(), "bpr: counts must not be negative, got {}",
-             counts.min().item<double>());
-  TR_REQUIRE(!counts.isnan().any().item<bool>(),
-             "bpr: counts must not be NaN, got NaN; leave out sites or periods "
-             "without counts");
+  check_counts("bpr", counts);
   return bpr_of(scores, counts, k);
 }
 
@@ -63,15 +99,10 @@ at::Tensor bpr_meta(const at::Tensor& scores, const at::Tensor& counts, int64_t 
   return at::empty_symint(both.sym_sizes().slice(0, both.dim() - 1), scores.options());
 }
 
-at::Tensor bpr_autograd(const at::Tensor& scores, const at::Tensor& counts, int64_t k) {
-  at::AutoDispatchBelowADInplaceOrView below_autograd;
-  return bpr(scores, counts, k);
-}
-
 at::Tensor soft_bpr_of(const at::Tensor& membership, const at::Tensor& counts, int64_t k) {
   check_bpr("soft_bpr", "membership", membership, counts, k);
   const at::Tensor y = counts.detach().to(membership.scalar_type());
-  return reach_ratio((membership * y).sum(-1), y, k);
+  return reach_ratio((membership * y).sum(-1), best_reach(y, k, "soft_bpr"));
 }
 
 }  // namespace
@@ -80,17 +111,38 @@ at::Tensor bpr(const at::Tensor& scores, const at::Tensor& counts, int64_t k) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("topreach::bpr", "")
                              .typed<at::Tensor(const at::Tensor&, const at::Tensor&, int64_t)>();
+  check_defined("bpr", "scores", scores);
+  check_defined("bpr", "counts", counts);
   return op.call(scores, counts, k);
 }
 
 at::Tensor soft_bpr(const at::Tensor& membership, const at::Tensor& counts, int64_t k) {
+  check_defined("soft_bpr", "membership", membership);
+  check_defined("soft_bpr", "counts", counts);
   return soft_bpr_of(membership, counts, k);
 }
 
-TORCH_LIBRARY_IMPL(topreach, CPU, m) { m.impl("bpr", bpr_cpu); }
-TORCH_LIBRARY_IMPL(topreach, CUDA, m) { m.impl("bpr", bpr_of); }
-TORCH_LIBRARY_IMPL(topreach, Meta, m) { m.impl("bpr", bpr_meta); }
-TORCH_LIBRARY_IMPL(topreach, Autograd, m) { m.impl("bpr", bpr_autograd); }
+TORCH_LIBRARY_IMPL(topreach, CPU, m) {
+  m.impl("bpr", bpr_cpu);
+  m.impl("best_reach", best_reach_cpu);
+}
+
+TORCH_LIBRARY_IMPL(topreach, CUDA, m) {
+  m.impl("bpr", bpr_of);
+  m.impl("best_reach", best_reach_of);
+}
+
+TORCH_LIBRARY_IMPL(topreach, Meta, m) {
+  m.impl("bpr", bpr_meta);
+  m.impl("best_reach", best_reach_meta);
+}
+
+TORCH_LIBRARY_IMPL(topreach, Autograd, m) {
+  m.impl("bpr", torch::CppFunction::makeFromBoxedFunction<&constant_result>());
+  m.impl("best_reach", torch::CppFunction::makeFromBoxedFunction<&constant_result>());
+}
+
 TORCH_LIBRARY_IMPL(topreach, CompositeImplicitAutograd, m) { m.impl("soft_bpr", soft_bpr_of); }
+TORCH_LIBRARY_IMPL(topreach, FuncTorchBatchedDecomposition, m) { m.impl("soft_bpr", soft_bpr_of); }
 
 }  // namespace topreach

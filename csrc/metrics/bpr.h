@@ -19,7 +19,8 @@ at::Tensor bpr(const at::Tensor& scores, const at::Tensor& counts, int64_t k);
 
 /// BPR [...] of a fractional membership b [..., S], such as perturbed_topk's: b.y / sum_TopK(y) y.
 /// Differentiable in membership. NaN where the best reach is 0, with a zero gradient there whatever
-/// gradient comes in; give such rows no weight with torch::where, not by multiplying.
+/// gradient comes in; give such rows no weight with torch::where, not by multiplying. Raises as bpr
+/// does, for negative and NaN counts too (CPU).
 at::Tensor soft_bpr(const at::Tensor& membership, const at::Tensor& counts, int64_t k);
 
 }  // namespace topreach

@@ -6,18 +6,25 @@
 #include <torch/nn/pimpl.h>
 
 #include <optional>
+#include <string_view>
 
 namespace topreach {
 
-/// What scorers read of a site: its last W counts, oldest first, then its P features, [..., S, W +
-/// P]. Raises unless history is [..., S, window] and x, if num_features > 0, [..., S,
-/// num_features].
-torch::Tensor scorer_input(const char* function, const torch::Tensor& history,
-                           const std::optional<torch::Tensor>& x, int64_t window,
-                           int64_t num_features);
+/// Scores [..., S] of a network with ReLU between its layers: weights[i] [out, in], biases[i] [out], the
+/// last with one output. It reads of a site its last W counts, oldest first, divided by `history_scale`
+/// (a scalar in the unit of the counts, so that nothing depends on that unit), then its P features.
+/// Inputs are cast to the dtype of the weights.
+///
+/// Raises c10::ValueError, naming `function`, unless history is [..., S, window] and x, if the first
+/// layer reads more than the history, is [..., S, P].
+torch::Tensor scorer_forward(std::string_view function, const torch::Tensor& history,
+                             const std::optional<torch::Tensor>& x,
+                             const torch::Tensor& history_scale, int64_t window,
+                             at::TensorList weights, at::TensorList biases);
 
-/// r_s = w.[y_{s,t-W:t-1}, x_s] + b, the weights shared over sites and times. Parameters
-/// linear.weight [1, W + P] and linear.bias [1], as in Python's topreach.models.LinearScorer.
+/// r_s = w.[y_{s,t-W:t-1} / scale, x_s] + b, the weights shared over sites and times. Parameters
+/// linear.weight [1, W + P] and linear.bias [1], buffer history_scale [] (1 until it is set), as in
+/// Python's topreach.models.LinearScorer.
 class LinearScorerImpl : public torch::nn::Module {
  public:
   explicit LinearScorerImpl(int64_t window, int64_t num_features = 0);
@@ -28,6 +35,7 @@ class LinearScorerImpl : public torch::nn::Module {
 
   int64_t window, num_features;
   torch::nn::Linear linear{nullptr};
+  torch::Tensor history_scale;
 };
 TORCH_MODULE(LinearScorer);
 

@@ -22,16 +22,19 @@ MLPScorerImpl::MLPScorerImpl(int64_t window_, int64_t num_features_, std::vector
   }
   layers->push_back(torch::nn::Linear(width, 1));
   register_module("layers", layers);
+  layers->to(torch::kFloat);
+  history_scale = register_buffer("history_scale", torch::ones({}, torch::kFloat));
 }
 
 torch::Tensor MLPScorerImpl::forward(const torch::Tensor& history,
                                      const std::optional<torch::Tensor>& x) {
-  torch::Tensor h = scorer_input("MLPScorer", history, x, window, num_features);
+  std::vector<torch::Tensor> weights, biases;
   for (size_t i = 0; i < layers->size(); ++i) {
-    if (i > 0) h = torch::relu(h);
-    h = layers[i]->as<torch::nn::Linear>()->forward(h);
+    const auto* layer = layers[i]->as<torch::nn::Linear>();
+    weights.push_back(layer->weight);
+    biases.push_back(layer->bias);
   }
-  return h.squeeze(-1);
+  return scorer_forward("MLPScorer", history, x, history_scale, window, weights, biases);
 }
 
 }  // namespace topreach

@@ -12,9 +12,10 @@
 
 namespace topreach {
 
-/// r_s = MLP([y_{s,t-W:t-1}, x_s]) with ReLU between layers and weights shared over sites and
+/// r_s = MLP([y_{s,t-W:t-1} / scale, x_s]) with ReLU between layers and weights shared over sites and
 /// times; 50 and 10 hidden units by default, as in the paper. Parameters layers.0.weight,
-/// layers.0.bias, layers.1.weight, ..., as in Python's topreach.models.MLPScorer.
+/// layers.0.bias, layers.1.weight, ..., buffer history_scale [] (1 until it is set), as in Python's
+/// topreach.models.MLPScorer.
 class MLPScorerImpl : public torch::nn::Module {
  public:
   explicit MLPScorerImpl(int64_t window, int64_t num_features = 0,
@@ -27,6 +28,7 @@ class MLPScorerImpl : public torch::nn::Module {
   int64_t window, num_features;
   std::vector<int64_t> hidden;
   torch::nn::ModuleList layers;
+  torch::Tensor history_scale;
 };
 TORCH_MODULE(MLPScorer);
 

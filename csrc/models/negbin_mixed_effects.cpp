@@ -132,20 +132,78 @@ at::Tensor total_count_of(const at::Tensor& x, const at::Tensor& time, const at:
   return (softplus ? at::softplus(eta) : eta.exp()).clamp_min(kLeastTotalCount);
 }
 
+at::Tensor slope_time_of(const at::Tensor& time, double until, double period, double damping) {
+  constexpr const char* name = "negbin_mixed_effects_slope_time";
+  TR_REQUIRE(damping >= 0 && damping <= 1, "{}: damping must be from 0 to 1, got {}", name,
+             damping);
+  TR_REQUIRE(period > 0, "{}: period must be positive, got {}", name, period);
+  if (damping == 1) return time;
+  const at::Tensor ahead = ((time - until) / period).clamp_min(0);
+  const at::Tensor gone =
+      damping > 0 ? damping * (1 - at::pow(damping, ahead)) / (1 - damping) : at::zeros_like(ahead);
+  return time.clamp_max(until) + period * gone;
+}
+
+at::Tensor loading_of(const at::Tensor& time, const at::Tensor& raw_sigma,
+                      const at::Tensor& raw_rho) {
+  return at::matmul(at::stack({at::ones_like(time), time}, -1), factor_of(raw_sigma, raw_rho));
+}
+
+std::tuple<at::Tensor, at::Tensor> counts_of(const at::Tensor& total_count,
+                                             const std::optional<at::Tensor>& dispersion,
+                                             const std::optional<at::Tensor>& exposure,
+                                             std::string_view family) {
+  constexpr const char* name = "NegBinMixedEffects";
+  TR_REQUIRE(!exposure || exposure->sym_sizes() == total_count.sym_sizes(),
+             "{}: exposure must have shape {}, got {}", name, total_count.sym_sizes(),
+             exposure ? exposure->sym_sizes() : total_count.sym_sizes());
+  const at::Tensor mu =
+      exposure ? total_count * exposure->to(total_count.scalar_type()) : total_count;
+  if (family == "poisson") return {mu, at::empty({0}, mu.options())};
+  TR_REQUIRE(family == "nb1" || family == "nb2",
+             "{}: family must be 'nb1', 'nb2' or 'poisson', got '{}'", name, family);
+  TR_REQUIRE(dispersion.has_value(), "{}: dispersion must be given for family '{}', got none", name,
+             family);
+  if (family == "nb1") return {mu, *dispersion};
+  return {dispersion->exp().expand_symint(mu.sym_sizes()), mu.log() - *dispersion};
+}
+
 at::Tensor information_of(const at::Tensor& total_count, const at::Tensor& time,
-                          const at::Tensor& raw_probs, const std::optional<at::Tensor>& weights,
-                          std::string_view link) {
+                          const at::Tensor& mean, const at::Tensor& variance,
+                          const std::optional<at::Tensor>& weights, std::string_view link) {
   const bool softplus = is_softplus("negbin_mixed_effects_information", link);
-  const at::Tensor mu = total_count.detach();
+  const at::Tensor mu = total_count.detach(), m = mean.detach();
   const at::Tensor t = time.detach().to(mu.scalar_type()).unsqueeze(-1);
-  const at::Tensor slope = softplus ? -at::expm1(-mu) : mu;  // d mu / d eta
-  at::Tensor w = slope * slope / mu * raw_probs.detach().sigmoid();
+  const at::Tensor slope = softplus ? m * (-at::expm1(-mu) / mu) : m;  // d mean / d eta
+  at::Tensor w = slope * (slope / variance.detach());
   if (weights) {
     const at::Tensor given = weights->detach().to(mu.scalar_type());
     w = w * (given.dim() == mu.dim() ? given : given.unsqueeze(-1));
   }
   const at::Tensor moments = at::stack({w, w * t, w * t * t}, -1);  // [..., S, 3]
   return moments.flatten(0, -3).sum(0);
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> marginal_of(
+    const at::Tensor& x, const at::Tensor& y, const at::Tensor& time,
+    const std::optional<at::Tensor>& upper, const std::optional<at::Tensor>& exposure,
+    const std::optional<at::Tensor>& weights, const at::Tensor& intercept, const at::Tensor& weight,
+    const at::Tensor& raw_sigma, const at::Tensor& raw_rho,
+    const std::optional<at::Tensor>& dispersion, const std::optional<at::Tensor>& zero_logit,
+    const std::optional<at::Tensor>& path, std::string_view family, std::string_view link,
+    int64_t quadrature) {
+  auto [value, modes, precision] =
+      laplace_marginal(at::matmul(x, weight) + intercept, loading_of(time, raw_sigma, raw_rho), y,
+                       {.family = family,
+                        .link = link,
+                        .dispersion = dispersion,
+                        .zero_logit = zero_logit,
+                        .upper = upper,
+                        .exposure = exposure,
+                        .weights = weights,
+                        .path = path,
+                        .quadrature = quadrature});
+  return {value, modes, precision};
 }
 
 at::Tensor penalty_of(const at::Tensor& site_intercept, const at::Tensor& site_slope,
@@ -178,7 +236,20 @@ at::Tensor penalty_of(const at::Tensor& site_intercept, const at::Tensor& site_s
   return quadratic.sum() + 0.5 * at::log1p(excess).sum();
 }
 
-double inverse_softplus(double y) { return y + std::log(-std::expm1(-y)); }
+at::Tensor inverse_softplus_of(const at::Tensor& y) { return y + (-at::expm1(-y)).log(); }
+
+// The start of intercept, raw_zero_probs, raw_sigma and raw_path_sigma, float64 [4].
+at::Tensor start_of(double initial_mean, std::string_view link, bool zero_inflation) {
+  constexpr const char* name = "NegBinMixedEffects";
+  constexpr double kZeros = 0.1, kSigma = 0.3;
+  TR_REQUIRE(std::isfinite(initial_mean) && initial_mean > 0,
+             "{}: initial_mean must be positive and finite, got {}", name, initial_mean);
+  const at::Tensor mean =
+      at::full({}, initial_mean / (zero_inflation ? 1 - kZeros : 1.0), at::kDouble);
+  const at::Tensor sigma = inverse_softplus_of(at::full({}, kSigma, at::kDouble));
+  return at::stack({is_softplus(name, link) ? inverse_softplus_of(mean) : mean.log(),
+                    at::full({}, std::log(kZeros / (1 - kZeros)), at::kDouble), sigma, sigma});
+}
 
 }  // namespace
 
@@ -207,11 +278,16 @@ torch::Tensor negbin_mixed_effects_path_at(const torch::Tensor& time,
 }
 
 torch::Tensor negbin_mixed_effects_information(const torch::Tensor& total_count,
-                                               const torch::Tensor& time,
-                                               const torch::Tensor& raw_probs,
+                                               const torch::Tensor& time, const torch::Tensor& mean,
+                                               const torch::Tensor& variance,
                                                const std::optional<torch::Tensor>& weights,
                                                const std::string& link) {
-  return information_of(total_count, time, raw_probs, weights, link);
+  return information_of(total_count, time, mean, variance, weights, link);
+}
+
+torch::Tensor negbin_mixed_effects_slope_time(const torch::Tensor& time, double until,
+                                              double period, double damping) {
+  return slope_time_of(time, until, period, damping);
 }
 
 torch::Tensor negbin_mixed_effects_penalty(const torch::Tensor& site_intercept,
@@ -235,8 +311,6 @@ NegBinMixedEffectsImpl::NegBinMixedEffectsImpl(int64_t num_sites, int64_t num_fe
   TR_REQUIRE(num_sites >= 1, "{}: num_sites must be at least 1, got {}", name, num_sites);
   TR_REQUIRE(num_features >= 0, "{}: num_features must not be negative, got {}", name,
              num_features);
-  TR_REQUIRE(std::isfinite(options.initial_mean) && options.initial_mean > 0,
-             "{}: initial_mean must be positive and finite, got {}", name, options.initial_mean);
   TR_REQUIRE(options.family == "nb1" || options.family == "nb2" || options.family == "poisson",
              "{}: family must be 'nb1', 'nb2' or 'poisson', got '{}'", name, options.family);
   check_penalty(name, options.penalty);
@@ -244,28 +318,31 @@ NegBinMixedEffectsImpl::NegBinMixedEffectsImpl(int64_t num_sites, int64_t num_fe
       !options.site_path || *options.site_path == "ar1" || *options.site_path == "random_walk",
       "{}: site_path must be 'ar1', 'random_walk' or absent, got '{}'", name,
       options.site_path.value_or(""));
-  const double mean = options.initial_mean / (options.zero_inflation ? 0.9 : 1.0);
-  const double start = is_softplus(name, options.link) ? inverse_softplus(mean) : std::log(mean);
-  intercept = register_parameter("intercept", torch::full({}, start, torch::kFloat));
-  weight = register_parameter("weight", torch::zeros({num_features}));
-  site_intercept = register_parameter("site_intercept", torch::zeros({num_sites}));
-  site_slope = register_parameter("site_slope", torch::zeros({num_sites}));
-  if (options.family == "nb1") raw_probs = register_parameter("raw_probs", torch::zeros({}));
-  if (options.family == "nb2") raw_size = register_parameter("raw_size", torch::zeros({}));
-  if (options.zero_inflation) {
-    raw_zero_probs =
-        register_parameter("raw_zero_probs", torch::full({}, std::log(0.1 / 0.9), torch::kFloat));
-  }
-  raw_sigma =
-      register_parameter("raw_sigma", torch::full({2}, inverse_softplus(0.3), torch::kFloat));
-  raw_rho = register_parameter("raw_rho", torch::zeros({}));
+  TR_REQUIRE(options.site_slopes == "linear" || options.site_slopes == "damped" ||
+                 options.site_slopes == "none",
+             "{}: site_slopes must be 'linear', 'damped' or 'none', got '{}'", name,
+             options.site_slopes);
+  TR_REQUIRE(options.slope_damping >= 0 && options.slope_damping <= 1,
+             "{}: slope_damping must be from 0 to 1, got {}", name, options.slope_damping);
+  const torch::Tensor start =
+      start_of(options.initial_mean, options.link, options.zero_inflation).to(torch::kFloat);
+  // float32 whatever torch's default type is, as in Python.
+  const auto zeros = [](at::IntArrayRef shape) { return torch::zeros(shape, torch::kFloat); };
+  intercept = register_parameter("intercept", start[0].clone());
+  weight = register_parameter("weight", zeros({num_features}));
+  site_intercept = register_parameter("site_intercept", zeros({num_sites}));
+  site_slope = register_parameter("site_slope", zeros({num_sites}), options.site_slopes != "none");
+  if (options.family == "nb1") raw_probs = register_parameter("raw_probs", zeros({}));
+  if (options.family == "nb2") raw_size = register_parameter("raw_size", zeros({}));
+  if (options.zero_inflation)
+    raw_zero_probs = register_parameter("raw_zero_probs", start[1].clone());
+  raw_sigma = register_parameter("raw_sigma", start[2].expand({2}).clone());
+  raw_rho = register_parameter("raw_rho", zeros({}));
   if (!options.site_path) return;
-  raw_path_sigma =
-      register_parameter("raw_path_sigma", torch::full({}, inverse_softplus(0.3), torch::kFloat));
-  if (options.site_path == "ar1")
-    raw_path_rho = register_parameter("raw_path_rho", torch::zeros({}));
-  path_time = register_buffer("path_time", torch::zeros({0}));
-  path_effect = register_buffer("path_effect", torch::zeros({0, num_sites}));
+  raw_path_sigma = register_parameter("raw_path_sigma", start[3].clone());
+  if (options.site_path == "ar1") raw_path_rho = register_parameter("raw_path_rho", zeros({}));
+  path_time = register_buffer("path_time", zeros({0}));
+  path_effect = register_buffer("path_effect", zeros({0, num_sites}));
 }
 
 std::optional<torch::Tensor> NegBinMixedEffectsImpl::path_rho() const {
@@ -276,13 +353,19 @@ torch::Tensor NegBinMixedEffectsImpl::total_count(const torch::Tensor& x,
                                                   const torch::Tensor& time) const {
   std::optional<torch::Tensor> path;
   if (options.site_path) path = path_at(time, path_time, path_effect, path_rho());
-  return total_count_of(x, time, intercept, weight, site_intercept, site_slope, options.link, path);
+  return total_count_of(x, slope_time(time), intercept, weight, site_intercept, site_slope,
+                        options.link, path);
+}
+
+torch::Tensor NegBinMixedEffectsImpl::slope_time(const torch::Tensor& time) const {
+  if (options.site_slopes != "damped") return time;
+  return slope_time_of(time, options.slope_until, options.slope_period, options.slope_damping);
 }
 
 NegativeBinomial NegBinMixedEffectsImpl::forward(const torch::Tensor& x,
                                                  const torch::Tensor& time) {
   const CountDistribution counts = distribution(x, time);
-  const auto* negative_binomial = std::get_if<NegativeBinomial>(&counts.any());
+  const auto* negative_binomial = counts.get_if<NegativeBinomial>();
   TR_REQUIRE(negative_binomial,
              "NegBinMixedEffects::forward: family must be 'nb1' or 'nb2' without "
              "zero inflation, got '{}'; call distribution, which any family has",
@@ -293,22 +376,23 @@ NegativeBinomial NegBinMixedEffectsImpl::forward(const torch::Tensor& x,
 CountDistribution NegBinMixedEffectsImpl::distribution(
     const torch::Tensor& x, const torch::Tensor& time,
     const std::optional<torch::Tensor>& exposure) {
-  const torch::Tensor mu = total_count(x, time);
-  if (!exposure) return distribution_of(mu);
-  TR_REQUIRE(exposure->sizes() == mu.sizes(),
-             "NegBinMixedEffects: exposure must have shape {}, got {}", mu.sizes(),
-             exposure->sizes());
-  return distribution_of(mu * exposure->to(mu.scalar_type()));
+  return distribution_of(total_count(x, time), exposure);
 }
 
-CountDistribution NegBinMixedEffectsImpl::distribution_of(const torch::Tensor& mu) const {
+CountDistribution NegBinMixedEffectsImpl::distribution_of(
+    const torch::Tensor& mu, const std::optional<torch::Tensor>& exposure) const {
   const auto inflated = [&](auto counts) -> CountDistribution {
     if (options.zero_inflation) return ZeroInflated{counts, raw_zero_probs.sigmoid()};
     return counts;
   };
-  if (options.family == "poisson") return inflated(Poisson{mu});
-  if (options.family == "nb1") return inflated(NegativeBinomial{mu, raw_probs});
-  return inflated(NegativeBinomial{raw_size.exp().expand_as(mu), mu.log() - raw_size});
+  const auto [first, second] = counts_of(mu, dispersion(), exposure, options.family);
+  if (options.family == "poisson") return inflated(Poisson{first});
+  return inflated(NegativeBinomial{first, second});
+}
+
+std::optional<torch::Tensor> NegBinMixedEffectsImpl::dispersion() const {
+  if (options.family == "poisson") return std::nullopt;
+  return options.family == "nb1" ? raw_probs : raw_size;
 }
 
 torch::Tensor NegBinMixedEffectsImpl::penalty(const torch::Tensor& x, const torch::Tensor& time,
@@ -322,17 +406,8 @@ torch::Tensor NegBinMixedEffectsImpl::penalty(const torch::Tensor& x, const torc
   if (options.penalty == "laplace") {
     torch::NoGradGuard no_grad;
     const torch::Tensor mu = total_count(x, time);
-    if (options.family == "nb1" && !options.zero_inflation && !exposure) {
-      information = information_of(mu, time, raw_probs, weights, options.link);
-    } else {
-      // W above is (mu'/mu)^2 mu q w: q = 1, and the rest of mean^2 / variance in w.
-      const CountDistribution counts = distribution(x, time, exposure);
-      torch::Tensor share = counts.mean() / mu * (counts.mean() / counts.variance());
-      if (weights) share = share * weights->unsqueeze(-1);
-      information = information_of(
-          mu, time, torch::full({}, std::numeric_limits<double>::infinity(), mu.options()), share,
-          options.link);
-    }
+    const CountDistribution counts = distribution_of(mu, exposure);
+    information = information_of(mu, time, counts.mean(), counts.variance(), weights, options.link);
   }
   return penalty_of(site_intercept, site_slope, raw_sigma, raw_rho, information, options.penalty);
 }
@@ -359,25 +434,21 @@ LaplaceMarginal NegBinMixedEffectsImpl::marginal(const torch::Tensor& x, const t
   const auto optional = [&](const std::optional<torch::Tensor>& tensor) {
     return tensor ? std::optional(wide(*tensor)) : std::nullopt;
   };
-  LaplaceMarginalOptions options_of{options.family, options.link};
-  if (options.family != "poisson")
-    options_of.dispersion = wide(options.family == "nb1" ? raw_probs : raw_size);
-  if (options.zero_inflation) options_of.zero_logit = wide(raw_zero_probs);
-  options_of.upper = optional(given.upper);
-  options_of.exposure = optional(given.exposure);
-  options_of.weights = optional(given.weights);
   const torch::Tensor t = wide(time);
+  std::optional<torch::Tensor> path;
   if (options.site_path) {
     TR_REQUIRE(t.diff().ge(0).all().item<bool>(),
                "{}: time must not decrease, for the path of a site goes from each "
                "period to the next, got {}; sort the periods",
                name, time);
-    options_of.path = path_steps_of(t, wide(reference), wide(raw_path_sigma), optional(path_rho()));
+    path = path_steps_of(t, wide(reference), wide(raw_path_sigma), optional(path_rho()));
   }
-  return laplace_marginal(
-      at::matmul(wide(x), wide(weight)) + wide(intercept),
-      at::matmul(at::stack({at::ones_like(t), t}, -1), factor_of(wide(raw_sigma), wide(raw_rho))),
-      wide(y), options_of);
+  auto [value, modes, precision] = marginal_of(
+      wide(x), wide(y), t, optional(given.upper), optional(given.exposure), optional(given.weights),
+      wide(intercept), wide(weight), wide(raw_sigma), wide(raw_rho), optional(dispersion()),
+      options.zero_inflation ? std::optional(wide(raw_zero_probs)) : std::nullopt, path,
+      options.family, options.link, given.quadrature);
+  return {value, modes, precision};
 }
 
 void NegBinMixedEffectsImpl::set_effects(const torch::Tensor& x, const torch::Tensor& y,
@@ -388,7 +459,7 @@ void NegBinMixedEffectsImpl::set_effects(const torch::Tensor& x, const torch::Te
       at::matmul(modes.narrow(1, 0, 2),
                  factor_of(raw_sigma.to(torch::kDouble), raw_rho.to(torch::kDouble)).t());
   site_intercept.copy_(effects.select(1, 0));
-  site_slope.copy_(effects.select(1, 1));
+  if (options.site_slopes != "none") site_slope.copy_(effects.select(1, 1));
   if (options.site_path) set_path(time, modes.narrow(1, 2, time.size(0)).t());
 }
 
@@ -415,6 +486,12 @@ TORCH_LIBRARY_IMPL(topreach, CompositeImplicitAutograd, m) {
   m.impl("negbin_mixed_effects_information", information_of);
   m.impl("negbin_mixed_effects_penalty", penalty_of);
   m.impl("negbin_mixed_effects_factor", factor_of);
+  m.impl("negbin_mixed_effects_loading", loading_of);
+  m.impl("negbin_mixed_effects_slope_time", slope_time_of);
+  m.impl("negbin_mixed_effects_counts", counts_of);
+  m.impl("negbin_mixed_effects_marginal", marginal_of);
+  m.impl("negbin_mixed_effects_start", start_of);
+  m.impl("inverse_softplus", inverse_softplus_of);
 }
 
 }  // namespace topreach

@@ -17,6 +17,7 @@
 #include <torch/nn/module.h>
 #include <torch/nn/pimpl.h>
 
+#include <limits>
 #include <optional>
 #include <string>
 
@@ -52,12 +53,20 @@ torch::Tensor negbin_mixed_effects_path_at(const torch::Tensor& time,
                                            const torch::Tensor& path_effect,
                                            const std::optional<torch::Tensor>& raw_path_rho);
 
+/// The time that the sites' slopes are multiplied by: `time` until the last fitted one, and beyond it
+/// a damped trend,  until + period (d + d^2 + ... + d^h) = until + period d (1 - d^h) / (1 - d),
+/// h periods ahead and d = damping (Gardner and McKenzie 1985, Forecasting trends in time series).
+/// d = 1 goes on linearly, d = 0 stays. Raises c10::ValueError for damping outside 0..1.
+torch::Tensor negbin_mixed_effects_slope_time(const torch::Tensor& time, double until,
+                                              double period, double damping);
+
 /// Quasi-information of each site's counts about its two effects, [S, 3] = (h00, h01, h11):
-///   H_s = sum_t w_t W_ts [[1, t], [t, t^2]],  W = (d mean / d eta)^2 / Var[y] = mu'^2 q / mu.
+///   H_s = sum_t w_t W_ts [[1, t], [t, t^2]],  W = (d mean / d eta)^2 / variance,
+/// from total_count f(eta), and the mean and the variance of the counts, all [..., S].
 /// A constant: no gradient flows through it. `weights` [...] like `time`, or [..., S]; all 1 if absent.
 torch::Tensor negbin_mixed_effects_information(const torch::Tensor& total_count,
-                                               const torch::Tensor& time,
-                                               const torch::Tensor& raw_probs,
+                                               const torch::Tensor& time, const torch::Tensor& mean,
+                                               const torch::Tensor& variance,
                                                const std::optional<torch::Tensor>& weights,
                                                const std::string& link);
 
@@ -95,13 +104,19 @@ struct NegBinMixedEffectsOptions {
   std::string family = "nb1";       // "nb1", "nb2" or "poisson"
   bool zero_inflation = false;      // whether there are extra zeros
   std::optional<std::string> site_path = std::nullopt;  // "ar1", "random_walk" or no path
+  std::string site_slopes =
+      "linear";                 // beyond the last fitted time: "linear" or "damped"; or "none"
+  double slope_damping = 0.25;  // d of "damped", from 0 to 1
+  double slope_until = std::numeric_limits<double>::infinity();  // the last fitted time
+  double slope_period = 1;                                       // between two fitted times
 };
 
-/// What log_marginal takes besides; all [T, S]. See laplace_marginal.
+/// What log_marginal takes besides; tensors [T, S]. See laplace_marginal.
 struct MarginalOptions {
   std::optional<torch::Tensor> upper = std::nullopt;     // counts known to lie in y..upper only
   std::optional<torch::Tensor> exposure = std::nullopt;  // the mean is proportional to it
   std::optional<torch::Tensor> weights = std::nullopt;
+  int64_t quadrature = 1;  // nodes in each effect; 1 is Laplace
 };
 
 /// The model; Python's topreach.models.NegBinMixedEffects has the same parameter names:
@@ -154,7 +169,10 @@ class NegBinMixedEffectsImpl : public torch::nn::Module {
 
  private:
   torch::Tensor total_count(const torch::Tensor& x, const torch::Tensor& time) const;
-  CountDistribution distribution_of(const torch::Tensor& mu) const;
+  torch::Tensor slope_time(const torch::Tensor& time) const;
+  CountDistribution distribution_of(const torch::Tensor& mu,
+                                    const std::optional<torch::Tensor>& exposure) const;
+  std::optional<torch::Tensor> dispersion() const;
   std::optional<torch::Tensor> path_rho() const;
   // log_marginal where the median gap of `reference` is one period.
   LaplaceMarginal marginal(const torch::Tensor& x, const torch::Tensor& y,

@@ -1,5 +1,6 @@
 #include "normal_mixture.h"
 
+#include <torch/library.h>
 #include <torch/types.h>
 
 namespace topreach {
@@ -24,12 +25,24 @@ NormalMixtureImpl::NormalMixtureImpl(int64_t num_sites, int64_t num_components,
   logits = register_parameter("logits", start.logits);
 }
 
+TruncatedNormal normal_mixture_components(const torch::Tensor& raw_mean,
+                                          const torch::Tensor& raw_scale) {
+  return {torch::softplus(raw_mean), kLeastScale + torch::softplus(raw_scale)};
+}
+
 SiteMixture<TruncatedNormal> NormalMixtureImpl::forward(const torch::Tensor& time) {
-  const torch::Tensor loc = torch::softplus(raw_mean),
-                      scale = kLeastScale + torch::softplus(raw_scale);
-  return {
-      mixture_over_time(logits, time),
-      {mixture_over_time(loc.unsqueeze(-2), time), mixture_over_time(scale.unsqueeze(-2), time)}};
+  const TruncatedNormal of = normal_mixture_components(raw_mean, raw_scale);
+  return {mixture_over_time(logits, time),
+          {mixture_over_time(of.loc.unsqueeze(-2), time),
+           mixture_over_time(of.scale.unsqueeze(-2), time)}};
+}
+
+TORCH_LIBRARY_IMPL(topreach, CompositeImplicitAutograd, m) {
+  m.impl("normal_mixture_components",
+         [](const torch::Tensor& raw_mean, const torch::Tensor& raw_scale) {
+           const TruncatedNormal of = normal_mixture_components(raw_mean, raw_scale);
+           return std::make_tuple(of.loc, of.scale);
+         });
 }
 
 }  // namespace topreach

@@ -8,6 +8,11 @@
 
 namespace topreach {
 
+/// mu_l = softplus(raw_mean_l) and scale_l = .2 + softplus(raw_scale_l), held away from 0 lest a component
+/// collapse on one count [App. D].
+TruncatedNormal normal_mixture_components(const torch::Tensor& raw_mean,
+                                          const torch::Tensor& raw_scale);
+
 /// y_ts ~ sum_l w_sl N+(mu_l, scale_l^2), the same for every period. Shared over sites: mu_l =
 /// softplus(raw_mean_l) and scale_l = .2 + softplus(raw_scale_l) [App. D]; of each site: w_s =
 /// softmax(logits_s). Parameters raw_mean [batch.., L], raw_scale [batch.., L], logits [batch.., S, L],

@@ -1,85 +1,83 @@
 #include "site_history.h"
 
-#include <algorithm>
-#include <cmath>
-#include <optional>
-#include <tuple>
+#include <ATen/Functions.h>
+#include <ATen/TensorOperators.h>
+#include <torch/library.h>
 
+#include <cmath>
+
+#include "../../kernels/site_statistics.h"
+#include "../ops/negbin.h"
+#include "../ops/site_statistics.h"
 #include "../require.h"
 
 namespace topreach {
 
+torch::Tensor SiteHistory::statistics(const torch::Tensor& timeline,
+                                      const std::vector<int64_t>& rows,
+                                      const std::optional<torch::Tensor>& timeline_exposure,
+                                      const std::optional<torch::Tensor>& exposure) const {
+  std::vector<at::Tensor> starts, sites, weights;
+  for (const Neighbours& graph : graphs) {
+    starts.push_back(graph.start);
+    sites.push_back(graph.sites);
+    weights.push_back(graph.weights);
+  }
+  TR_REQUIRE(timeline.dim() == 2,
+             "SiteHistory::statistics: timeline must have shape [N, S], got {}", timeline.sizes());
+  return site_statistics(timeline.cpu(), rows, starts, sites, weights,
+                         {.half_lives = half_lives,
+                          .concentration = concentration,
+                          .level = level,
+                          .smoothing = smoothing,
+                          .seasonal_smoothing = seasonal_smoothing,
+                          .season = season,
+                          .mean_exposure = mean_exposure},
+                         timeline_exposure, exposure);
+}
+
 namespace {
 
-constexpr double kFloor = 1e-3;  // of a relative risk
+// The normal prior of log kappa_j and the log shape, so that few sites cannot send one to 0 or
+// infinity.
+const double kPriorMean = std::log(4.0);
+constexpr double kPriorSd = 1.5;
 
-// Holt-Winters on the logarithm of the total, without a trend.
-class Level {
- public:
-  explicit Level(const SiteHistory& history)
-      : smoothing_(history.smoothing),
-        seasonal_smoothing_(history.seasonal_smoothing),
-        seasons_(size_t(std::max<int64_t>(history.season, 1)), 0.0) {}
-
-  std::optional<double> forecast(size_t row) const {
-    if (updates_ == 0) return std::nullopt;
-    return std::exp(level_ + seasons_[row % seasons_.size()]);
+// A_s ~ NegBin(shape, mean m_s E_s), m from the neighbourhoods.
+at::Tensor concentration_loss(const at::Tensor& log_parameters, const at::Tensor& counts,
+                              const at::Tensor& expected, const at::Tensor& near_counts,
+                              const at::Tensor& near_expected) {
+  constexpr const char* name = "site_concentration_loss";
+  TR_REQUIRE(counts.dim() == 1 && expected.sizes() == counts.sizes(),
+             "{}: counts and expected must have shape [S], got {} and {}", name, counts.sizes(),
+             expected.sizes());
+  TR_REQUIRE(near_counts.dim() == 2 && near_counts.size(1) == counts.size(0) &&
+                 near_expected.sizes() == near_counts.sizes(),
+             "{}: near_counts and near_expected must have shape [J, S], got {} and {}", name,
+             near_counts.sizes(), near_expected.sizes());
+  const int64_t graphs = near_counts.size(0);
+  TR_REQUIRE(log_parameters.dim() == 1 && log_parameters.size(0) == graphs + 1,
+             "{}: log_parameters must have shape [J + 1] = [{}], got {}", name, graphs + 1,
+             log_parameters.sizes());
+  at::Tensor m = at::ones_like(counts);
+  for (int64_t j = 0; j < graphs; ++j) {
+    m = kernels::shrunken_risk(near_counts[j], near_expected[j], log_parameters[j].exp(),
+                               m.clamp_min(kernels::kRiskFloor));
   }
-
-  void update(size_t row, double total) {
-    double& season = seasons_[row % seasons_.size()];
-    const double value = std::log(total + 0.5);
-    level_ = updates_ == 0 ? value : level_ + smoothing_ * (value - season - level_);
-    ++updates_;
-    if (seasons_.size() > 1) {
-      const double cycles = double((updates_ - 1) / seasons_.size());
-      season += std::max(seasonal_smoothing_, 0.5 / (1 + cycles)) * (value - level_ - season);
-    }
-  }
-
- private:
-  double smoothing_, seasonal_smoothing_;
-  std::vector<double> seasons_;
-  double level_ = 0.0;
-  size_t updates_ = 0;
-};
+  // Sites without any past say nothing: a mean of 0 is left out.
+  const at::Tensor known = expected.gt(0);
+  const at::Tensor mean = at::where(known, m * expected, at::ones_like(m));
+  const at::Tensor log_shape = log_parameters[graphs];
+  const at::Tensor log_prob =
+      negbin_log_prob(counts, log_shape.exp().expand_as(counts), mean.log() - log_shape);
+  const at::Tensor penalty = ((log_parameters - kPriorMean) / kPriorSd).square().sum() * 0.5;
+  return penalty - at::where(known, log_prob, at::zeros_like(log_prob)).sum();
+}
 
 }  // namespace
 
-torch::Tensor Neighbours::sum(const torch::Tensor& values) const {
-  return std::get<0>(at::embedding_bag(values.to(torch::kDouble), sites, start,
-                                       /*scale_grad_by_freq=*/false, /*mode=*/0, /*sparse=*/false,
-                                       weights, /*include_last_offset=*/true));
-}
-
-torch::Tensor SiteHistory::statistics(const torch::Tensor& past) const {
-  const int64_t sites = counts.size(1);
-  TR_REQUIRE(past.dim() == 2 && past.size(1) == sites,
-             "SiteHistory::statistics: past must have shape [N, S] with the S = {} "
-             "sites of training, got {}",
-             sites, past.sizes());
-  const torch::Tensor decay = torch::exp2(-1 / torch::tensor(half_lives, torch::kDouble));
-  const int64_t size = decay.size(0);
-  torch::Tensor a = torch::zeros({sites, size}, torch::kDouble);
-  torch::Tensor e = torch::zeros({size}, torch::kDouble);
-  Level total(*this);
-  const torch::Tensor y = past.to(torch::kDouble);
-  for (int64_t row = 0; row < y.size(0); ++row) {
-    const torch::Tensor now = y[row];
-    if (now.isnan().any().item<bool>()) continue;
-    a = decay * a + now.unsqueeze(1);
-    e = decay * e + now.mean();
-    total.update(size_t(row), now.sum().item<double>());
-  }
-  torch::Tensor m = torch::ones_like(a);
-  for (size_t j = 0; j < graphs.size(); ++j) {
-    const double kappa = concentration[j];
-    const torch::Tensor degree = graphs[j].sum(torch::ones({sites, 1}, torch::kDouble));
-    m = (graphs[j].sum(a) + kappa) / (degree * e + kappa / m.clamp_min(kFloor));
-  }
-  const std::optional<double> forecast = total.forecast(size_t(y.size(0)));
-  const double rate = forecast ? *forecast / double(sites) : level;
-  return torch::cat({a, m * e, m * rate}, 1).to(torch::kFloat);
+TORCH_LIBRARY_IMPL(topreach, CompositeImplicitAutograd, m) {
+  m.impl("site_concentration_loss", concentration_loss);
 }
 
 }  // namespace topreach

@@ -1,14 +1,13 @@
-// Long memory: what the past of a site and of its neighbours says about its rate. The twin of Python's
-// topreach.features.SiteHistory, fitted there.
+// Long memory: what the past of a site and of its neighbours says about its rate.
 //
-//   A_s = sum_u d^(N-1-u) y_us,  E = sum_u d^(N-1-u) mean_s y_us,  d = 2^(-1/h)
-//   m^0 = 1,  m^j_s = (sum_{n in N_j(s)} w_n A_n + kappa_j) / (|N_j| E + kappa_j / m^{j-1}_s)
-//   L: exponential smoothing of the log of the total, with seasons
-// Shapes: counts of the past [N, S]; H half-lives. Cost O(N S H), and O(S H k) for the neighbours.
+// Fitted by Python's topreach.models.SiteHistory. The equations are in kernels/site_statistics.h, the
+// operators over them in csrc/ops/site_statistics.h.
+// Shapes: counts of the past [N, S]; H half-lives. Cost O(N S H), and O(S H k) for k neighbours.
 #pragma once
 
 #include <torch/types.h>
 
+#include <optional>
 #include <vector>
 
 namespace topreach {
@@ -17,22 +16,27 @@ namespace topreach {
 struct Neighbours {
   torch::Tensor start, sites;  // int64 [S + 1], [E]
   torch::Tensor weights;       // float64 [E]
-
-  /// Weighted sums over each site's neighbours, [S, H], of values [S, H]; float64.
-  torch::Tensor sum(const torch::Tensor& values) const;
 };
 
 struct SiteHistory {
   std::vector<double> half_lives;     // h, in periods; infinity is the whole past
   std::vector<double> concentration;  // kappa_j, one per graph, the widest first
   std::vector<Neighbours> graphs;
-  double shape = 4.0, level = 1.0, smoothing = 0.7, seasonal_smoothing = 0.0, end = 0.0;
-  int64_t season = 0;    // periods in a year, 0 for no seasons
-  torch::Tensor counts;  // [N, S], float32: the past that was known when it was fitted
+  double shape = 4.0, level = 1.0, smoothing = 0.7, seasonal_smoothing = 0.0;
+  int64_t season = 0;          // periods in a year, 0 for no seasons
+  double mean_exposure = 0.0;  // 0: fitted without exposure
 
-  /// A, then m E, then L m, H of each: [S, 3 H] in float32, for the period after `past` [N, S], N >= 0,
-  /// oldest first. Periods with a NaN are passed over. Raises c10::ValueError for another S.
-  torch::Tensor statistics(const torch::Tensor& past) const;
+  /// A, then m E, then L m n, H of each: [R, S, 3 H] in float32 on the CPU, for R periods.
+  ///
+  /// timeline [N, S]: counts of consecutive periods of the calendar, oldest first; NaN where not known.
+  /// rows: for each period asked for, the number of its row: the counts before that row are used. Row
+  ///   N + h - 1 is the period h ahead of the last one.
+  /// timeline_exposure [N, S] and exposure [R, S]: given if mean_exposure > 0, and only then.
+  ///
+  /// Raises c10::ValueError for shapes that do not agree, and for negative counts.
+  torch::Tensor statistics(const torch::Tensor& timeline, const std::vector<int64_t>& rows,
+                           const std::optional<torch::Tensor>& timeline_exposure = std::nullopt,
+                           const std::optional<torch::Tensor>& exposure = std::nullopt) const;
 };
 
 }  // namespace topreach

@@ -15,13 +15,13 @@ ObjectiveValue decision_aware(const CountDistribution& counts, const torch::Tens
              "decision_aware: weight must be finite and not negative, got {}", options.weight);
   ObjectiveValue value = nll(counts, y, options.reach.weights, penalty);
   const auto [bpr, has_events] = soft_reach(counts, y, options.reach);
-  torch::Tensor shortfall =
+  const torch::Tensor shortfall =
       torch::where(has_events, (options.epsilon - bpr).clamp_min(0), torch::zeros_like(bpr));
-  if (options.reach.weights) shortfall = shortfall * *options.reach.weights;
-  const torch::Tensor hinge = options.weight * shortfall.sum();
+  const torch::Tensor hinge =
+      options.weight * weighted_sum("decision_aware", shortfall, options.reach.weights);
   value.loss = value.loss + hinge;
   value.terms["hinge"] = hinge.detach();
-  value.terms["bpr"] = bpr.detach().sum() / has_events.sum();
+  value.terms["bpr"] = mean_over_events(bpr, has_events);
   return value;
 }
 

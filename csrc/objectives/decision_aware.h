@@ -12,17 +12,19 @@ namespace topreach {
 struct DecisionAwareOptions {
   double epsilon = 1.0;    // BPR to hold, in (0, 1]; 1 always pulls
   double weight = 30.0;    // lambda, the price of falling short
-  DirectBPROptions reach;  // K, sigma and the rest, time weights and key included
+  DirectBPROptions reach;  // program, sigma and the rest, time weights and key included
 };
 
 /// sum_t w_t [lambda max(0, epsilon - BPR_t) - sum_s log p(y_ts)] + penalty: likelihood first, with
 /// a hinge that pulls while the top-K decision of a period reaches less than epsilon of what was
 /// possible. Terms {"nll", "penalty" if given, "hinge", "bpr"}. A period without events has no
 /// hinge. Deterministic with the defaults of DirectBPROptions; the hinge of a sampled BPR is biased.
-/// Python's topreach.objectives.DecisionAware gives the same numbers (with the same key, where one
-/// is used).
+/// Python's topreach.objectives.DecisionAware calls this.
 ///
-///   topreach::DecisionAwareOptions options{.epsilon = 0.85, .reach = {.k = 100, .sigma = 0.01}};
+/// The hinge needs exact counts: where some are suppressed, train by nll, whose likelihood takes
+/// intervals. Cells where y is NaN are left out of the likelihood, and must be closed in `reach.open`.
+///
+///   topreach::DecisionAwareOptions options{.epsilon = 0.85, .reach = {.program = 100, .sigma = 0.01}};
 ///   topreach::decision_aware(counts, y, options, model->penalty(x, time)).loss.backward();
 ObjectiveValue decision_aware(const CountDistribution& counts, const torch::Tensor& y,
                               const DecisionAwareOptions& options,

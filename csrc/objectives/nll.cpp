@@ -1,13 +1,27 @@
 #include "nll.h"
 
+#include "../require.h"
+#include "decision.h"
+
 namespace topreach {
 
 ObjectiveValue nll(const CountDistribution& counts, const torch::Tensor& y,
                    const std::optional<torch::Tensor>& weights,
-                   const std::optional<torch::Tensor>& penalty) {
-  torch::Tensor per_period = -counts.log_prob(y).sum(-1);
-  if (weights) per_period = per_period * *weights;
-  ObjectiveValue value{per_period.sum(), {}};
+                   const std::optional<torch::Tensor>& penalty,
+                   const std::optional<torch::Tensor>& y_upper) {
+  TR_REQUIRE(y.defined() && y.dim() >= 1, "nll: y must have shape [T, S], got {}",
+             y.defined() ? fmt::format("{}", y.sizes()) : "an undefined tensor");
+  TR_REQUIRE(!penalty || penalty->dim() == 0,
+             "nll: penalty must be a scalar, got shape {}; sum it first",
+             penalty ? penalty->sizes() : c10::IntArrayRef());
+  torch::Tensor per_period;
+  if (y_upper) {
+    const torch::Tensor log_prob = counts.interval_log_prob(y, *y_upper);
+    per_period = log_prob.masked_fill(y.isnan(), 0).sum(-1);
+  } else {
+    per_period = counts.joint_log_prob(y);
+  }
+  ObjectiveValue value{weighted_sum("nll", -per_period, weights), {}};
   value.terms["nll"] = value.loss.detach();
   if (penalty) {
     value.loss = value.loss + *penalty;

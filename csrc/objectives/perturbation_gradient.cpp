@@ -3,22 +3,42 @@
 #include <cmath>
 
 #include "../require.h"
-#include "topk_program.h"
 
 namespace topreach {
 
+namespace {
+
+constexpr const char* kName = "perturbation_gradient";
+
+ObjectiveValue with_ranking(const torch::Tensor& scores, const torch::Tensor& y,
+                            const PerturbationGradientOptions& options,
+                            const std::string& ranking) {
+  const double h = options.sigma;
+  TR_REQUIRE(h > 0 && std::isfinite(h), "{}: sigma must be positive and finite, got {}", kName, h);
+  const Program& program = *options.program;
+  const LinearDecision decision =
+      linear_decision(kName, scores, y, options.open, program, options.target, ranking);
+  const torch::Tensor& r = decision.of.scores;
+  const torch::Tensor step = h * decision.held(decision.target);
+  const torch::Tensor down = r - step, up = options.two_sides ? r + step : r;
+  const torch::Tensor loss =
+      (linear_value(program, decision, down, down) - linear_value(program, decision, up, up)) /
+      (options.two_sides ? 2 * h : h);
+  return linear_objective(kName, loss, decision, program, options.weights);
+}
+
+}  // namespace
+
 ObjectiveValue perturbation_gradient(const torch::Tensor& scores, const torch::Tensor& y,
                                      const PerturbationGradientOptions& options) {
-  constexpr const char* name = "perturbation_gradient";
-  const int64_t k = options.k;
-  const double h = options.sigma;
-  TR_REQUIRE(h > 0 && std::isfinite(h), "{}: sigma must be positive and finite, got {}", name, h);
-  const TopKTarget target = topk_target(name, scores, y, k, options.target);
-  const torch::Tensor up = options.two_sides ? scores + h * target.y : scores;
-  const torch::Tensor down = scores - h * target.y;
-  const torch::Tensor loss = (topk_program_value(down, down, k) - topk_program_value(up, up, k)) /
-                             (options.two_sides ? 2 * h : h);
-  return topk_program_objective(loss, scores, y, target, k, options.weights);
+  return with_ranking(scores, y, options, "score");
+}
+
+ObjectiveValue perturbation_gradient(const CountDistribution& counts, const torch::Tensor& y,
+                                     const PerturbationGradientOptions& options,
+                                     const RankingOptions& ranking) {
+  return with_ranking(ranking_scores(kName, counts, ranking), y, options,
+                      resolved_ranking(kName, ranking.ranking, counts));
 }
 
 }  // namespace topreach

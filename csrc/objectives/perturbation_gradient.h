@@ -8,30 +8,36 @@
 #include <optional>
 #include <string>
 
-#include "nll.h"
+#include "topk_program.h"
 
 namespace topreach {
 
 struct PerturbationGradientOptions {
-  int64_t k = 1;                 // K, sites that can be acted on
-  double sigma = 0.1;            // width h of the difference, > 0, in units of r / y
-  bool two_sides = false;        // central difference instead of backward
-  std::string target = "count";  // unit of y in the loss: "count", or "share" = y / sum y
+  ProgramOrK program = 1;  // the plans that are allowed; K for any K sites
+  double sigma = 0.1;      // width h of the difference, > 0, in units of r / y
+  bool two_sides = false;  // central difference instead of backward
+  // Unit of y in the loss: "count"; "share" = y / sum y; "auto": shares for a ratio ranking, else counts.
+  std::string target = "auto";
   std::optional<torch::Tensor> weights = std::nullopt;  // w_t [T]; all 1 if absent
+  std::optional<torch::Tensor> open = std::nullopt;     // bool [T, S]: sites that can be acted on
 };
 
 /// sum_t w_t of -[z(r) - z(r - h y)] / h, or with two sides -[z(r + h y) - z(r - h y)] / (2 h), where
-/// z(v) = max_w v.w over choices w of K sites; terms {"bpr": mean over periods with events}. For
+/// z(v) = max_w v.w over plans w of the program; terms {"bpr": mean over periods with events}. For
 /// h -> 0 this is -y.w*(r), minus the events that the choice by r reaches; the backward form is never
 /// below that. Its gradient is (w*(r - h y) - w*(r)) / h.
 /// scores r [T, S] predict y [T, S]; see spo_plus for the target. A period without events counts as
 /// zero. Python: topreach.objectives.PerturbationGradient.
 ///
-/// Raises for scores of another shape than y, k outside 1..S, a sigma that is not positive, and an
+/// Raises for scores of another shape than y, a NaN count, a sigma that is not positive, and an
 /// unknown target.
 ///
-///   topreach::perturbation_gradient(scores, y, {.k = 100, .sigma = 0.1}).loss.backward();
+///   topreach::perturbation_gradient(scores, y, {.program = 100, .sigma = 0.1}).loss.backward();
 ObjectiveValue perturbation_gradient(const torch::Tensor& scores, const torch::Tensor& y,
                                      const PerturbationGradientOptions& options);
+/// The same for the scores of a predictive distribution.
+ObjectiveValue perturbation_gradient(const CountDistribution& counts, const torch::Tensor& y,
+                                     const PerturbationGradientOptions& options,
+                                     const RankingOptions& ranking = {});
 
 }  // namespace topreach

@@ -1,39 +1,48 @@
 #include "topk_program.h"
 
-#include "../metrics/bpr.h"
-#include "../ops/topk_mask.h"
+#include <cmath>
+
 #include "../require.h"
 
 namespace topreach {
 
-TopKTarget topk_target(const char* function, const torch::Tensor& scores,
-                       const torch::Tensor& counts, int64_t k, const std::string& target) {
-  TR_REQUIRE(scores.sizes() == counts.sizes(), "{}: scores must have the shape of y, {}, got {}",
-             function, counts.sizes(), scores.sizes());
-  TR_REQUIRE(scores.dim() >= 1 && k >= 1 && k <= scores.size(-1),
-             "{}: k must be between 1 and the number of sites, got {} for shape {}", function, k,
-             scores.sizes());
-  TR_REQUIRE(target == "count" || target == "share",
-             "{}: target must be 'count' or 'share', got '{}'", function, target);
-  torch::Tensor y = counts.detach().to(scores.scalar_type());
-  const torch::Tensor sum = y.sum(-1, true);
-  if (target == "share") y = y / torch::where(sum > 0, sum, torch::ones_like(sum));
-  return {y, sum.squeeze(-1) > 0};
+torch::Tensor LinearDecision::held(const torch::Tensor& v) const {
+  return closed.defined() ? v.masked_fill(closed, 0) : v;
 }
 
-torch::Tensor topk_program_value(const torch::Tensor& v, const torch::Tensor& at, int64_t k) {
-  return (v * topk_mask(at.detach(), k)).sum(-1);
+LinearDecision linear_decision(const char* function, const torch::Tensor& scores,
+                               const torch::Tensor& y, const std::optional<torch::Tensor>& open,
+                               const Program& program, const std::string& target,
+                               const std::string& ranking) {
+  TR_REQUIRE(target == "auto" || target == "count" || target == "share",
+             "{}: target must be 'auto', 'count' or 'share', got '{}'", function, target);
+  LinearDecision result{decision_of(function, scores, y, open, program), {}, {}};
+  Decision& of = result.of;
+  of.scores = of.scores.expand(of.y.sizes());
+  result.target = of.y;
+  if (target == "share" || (target == "auto" && (ranking == "exact" || ranking == "ratio"))) {
+    const torch::Tensor sum = of.y.sum(-1, true);
+    result.target = of.y / torch::where(sum > 0, sum, torch::ones_like(sum));
+  }
+  if (open) {
+    result.closed = open->logical_not();
+    result.target = result.target.masked_fill(result.closed, -INFINITY);
+  }
+  return result;
 }
 
-ObjectiveValue topk_program_objective(const torch::Tensor& loss, const torch::Tensor& scores,
-                                      const torch::Tensor& counts, const TopKTarget& target,
-                                      int64_t k, const std::optional<torch::Tensor>& weights) {
-  torch::Tensor held = torch::where(target.has_events, loss, torch::zeros_like(loss));
-  if (weights) held = held * *weights;
-  const torch::Tensor reach = bpr(scores.detach(), counts, k);
-  return {held.sum(),
-          {{"bpr", torch::where(target.has_events, reach, torch::zeros_like(reach)).sum() /
-                       target.has_events.sum()}}};
+torch::Tensor linear_value(const Program& program, const LinearDecision& decision,
+                           const torch::Tensor& v, const torch::Tensor& at) {
+  return (decision.held(v) * program.best(at.detach())).sum(-1);
+}
+
+ObjectiveValue linear_objective(const char* function, const torch::Tensor& loss,
+                                const LinearDecision& decision, const Program& program,
+                                const std::optional<torch::Tensor>& weights) {
+  const Decision& of = decision.of;
+  const torch::Tensor held = torch::where(of.has_events, loss, torch::zeros_like(loss));
+  const torch::Tensor reach = program.bpr(of.scores.detach(), of.y);
+  return {weighted_sum(function, held, weights), {{"bpr", mean_over_events(reach, of.has_events)}}};
 }
 
 }  // namespace topreach

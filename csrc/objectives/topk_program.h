@@ -1,5 +1,5 @@
-// What SPO+ and PG share: the linear program max_w w.v over 0 <= w <= 1, sum w = K, whose solution is
-// TopKMask(v, K) [Learning where to intervene, Eq. 2, with exactly K sites], and what they predict.
+// What SPO+ and PG share: the linear program max_w w.v over the plans w of a program [Learning where to
+// intervene, Eq. 2, with exactly K sites], and what its values predict.
 #pragma once
 
 #include <torch/types.h>
@@ -7,24 +7,35 @@
 #include <optional>
 #include <string>
 
+#include "decision.h"
 #include "nll.h"
 
 namespace topreach {
 
-/// Counts y [..., S] in the unit that a score is to have, and which rows [...] have any events;
-/// `target` "count" leaves them, "share" divides by their sum. Rows without events are zero.
-struct TopKTarget {
-  torch::Tensor y, has_events;
-};
-TopKTarget topk_target(const char* function, const torch::Tensor& scores,
-                       const torch::Tensor& counts, int64_t k, const std::string& target);
+/// A choice with its counts in the unit that a score is to have.
+struct LinearDecision {
+  Decision of;
+  torch::Tensor target;  // y, or y / sum y; -inf at closed sites: to choose by
+  torch::Tensor closed;  // bool, or undefined where all sites are open
 
-/// (w.v [...]) for v [..., S] and a constant w, the mask of the K largest of `at`.
-torch::Tensor topk_program_value(const torch::Tensor& v, const torch::Tensor& at, int64_t k);
+  /// v with zeros at closed sites, which count for nothing.
+  torch::Tensor held(const torch::Tensor& v) const;
+};
+
+/// `target` "count" leaves the counts, "share" divides each period by its sum, "auto" does so for
+/// `ranking` "exact" or "ratio". Checks as decision_of.
+LinearDecision linear_decision(const char* function, const torch::Tensor& scores,
+                               const torch::Tensor& y, const std::optional<torch::Tensor>& open,
+                               const Program& program, const std::string& target,
+                               const std::string& ranking = "score");
+
+/// (w.v [...]) for v [..., S] and a constant w, the best plan at `at`.
+torch::Tensor linear_value(const Program& program, const LinearDecision& decision,
+                           const torch::Tensor& v, const torch::Tensor& at);
 
 /// sum_t w_t loss_t over periods with events, terms {"bpr": of the scores as they are}.
-ObjectiveValue topk_program_objective(const torch::Tensor& loss, const torch::Tensor& scores,
-                                      const torch::Tensor& counts, const TopKTarget& target,
-                                      int64_t k, const std::optional<torch::Tensor>& weights);
+ObjectiveValue linear_objective(const char* function, const torch::Tensor& loss,
+                                const LinearDecision& decision, const Program& program,
+                                const std::optional<torch::Tensor>& weights);
 
 }  // namespace topreach

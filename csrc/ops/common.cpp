@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <atomic>
 #include <string>
 
@@ -55,6 +56,27 @@ void check_key(const char* function, const at::Tensor& key, at::Device device) {
   TR_REQUIRE(key.device() == device,
              "{}: key must be on the device of the other arguments ({}), got {}", function, device,
              key.device());
+}
+
+void check_defined(const char* function, const char* argument, const at::Tensor& tensor) {
+  TR_REQUIRE(tensor.defined(), "{}: {} must be a tensor, got an undefined one (at::Tensor())",
+             function, argument);
+}
+
+std::vector<int64_t> check_broadcast(const char* function, const char* argument,
+                                     at::IntArrayRef others, at::IntArrayRef shape) {
+  const size_t dims = std::max(others.size(), shape.size());
+  std::vector<int64_t> result(dims, 1);
+  for (size_t d = 0; d < dims; ++d) {  // from the last dimension
+    const int64_t a = d < others.size() ? others[others.size() - 1 - d] : 1;
+    const int64_t b = d < shape.size() ? shape[shape.size() - 1 - d] : 1;
+    TR_REQUIRE(
+        a == b || a == 1 || b == 1,
+        "{}: {} must have a shape that broadcasts with that of the other arguments, {}, got {}",
+        function, argument, others, shape);
+    result[dims - 1 - d] = a == 1 ? b : a;
+  }
+  return result;
 }
 
 kernels::PhiloxKey key_words(const at::Tensor& key) {

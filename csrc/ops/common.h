@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 #include "../../kernels/noise.h"
 
@@ -23,6 +24,13 @@ void check_scores(const char* function, const at::Tensor& scores, int64_t k);
 
 // Raises unless `key` is int64[2] on `device`.
 void check_key(const char* function, const at::Tensor& key, at::Device device);
+
+// Raises unless `tensor` is defined.
+void check_defined(const char* function, const char* argument, const at::Tensor& tensor);
+
+// The shape to which two shapes broadcast; raises, naming `argument`, if they do not.
+std::vector<int64_t> check_broadcast(const char* function, const char* argument,
+                                     at::IntArrayRef others, at::IntArrayRef shape);
 
 // The key's words; `key` is on the CPU.
 kernels::PhiloxKey key_words(const at::Tensor& key);

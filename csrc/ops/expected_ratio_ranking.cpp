@@ -31,8 +31,6 @@
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -41,6 +39,8 @@
 #include <vector>
 
 #include "../require.h"
+#include "autograd.h"
+#include "common.h"
 
 namespace topreach {
 namespace {
@@ -78,6 +78,13 @@ void check_tensor(const at::Tensor& tensor, const char* argument, const at::Tens
              first.device(), tensor.device());
 }
 
+c10::SymDimVector broadcast(const char* argument, const c10::SymDimVector& shape,
+                            c10::SymIntArrayRef other) {
+  const auto known = c10::asIntArrayRefSlowOpt(shape), added = c10::asIntArrayRefSlowOpt(other);
+  if (known && added) check_broadcast(kName, argument, *known, *added);
+  return at::infer_size_symdimvector(shape, other);
+}
+
 // The common shape [..., S] of the parameters.
 c10::SymDimVector shape_of(std::string_view family, const at::Tensor& first, const Optional& second,
                            const Optional& zero_probs, double offset) {
@@ -88,11 +95,11 @@ c10::SymDimVector shape_of(std::string_view family, const at::Tensor& first, con
   c10::SymDimVector shape(first.sym_sizes());
   if (second) {
     check_tensor(*second, names.second, first);
-    shape = at::infer_size_symdimvector(shape, second->sym_sizes());
+    shape = broadcast(names.second, shape, second->sym_sizes());
   }
   if (zero_probs) {
     check_tensor(*zero_probs, "zero_probs", first);
-    shape = at::infer_size_symdimvector(shape, zero_probs->sym_sizes());
+    shape = broadcast("zero_probs", shape, zero_probs->sym_sizes());
   }
   TR_REQUIRE(!shape.empty(),
              "{}: {} must have shape [..., S], got a scalar; add a dimension of "
@@ -225,7 +232,7 @@ struct Block {
     at::Tensor log_product;
     if (sites.zero.defined()) {
       const at::Tensor zero = sites.zero.narrow(0, row, rows).unsqueeze(1);
-      // m = min(-log G, 700): where G < e^-700 it counts for nothing, and e^m stays finite.
+      // m = min(-log G, 700), so that e^m stays finite: a G below e^-700 adds nothing.
       const at::Tensor m = (n.unsqueeze(1) * log_term).clamp_max_(700);
       excess = m.expm1();
       const at::Tensor ratio = zero * excess;  // D / G - 1
@@ -369,37 +376,26 @@ auto backward_op() {
   return op;
 }
 
-class ExpectedRatioRanking : public torch::autograd::Function<ExpectedRatioRanking> {
- public:
-  static at::Tensor forward(torch::autograd::AutogradContext* ctx, std::string_view family,
-                            const at::Tensor& first, const Optional& second,
-                            const Optional& zero_probs, double offset) {
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    ctx->save_for_backward(
-        {first, second.value_or(at::Tensor()), zero_probs.value_or(at::Tensor())});
-    ctx->saved_data["family"] = std::string(family);
-    ctx->saved_data["offset"] = offset;
-    return forward_op().call(family, first, second, zero_probs, offset);
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
-                                                 torch::autograd::variable_list grads) {
-    const auto saved = ctx->get_saved_variables();
-    const auto optional = [](const at::Tensor& t) {
-      return t.defined() ? Optional(t) : Optional();
-    };
-    const Optional second = optional(saved[1]), zero_probs = optional(saved[2]);
-    auto [first_grad, second_grad, zero_grad] =
-        backward_op().call(grads[0], ctx->saved_data["family"].toStringView(), saved[0], second,
-                           zero_probs, ctx->saved_data["offset"].toDouble());
-    const at::Tensor none;
-    return {none, first_grad, second ? second_grad : none, zero_probs ? zero_grad : none, none};
-  }
-};
-
 at::Tensor autograd(std::string_view family, const at::Tensor& first, const Optional& second,
                     const Optional& zero_probs, double offset) {
-  return ExpectedRatioRanking::apply(family, first, second, zero_probs, offset);
+  const auto is_dual = [](const Optional& t) { return t && tangent_of(*t).defined(); };
+  if (is_dual(first) || is_dual(second) || is_dual(zero_probs)) refuse_tangent(kName);
+  const at::Tensor ranking = [&] {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    return forward_op().call(family, first, second, zero_probs, offset);
+  }();
+  const Tensors inputs = {first, second.value_or(at::Tensor()), zero_probs.value_or(at::Tensor())};
+  set_derivative("ExpectedRatioRanking", ranking, inputs, inputs,
+                 [=, family = std::string(family)](const at::Tensor& grad, const Tensors& saved) {
+                   const auto optional = [](const at::Tensor& t) {
+                     return t.defined() ? Optional(t) : Optional();
+                   };
+                   auto [to_first, to_second, to_zero] = backward_op().call(
+                       grad, family, saved[0], optional(saved[1]), optional(saved[2]), offset);
+                   return Tensors{to_first, saved[1].defined() ? to_second : at::Tensor(),
+                                  saved[2].defined() ? to_zero : at::Tensor()};
+                 });
+  return ranking;
 }
 
 }  // namespace
@@ -407,6 +403,7 @@ at::Tensor autograd(std::string_view family, const at::Tensor& first, const Opti
 at::Tensor expected_ratio_ranking(std::string_view family, const at::Tensor& first,
                                   const std::optional<at::Tensor>& second,
                                   const std::optional<at::Tensor>& zero_probs, double offset) {
+  check_defined(kName, "the first parameter", first);
   return forward_op().call(family, first, second, zero_probs, offset);
 }
 
@@ -427,7 +424,8 @@ TORCH_LIBRARY_IMPL(topreach, Meta, m) {
 
 TORCH_LIBRARY_IMPL(topreach, Autograd, m) {
   m.impl("expected_ratio_ranking", autograd);
-  m.impl("expected_ratio_ranking_backward", torch::autograd::autogradNotImplementedFallback());
+  m.impl("expected_ratio_ranking_backward",
+         torch::CppFunction::makeFromBoxedFunction<&differentiable_once>());
 }
 
 }  // namespace topreach

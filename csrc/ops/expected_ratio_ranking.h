@@ -9,8 +9,8 @@
 namespace topreach {
 
 /// r_s = E[y_s / (offset + 1.y)], 0/0 := 0 [D25 Eq. 6], of independent counts y_s, to 1e-10 of r_s
-/// or better. The overloads that take a distribution (models/count_distributions.h) are the same by
-/// name; mixtures over all sites at once are there too.
+/// or better. The overloads that take a distribution (distributions/ratio_family.h) are the same by
+/// name; mixtures over all sites at once too.
 ///
 ///   family               first                second
 ///   "poisson"            rate                 none

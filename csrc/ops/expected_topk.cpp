@@ -6,27 +6,24 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros_like.h>
-#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
-#include <torch/csrc/autograd/function.h>
-#include <torch/csrc/autograd/functions/utils.h>
-#include <torch/csrc/autograd/saved_variable.h>
 #include <torch/library.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <memory>
+#include <string>
 #include <tuple>
-#include <type_traits>
 #include <vector>
 
 #include "../../kernels/expected_topk.h"
 #include "../../kernels/perturbed_topk.h"
 #include "../require.h"
+#include "autograd.h"
 #include "common.h"
 #include "expected_topk_checks.h"
 #include "scratch.h"
 #include "topk_mask.h"
+#include "topk_rows.h"
 
 namespace topreach {
 
@@ -305,65 +302,28 @@ at::Tensor expected_topk_jvp_meta(const at::Tensor&, const at::Tensor& scores, c
   return at::empty_like(scores, at::MemoryFormat::Contiguous);
 }
 
-// What autograd keeps of a call. A node of its own, since torch::autograd::Function in C++ knows
-// neither forward mode nor torch.func's transforms.
-struct ExpectedTopKBackward : public torch::autograd::Node {
-  torch::autograd::variable_list apply(torch::autograd::variable_list&& grads) override {
-    if (!grads[0].defined()) return {at::Tensor()};
-    return {jvp_op().call(grads[0], scores.unpack(), bounds.unpack(), k, sigma, method)};
-  }
-  std::string name() const override { return "ExpectedTopKBackward"; }
-  void release_variables() override {
-    scores.reset_data();
-    bounds.reset_data();
-  }
-
-  torch::autograd::SavedVariable scores, bounds;
-  int64_t k = 0;
-  double sigma = 0;
-  std::string method;
-};
-
-// torch::autograd's pointer to a node: std::shared_ptr in torch 2.11, an intrusive one later.
-template <typename Pointer = decltype(torch::autograd::Edge::function)>
-auto make_node() {
-  if constexpr (std::is_same_v<Pointer, std::shared_ptr<torch::autograd::Node>>) {
-    return std::make_shared<ExpectedTopKBackward>();
-  } else {
-    return c10::make_intrusive<ExpectedTopKBackward>();
-  }
-}
-
 Forward expected_topk_autograd(const at::Tensor& scores, int64_t k, double sigma,
                                std::string_view method) {
-  decltype(make_node()) node;
-  if (torch::autograd::compute_requires_grad(scores)) {
-    node = make_node();
-    node->set_next_edges(torch::autograd::collect_next_edges(scores));
-  }
   const Forward results = [&] {
     at::AutoDispatchBelowADInplaceOrView below_autograd;
     return forward_op().call(scores, k, sigma, method);
   }();
   const auto& [membership, bounds] = results;
-  if (node) {
-    node->scores = torch::autograd::SavedVariable(scores, /*is_output=*/false);
-    node->bounds = torch::autograd::SavedVariable(bounds, /*is_output=*/false);
-    node->k = k;
-    node->sigma = sigma;
-    node->method = method;
-    torch::autograd::set_history(membership, node);
-  }
-  const at::Tensor& tangent = scores._fw_grad(/*level=*/0);
+  set_derivative("ExpectedTopK", membership, {scores}, {scores, bounds},
+                 [=, method = std::string(method)](const at::Tensor& v, const Tensors& saved) {
+                   return Tensors{jvp_op().call(v, saved[0], saved[1], k, sigma, method)};
+                 });
+  const at::Tensor tangent = tangent_of(scores);
   if (tangent.defined())
-    membership._set_fw_grad(jvp_op().call(tangent, scores._fw_primal(0), bounds, k, sigma, method),
-                            /*level=*/0, /*is_inplace_op=*/false);
+    set_tangent(membership, jvp_op().call(tangent, primal_of(scores), bounds, k, sigma, method));
   return results;
 }
 
 }  // namespace
 
 at::Tensor expected_topk(const at::Tensor& scores, int64_t k, const ExpectedTopKOptions& options) {
+  check_defined("expected_topk", "scores", scores);
+  if (options.row_k || options.row_sigma) return expected_topk_rows(scores, k, options);
   return std::get<0>(forward_op().call(scores, k, options.sigma, options.method));
 }
 
@@ -383,7 +343,7 @@ TORCH_LIBRARY_IMPL(topreach, Meta, m) {
 
 TORCH_LIBRARY_IMPL(topreach, Autograd, m) {
   m.impl("expected_topk", expected_topk_autograd);
-  m.impl("expected_topk_jvp", torch::autograd::autogradNotImplementedFallback());
+  m.impl("expected_topk_jvp", torch::CppFunction::makeFromBoxedFunction<&differentiable_once>());
 }
 
 }  // namespace topreach

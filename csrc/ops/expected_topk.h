@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
 #include <string>
 
 namespace topreach {
@@ -10,6 +11,8 @@ namespace topreach {
 struct ExpectedTopKOptions {
   double sigma = 0.01;           // noise scale, in units of the scores; 0 gives the hard mask
   std::string method = "exact";  // "exact" or "mean_field"
+  std::optional<at::Tensor> row_k = std::nullopt;      // K of each row, int64 [...]
+  std::optional<at::Tensor> row_sigma = std::nullopt;  // sigma of each row [...], differentiable
 };
 
 /// b_i = P(site i is among the K largest of r + sigma z), z standard normal: what perturbed_topk
@@ -22,6 +25,9 @@ struct ExpectedTopKOptions {
 /// Differentiable once, in backward and in forward mode; its Jacobian is symmetric, with rows
 /// summing to zero. sigma = 0, K = 0, K = S and rows without K + 1 scores above -inf have the hard
 /// mask and a zero gradient, as do rows whose K best sites lie 18 sigma above the rest.
+///
+/// row_k and row_sigma, broadcast to the leading shape of scores, take the place of k and sigma. The
+/// gradient in row_sigma is exact: db/dsigma = -J (r - c) / sigma for any c (topk_rows.h).
 ///
 /// Raises for k outside 0..S, negative sigma, an unknown method, and, on the CPU, NaN scores (on
 /// CUDA that row comes out NaN).

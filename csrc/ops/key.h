@@ -13,4 +13,7 @@ namespace topreach {
 at::Tensor draw_key(std::optional<at::Generator> generator = std::nullopt,
                     at::Device device = at::kCPU);
 
+/// Another key of the same kind, for a second source of noise: `stream` >= 1 numbers the sources.
+at::Tensor derived_key(const at::Tensor& key, int64_t stream);
+
 }  // namespace topreach

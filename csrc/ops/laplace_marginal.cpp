@@ -1,5 +1,6 @@
-// Laplace's approximation to the marginal likelihood of counts with site effects; the equations are in
-// kernels/laplace_marginal.h, the families in kernels/count_families.h.
+// The marginal likelihood of counts with site effects. The equations are in
+// kernels/laplace_marginal.h and kernels/site_quadrature.h, the families in
+// kernels/count_families.h.
 #include "laplace_marginal.h"
 
 #include <ATen/Functions.h>
@@ -15,7 +16,8 @@
 #include <string>
 #include <vector>
 
-#include "../../kernels/laplace_marginal.h"
+#include "../../kernels/gauss_hermite.h"
+#include "../../kernels/site_quadrature.h"
 #include "../require.h"
 #include "scratch.h"
 
@@ -23,10 +25,11 @@ namespace topreach {
 namespace {
 
 constexpr const char* kName = "laplace_marginal";
+constexpr int64_t kMostNodes = 100;
 constexpr int64_t kSitesTogether = 64;  // sites whose gradients for loading are added up apart
 using Optional = std::optional<at::Tensor>;
-using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
-using Five = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+using Marginals = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+using Gradients = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 
 kernels::CountFamily parse_family(std::string_view family) {
   if (family == "poisson") return kernels::CountFamily::kPoisson;
@@ -53,7 +56,13 @@ void check_pairs(const char* name, const at::Tensor& tensor, const char* argumen
 void check(const at::Tensor& eta, const at::Tensor& loading, const at::Tensor& y,
            const Optional& upper, const Optional& exposure, const Optional& weights,
            const Optional& dispersion, const Optional& zero_logit, std::string_view family,
-           std::string_view link, const Optional& path) {
+           std::string_view link, const Optional& path, int64_t quadrature) {
+  TR_REQUIRE(quadrature >= 1 && quadrature <= kMostNodes,
+             "{}: quadrature must be from 1 to {} nodes, got {}", kName, kMostNodes, quadrature);
+  TR_REQUIRE(quadrature == 1 || !path,
+             "{}: quadrature must be 1 with a path, got {}: the path has a dimension for every "
+             "period, so Laplace's approximation is used",
+             kName, quadrature);
   TR_REQUIRE(link == "log" || link == "softplus", "{}: link must be 'log' or 'softplus', got '{}'",
              kName, link);
   const bool poisson = parse_family(family) == kernels::CountFamily::kPoisson;
@@ -147,17 +156,30 @@ Problem problem_of(const at::Tensor& eta, const at::Tensor& loading, const at::T
   return p;
 }
 
+// The quadrature rule of one dimension.
+struct Rule {
+  explicit Rule(int64_t count) : nodes(count), log_weights(count) {
+    kernels::gauss_hermite(int(count), nodes.data(), log_weights.data());
+  }
+  kernels::QuadratureRule view() const {
+    return {nodes.data(), log_weights.data(), int(nodes.size())};
+  }
+  std::vector<double> nodes, log_weights;
+};
+
 Scratch site_scratch(int64_t periods) {
   return Scratch(int64_t(sizeof(double)) * kernels::kSiteScratch * std::max<int64_t>(periods, 1));
 }
 
-Three forward(const at::Tensor& eta, const at::Tensor& loading, const at::Tensor& y,
-              const Optional& upper, const Optional& exposure, const Optional& weights,
-              const Optional& dispersion, const Optional& zero_logit, std::string_view family,
-              std::string_view link, const Optional& path) {
-  check(eta, loading, y, upper, exposure, weights, dispersion, zero_logit, family, link, path);
+Marginals forward(const at::Tensor& eta, const at::Tensor& loading, const at::Tensor& y,
+                  const Optional& upper, const Optional& exposure, const Optional& weights,
+                  const Optional& dispersion, const Optional& zero_logit, std::string_view family,
+                  std::string_view link, const Optional& path, int64_t quadrature) {
+  check(eta, loading, y, upper, exposure, weights, dispersion, zero_logit, family, link, path,
+        quadrature);
   const Problem p = problem_of(eta, loading, y, upper, exposure, weights, dispersion, zero_logit,
                                family, link, path);
+  const Rule rule(quadrature);
   const int64_t more = p.path_periods();
   const auto f64 = at::TensorOptions().dtype(at::kDouble);
   at::Tensor value = at::empty({p.sites}, f64), modes = at::empty({p.sites, 2 + more}, f64),
@@ -168,22 +190,25 @@ Three forward(const at::Tensor& eta, const at::Tensor& loading, const at::Tensor
       const kernels::SiteCounts site = p.site(s);
       kernels::SiteWork work(site, static_cast<double*>(scratch.get()));
       const kernels::SiteMode mode = kernels::site_mode(p.model, site, work);
-      value.mutable_data_ptr<double>()[s] = mode.value;
-      double* at = modes.mutable_data_ptr<double>() + (2 + more) * s;
-      double* know = precision.mutable_data_ptr<double>() + (3 + more) * s;
-      std::copy_n(work.path, more, std::copy_n(mode.u, 2, at));
-      std::copy_n(work.p, more, std::copy_n(mode.h, 3, know));
+      value.mutable_data_ptr<double>()[s] =
+          quadrature == 1 ? mode.value : kernels::site_quadrature(p.model, site, mode, rule.view());
+      double* modes_row = modes.mutable_data_ptr<double>() + (2 + more) * s;
+      double* precision_row = precision.mutable_data_ptr<double>() + (3 + more) * s;
+      std::copy_n(work.path, more, std::copy_n(mode.u, 2, modes_row));
+      std::copy_n(work.p, more, std::copy_n(mode.h, 3, precision_row));
     }
   });
   const auto back = [&](const at::Tensor& tensor) { return tensor.to(eta.options()); };
   return {back(value), back(modes), back(precision)};
 }
 
-Three forward_meta(const at::Tensor& eta, const at::Tensor& loading, const at::Tensor& y,
-                   const Optional& upper, const Optional& exposure, const Optional& weights,
-                   const Optional& dispersion, const Optional& zero_logit, std::string_view family,
-                   std::string_view link, const Optional& path) {
-  check(eta, loading, y, upper, exposure, weights, dispersion, zero_logit, family, link, path);
+Marginals forward_meta(const at::Tensor& eta, const at::Tensor& loading, const at::Tensor& y,
+                       const Optional& upper, const Optional& exposure, const Optional& weights,
+                       const Optional& dispersion, const Optional& zero_logit,
+                       std::string_view family, std::string_view link, const Optional& path,
+                       int64_t quadrature) {
+  check(eta, loading, y, upper, exposure, weights, dispersion, zero_logit, family, link, path,
+        quadrature);
   const c10::SymInt sites = eta.sym_size(1), more = path ? eta.sym_size(0) : c10::SymInt(0);
   return {at::empty_symint({sites}, eta.options()),
           at::empty_symint({sites, more + 2}, eta.options()),
@@ -192,13 +217,15 @@ Three forward_meta(const at::Tensor& eta, const at::Tensor& loading, const at::T
 
 // Gradients for eta, loading, dispersion, zero_logit and path; 0 for those of the last three that
 // are absent.
-Five backward(const at::Tensor& grad_value, const at::Tensor& grad_modes, const at::Tensor& modes,
-              const at::Tensor& eta, const at::Tensor& loading, const at::Tensor& y,
-              const Optional& upper, const Optional& exposure, const Optional& weights,
-              const Optional& dispersion, const Optional& zero_logit, std::string_view family,
-              std::string_view link, const Optional& path) {
+Gradients backward(const at::Tensor& grad_value, const at::Tensor& grad_modes,
+                   const at::Tensor& modes, const at::Tensor& eta, const at::Tensor& loading,
+                   const at::Tensor& y, const Optional& upper, const Optional& exposure,
+                   const Optional& weights, const Optional& dispersion, const Optional& zero_logit,
+                   std::string_view family, std::string_view link, const Optional& path,
+                   int64_t quadrature) {
   const Problem p = problem_of(eta, loading, y, upper, exposure, weights, dispersion, zero_logit,
                                family, link, path);
+  const Rule rule(quadrature);
   const auto plain = [](const at::Tensor& tensor) {
     return tensor.to(at::kCPU, at::kDouble).contiguous();
   };
@@ -224,9 +251,14 @@ Five backward(const at::Tensor& grad_value, const at::Tensor& grad_modes, const 
             grad_eta.mutable_data_ptr<double>() + s * p.periods,
             grad_loading.mutable_data_ptr<double>() + 2 * group * p.periods,
             grad_path.mutable_data_ptr<double>() + 2 * group * p.path_periods(), 0, 0};
-        kernels::site_gradient(p.model, site, mode, site.path ? mode + 2 : nullptr,
-                               g.const_data_ptr<double>()[s], mode_weight, mode_weight + 2, work,
-                               out);
+        const double value_weight = g.const_data_ptr<double>()[s];
+        if (quadrature == 1) {
+          kernels::site_gradient(p.model, site, mode, site.path ? mode + 2 : nullptr, value_weight,
+                                 mode_weight, mode_weight + 2, work, out);
+        } else {
+          kernels::site_quadrature_gradient(p.model, site, mode, value_weight, mode_weight,
+                                            rule.view(), work, out);
+        }
         shared[0] += out.dispersion;
         shared[1] += out.zero_logit;
       }
@@ -242,17 +274,18 @@ Five backward(const at::Tensor& grad_value, const at::Tensor& grad_modes, const 
           back(grad_path.sum(0), path.value_or(eta))};
 }
 
-Five backward_meta(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor& eta,
-                   const at::Tensor& loading, const at::Tensor&, const Optional&, const Optional&,
-                   const Optional&, const Optional& dispersion, const Optional& zero_logit,
-                   std::string_view, std::string_view, const Optional& path) {
+Gradients backward_meta(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                        const at::Tensor& eta, const at::Tensor& loading, const at::Tensor&,
+                        const Optional&, const Optional&, const Optional&,
+                        const Optional& dispersion, const Optional& zero_logit, std::string_view,
+                        std::string_view, const Optional& path, int64_t) {
   return {at::empty_like(eta), at::empty_like(loading),
           at::empty({}, dispersion.value_or(eta).options()),
           at::empty({}, zero_logit.value_or(eta).options()),
           path ? at::empty_like(*path) : at::empty({0, 2}, eta.options())};
 }
 
-using Two = std::tuple<at::Tensor, at::Tensor>;
+using Posterior = std::tuple<at::Tensor, at::Tensor>;
 
 void check_posterior(const at::Tensor& information, const at::Tensor& loading,
                      const at::Tensor& path, const at::Tensor& noise) {
@@ -269,8 +302,8 @@ void check_posterior(const at::Tensor& information, const at::Tensor& loading,
              information.sym_size(0), information.sym_size(1) + 2, noise.sym_sizes());
 }
 
-Two posterior(const at::Tensor& information, const at::Tensor& loading, const at::Tensor& path,
-              const at::Tensor& noise) {
+Posterior posterior(const at::Tensor& information, const at::Tensor& loading,
+                    const at::Tensor& path, const at::Tensor& noise) {
   check_posterior(information, loading, path, noise);
   const auto plain = [](const at::Tensor& tensor) {
     return tensor.detach().to(at::kCPU, at::kDouble).contiguous();
@@ -297,8 +330,8 @@ Two posterior(const at::Tensor& information, const at::Tensor& loading, const at
   return {draw.to(noise.options()), variance.to(information.options())};
 }
 
-Two posterior_meta(const at::Tensor& information, const at::Tensor& loading, const at::Tensor& path,
-                   const at::Tensor& noise) {
+Posterior posterior_meta(const at::Tensor& information, const at::Tensor& loading,
+                         const at::Tensor& path, const at::Tensor& noise) {
   check_posterior(information, loading, path, noise);
   return {at::empty_like(noise), at::empty_like(information)};
 }
@@ -307,9 +340,9 @@ auto forward_op() {
   static const auto op =
       c10::Dispatcher::singleton()
           .findSchemaOrThrow("topreach::laplace_marginal", "")
-          .typed<Three(const at::Tensor&, const at::Tensor&, const at::Tensor&, const Optional&,
-                       const Optional&, const Optional&, const Optional&, const Optional&,
-                       std::string_view, std::string_view, const Optional&)>();
+          .typed<Marginals(const at::Tensor&, const at::Tensor&, const at::Tensor&, const Optional&,
+                           const Optional&, const Optional&, const Optional&, const Optional&,
+                           std::string_view, std::string_view, const Optional&, int64_t)>();
   return op;
 }
 
@@ -317,10 +350,10 @@ auto backward_op() {
   static const auto op =
       c10::Dispatcher::singleton()
           .findSchemaOrThrow("topreach::laplace_marginal_backward", "")
-          .typed<Five(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                      const at::Tensor&, const at::Tensor&, const Optional&, const Optional&,
-                      const Optional&, const Optional&, const Optional&, std::string_view,
-                      std::string_view, const Optional&)>();
+          .typed<Gradients(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                           const at::Tensor&, const at::Tensor&, const at::Tensor&, const Optional&,
+                           const Optional&, const Optional&, const Optional&, const Optional&,
+                           std::string_view, std::string_view, const Optional&, int64_t)>();
   return op;
 }
 
@@ -330,16 +363,18 @@ class Marginal : public torch::autograd::Function<Marginal> {
       torch::autograd::AutogradContext* ctx, const at::Tensor& eta, const at::Tensor& loading,
       const at::Tensor& y, const Optional& upper, const Optional& exposure, const Optional& weights,
       const Optional& dispersion, const Optional& zero_logit, const std::string& family,
-      const std::string& link, const Optional& path) {
+      const std::string& link, const Optional& path, int64_t quadrature) {
     at::AutoDispatchBelowADInplaceOrView below_autograd;
-    auto [value, modes, precision] = forward_op().call(eta, loading, y, upper, exposure, weights,
-                                                       dispersion, zero_logit, family, link, path);
+    auto [value, modes, precision] =
+        forward_op().call(eta, loading, y, upper, exposure, weights, dispersion, zero_logit, family,
+                          link, path, quadrature);
     const at::Tensor none;
     ctx->save_for_backward({modes, eta, loading, y, upper.value_or(none), exposure.value_or(none),
                             weights.value_or(none), dispersion.value_or(none),
                             zero_logit.value_or(none), path.value_or(none)});
     ctx->saved_data["family"] = family;
     ctx->saved_data["link"] = link;
+    ctx->saved_data["quadrature"] = quadrature;
     ctx->mark_non_differentiable({precision});
     return {value, modes, precision};
   }
@@ -357,7 +392,7 @@ class Marginal : public torch::autograd::Function<Marginal> {
     const auto [eta, loading, dispersion, zero_logit, path] = backward_op().call(
         value, modes, saved[0], saved[1], saved[2], saved[3], optional(4), optional(5), optional(6),
         optional(7), optional(8), ctx->saved_data["family"].toStringRef(),
-        ctx->saved_data["link"].toStringRef(), optional(9));
+        ctx->saved_data["link"].toStringRef(), optional(9), ctx->saved_data["quadrature"].toInt());
     const at::Tensor none;
     return {eta,
             loading,
@@ -369,16 +404,18 @@ class Marginal : public torch::autograd::Function<Marginal> {
             saved[8].defined() ? zero_logit : none,
             none,
             none,
-            saved[9].defined() ? path : none};
+            saved[9].defined() ? path : none,
+            none};
   }
 };
 
-Three autograd(const at::Tensor& eta, const at::Tensor& loading, const at::Tensor& y,
-               const Optional& upper, const Optional& exposure, const Optional& weights,
-               const Optional& dispersion, const Optional& zero_logit, std::string_view family,
-               std::string_view link, const Optional& path) {
-  const auto out = Marginal::apply(eta, loading, y, upper, exposure, weights, dispersion,
-                                   zero_logit, std::string(family), std::string(link), path);
+Marginals autograd(const at::Tensor& eta, const at::Tensor& loading, const at::Tensor& y,
+                   const Optional& upper, const Optional& exposure, const Optional& weights,
+                   const Optional& dispersion, const Optional& zero_logit, std::string_view family,
+                   std::string_view link, const Optional& path, int64_t quadrature) {
+  const auto out =
+      Marginal::apply(eta, loading, y, upper, exposure, weights, dispersion, zero_logit,
+                      std::string(family), std::string(link), path, quadrature);
   return {out[0], out[1], out[2]};
 }
 
@@ -388,16 +425,16 @@ LaplaceMarginal laplace_marginal(const at::Tensor& eta, const at::Tensor& loadin
                                  const at::Tensor& y, const LaplaceMarginalOptions& options) {
   auto [value, modes, precision] = forward_op().call(
       eta, loading, y, options.upper, options.exposure, options.weights, options.dispersion,
-      options.zero_logit, options.family, options.link, options.path);
+      options.zero_logit, options.family, options.link, options.path, options.quadrature);
   return {value, modes, precision};
 }
 
 PathPosterior laplace_path_posterior(const at::Tensor& information, const at::Tensor& loading,
                                      const at::Tensor& path, const at::Tensor& noise) {
-  static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("topreach::laplace_path_posterior", "")
-          .typed<Two(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&)>();
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("topreach::laplace_path_posterior", "")
+                             .typed<Posterior(const at::Tensor&, const at::Tensor&,
+                                              const at::Tensor&, const at::Tensor&)>();
   auto [draw, variance] = op.call(information, loading, path, noise);
   return {draw, variance};
 }

@@ -27,6 +27,7 @@ struct LaplaceMarginalOptions {
   std::optional<at::Tensor> exposure = std::nullopt;    // [T, S], > 0
   std::optional<at::Tensor> weights = std::nullopt;     // [T, S], >= 0
   std::optional<at::Tensor> path = std::nullopt;        // [T, 2], rows (rho_t, s_t), see below
+  int64_t quadrature = 1;                               // nodes in each effect; 1 is Laplace
 };
 
 /// log p(y_s) of each site, its counts independent given u_s ~ N(0, I_2):
@@ -46,6 +47,14 @@ struct LaplaceMarginalOptions {
 /// eta [T, S], loading [T, 2] (row t is L' (1, t) for effects with covariance L L'; L may be
 /// singular or 0), y [T, S] whole counts; with `upper` a count is known to lie in y..upper only. A cell
 /// of weight 0 is not read, and may be NaN.
+///
+/// With quadrature = n > 1 value is by adaptive Gauss-Hermite quadrature instead: n x n nodes about
+/// the mode, spread by H^-1 (Liu and Pierce 1994). Its error vanishes as n grows; it costs O(n^2 T S),
+/// and there may be no path. Modes and precision stay those of Laplace.
+///
+/// Where log p is not concave in eta, det H may come near 0, and Laplace's approximation would grow
+/// without bound: below 1/2 log det H goes over, smoothly, into that of H without its negative
+/// information, which `precision` then leaves out.
 ///
 /// The gradient of value and of modes, in eta, loading, path, dispersion and zero_logit, is exact:
 /// that of the mode and of the determinant are in it. Once differentiable. Computed in float64; on

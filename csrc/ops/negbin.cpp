@@ -3,21 +3,23 @@
 #include <ATen/Dispatch.h>
 #include <ATen/ExpandUtils.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/add.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
-#include <torch/csrc/autograd/custom_function.h>
+#include <ATen/ops/ones_like.h>
 #include <torch/library.h>
 
 #include <cmath>
 
 #include "../../kernels/negbin.h"
 #include "../require.h"
+#include "autograd.h"
 #include "common.h"
 #include "key.h"
 #include "negbin_checks.h"
+#include "perturbed_topk_checks.h"
 #include "scratch.h"
 
 namespace topreach {
@@ -41,7 +43,10 @@ void check_negbin_sample(const at::Tensor& total_count, const at::Tensor& logits
   check_negbin_parameters(name, total_count, logits);
   check_key(name, key, total_count.device());
   TR_REQUIRE(num_samples >= 0, "{}: num_samples must not be negative, got {}", name, num_samples);
-  TR_REQUIRE(row_offset >= 0, "{}: row_offset must not be negative, got {}", name, row_offset);
+  const auto core = check_broadcast(name, "logits", total_count.sizes(), logits.sizes());
+  int64_t rows = 1;
+  for (size_t d = 0; d + 1 < core.size(); ++d) rows *= core[d];
+  check_row_range(name, row_offset, rows);
 }
 
 void check_negbin_log_prob(const at::Tensor& value, const at::Tensor& total_count,
@@ -55,6 +60,9 @@ void check_negbin_log_prob(const at::Tensor& value, const at::Tensor& total_coun
   TR_REQUIRE(value.device() == total_count.device(),
              "{}: value must be on the device of total_count ({}), got {}", name,
              total_count.device(), value.device());
+  check_broadcast(name, "value",
+                  check_broadcast(name, "logits", total_count.sizes(), logits.sizes()),
+                  value.sizes());
 }
 
 NegBinOperands negbin_operands(const at::Tensor& value, const at::Tensor& total_count,
@@ -240,38 +248,37 @@ std::tuple<at::Tensor, at::Tensor> negbin_log_prob_backward_meta(const at::Tenso
 
 // ------------------------------------------------------------------------------- autograd
 
-at::Tensor negbin_sample_autograd(const at::Tensor& total_count, const at::Tensor& logits,
-                                  int64_t num_samples, const at::Tensor& key, int64_t row_offset) {
-  at::AutoDispatchBelowADInplaceOrView below_autograd;
-  return sample_op().call(total_count, logits, num_samples, key, row_offset);
-}
-
-class NegBinLogProb : public torch::autograd::Function<NegBinLogProb> {
- public:
-  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& value,
-                            const at::Tensor& total_count, const at::Tensor& logits) {
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    ctx->save_for_backward({value, total_count, logits});
-    return log_prob_op().call(value, total_count, logits);
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
-                                                 torch::autograd::variable_list grads) {
-    const auto saved = ctx->get_saved_variables();
-    auto [d_total_count, d_logits] = backward_op().call(grads[0], saved[0], saved[1], saved[2]);
-    return {at::Tensor(), d_total_count, d_logits};
-  }
-};
-
 at::Tensor negbin_log_prob_autograd(const at::Tensor& value, const at::Tensor& total_count,
                                     const at::Tensor& logits) {
-  return NegBinLogProb::apply(value, total_count, logits);
+  const at::Tensor log_prob = [&] {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    return log_prob_op().call(value, total_count, logits);
+  }();
+  set_derivative(
+      "NegBinLogProb", log_prob, {total_count, logits}, {value.detach(), total_count, logits},
+      [](const at::Tensor& grad, const Tensors& saved) {
+        auto [to_total_count, to_logits] = backward_op().call(grad, saved[0], saved[1], saved[2]);
+        return Tensors{to_total_count, to_logits};
+      });
+  const at::Tensor t_n = tangent_of(total_count), t_z = tangent_of(logits);
+  if (!t_n.defined() && !t_z.defined()) return log_prob;
+  // Elementwise: with the parameters written out, backward of ones gives the derivatives.
+  const auto [d_n, d_z] = backward_op().call(
+      at::ones_like(log_prob.detach()), primal_of(value.detach()),
+      primal_of(total_count).expand_as(log_prob), primal_of(logits).expand_as(log_prob));
+  at::Tensor tangent = t_n.defined() ? d_n * t_n : d_z * t_z;
+  if (t_n.defined() && t_z.defined()) tangent = tangent + d_z * t_z;
+  set_tangent(log_prob, tangent);
+  return log_prob;
 }
 
 }  // namespace
 
 at::Tensor negbin_sample(const at::Tensor& total_count, const at::Tensor& logits,
                          int64_t num_samples, const NegBinSampleOptions& options) {
+  check_defined("negbin_sample", "total_count", total_count);
+  check_defined("negbin_sample", "logits", logits);
+  if (options.key) check_defined("negbin_sample", "key", *options.key);
   const at::Tensor key =
       options.key ? *options.key : draw_key(options.generator, total_count.device());
   return sample_op().call(total_count, logits, num_samples, key, options.row_offset);
@@ -279,6 +286,9 @@ at::Tensor negbin_sample(const at::Tensor& total_count, const at::Tensor& logits
 
 at::Tensor negbin_log_prob(const at::Tensor& value, const at::Tensor& total_count,
                            const at::Tensor& logits) {
+  check_defined("negbin_log_prob", "value", value);
+  check_defined("negbin_log_prob", "total_count", total_count);
+  check_defined("negbin_log_prob", "logits", logits);
   return log_prob_op().call(value, total_count, logits);
 }
 
@@ -295,9 +305,10 @@ TORCH_LIBRARY_IMPL(topreach, Meta, m) {
 }
 
 TORCH_LIBRARY_IMPL(topreach, Autograd, m) {
-  m.impl("negbin_sample", negbin_sample_autograd);
+  m.impl("negbin_sample", torch::CppFunction::makeFromBoxedFunction<&constant_result>());
   m.impl("negbin_log_prob", negbin_log_prob_autograd);
-  m.impl("negbin_log_prob_backward", torch::autograd::autogradNotImplementedFallback());
+  m.impl("negbin_log_prob_backward",
+         torch::CppFunction::makeFromBoxedFunction<&differentiable_once>());
 }
 
 }  // namespace topreach

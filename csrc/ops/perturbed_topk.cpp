@@ -7,8 +7,6 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
-#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -20,11 +18,13 @@
 
 #include "../../kernels/perturbed_topk.h"
 #include "../require.h"
+#include "autograd.h"
 #include "key.h"
 #include "perturbed_topk_checks.h"
 #include "scratch.h"
 #include "sum_blocks.h"
 #include "topk_mask.h"
+#include "topk_rows.h"
 
 namespace topreach {
 
@@ -74,7 +74,8 @@ void check_perturbed_topk_backward(const at::Tensor& grad, const at::Tensor& sco
 }
 
 void check_row_range(const char* function, int64_t row_offset, int64_t rows) {
-  TR_REQUIRE(row_offset >= 0 && row_offset + rows <= (int64_t{1} << 32),
+  constexpr int64_t row_numbers = int64_t{1} << 32;
+  TR_REQUIRE(row_offset >= 0 && row_offset <= row_numbers - rows,
              "{}: row_offset must keep row numbers between 0 and 2^32 - 1, got {} "
              "with {} rows",
              function, row_offset, rows);
@@ -196,7 +197,7 @@ void forward_kernel(const kernels::TopKProblem<T>& p, kernels::Noise noise, T* m
       const auto bracket = cpu.bracket(p, noise, row, scratch.get());
       cpu.forward(p, noise, row, bracket, first_draw, end_draw, into, threshold + row * p.draws,
                   last_tied + row * p.draws, scratch.get());
-      if (!whole) {  // integers: the order of these additions is of no account
+      if (!whole) {  // integer sums: order does not matter
         const std::lock_guard<std::mutex> lock(shared_row);
         for (int64_t s = 0; s < p.sites; ++s) counts[row * p.sites + s] += part[size_t(s)];
       }
@@ -208,7 +209,7 @@ void forward_kernel(const kernels::TopKProblem<T>& p, kernels::Noise noise, T* m
   });
 }
 
-// What becomes of the sites with infinite scores: chosen or not, whatever the noise.
+// Whether a site with an infinite score is chosen; the noise does not matter.
 template <typename T>
 bool is_chosen(T score, int64_t site, T threshold, int32_t last_tied) {
   return score > threshold || (score == threshold && site <= last_tied);
@@ -373,46 +374,33 @@ at::Tensor topk_noise_checksum_meta(const at::Tensor& key, int64_t, int64_t rows
   return at::empty({rows}, key.options());
 }
 
-class PerturbedTopK : public torch::autograd::Function<PerturbedTopK> {
- public:
-  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* ctx,
-                                                const at::Tensor& scores, int64_t k, double sigma,
-                                                int64_t num_samples, std::string_view estimator,
-                                                std::string_view noise, const at::Tensor& key,
-                                                int64_t row_offset) {
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    auto [membership, threshold, last_tied, boundary] =
-        forward_op().call(scores, k, sigma, num_samples, estimator, noise, key, row_offset);
-    ctx->save_for_backward({scores, membership, threshold, last_tied, boundary, key});
-    ctx->saved_data["k"] = k;
-    ctx->saved_data["sigma"] = sigma;
-    ctx->saved_data["num_samples"] = num_samples;
-    ctx->saved_data["estimator"] = std::string(estimator);
-    ctx->saved_data["noise"] = std::string(noise);
-    ctx->saved_data["row_offset"] = row_offset;
-    ctx->mark_non_differentiable({threshold, last_tied, boundary});
-    return {membership, threshold, last_tied, boundary};
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
-                                                 torch::autograd::variable_list grads) {
-    const auto saved = ctx->get_saved_variables();
-    auto& data = ctx->saved_data;
-    at::Tensor grad_scores = backward_op().call(
-        grads[0], saved[0], saved[1], saved[2], saved[3], saved[4], data["k"].toInt(),
-        data["sigma"].toDouble(), data["num_samples"].toInt(), data["estimator"].toStringView(),
-        data["noise"].toStringView(), saved[5], data["row_offset"].toInt());
-    const at::Tensor none;
-    return {grad_scores, none, none, none, none, none, none, none};
-  }
-};
-
+// Forward mode. The expected mask is the gradient of a convex function of the scores [Berthet et al.
+// 2020], so its Jacobian J is symmetric: what backward gives for v estimates J v as well as J^T v.
 Forward perturbed_topk_autograd(const at::Tensor& scores, int64_t k, double sigma,
                                 int64_t num_samples, std::string_view estimator,
                                 std::string_view noise, const at::Tensor& key, int64_t row_offset) {
-  const auto out =
-      PerturbedTopK::apply(scores, k, sigma, num_samples, estimator, noise, key, row_offset);
-  return {out[0], out[1], out[2], out[3]};
+  const Forward results = [&] {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    return forward_op().call(scores, k, sigma, num_samples, estimator, noise, key, row_offset);
+  }();
+  const auto& [membership, threshold, last_tied, boundary] = results;
+  const auto product = [=, estimator = std::string(estimator), noise = std::string(noise)](
+                           const at::Tensor& v, const Tensors& saved) {
+    return backward_op().call(v, saved[0], saved[1], saved[2], saved[3], saved[4], k, sigma,
+                              num_samples, estimator, noise, saved[5], row_offset);
+  };
+  const Tensors draws = {membership.detach(), threshold, last_tied, boundary, key};
+  Tensors saved = {scores};
+  saved.insert(saved.end(), draws.begin(), draws.end());
+  set_derivative(
+      "PerturbedTopK", membership, {scores}, saved,
+      [product](const at::Tensor& v, const Tensors& s) { return Tensors{product(v, s)}; });
+  const at::Tensor tangent = tangent_of(scores);
+  if (tangent.defined()) {
+    saved[0] = primal_of(scores);
+    set_tangent(membership, product(tangent, saved));
+  }
+  return results;
 }
 
 at::Tensor topk_noise_cpu(const at::Tensor& key, int64_t num_samples, int64_t rows, int64_t sites,
@@ -450,7 +438,10 @@ at::Tensor topk_noise_checksum_cpu(const at::Tensor& key, int64_t num_samples, i
 
 at::Tensor perturbed_topk(const at::Tensor& scores, int64_t k,
                           const PerturbedTopKOptions& options) {
+  check_defined("perturbed_topk", "scores", scores);
+  if (options.key) check_defined("perturbed_topk", "key", *options.key);
   const at::Tensor key = options.key ? *options.key : draw_key(options.generator, scores.device());
+  if (options.row_k || options.row_sigma) return perturbed_topk_rows(scores, k, options, key);
   return std::get<0>(forward_op().call(scores, k, options.sigma, options.num_samples,
                                        options.estimator, options.noise, key, options.row_offset));
 }
@@ -471,7 +462,8 @@ TORCH_LIBRARY_IMPL(topreach, Meta, m) {
 
 TORCH_LIBRARY_IMPL(topreach, Autograd, m) {
   m.impl("perturbed_topk", perturbed_topk_autograd);
-  m.impl("perturbed_topk_backward", torch::autograd::autogradNotImplementedFallback());
+  m.impl("perturbed_topk_backward",
+         torch::CppFunction::makeFromBoxedFunction<&differentiable_once>());
 }
 
 }  // namespace topreach

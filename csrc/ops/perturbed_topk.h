@@ -17,6 +17,8 @@ struct PerturbedTopKOptions {
   std::optional<at::Tensor> key = std::nullopt;           // int64[2]; drawn if absent
   std::optional<at::Generator> generator = std::nullopt;  // to draw the key from
   int64_t row_offset = 0;                                 // global number of the first row
+  std::optional<at::Tensor> row_k = std::nullopt;         // K of each row, int64 [...]
+  std::optional<at::Tensor> row_sigma = std::nullopt;     // sigma of each row [...], differentiable
 };
 
 /// b(r) = (1/J) sum_j TopKMask(r + sigma z_j, K): each site's share of J perturbed top-K sets
@@ -39,6 +41,9 @@ struct PerturbedTopKOptions {
 /// row_offset + row number) alone, bit for bit. K = 0, K = S and sigma = 0 (or below the smallest
 /// normal number of the dtype) have the exact result and a zero gradient; sites with infinite scores
 /// get a zero gradient.
+///
+/// row_k and row_sigma, broadcast to the leading shape of scores, take the place of k and sigma
+/// (topk_rows.h). Forward mode gives the same estimate as backward: the Jacobian is symmetric.
 ///
 /// Raises for k outside 0..S, negative sigma, J < 1 (J < 2 for "score_loo"), unknown names, and, on
 /// the CPU, NaN scores (on CUDA that row comes out NaN).

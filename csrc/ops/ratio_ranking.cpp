@@ -2,11 +2,11 @@
 
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
-#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -16,6 +16,7 @@
 
 #include "../../kernels/ratio_ranking.h"
 #include "../require.h"
+#include "autograd.h"
 #include "common.h"
 #include "ratio_ranking_checks.h"
 #include "sum_blocks.h"
@@ -195,38 +196,36 @@ at::Tensor ratio_ranking_backward_meta(const at::Tensor&, const at::Tensor& samp
                           samples.options());
 }
 
-class RatioRanking : public torch::autograd::Function<RatioRanking> {
- public:
-  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& samples,
-                            const std::optional<at::Tensor>& log_prob, double offset,
-                            std::string_view estimator) {
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    const at::Tensor ranking = forward_op().call(samples, log_prob, offset, estimator);
-    ctx->save_for_backward({samples, ranking});
-    ctx->saved_data["has_log_prob"] = log_prob.has_value();
-    ctx->saved_data["offset"] = offset;
-    ctx->saved_data["estimator"] = std::string(estimator);
-    return ranking;
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
-                                                 torch::autograd::variable_list grads) {
-    const auto saved = ctx->get_saved_variables();
-    auto& data = ctx->saved_data;
-    at::Tensor grad_log_prob;
-    if (data["has_log_prob"].toBool()) {
-      grad_log_prob = backward_op().call(grads[0], saved[0], saved[1], data["offset"].toDouble(),
-                                         data["estimator"].toStringView());
-    }
-    const at::Tensor none;
-    return {none, grad_log_prob, none, none};
-  }
-};
+// The transpose of backward: sum_m t^m (y^m / (offset + 1.y^m) - centre), for a tangent t of log_prob.
+at::Tensor ratio_ranking_jvp(const at::Tensor& tangent, const at::Tensor& samples,
+                             const at::Tensor& ranking, double offset, std::string_view estimator) {
+  const at::Tensor total = samples.sum(-1, true) + offset;
+  const at::Tensor share = samples / at::where(total.gt(0), total, 1);
+  const double draws = double(samples.size(0));
+  if (estimator == "diagonal") return (tangent * share).sum(0) / draws;
+  const at::Tensor t = tangent.unsqueeze(-1);
+  if (estimator == "score") return (t * share).sum(0) / draws;
+  return (t * (share - ranking)).sum(0) / (draws - 1);
+}
 
 at::Tensor ratio_ranking_autograd(const at::Tensor& samples,
                                   const std::optional<at::Tensor>& log_prob, double offset,
                                   std::string_view estimator) {
-  return RatioRanking::apply(samples, log_prob, offset, estimator);
+  const at::Tensor result = [&] {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    return forward_op().call(samples, log_prob, offset, estimator);
+  }();
+  if (!log_prob) return result;
+  const at::Tensor ranking = result.detach(), y = primal_of(samples.detach());
+  set_derivative(
+      "RatioRanking", result, {*log_prob}, {y, ranking},
+      [=, estimator = std::string(estimator)](const at::Tensor& v, const Tensors& saved) {
+        return Tensors{backward_op().call(v, saved[0], saved[1], offset, estimator)};
+      });
+  const at::Tensor tangent = tangent_of(*log_prob);
+  if (tangent.defined())
+    set_tangent(result, ratio_ranking_jvp(tangent, y, ranking, offset, estimator));
+  return result;
 }
 
 }  // namespace
@@ -234,6 +233,9 @@ at::Tensor ratio_ranking_autograd(const at::Tensor& samples,
 at::Tensor ratio_ranking(const at::Tensor& samples, const std::optional<at::Tensor>& log_prob,
                          double offset, std::string_view estimator,
                          const std::optional<at::Tensor>& cdf) {
+  check_defined("ratio_ranking", "samples", samples);
+  if (log_prob) check_defined("ratio_ranking", "log_prob", *log_prob);
+  if (cdf) check_defined("ratio_ranking", "cdf", *cdf);
   if (estimator == "go" && log_prob && cdf) return go_op().call(samples, *log_prob, *cdf, offset);
   if (log_prob && estimator != "diagonal" && log_prob->sizes() == samples.sizes()) {
     return forward_op().call(samples, log_prob->sum(-1), offset, estimator);
@@ -253,7 +255,8 @@ TORCH_LIBRARY_IMPL(topreach, Meta, m) {
 
 TORCH_LIBRARY_IMPL(topreach, Autograd, m) {
   m.impl("ratio_ranking", ratio_ranking_autograd);
-  m.impl("ratio_ranking_backward", torch::autograd::autogradNotImplementedFallback());
+  m.impl("ratio_ranking_backward",
+         torch::CppFunction::makeFromBoxedFunction<&differentiable_once>());
 }
 
 }  // namespace topreach

@@ -12,14 +12,13 @@
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include <cmath>
 #include <limits>
 
 #include "../require.h"
+#include "autograd.h"
 #include "ratio_ranking.h"
 
 namespace topreach {
@@ -48,6 +47,14 @@ at::Tensor forward(const at::Tensor& samples, const at::Tensor& log_prob, const 
   return ranking;
 }
 
+// 1 / p, or 0 where p underflows: such a count is never drawn, and adds nothing if given.
+at::Tensor inverse_probs(const at::Tensor& log_prob) {
+  const double least = 0.9 * std::log(log_prob.scalar_type() == at::kFloat
+                                          ? double(std::numeric_limits<float>::min())
+                                          : std::numeric_limits<double>::min());
+  return at::where(log_prob.lt(least), 0, log_prob.clamp_min(least).neg().exp());
+}
+
 at::Tensor backward(const at::Tensor& grad, const at::Tensor& samples, const at::Tensor& log_prob,
                     double offset) {
   check_like_samples(samples, log_prob, "log_prob");
@@ -58,11 +65,7 @@ at::Tensor backward(const at::Tensor& grad, const at::Tensor& samples, const at:
   const at::Tensor dot = (samples * grad).sum(-1, true);
   const at::Tensor reach = at::where(total.gt(0), dot / total, 0);
   const at::Tensor change = (reach - grad) / ((total + 1) * double(samples.size(0)));
-  // Such a count is not drawn; if it is given, its 1/p must not meet a derivative that underflowed.
-  const double least =
-      0.9 * std::log(samples.scalar_type() == at::kFloat ? double(std::numeric_limits<float>::min())
-                                                         : std::numeric_limits<double>::min());
-  return at::where(log_prob.lt(least), 0, change * log_prob.clamp_min(least).neg().exp());
+  return change * inverse_probs(log_prob);
 }
 
 auto forward_op() {
@@ -81,29 +84,31 @@ auto backward_op() {
   return op;
 }
 
-class RatioRankingGo : public torch::autograd::Function<RatioRankingGo> {
- public:
-  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& samples,
-                            const at::Tensor& log_prob, const at::Tensor& cdf, double offset) {
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    ctx->save_for_backward({samples, log_prob});
-    ctx->saved_data["offset"] = offset;
-    return forward_op().call(samples, log_prob, cdf, offset);
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
-                                                 torch::autograd::variable_list grads) {
-    const auto saved = ctx->get_saved_variables();
-    const at::Tensor none;
-    return {none, none,
-            backward_op().call(grads[0], saved[0], saved[1], ctx->saved_data["offset"].toDouble()),
-            none};
-  }
-};
+// The transpose of backward: sum_m y^m / (c + 1.y^m) (a^m . t^m) - a^m t^m, for a tangent t of cdf
+// and a^m = 1 / (M p^m (c + 1.y^m + 1)).
+at::Tensor forward_mode(const at::Tensor& tangent, const at::Tensor& samples,
+                        const at::Tensor& log_prob, double offset) {
+  const at::Tensor total = samples.sum(-1, true) + offset;
+  const at::Tensor share = samples / at::where(total.gt(0), total, 1);
+  const at::Tensor weighted =
+      tangent * inverse_probs(log_prob) / ((total + 1) * double(samples.size(0)));
+  return (share * weighted.sum(-1, true) - weighted).sum(0);
+}
 
 at::Tensor autograd(const at::Tensor& samples, const at::Tensor& log_prob, const at::Tensor& cdf,
                     double offset) {
-  return RatioRankingGo::apply(samples, log_prob, cdf, offset);
+  const at::Tensor result = [&] {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    return forward_op().call(samples, log_prob, cdf, offset);
+  }();
+  const at::Tensor y = primal_of(samples.detach()), log_p = primal_of(log_prob.detach());
+  set_derivative("RatioRankingGo", result, {cdf}, {y, log_p},
+                 [=](const at::Tensor& v, const Tensors& saved) {
+                   return Tensors{backward_op().call(v, saved[0], saved[1], offset)};
+                 });
+  const at::Tensor tangent = tangent_of(cdf);
+  if (tangent.defined()) set_tangent(result, forward_mode(tangent, y, log_p, offset));
+  return result;
 }
 
 }  // namespace
@@ -115,7 +120,8 @@ TORCH_LIBRARY_IMPL(topreach, CompositeExplicitAutograd, m) {
 
 TORCH_LIBRARY_IMPL(topreach, Autograd, m) {
   m.impl("ratio_ranking_go", autograd);
-  m.impl("ratio_ranking_go_backward", torch::autograd::autogradNotImplementedFallback());
+  m.impl("ratio_ranking_go_backward",
+         torch::CppFunction::makeFromBoxedFunction<&differentiable_once>());
 }
 
 }  // namespace topreach

@@ -9,6 +9,8 @@ TORCH_LIBRARY(topreach, m) {
   // ---- choosing K of S ------------------------------------------------------------------------
   // 0/1 mask of the K largest scores [..., S]; ties go to the lowest index.
   m.def("topk_mask(Tensor scores, int k) -> Tensor");
+  // The same with a budget k [...] (integers) for each row.
+  m.def("topk_mask_rows(Tensor scores, Tensor k) -> Tensor");
   // Perturbed top-K [L23 Eq. 3-4, D25 Eq. 11] of scores [..., S]: (membership [..., S],
   // threshold [..., J], last_tied [..., J], boundary [..., J, 2]); all but the first are what backward
   // needs of each draw. boundary, the sites of the K-th and the (K+1)-th largest, is that of estimator
@@ -27,6 +29,16 @@ TORCH_LIBRARY(topreach, m) {
   m.def(
       "expected_topk_jvp(Tensor v, Tensor scores, Tensor bounds, int k, float sigma, str method) "
       "-> Tensor");
+  // Both with k and sigma of each row: if given, row_k (integers) and row_sigma (differentiable)
+  // [...] replace k and sigma. Membership [..., S].
+  m.def(
+      "expected_topk_rows(Tensor scores, int k, float sigma, Tensor? row_k, Tensor? row_sigma, "
+      "str method) -> Tensor");
+  m.def(
+      "perturbed_topk_rows(Tensor scores, int k, float sigma, Tensor? row_k, Tensor? row_sigma, "
+      "int num_samples, str estimator, str noise, Tensor key, int row_offset=0) -> Tensor");
+  // Which rows have sigma > 0 (bool); `function` is named if a sigma is negative, infinite or NaN.
+  m.def("soft_rows(Tensor sigma, str function) -> Tensor");
   // The noise of perturbed_topk, [J, rows, S] float32: for references and plots.
   m.def(
       "topk_noise(Tensor key, int num_samples, int rows, int sites, str noise, int row_offset=0)"
@@ -72,6 +84,22 @@ TORCH_LIBRARY(topreach, m) {
       "negbin_log_prob_backward(Tensor grad, Tensor value, Tensor total_count, Tensor logits) "
       "-> (Tensor, Tensor)");
 
+  // (mean, variance) [..., S].
+  m.def("negbin_moments(Tensor total_count, Tensor logits) -> (Tensor, Tensor)");
+
+  // ---- Poisson and zero-inflated counts ---------------------------------------------------------
+  // Draws [M, ..., S] and log P(value), as for negative binomial counts.
+  m.def("poisson_sample(Tensor rate, int num_samples, Tensor key, int row_offset=0) -> Tensor");
+  m.def("poisson_log_prob(Tensor value, Tensor rate) -> Tensor");
+  // Zero with chance zero_probs, else the base: (mean, variance) from the base's; the base's draws
+  // [M, ..., S], made with `key`, with structural zeros; log P(value) from the base's.
+  m.def(
+      "zero_inflated_moments(Tensor mean, Tensor variance, Tensor zero_probs) -> (Tensor, Tensor)");
+  m.def(
+      "zero_inflated_zeros(Tensor draws, Tensor zero_probs, Tensor key, int row_offset=0) "
+      "-> Tensor");
+  m.def("zero_inflated_log_prob(Tensor base_log_prob, Tensor zero_probs, Tensor value) -> Tensor");
+
   // ---- negative binomial mixed-effects model [D25 Eq. 15, App. E] -------------------------------
   // mu [..., S] from features x [..., S, P], times [...] and paths [..., S]; link "log" or
   // "softplus".
@@ -88,10 +116,31 @@ TORCH_LIBRARY(topreach, m) {
       "Tensor? raw_path_rho) -> Tensor");
   // What each site's counts tell about its two effects: (h00, h01, h11) [S, 3], a constant.
   m.def(
-      "negbin_mixed_effects_information(Tensor total_count, Tensor time, Tensor raw_probs, "
-      "Tensor? weights, str link) -> Tensor");
+      "negbin_mixed_effects_information(Tensor total_count, Tensor time, Tensor mean, "
+      "Tensor variance, Tensor? weights, str link) -> Tensor");
+  // Parameters of the counts' distribution, [..., S], from mu and exposure [..., S]: (total_count,
+  // logits) of a negative binomial, or (rate, nothing).
+  m.def(
+      "negbin_mixed_effects_counts(Tensor total_count, Tensor? dispersion, Tensor? exposure, "
+      "str family) -> (Tensor, Tensor)");
+  // The time [...] that slopes are multiplied by: damped beyond `until`.
+  m.def(
+      "negbin_mixed_effects_slope_time(Tensor time, float until, float period, float damping) "
+      "-> Tensor");
+  // laplace_marginal of the model: features x [T, S, P], counts [T, S], times [T].
+  m.def(
+      "negbin_mixed_effects_marginal(Tensor x, Tensor y, Tensor time, Tensor? upper, "
+      "Tensor? exposure, Tensor? weights, Tensor intercept, Tensor weight, Tensor raw_sigma, "
+      "Tensor raw_rho, Tensor? dispersion, Tensor? zero_logit, Tensor? path, str family, str link, "
+      "int quadrature=1) -> (Tensor, Tensor, Tensor)");
+  // Starts, float64 [4]: intercept, raw_zero_probs, raw_sigma, raw_path_sigma.
+  m.def("negbin_mixed_effects_start(float initial_mean, str link, bool zero_inflation) -> Tensor");
   // L [2, 2], lower triangular, with L L' the covariance of a site's (intercept, slope).
   m.def("negbin_mixed_effects_factor(Tensor raw_sigma, Tensor raw_rho) -> Tensor");
+  // The effects' loading [T, 2]: rows L' (1, t).
+  m.def("negbin_mixed_effects_loading(Tensor time, Tensor raw_sigma, Tensor raw_rho) -> Tensor");
+  // x with softplus(x) = y > 0.
+  m.def("inverse_softplus(Tensor y) -> Tensor");
   // Penalty of the site effects (scalar): "laplace" (needs information), "map" or
   // "paper".
   m.def(
@@ -117,20 +166,73 @@ TORCH_LIBRARY(topreach, m) {
       "site_mixture_expected_ratio_ranking(str family, Tensor logits, Tensor first, "
       "Tensor? second, float offset) -> Tensor");
 
+  // ---- empirical Bayes: what each site's past says about its rate ------------------------------------
+  // (A, m E, L m n) of H memories, [R, S, 3 H] float32, for periods that have `rows` periods of
+  // timeline [N, S] (NaN: unknown) before them. One entry of starts, sites, weights and
+  // concentration per graph of neighbours.
+  m.def(
+      "site_statistics(Tensor timeline, int[] rows, Tensor[] starts, Tensor[] sites, "
+      "Tensor[] weights, float[] half_lives, float[] concentration, float level, float smoothing, "
+      "float seasonal_smoothing, int season, float mean_exposure=0.0, "
+      "Tensor? timeline_exposure=None, Tensor? exposure=None) -> Tensor");
+  // Totals [N] of a timeline, brought to all sites; NaN where none is known.
+  m.def(
+      "site_totals(Tensor timeline, Tensor? timeline_exposure=None, float mean_exposure=0.0) "
+      "-> Tensor");
+  // Log totals [N + 1] forecast one period ahead from totals [N].
+  m.def(
+      "level_forecasts(Tensor totals, float smoothing, float seasonal_smoothing, int season) "
+      "-> Tensor");
+  // Minus the penalised log-likelihood (scalar) of kappa [J] and the shape, given as logarithms
+  // [J + 1], for counts and expected [S] and their sums over neighbours [J, S].
+  m.def(
+      "site_concentration_loss(Tensor log_parameters, Tensor counts, Tensor expected, "
+      "Tensor near_counts, Tensor near_expected) -> Tensor");
+  // Posterior means [..., H] of relative risks under discrete priors [H, G] on support [G].
+  m.def("posterior_risk(Tensor counts, Tensor expected, Tensor prior, Tensor support) -> Tensor");
+  // Gradients for counts, expected and prior.
+  m.def(
+      "posterior_risk_backward(Tensor grad, Tensor counts, Tensor expected, Tensor prior, "
+      "Tensor support) -> (Tensor, Tensor, Tensor)");
+  // The prior by EM: log w [H, G], float64, from counts and expected [S, H].
+  m.def("discrete_prior(Tensor counts, Tensor expected, Tensor support, int steps) -> Tensor");
+  // The model's three forecasts [..., S, H] of each memory: shrunken, the neighbours', the site's own.
+  m.def(
+      "empirical_bayes_forecasts(Tensor x, Tensor prior, Tensor weight, Tensor support) "
+      "-> (Tensor, Tensor, Tensor)");
+  // Their base b [..., S]: the logarithm of the mixture of the shrunken ones.
+  m.def("empirical_bayes_base(Tensor shrunken, Tensor memory) -> Tensor");
+  // Corrections f [..., S, 3 H + 1].
+  m.def("empirical_bayes_terms(Tensor base, Tensor shrunken, Tensor near, Tensor own) -> Tensor");
+  // Mean counts [..., S].
+  m.def("empirical_bayes_mean(Tensor base, Tensor? terms, Tensor? correction) -> Tensor");
+  // (loc, scale) [batch.., L] of NormalMixture's components.
+  m.def("normal_mixture_components(Tensor raw_mean, Tensor raw_scale) -> (Tensor, Tensor)");
+  // A parameter [batch.., S, L] for every one of `time` [T..]: a view [batch.., T.., S, L].
+  m.def("mixture_over_time(Tensor parameter, Tensor time) -> Tensor");
+
+  // ---- scorers [L23 Sec. 3] ----------------------------------------------------------------------
+  // Scores [..., S] of a network over past counts [..., S, W], divided by history_scale [], and
+  // features x [..., S, P]; weights[i] [out, in], biases[i] [out].
+  m.def(
+      "scorer_forward(str function, Tensor history, Tensor? x, Tensor history_scale, int window, "
+      "Tensor[] weights, Tensor[] biases) -> Tensor");
+
   // ---- marginal likelihood of counts with two Gaussian effects per site --------------------------
   // Laplace's approximation: (value [S], modes [S, 2], precision [S, 3]) from linear predictors and
   // counts [T, S] (y..upper where censored) and the effects' loading [T, 2]; family "nb1", "nb2" or
   // "poisson", link "log" or "softplus".
-  // With a path [T, 2], rows (rho_t, s_t): modes [S, 2 + T] and precision [S, 3 + T].
+  // With a path [T, 2], rows (rho_t, s_t): modes [S, 2 + T] and precision [S, 3 + T]. With
+  // quadrature = n > 1 value is by n x n Gauss-Hermite nodes about the mode.
   m.def(
       "laplace_marginal(Tensor eta, Tensor loading, Tensor y, Tensor? upper, Tensor? exposure, "
       "Tensor? weights, Tensor? dispersion, Tensor? zero_logit, str family, str link, "
-      "Tensor? path=None) -> (Tensor, Tensor, Tensor)");
+      "Tensor? path=None, int quadrature=1) -> (Tensor, Tensor, Tensor)");
   // Gradients for eta, loading, dispersion, zero_logit and path.
   m.def(
       "laplace_marginal_backward(Tensor grad_value, Tensor grad_modes, Tensor modes, Tensor eta, "
       "Tensor loading, Tensor y, Tensor? upper, Tensor? exposure, Tensor? weights, "
-      "Tensor? dispersion, Tensor? zero_logit, str family, str link, Tensor? path) "
+      "Tensor? dispersion, Tensor? zero_logit, str family, str link, Tensor? path, int quadrature) "
       "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   // A draw [S, 2 + T] of effects and path about their modes, from normal noise of that shape, and
   // the variances [S, T] of the path, given the information [S, T] of the counts.
@@ -143,6 +245,8 @@ TORCH_LIBRARY(topreach, m) {
   m.def("bpr(Tensor scores, Tensor counts, int k) -> Tensor");
   // sum(membership * counts) / sum of the K largest counts, [...]; differentiable in membership.
   m.def("soft_bpr(Tensor membership, Tensor counts, int k) -> Tensor");
+  // Sum of the K largest counts [..., S], [...]; `function` is named if a count is negative or NaN.
+  m.def("best_reach(Tensor counts, int k, str function) -> Tensor");
 
   // ---- the build --------------------------------------------------------------------------------
   // Instruction set of the CPU kernels in use: baseline, avx2 or avx512.

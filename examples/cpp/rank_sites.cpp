@@ -1,22 +1,29 @@
-// Ranks the sites of a table's newest period with a trained model, as `topreach rank` does.
+// Plans for the next period with a trained model, as `topreach rank` does.
 //
-//   rank_sites MODEL TABLE SITE TIME COUNT
+//   rank_sites MODEL
+//   rank_sites MODEL TABLE SITE TIME COUNT [EXPOSURE]
 //
-// MODEL: a file that `topreach fit`, TopKRanker.save or topreach::Ranker::save wrote. TABLE: a CSV with
-// one row per site and period. SITE, TIME, COUNT: the names of its columns; times are numbers. The
-// features are found by the names that the model knows. Prints site, score and expected count of the
-// K sites to choose, best first.
+// MODEL: a file that `topreach fit`, TopKRanker.save or topreach::Ranker::save wrote. TABLE: a CSV with one
+// row per site and period; SITE, TIME, COUNT, EXPOSURE: the names of its columns. Its times are written as
+// in training, and its features have the names that the model knows. It adds what has been learnt since:
+// counts of later periods, or rows with a blank count, whose periods are then planned for.
+//
+// Prints period, site, score, expected count and chance for the chosen sites, best first; notes go to
+// standard error.
 #include <topreach/topreach.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <exception>
+#include <limits>
 #include <map>
 #include <set>
 
 #include "table.h"
 
 namespace {
+
+constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 
 double number(const std::string& text) {
   size_t used = 0;
@@ -30,64 +37,80 @@ double number(const std::string& text) {
   return value;
 }
 
-void rank_sites(const std::string& model, const std::string& path, const std::string& site_column,
-                const std::string& time_column, const std::string& count_column) {
-  const auto ranker = topreach::Ranker::load(model);
-  const auto& sites = ranker.site_ids();
-  const auto table = read_table(path);
-  const size_t site_at = table.column(site_column), time_at = table.column(time_column);
-  const size_t count_at = table.column(count_column);
+// The table as topreach takes it: sites in order of their first row, periods in time order.
+topreach::Panel read_panel(const topreach::Ranker& ranker, const std::vector<std::string>& names) {
+  const auto table = read_table(names[0]);
+  const size_t site_at = table.column(names[1]), time_at = table.column(names[2]),
+               count_at = table.column(names[3]);
+  topreach::Panel panel;
   std::vector<size_t> features_at;
-  for (const auto& name : ranker.feature_names()) features_at.push_back(table.column(name));
-
-  // The rows of each site by time; the newest period is ranked from those before it.
-  std::map<std::string, std::map<double, const std::vector<std::string>*>> rows;
+  for (const auto& name : ranker.feature_names()) {
+    const auto found = std::ranges::find(table.names, name);
+    if (found == table.names.end()) continue;
+    panel.feature_names.push_back(name);
+    features_at.push_back(size_t(found - table.names.begin()));
+  }
+  std::map<std::string, int64_t> sites;
   std::set<double> times;
   for (const auto& row : table.rows) {
-    const double time = number(row[time_at]);
-    times.insert(time);
-    rows[row[site_at]][time] = &row;
+    if (sites.emplace(row[site_at], int64_t(sites.size())).second)
+      panel.site_ids.push_back(row[site_at]);
+    times.insert(ranker.calendar().parse(row[time_at]));
   }
-  const auto find = [&](const std::string& site, double time) -> const std::vector<std::string>& {
-    const auto found = rows.find(site);
-    if (found == rows.end() || !found->second.contains(time)) {
-      throw std::runtime_error(path + ": no row of site " + site + " at " + std::to_string(time));
-    }
-    return *found->second.at(time);
-  };
-  const auto window = static_cast<size_t>(ranker.window());
-  if (times.size() <= window) throw std::runtime_error(path + " has too few periods");
-  const std::vector<double> recent(std::prev(times.end(), window + 1), times.end());
+  panel.times.assign(times.begin(), times.end());
+  panel.calendar = ranker.calendar();
+  const int64_t T = panel.num_times(), S = panel.num_sites(), P = int64_t(features_at.size());
+  const auto empty = torch::full({T, S}, kUnknown, torch::kFloat);
+  auto x = torch::full({T, S, P}, kUnknown, torch::kFloat), y = empty.clone(),
+       exposure = empty.clone();
+  auto x_at = x.accessor<float, 3>();
+  auto y_at = y.accessor<float, 2>(), exposure_at = exposure.accessor<float, 2>();
+  for (const auto& row : table.rows) {
+    const int64_t t =
+        std::distance(times.begin(), times.find(ranker.calendar().parse(row[time_at])));
+    const int64_t s = sites.at(row[site_at]);
+    if (!row[count_at].empty()) y_at[t][s] = float(number(row[count_at]));
+    for (int64_t p = 0; p < P; ++p) x_at[t][s][p] = float(number(row[features_at[size_t(p)]]));
+    if (names.size() > 4) exposure_at[t][s] = float(number(row[table.column(names[4])]));
+  }
+  if (P > 0) panel.x = x;
+  panel.y = y;
+  if (names.size() > 4) panel.exposure = exposure;
+  return panel;
+}
 
-  auto x = torch::empty({int64_t(sites.size()), int64_t(features_at.size())});
-  auto history = torch::empty({int64_t(sites.size()), int64_t(window)});
-  auto x_at = x.accessor<float, 2>(), history_at = history.accessor<float, 2>();
-  for (size_t s = 0; s < sites.size(); ++s) {
-    const auto& newest = find(sites[s], recent.back());
-    for (size_t p = 0; p < features_at.size(); ++p)
-      x_at[s][p] = float(number(newest[features_at[p]]));
-    for (size_t w = 0; w < window; ++w) {
-      history_at[s][w] = float(number(find(sites[s], recent[w])[count_at]));
-    }
-  }
-
-  std::printf("site,score,expected_count\n");
-  for (const auto& place : ranker.rank(x, recent.back(), history)) {
-    std::printf("%s,%.9g,", place.site.c_str(), place.score);
-    if (place.expected_count) std::printf("%.9g", *place.expected_count);
-    std::printf("\n");
-  }
+std::vector<topreach::Plan> plans(const topreach::Ranker& ranker,
+                                  const std::vector<std::string>& names) {
+  if (names.empty()) return {ranker.plan_next()};
+  const auto panel = read_panel(ranker, names);
+  const auto all = ranker.plan(panel);
+  std::vector<topreach::Plan> blank;
+  for (int64_t t = 0; t < panel.num_times(); ++t)
+    if (panel.y[t].isnan().all().item<bool>()) blank.push_back(all[size_t(t)]);
+  return blank.empty() ? std::vector{ranker.plan_next(panel)} : blank;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 6) {
-    std::fprintf(stderr, "usage: rank_sites MODEL TABLE SITE TIME COUNT\n");
+  if (argc != 2 && argc != 6 && argc != 7) {
+    std::fprintf(stderr, "usage: rank_sites MODEL [TABLE SITE TIME COUNT [EXPOSURE]]\n");
     return 2;
   }
   try {
-    rank_sites(argv[1], argv[2], argv[3], argv[4], argv[5]);
+    const auto ranker = topreach::Ranker::load(argv[1]);
+    std::printf("time,site,score,expected_count,chance_top_k\n");
+    for (const auto& plan : plans(ranker, {argv + 2, argv + argc})) {
+      for (const auto& note : plan.notes) std::fprintf(stderr, "note: %s\n", note.c_str());
+      for (const auto& place : plan.sites) {
+        if (!place.selected) continue;
+        std::printf("%s,%s,%.9g,", plan.period.c_str(), place.site.c_str(), place.score);
+        if (place.expected_count) std::printf("%.9g", *place.expected_count);
+        std::printf(",");
+        if (place.chance_top_k) std::printf("%.9g", *place.chance_top_k);
+        std::printf("\n");
+      }
+    }
   } catch (const c10::Error& error) {
     std::fprintf(stderr, "rank_sites: %s\n", error.what_without_backtrace());
     return 1;

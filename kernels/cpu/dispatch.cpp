@@ -9,6 +9,7 @@
 #include "../expected_topk.h"
 #include "../negbin.h"
 #include "../perturbed_topk.h"
+#include "../posterior_risk.h"
 #include "../ratio_ranking.h"
 
 namespace topreach::kernels {
@@ -25,6 +26,9 @@ namespace topreach::kernels {
   extern const RatioCpu<double> ratio_double;                            \
   extern const NegBinCpu<float> negbin_float;                            \
   extern const NegBinCpu<double> negbin_double;                          \
+  extern const PosteriorRiskCpu<float> posterior_risk_float;             \
+  extern const PosteriorRiskCpu<double> posterior_risk_double;           \
+  extern const PriorEm prior_em;                                         \
   }
 
 TR_DECLARE_ISA(baseline)
@@ -127,5 +131,17 @@ template <>
 const NegBinCpu<double>& negbin_cpu<double>() {
   return TR_PICK(negbin_double);
 }
+
+template <>
+const PosteriorRiskCpu<float>& posterior_risk_cpu<float>() {
+  return TR_PICK(posterior_risk_float);
+}
+
+template <>
+const PosteriorRiskCpu<double>& posterior_risk_cpu<double>() {
+  return TR_PICK(posterior_risk_double);
+}
+
+const PriorEm& prior_em_cpu() { return TR_PICK(prior_em); }
 
 }  // namespace topreach::kernels

@@ -56,10 +56,11 @@ cudaError_t conditional_topk_backward(const TopKProblem<T>& problem, Noise noise
                                       const int32_t* boundary, T scale, T* grad, void* workspace,
                                       cudaStream_t stream);
 
-// mask [rows, sites] of the k largest, 0 <= k <= sites.
+// mask [rows, sites] of the k largest, 0 <= k <= sites; of the row_k[row] largest where row_k [rows] is
+// not null. A row whose row_k is outside 0..sites gets NaN.
 template <typename T>
-cudaError_t topk_mask(const T* scores, int64_t rows, int64_t sites, int64_t k, T* mask,
-                      cudaStream_t stream);
+cudaError_t topk_mask(const T* scores, int64_t rows, int64_t sites, int64_t k, const int64_t* row_k,
+                      T* mask, cudaStream_t stream);
 
 // The noise itself, z [draws, rows, sites].
 cudaError_t topk_noise(const int64_t* key, Noise noise, int64_t draws, int64_t rows, int64_t sites,

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "../../csrc/distributions/count_distributions.h"
+#include "../../csrc/distributions/count_distribution.h"
 #include "../../csrc/ops/ratio_ranking.h"
 
 namespace {

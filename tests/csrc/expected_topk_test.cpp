@@ -63,6 +63,20 @@ TEST(ExpectedTopK, ProbabilityIsItsExactValue) {
                            expected_topk(scores, 7, {.sigma = 0.3})));
 }
 
+TEST(ExpectedTopK, EachRowHasItsBudgetAndNoise) {
+  // db/dsigma of two sites d = gap / (sigma sqrt 2) apart: -phi(d) d / sigma; the row of K = 0 is sure.
+  const auto scores = torch::tensor({0.7, 0.0}, torch::kDouble).repeat({2, 1});
+  const auto sigma = torch::tensor({0.5, 0.5}, torch::kDouble).requires_grad_();
+  const auto b = expected_topk(scores, 0, {.row_k = torch::tensor({1, 0}), .row_sigma = sigma});
+  const double d = 0.7 / (0.5 * std::sqrt(2.0));
+  EXPECT_NEAR(b[0][0].item<double>(), 0.5 * std::erfc(-d / std::sqrt(2.0)), 3e-9);
+  EXPECT_TRUE(torch::equal(b[1].detach(), torch::zeros({2}, torch::kDouble)));
+  const auto gradient = torch::autograd::grad({b.select(1, 0).sum()}, {sigma})[0];
+  const double density = std::exp(-0.5 * d * d) / std::sqrt(2 * M_PI);
+  EXPECT_NEAR(gradient[0].item<double>(), -density * d / 0.5, 3e-8);
+  EXPECT_EQ(gradient[1].item<double>(), 0);
+}
+
 TEST(ExpectedTopK, ErrorsNameArgumentAndValue) {
   const auto scores = torch::zeros({4});
   const auto message = [&](int64_t k, double sigma, const std::string& method) -> std::string {

@@ -56,10 +56,10 @@ TEST(NegBinMixedEffects, InformationByAutograd) {
     auto b = torch::randn({2, sites}, f64).requires_grad_();
     const auto mu = topreach::negbin_mixed_effects_total_count(x, t, torch::tensor(0.2, f64), w,
                                                                b[0], b[1], link);
-    const auto h = topreach::negbin_mixed_effects_information(mu, t, z, weights, link);
+    const auto mean = mu * z.exp(), variance = mean * (1 + z.exp());
+    const auto h = topreach::negbin_mixed_effects_information(mu, t, mean, variance, weights, link);
     ASSERT_EQ(h.sizes(), (std::vector<int64_t>{sites, 3}));
     EXPECT_FALSE(h.requires_grad());
-    const auto mean = mu * z.exp(), variance = mean * (1 + z.exp());
     auto expected = torch::zeros({sites, 2, 2}, f64);
     for (int64_t i = 0; i < periods; ++i)
       for (int64_t s = 0; s < sites; ++s) {
@@ -147,7 +147,7 @@ TEST(NegBinMixedEffects, LossHasGradientsForEveryParameter) {
   const auto counts = model->forward(x, t);
   const auto y = counts.sample(1, {.key = torch::tensor({int64_t{1}, int64_t{2}})})[0];
   EXPECT_FALSE(y.requires_grad());
-  (-counts.log_prob(y).sum() + model->penalty(x, t)).backward();
+  (-counts.site_log_prob(y).sum() + model->penalty(x, t)).backward();
   for (const auto& item : model->named_parameters()) {
     ASSERT_TRUE(item.value().grad().defined()) << item.key();
     EXPECT_TRUE(item.value().grad().isfinite().all().item<bool>()) << item.key();
@@ -179,7 +179,8 @@ TEST(NegBinMixedEffects, FamiliesPredictAndHaveAMarginalLikelihood) {
           << family << zeros;
       EXPECT_NEAR(
           counts
-              .log_prob(torch::arange(400).view({400, 1, 1}).to(torch::kFloat).expand({400, 4, 6}))
+              .site_log_prob(
+                  torch::arange(400).view({400, 1, 1}).to(torch::kFloat).expand({400, 4, 6}))
               .exp()
               .sum(0)
               .min()
@@ -201,7 +202,7 @@ TEST(NegBinMixedEffects, FamiliesPredictAndHaveAMarginalLikelihood) {
       model->raw_sigma.fill_(-40);  // Sigma = 0
       model->site_intercept.zero_();
       model->site_slope.zero_();
-      const auto sum = model->distribution(x, t, exposure).log_prob(y).sum(0);
+      const auto sum = model->distribution(x, t, exposure).site_log_prob(y).sum(0);
       const auto value = model->log_marginal(x, y, t, {.exposure = exposure}).value;
       EXPECT_TRUE(torch::allclose(value, sum.to(torch::kDouble), 1e-4, 1e-4)) << family;
     }
@@ -274,6 +275,39 @@ TEST(NegBinMixedEffects, PathsAreIntegratedOutAndPredicted) {
     EXPECT_THROW(model->set_path(t, torch::zeros({5, 5})), c10::ValueError);
     EXPECT_THROW(plain->set_path(t, torch::zeros({5, 6})), c10::ValueError);
   }
+}
+
+// Gardner and McKenzie (1985): until + period (d + ... + d^h) beyond the last fitted time, by a loop.
+TEST(NegBinMixedEffects, SlopesAreDampedBeyondTheFittedTimes) {
+  const auto t = torch::tensor({-1.f, 0.5f, 1.f, 1.25f, 2.f}), x = torch::randn({5, 4, 2});
+  NegBinMixedEffectsOptions options;
+  options.site_slopes = "damped";
+  options.slope_damping = 0.6;
+  options.slope_until = 0.5;
+  options.slope_period = 0.25;
+  NegBinMixedEffects damped(4, 2, options), linear(4, 2);
+  torch::NoGradGuard no_grad;
+  damped->site_slope.copy_(torch::tensor({1.f, -1.f, 0.5f, 0.f}));
+  linear->site_slope.copy_(damped->site_slope);
+  auto stretched = t.clone();
+  for (int64_t i = 2; i < 5; ++i) {
+    const int steps = int(std::lround((t[i].item<double>() - 0.5) / 0.25));
+    double sum = 0;
+    for (int j = 1; j <= steps; ++j) sum += std::pow(0.6, j);
+    stretched[i] = 0.5 + 0.25 * sum;
+  }
+  EXPECT_TRUE(
+      torch::allclose(damped->forward(x, t).mean(), linear->forward(x, stretched).mean(), 1e-5));
+  options.slope_damping = 0;  // stays
+  NegBinMixedEffects stays(4, 2, options);
+  stays->site_slope.copy_(damped->site_slope);
+  EXPECT_TRUE(torch::allclose(stays->forward(x, t).mean(),
+                              linear->forward(x, t.clamp_max(0.5)).mean(), 1e-5));
+  options.slope_damping = 1.5;
+  EXPECT_THROW(NegBinMixedEffects(4, 2, options), c10::ValueError);
+  options.slope_damping = 0.5;
+  options.site_slopes = "curved";
+  EXPECT_THROW(NegBinMixedEffects(4, 2, options), c10::ValueError);
 }
 
 TEST(NegBinMixedEffects, RefusesWhatDoesNotFit) {

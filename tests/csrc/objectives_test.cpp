@@ -45,7 +45,7 @@ TEST(Objectives, NllIsTheWeightedSum) {
   const auto counts = f.model->forward(f.x, f.time);
   const auto weights = torch::tensor({1.f, 0.5f, 2.f});
   const auto value = topreach::nll(counts, f.y, weights, f.model->penalty(f.x, f.time));
-  const auto expected = -(counts.log_prob(f.y) * weights.unsqueeze(-1)).sum();
+  const auto expected = -(counts.site_log_prob(f.y) * weights.unsqueeze(-1)).sum();
   EXPECT_NEAR(value.terms.at("nll").item<double>(), expected.item<double>(), 1e-3);
   EXPECT_NEAR(value.loss.item<double>(),
               (value.terms.at("nll") + value.terms.at("penalty")).item<double>(), 1e-3);
@@ -59,7 +59,7 @@ TEST(Objectives, DirectBprOfAScorer) {
   for (const std::string topk : {"exact", "mean_field", "sampled"}) {
     scores.mutable_grad() = Tensor();
     const auto value = topreach::direct_bpr(
-        scores, y, {.k = 5, .sigma = 0.1, .num_samples = 50, .topk = topk, .key = key()});
+        scores, y, {.program = 5, .sigma = 0.1, .num_samples = 50, .topk = topk, .key = key()});
     EXPECT_LE(value.loss.item<double>(), 0.0);
     EXPECT_GE(value.loss.item<double>(), -1.0);
     EXPECT_NEAR(value.terms.at("bpr").item<double>(), -value.loss.item<double>(), 1e-6);
@@ -74,7 +74,7 @@ TEST(Objectives, NothingIsSampledByDefault) {
   auto generator = at::detail::createCPUGenerator(5);
   const auto state = generator.get_state();
   const topreach::DecisionAwareOptions options{
-      .reach = {.k = 4, .sigma = 0.01, .generator = generator}};
+      .reach = {.program = 4, .sigma = 0.01, .generator = generator}};
   std::vector<Tensor> losses, gradients;
   for (int i = 0; i < 2; ++i) {
     const auto counts = f.model->forward(f.x, f.time);
@@ -109,15 +109,16 @@ TEST(Objectives, NamesAreChecked) {
     }
     return "";
   };
-  EXPECT_NE(
-      refusal({.k = 4, .ranking = "median"}).find("ranking must be 'exact', 'ratio' or 'mean'"),
-      std::string::npos);
-  EXPECT_NE(
-      refusal({.k = 4, .topk = "hard"}).find("topk must be 'exact', 'mean_field' or 'sampled'"),
-      std::string::npos);
-  EXPECT_NE(refusal({.k = 4, .noise = "gumbel"}).find("noise must be 'normal' for topk 'exact'"),
+  EXPECT_NE(refusal({.program = 4, .ranking = "median"})
+                .find("ranking must be 'auto', 'exact', 'ratio' or 'mean'"),
             std::string::npos);
-  EXPECT_EQ(refusal({.k = 4, .topk = "sampled", .noise = "gumbel"}), "");
+  EXPECT_NE(refusal({.program = 4, .topk = "hard"})
+                .find("topk must be 'exact', 'mean_field' or 'sampled'"),
+            std::string::npos);
+  EXPECT_NE(
+      refusal({.program = 4, .noise = "gumbel"}).find("noise must be 'normal' for topk 'exact'"),
+      std::string::npos);
+  EXPECT_EQ(refusal({.program = 4, .topk = "sampled", .noise = "gumbel"}), "");
 }
 
 TEST(Objectives, DecisionAwareIsNllPlusHinge) {
@@ -126,7 +127,7 @@ TEST(Objectives, DecisionAwareIsNllPlusHinge) {
   topreach::DecisionAwareOptions options{
       .epsilon = 0.9,
       .weight = 30,
-      .reach = {.k = 4, .sigma = 0.01, .ranking = "ratio", .topk = "sampled", .key = key()}};
+      .reach = {.program = 4, .sigma = 0.01, .ranking = "ratio", .topk = "sampled", .key = key()}};
   const auto value = topreach::decision_aware(counts, f.y, options, f.model->penalty(f.x, f.time));
   const auto reach = topreach::soft_reach(counts, f.y, options.reach);
   const auto hinge = 30 * (0.9 - reach.bpr).clamp_min(0).sum();
@@ -145,6 +146,81 @@ TEST(Objectives, DecisionAwareIsNllPlusHinge) {
   EXPECT_EQ(topreach::decision_aware(counts, f.y, options).terms.at("hinge").item<double>(), 0.0);
 }
 
+// A forecast of one's own: only what has to be there.
+struct Coins {
+  Tensor probs;
+  Tensor mean() const { return probs; }
+  Tensor variance() const { return probs * (1 - probs); }
+  Tensor sample(int64_t num_samples, const topreach::SampleOptions& options) const {
+    return topreach::Bernoulli{probs}.sample(num_samples, options);
+  }
+  Tensor site_log_prob(const Tensor& y) const {
+    return torch::where(y == 1, probs, torch::where(y == 0, 1 - probs, 0.0)).log();
+  }
+};
+
+TEST(Forecast, OneOfOnesOwnTakesPart) {
+  const auto probs = torch::tensor({{0.2, 0.5, 0.7}, {0.9, 0.1, 0.4}}, torch::kDouble);
+  const topreach::CountDistribution coins = Coins{probs};
+  EXPECT_TRUE(torch::equal(coins.cdf(torch::zeros({2, 3}, torch::kDouble)), 1 - probs));
+  EXPECT_TRUE(torch::equal(coins.quantile(0.45), probs.gt(0.55).to(torch::kDouble)));
+  EXPECT_FALSE(coins.expected_ratio().has_value());
+  EXPECT_NE(coins.get_if<Coins>(), nullptr);
+  EXPECT_EQ(coins.get_if<topreach::Poisson>(), nullptr);
+  const auto y = torch::tensor({{1.0, 0.0, 1.0}, {1.0, 1.0, NAN}}, torch::kDouble);
+  const double want = -std::log(0.2 * 0.5 * 0.7 * 0.9 * 0.1);
+  EXPECT_NEAR(topreach::nll(coins, y).loss.item<double>(), want, 1e-14);
+  const auto mean =
+      topreach::direct_bpr(coins, y.nan_to_num(), {.program = 2, .sigma = 0.1, .ranking = "mean"});
+  const auto scores = topreach::direct_bpr(probs, y.nan_to_num(), {.program = 2, .sigma = 0.1});
+  EXPECT_TRUE(torch::equal(mean.loss, scores.loss));
+  EXPECT_THROW(topreach::expected_ratio_ranking(coins), c10::TypeError);
+}
+
+TEST(Objectives, ClosedSitesTakeNoPart) {
+  const auto scores = torch::tensor({{3.0, 9.0, 1.0, 2.0}}, torch::kDouble);
+  const auto y = torch::tensor({{1.0, NAN, 4.0, 0.0}}, torch::kDouble);
+  const auto open = y.isnan().logical_not();
+  const auto index = torch::tensor({0, 2, 3});
+  const auto less = scores.index_select(1, index), fewer = y.index_select(1, index);
+  const auto refused = [&](auto&& call) { EXPECT_THROW(call(), c10::ValueError); };
+  refused([&] { topreach::direct_bpr(scores, y, {.program = 2}); });
+  refused([&] { topreach::spo_plus(scores, y, {.program = 2}); });
+  refused([&] { topreach::perturbation_gradient(scores, y, {.program = 2}); });
+  EXPECT_NEAR(topreach::direct_bpr(scores, y, {.program = 2, .sigma = 1.0, .open = open})
+                  .loss.item<double>(),
+              topreach::direct_bpr(less, fewer, {.program = 2, .sigma = 1.0}).loss.item<double>(),
+              1e-8);
+  EXPECT_DOUBLE_EQ(topreach::spo_plus(scores, y, {.program = 2, .open = open}).loss.item<double>(),
+                   topreach::spo_plus(less, fewer, {.program = 2}).loss.item<double>());
+  EXPECT_DOUBLE_EQ(
+      topreach::perturbation_gradient(scores, y, {.program = 2, .open = open}).loss.item<double>(),
+      topreach::perturbation_gradient(less, fewer, {.program = 2}).loss.item<double>());
+}
+
+TEST(Objectives, WrongShapesAreNamed) {
+  Fixture f;
+  const auto counts = f.model->forward(f.x, f.time);
+  EXPECT_THROW(topreach::nll(counts, f.y, {}, torch::zeros({2})), c10::ValueError);
+  EXPECT_THROW(topreach::nll(counts, f.y, torch::ones({2})), c10::ValueError);
+  EXPECT_THROW(topreach::nll(counts, Tensor()), c10::ValueError);
+  EXPECT_THROW(topreach::direct_bpr(Tensor(), f.y, {.program = 2}), c10::ValueError);
+  EXPECT_THROW(topreach::direct_bpr(torch::rand({3, 20}), f.y, {.program = 21}), c10::ValueError);
+  EXPECT_THROW(topreach::direct_bpr(torch::rand({2, 20}), f.y, {.program = 2}), c10::ValueError);
+}
+
+TEST(Objectives, SigmaInUnitsOfTheSpread) {
+  // The same loss for scores in any unit.
+  const auto scores = torch::randn({2, 30}, torch::kDouble);
+  const auto y = torch::poisson(torch::rand({2, 30}, torch::kDouble) * 2);
+  const auto loss = [&](double unit) {
+    return topreach::direct_bpr(unit * scores, y,
+                                {.program = 5, .sigma = 0.1, .sigma_unit = "spread"})
+        .loss.item<double>();
+  };
+  EXPECT_NEAR(loss(1.0), loss(4096.0), 1e-12);
+}
+
 TEST(Objectives, TrainingRaisesTheReach) {
   torch::manual_seed(1);
   const auto history = torch::rand({4, 60, 3});
@@ -157,7 +233,8 @@ TEST(Objectives, TrainingRaisesTheReach) {
   };
   for (int step = 0; step < 150; ++step) {
     adam.zero_grad();
-    topreach::direct_bpr(scorer->forward(history), y, {.k = 10, .sigma = 0.1}).loss.backward();
+    topreach::direct_bpr(scorer->forward(history), y, {.program = 10, .sigma = 0.1})
+        .loss.backward();
     adam.step();
   }
   EXPECT_GT(reach(), 0.95);

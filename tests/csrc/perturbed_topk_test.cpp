@@ -4,8 +4,11 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include "../../csrc/metrics/bpr.h"
 #include "../../csrc/ops/expected_topk.h"
 #include "../../csrc/ops/key.h"
+#include "../../csrc/ops/negbin.h"
+#include "../../csrc/ops/ratio_ranking.h"
 #include "../../csrc/ops/topk_mask.h"
 
 namespace {
@@ -79,6 +82,41 @@ TEST(PerturbedTopK, ErrorsNameArgumentAndValue) {
   EXPECT_THROW(topreach::perturbed_topk(scores, 1, {.sigma = -1.0}), c10::ValueError);
   EXPECT_THROW(topreach::perturbed_topk(scores.to(torch::kLong), 1), c10::TypeError);
   EXPECT_THROW(topreach::topk_mask(torch::full({3}, NAN), 1), c10::ValueError);
+}
+
+TEST(PerturbedTopK, UndefinedTensorsAreRefusedByName) {
+  const auto message = [](const auto& call) -> std::string {
+    try {
+      call();
+    } catch (const c10::ValueError& error) {
+      return error.what_without_backtrace();
+    }
+    return "nothing raised";
+  };
+  const auto scores = torch::zeros({4});
+  const torch::Tensor none;
+  const auto expect = [&](const std::string& wanted, const auto& call) {
+    EXPECT_EQ(message(call), wanted + " must be a tensor, got an undefined one (at::Tensor())");
+  };
+  expect("perturbed_topk: scores", [&] { topreach::perturbed_topk(none, 1); });
+  expect("perturbed_topk: key", [&] { topreach::perturbed_topk(scores, 1, {.key = none}); });
+  expect("expected_topk: scores", [&] { topreach::expected_topk(none, 1); });
+  expect("topk_mask: scores", [&] { topreach::topk_mask(none, 1); });
+  expect("topk_mask: k", [&] { topreach::topk_mask(scores, none); });
+  expect("ratio_ranking: samples", [&] { topreach::ratio_ranking(none); });
+  expect("ratio_ranking: log_prob", [&] { topreach::ratio_ranking(torch::ones({2, 3}), none); });
+  expect("negbin_sample: logits", [&] { topreach::negbin_sample(scores, none, 1); });
+  expect("negbin_log_prob: value", [&] { topreach::negbin_log_prob(none, scores, scores); });
+  expect("bpr: counts", [&] { topreach::bpr(scores, none, 1); });
+  expect("soft_bpr: membership", [&] { topreach::soft_bpr(none, scores, 1); });
+}
+
+TEST(TopKMask, EachRowHasItsBudget) {
+  const auto scores = torch::tensor({1.f, 2.f, 2.f, 2.f}).repeat({3, 1});
+  const auto mask = topreach::topk_mask(scores, torch::tensor({0, 2, 4}));
+  EXPECT_TRUE(torch::equal(mask.sum(-1), torch::tensor({0.f, 2.f, 4.f})));
+  EXPECT_TRUE(torch::equal(mask[1], topreach::topk_mask(scores[1], 2)));
+  EXPECT_THROW(topreach::topk_mask(scores, torch::tensor({0, 2, 5})), c10::ValueError);
 }
 
 TEST(TopKMask, LowestIndexFirst) {

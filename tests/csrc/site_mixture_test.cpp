@@ -33,12 +33,13 @@ TEST(SiteMixture, DensitiesByTheirFormulas) {
            (0.5 * std::erfc(-loc / scale / M_SQRT2));
   };
   const double expected = 0.3 * density(2.5, 1, 2) + 0.7 * density(2.5, 4, 0.5);
-  EXPECT_NEAR(normals.log_prob(y).item<double>(), std::log(expected), 1e-13);
-  EXPECT_EQ(normals.log_prob(-y).item<double>(), -INFINITY);
+  EXPECT_NEAR(normals.site_log_prob(y).item<double>(), std::log(expected), 1e-13);
+  EXPECT_EQ(normals.site_log_prob(-y).item<double>(), -INFINITY);
 
   const SiteMixture<Poisson> poissons{logits, {doubles({1.0, 4.0})}};
   const double mass = 0.3 * std::exp(-1.0) / 2 + 0.7 * std::exp(-4.0) * 16 / 2;
-  EXPECT_NEAR(poissons.log_prob(doubles({2.0}).unsqueeze(0)).item<double>(), std::log(mass), 1e-13);
+  EXPECT_NEAR(poissons.site_log_prob(doubles({2.0}).unsqueeze(0)).item<double>(), std::log(mass),
+              1e-13);
 }
 
 TEST(SiteMixture, DrawsHaveItsMomentsAndFollowTheKey) {
@@ -50,7 +51,7 @@ TEST(SiteMixture, DrawsHaveItsMomentsAndFollowTheKey) {
     const Tensor error = (mixture.variance() / double(draws)).sqrt();
     EXPECT_TRUE((y.mean(0) - mixture.mean()).abs().lt(5 * error).all().template item<bool>());
     EXPECT_TRUE(torch::equal(y, mixture.sample(draws, {.key = key})));
-    EXPECT_TRUE(torch::isfinite(mixture.log_prob(y)).all().template item<bool>());
+    EXPECT_TRUE(torch::isfinite(mixture.site_log_prob(y)).all().template item<bool>());
   };
   check(SiteMixture<TruncatedNormal>{logits, {doubles({0.5, 9.0}), doubles({1.0, 2.0})}});
   check(SiteMixture<Poisson>{logits, {doubles({0.5, 9.0})}});
@@ -80,7 +81,7 @@ TEST(Mixtures, MaximumLikelihoodSeparatesTheSites) {
   torch::optim::Adam adam(model->parameters(), torch::optim::AdamOptions(0.1));
   for (int step = 0; step < 200; ++step) {
     adam.zero_grad();
-    (-model->forward(torch::zeros({1})).log_prob(y).sum()).backward();
+    (-model->forward(torch::zeros({1})).site_log_prob(y).sum()).backward();
     adam.step();
   }
   // Within five standard errors of the counts' own means.

@@ -46,7 +46,7 @@ TEST(SPOPlus, IsItsDefinition) {
       expected += gap + ((f.y[t] - 2 * f.r[t]) * w).sum().item<double>();
       gradient[t] = 2 * (w_gap - w);
     }
-    const auto value = topreach::spo_plus(f.r, f.y, {.k = kChosen});
+    const auto value = topreach::spo_plus(f.r, f.y, {.program = kChosen});
     EXPECT_NEAR(value.loss.item<double>(), expected, 1e-13);
     value.loss.backward();
     EXPECT_TRUE(torch::equal(f.r.grad(), gradient));
@@ -68,7 +68,7 @@ TEST(PerturbationGradient, IsItsDefinition) {
       gradient[t] = (w_down - w_up) / width;
     }
     const auto value = topreach::perturbation_gradient(
-        f.r, f.y, {.k = kChosen, .sigma = h, .two_sides = two_sides});
+        f.r, f.y, {.program = kChosen, .sigma = h, .two_sides = two_sides});
     EXPECT_NEAR(value.loss.item<double>(), expected, 1e-13);
     value.loss.backward();
     EXPECT_TRUE(torch::allclose(f.r.grad(), gradient, 1e-14, 1e-14));

@@ -1,7 +1,10 @@
 // The CUDA kernels of the perturbed top-K, run by the host emulation, against the CPU kernels: the
 // noise, thresholds, counts, the gradient of estimator "score", and boundaries, value and gradient of
 // the conditional estimator must agree bit for bit, whatever the order in which threads and blocks run.
+#include "../../kernels/cuda/conditional_topk.cu"
 #include "../../kernels/cuda/perturbed_topk.cu"
+#include "../../kernels/cuda/topk_mask.cu"
+#include "../../kernels/cuda/topk_noise.cu"
 
 #include <gtest/gtest.h>
 
@@ -410,6 +413,27 @@ TYPED_TEST(PerturbedTopKCuda, MakesRowsNanWhoseBoundaryNamesNoSites) {
   }
 }
 
+TYPED_TEST(PerturbedTopKCuda, MasksOfRowsHaveTheirOwnBudgets) {
+  // Row by row what one budget gives; NaN where the budget is no number of sites.
+  Case<TypeParam> c(6, 70, 1, 1, 1.0, 5);
+  const std::vector<int64_t> budgets{0, 1, 35, 70, -1, 71};
+  std::vector<TypeParam> mask(c.scores.size()), one(70);
+  ASSERT_EQ(
+      cuda::topk_mask(c.scores.data(), 6, 70, int64_t{0}, budgets.data(), mask.data(), nullptr),
+      cudaSuccess);
+  for (size_t row = 0; row < 6; ++row) {
+    const int64_t k = budgets[row];
+    const auto begin = mask.begin() + long(70 * row);
+    if (k < 0 || k > 70) {
+      EXPECT_TRUE(std::all_of(begin, begin + 70, [](TypeParam x) { return std::isnan(x); }));
+      continue;
+    }
+    ASSERT_EQ(cuda::topk_mask(c.scores.data() + 70 * row, 1, 70, k, nullptr, one.data(), nullptr),
+              cudaSuccess);
+    EXPECT_TRUE(std::equal(one.begin(), one.end(), begin)) << "row " << row;
+  }
+}
+
 TYPED_TEST(PerturbedTopKCuda, MasksAsTheCpuDoes) {
   const auto& cpu = topreach::kernels::topk_cpu<TypeParam>();
   for (const int64_t sites : {1, 2, 33, 700, 3000}) {
@@ -421,7 +445,7 @@ TYPED_TEST(PerturbedTopKCuda, MasksAsTheCpuDoes) {
     if (sites > 1) c.scores[size_t(2 * sites + 1)] = std::numeric_limits<TypeParam>::quiet_NaN();
     for (const int64_t k : {int64_t{0}, int64_t{1}, sites / 2, sites - 1, sites}) {
       std::vector<TypeParam> mask(c.scores.size(), TypeParam(-1));
-      ASSERT_EQ(cuda::topk_mask(c.scores.data(), c.rows, sites, k, mask.data(), nullptr),
+      ASSERT_EQ(cuda::topk_mask(c.scores.data(), c.rows, sites, k, nullptr, mask.data(), nullptr),
                 cudaSuccess);
       std::vector<unsigned char> memory(
           size_t(topreach::kernels::TopKScratch<TypeParam>::bytes(sites) + 64));

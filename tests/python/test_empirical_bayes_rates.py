@@ -83,7 +83,8 @@ def test_correction_by_its_definition():
 
 
 @pytest.mark.parametrize(
-    ("name", "window"), [("wander", 1), ("wander", None), ("drift", 3), ("drift", None), ("stay", 1)]
+    ("name", "window"),
+    [("wander", 1), ("wander", None), ("drift", 3), ("drift", None), ("stay", 1)],
 )
 def test_not_below_means_of_past_counts_whatever_the_dynamics(name, window):
     """Rates that wander, drift or stay, ten periods ahead one by one: BPR at least that of a mean
@@ -141,6 +142,190 @@ def test_gradients_by_finite_differences():
     assert torch.autograd.gradcheck(mean, tuple(model.parameters()))
 
 
+def test_posterior_risk_by_its_definition():
+    """Bayes' rule in NumPy, for huge and tiny counts alike; float32 to its rounding."""
+    support = np.array([0.01, 0.3, 1.0, 4.0, 30.0])
+    log_w = rng.normal(size=(2, 5))
+    counts, expected = rng.gamma(0.5, 4, (3, 13, 2)), rng.gamma(1.0, 3, (3, 13, 2))
+    counts[0, 0], expected[0, 0] = 0.0, 0.0
+    counts[0, 1], expected[0, 1] = 5e4, 1e4
+    logits = log_w + counts[..., None] * np.log(support) - expected[..., None] * support
+    p = np.exp(logits - logits.max(-1, keepdims=True))
+    risk = (p @ support) / p.sum(-1)
+    inputs = [torch.from_numpy(a) for a in (counts, expected, log_w, support)]
+    found = torch.ops.topreach.posterior_risk(*inputs)
+    np.testing.assert_allclose(found.numpy(), risk, rtol=1e-12)
+    inputs[:2] = [a.float() for a in inputs[:2]]
+    single = torch.ops.topreach.posterior_risk(*inputs)
+    # Counts and expected are rounded to 6e-8, and logits up to 1e6 with them: for these only.
+    assert single.dtype == torch.float32
+    np.testing.assert_allclose(single.numpy()[1:], risk[1:], rtol=2e-5)
+
+
+def test_posterior_risk_gradients():
+    support = torch.tensor([0.1, 0.7, 2.0, 9.0], dtype=torch.float64)
+
+    def variables(*shape):
+        return torch.from_numpy(rng.uniform(0.2, 4, shape)).requires_grad_()
+
+    arguments = (variables(11, 3), variables(11, 3), variables(3, 4), support)
+    op = torch.ops.topreach.posterior_risk
+    assert torch.autograd.gradcheck(op, arguments)
+    torch.library.opcheck(op.default, arguments)
+    with pytest.raises(ValueError, match="expected must have the shape of counts"):
+        op(torch.ones(3, 2), torch.ones(2, 2), torch.ones(2, 4), support)
+    with pytest.raises(ValueError, match=r"prior must have shape \[H, G\] with H = 2"):
+        op(torch.ones(3, 2), torch.ones(3, 2), torch.ones(3, 4), support)
+
+
+def test_discrete_prior_is_em():
+    """The EM step in NumPy, a hundred times; the same bits for any number of threads."""
+    sites, steps = 3001, 100
+    u = np.array([0.05, 0.4, 1.0, 2.5, 8.0])
+    counts = rng.poisson(rng.gamma(0.8, 2.0, (sites, 2))).astype(float)
+    expected = rng.uniform(0.2, 3, (sites, 2))
+    tensors = [torch.from_numpy(a) for a in (counts, expected, u)]
+    found = torch.ops.topreach.discrete_prior(*tensors, steps)
+    for h in range(2):
+        likelihood = stats.poisson.pmf(counts[:, h, None], expected[:, h, None] * u)
+        w = np.full(5, 0.2)
+        for _ in range(steps):
+            w = w * (likelihood / (likelihood @ w)[:, None]).mean(0)
+        w = (1 - 1e-6) * w + 1e-6 / 5
+        np.testing.assert_allclose(found[h].exp().numpy(), w, rtol=1e-9)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert torch.equal(torch.ops.topreach.discrete_prior(*tensors, steps), found)
+        torch.set_num_threads(1)
+        assert torch.equal(torch.ops.topreach.discrete_prior(*tensors, steps), found)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_mean_by_autograd_of_a_plain_formula():
+    """The whole forward pass and its gradients against a softmax in ATen, features included."""
+    support = [0.1, 0.5, 1.0, 3.0]
+    model = EmpiricalBayesRates([2.0, math.inf], num_features=2, support=support).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.tensor(rng.normal(size=parameter.shape) * 0.3))
+    x = torch.from_numpy(rng.uniform(0.1, 4, (3, 9, 8)))
+    upstream = torch.from_numpy(rng.normal(size=(3, 9)))
+    a, expected, rate, features = x.split([2, 2, 2, 2], -1)
+    z = ((features - features.mean(-2, keepdim=True)) @ model.weight).exp()[..., None]
+    u = torch.tensor(support, dtype=torch.float64)
+    p = (model.prior + a[..., None] * u.log() - (expected * z)[..., None] * u).softmax(-1)
+    shrunken, near = rate * z * (p @ u), rate * z
+    base = (shrunken @ model.memory.softmax(0)).log()
+    own = near * (a + 0.5) / (expected * z + 0.5)
+    terms = torch.cat([shrunken, near, own], -1).log() - base[..., None]
+    terms = torch.cat([terms, (base - base.mean(-1, keepdim=True))[..., None]], -1)
+    mean = (base + terms @ model.correction).exp()
+    mean = mean * base.exp().sum(-1, keepdim=True) / mean.sum(-1, keepdim=True)
+    parameters = [q for name, q in model.named_parameters() if name != "raw_dispersion"]
+    expected_grads = torch.autograd.grad((mean * upstream).sum(), parameters)
+    found = model(x).mean
+    torch.testing.assert_close(found, mean, rtol=1e-12, atol=0)
+    for ours, theirs in zip(
+        torch.autograd.grad((found * upstream).sum(), parameters), expected_grads, strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def fitted_to(y, x=None, weights=None):
+    """A model of three memories on counts [T, S] with random statistics [T, S, 9]."""
+    r = np.random.default_rng(8)
+    periods, sites = y.shape
+    if x is None:
+        x = torch.from_numpy(r.uniform(0.2, 3, (periods, sites, 9)))
+    return EmpiricalBayesRates([1.0, 4.0, math.inf]).fit(x, y, weights), x
+
+
+def test_weights_of_periods():
+    """Weight 0 leaves a period out; weight 2 counts it twice; equal weights change nothing."""
+    y = torch.from_numpy(rng.poisson(1.5, (6, 80)).astype(float))
+    plain, x = fitted_to(y)
+    same, _ = fitted_to(y, x, torch.ones(6))
+    weighted, _ = fitted_to(y, x, torch.tensor([0.0, 1, 2, 0, 1, 1]))
+    rows = [1, 2, 2, 4, 5]
+    repeated, _ = fitted_to(y[rows], x[rows])
+    for (name, a), b, c, d in zip(
+        plain.named_parameters(),
+        same.parameters(),
+        weighted.parameters(),
+        repeated.parameters(),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(c, d, rtol=2e-3, atol=2e-4)
+        assert name in ("prior", "weight") or not torch.equal(a, c)
+    for bad, message in (
+        (torch.ones(5), r"weights must have shape \[T\] = \[6\]"),
+        (torch.tensor([1.0, 1, 1, 1, 1, -1]), "weights must be finite and >= 0, got -1"),
+        (torch.zeros(6), "weights must be above 0 for a period with counts"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fitted_to(y, x, bad)
+
+
+def test_unknown_counts_take_no_part():
+    """Periods and single cells; the fit is the best for the counts that are known."""
+    y = torch.from_numpy(rng.poisson(1.5, (6, 80)).astype(float))
+    y[:, 79] = 1.0
+    whole, x = fitted_to(y)
+    y[2] = torch.nan  # a period
+    without, _ = fitted_to(y, x)
+    rows = [0, 1, 3, 4, 5]
+    dropped, _ = fitted_to(y[rows], x[rows])
+    for a, b in zip(without.parameters(), dropped.parameters(), strict=True):
+        assert torch.equal(a, b)
+    y = torch.from_numpy(rng.poisson(1.5, (6, 80)).astype(float))
+    y[1, 3] = y[4, 70:] = torch.nan
+    found = fitted_to(y, x)[0]
+    assert all(torch.isfinite(parameter).all() for parameter in found.parameters())
+    # Were the unknown counts taken as zero, the fit would be another.
+    zeros = fitted_to(y.nan_to_num(), x)[0]
+    assert not torch.allclose(found.memory, zeros.memory, rtol=1e-4)
+    # As likely as can be: no step along a parameter raises the likelihood of the known counts.
+    model = found.double()
+
+    def objective():
+        log_prob = model(x).log_prob(y.nan_to_num())[~torch.isnan(y)]
+        return -log_prob.sum() + model.penalty() + (model.raw_dispersion + 1).square() / 8
+
+    best = objective().item()
+    with torch.no_grad():
+        for i in range(len(model.correction)):
+            for step in (-0.01, 0.01):
+                model.correction[i] += step
+                assert objective().item() > best - 1e-4
+                model.correction[i] -= step
+
+
+def test_statistics_of_the_last_periods_suffice():
+    """fit reads no more of them than periods_used says."""
+    y = torch.from_numpy(rng.poisson(1.5, (9, 30000)).astype(float))
+    used = EmpiricalBayesRates.periods_used(30000)
+    assert used == 6
+    whole, x = fitted_to(y)
+    part, _ = fitted_to(y[-used:], x[-used:])
+    for a, b in zip(whole.parameters(), part.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_float64_as_the_default_type():
+    y = torch.from_numpy(rng.poisson(1.5, (4, 50)).astype(float))
+    single, x = fitted_to(y)
+    torch.set_default_dtype(torch.float64)
+    try:
+        double, _ = fitted_to(y, x)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for a, b in zip(single.parameters(), double.parameters(), strict=True):
+        assert b.dtype == torch.float32 and torch.equal(a, b)
+
+
 def test_prior_is_found():
     """Half of the sites at risk 0.5, half at 1.5, a hundred events expected: mass is at the two."""
     sites = 4000
@@ -157,7 +342,7 @@ def test_prior_is_found():
 
 
 def test_em_does_not_lose_to_a_gamma_prior():
-    """The NPMLE's marginal likelihood is at least that of any gamma prior, up to the grid and EM."""
+    """The NPMLE's marginal likelihood is at least that of a gamma prior, up to the grid and EM."""
     sites = 2000
     rate = rng.gamma(1.5, 1 / 1.5, sites)
     a = rng.poisson(4 * rate)

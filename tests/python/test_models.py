@@ -12,7 +12,13 @@ from scipy import integrate, stats
 from torch import nn
 
 from topreach.distributions import NegativeBinomial
-from topreach.models import LinearScorer, MLPScorer, NegBinMixedEffects
+from topreach.models import (
+    LinearScorer,
+    MLPScorer,
+    NegBinMixedEffects,
+    NormalMixture,
+    PoissonMixture,
+)
 
 KEY = torch.tensor([3, 5])
 
@@ -241,6 +247,47 @@ def test_scorers_are_their_formulas():
     assert LinearScorer(3)(history).shape == (4, 6)
 
 
+@pytest.mark.parametrize("make", [LinearScorer, MLPScorer])
+def test_scorers_do_not_depend_on_the_unit_of_the_counts(make):
+    """`prepare` divides by the mean past count, once; the same scores for counts in thousands."""
+    history, scores = 3 * torch.rand(4, 6, 3), []
+    for unit in (1.0, 1024.0):  # a power of two: the same bits
+        torch.manual_seed(0)
+        scorer = make(3)
+        scorer.prepare(unit * history)
+        assert scorer.history_scale.item() == pytest.approx(unit * history.mean().item(), rel=1e-6)
+        scorer.prepare(7 * history)  # trained further: the unit stays
+        scores.append(scorer(unit * history))
+    assert torch.equal(*scores)
+    raw = make(3, scale=1.0)
+    raw.prepare(history)
+    assert raw.history_scale.item() == 1
+    with pytest.raises(ValueError, match="scale must be a finite number > 0"):
+        make(3, scale=0.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments"),
+    [
+        (lambda: LinearScorer(3, 2), lambda: (torch.rand(4, 6, 3), torch.rand(4, 6, 2))),
+        (lambda: MLPScorer(3, 2), lambda: (torch.rand(4, 6, 3), torch.rand(4, 6, 2))),
+        (lambda: NormalMixture(6, 2), lambda: (torch.zeros(4),)),
+        (lambda: PoissonMixture(6, 2), lambda: (torch.zeros(4),)),
+    ],
+)
+def test_parameters_are_float32_whatever_the_default(make, arguments):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = make()
+    finally:
+        torch.set_default_dtype(before)
+    assert all(p.dtype == torch.float32 for p in model.state_dict().values())
+    output = model(*arguments())
+    output = output if isinstance(output, torch.Tensor) else output.mean
+    assert output.dtype == torch.float32
+
+
 # ---- modules -------------------------------------------------------------------------------------
 
 
@@ -288,8 +335,8 @@ def test_parameter_names_are_those_of_the_file_format():
         "raw_sigma",
         "raw_rho",
     ]
-    assert list(LinearScorer(3).state_dict()) == ["linear.weight", "linear.bias"]
-    assert list(MLPScorer(3).state_dict())[:2] == ["layers.0.weight", "layers.0.bias"]
+    assert list(LinearScorer(3).state_dict()) == ["history_scale", "linear.weight", "linear.bias"]
+    assert list(MLPScorer(3).state_dict())[1:3] == ["layers.0.weight", "layers.0.bias"]
 
 
 # ---- errors, operators ---------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 predictions under uncertainty, and inputs at the edge."""
 
 import copy
+import json
 import math
 import warnings
 
@@ -378,10 +379,8 @@ def test_predictive(family, zero):
     middle = mixture.quantile(0.5).long()
     assert (cdf.gather(0, middle[None])[0] >= 0.5 - 1e-5).all()
     assert (cdf.gather(0, (middle - 1).clamp_min(0)[None])[0] < 0.5 + 1e-5)[middle > 0].all()
-    joint = mixture.log_prob(samples[:3])
-    parts = torch.stack(
-        [part.log_prob(samples[:3]).sum(-1) for part in mixture._parts()], -1
-    ).double()
+    joint = mixture.joint_log_prob(samples[:3])
+    parts = mixture.components.site_log_prob(samples[:3].unsqueeze(-2)).sum(-1).double()
     assert torch.allclose(joint.double(), parts.logsumexp(-1) - math.log(60), rtol=1e-5)
 
 
@@ -577,3 +576,166 @@ def test_other_refusals():
         Mixture(torch.ones(3), base)
     with pytest.raises(ValueError, match="probability must be above 0 and below 1"):
         Mixture(torch.ones(3) / 3, base).quantile(1.0)
+
+
+# ---- quadrature, slopes beyond the fit, files, large counts --------------------------------------
+
+
+def test_fit_by_quadrature():
+    """It ends where the gradient of the quadrature's likelihood is zero; it lowers the bias of
+    Laplace's estimates of sparse counts; the summary says so; a path refuses it."""
+    x, y, time = simulated(21, 150, 1, family="poisson", intercept=-0.8, sigma=(1.0, 0.4))
+    model = NegBinMixedEffects(150, 1, family="poisson").double().fit(x, y, time, quadrature=9)
+    value = model.log_marginal(x, y, time, quadrature=9).sum()
+    assert value.item() == pytest.approx(model.fit_.log_likelihood, abs=1e-8)
+    shared = [p for n, p in model.named_parameters() if not n.startswith("site")]
+    gradient = torch.cat([g.flatten() for g in torch.autograd.grad(value, shared)])
+    assert (gradient @ model.fit_.covariance @ gradient).item() < 1e-8
+    many = model.log_marginal(x, y, time, quadrature=25).sum().item()
+    laplace = model.log_marginal(x, y, time).sum().item()
+    assert abs(value.item() - many) < 0.01 < abs(laplace - many)
+    assert "quadrature, 9 nodes in each effect" in str(model.summary())
+    path = NegBinMixedEffects(150, 1, family="poisson", site_path="ar1").double()
+    with pytest.raises(ValueError, match="quadrature must be 1 with a path, got 3"):
+        path.fit(x, y, time, quadrature=3)
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.5, 1.0])
+def test_slopes_are_damped_beyond_the_fitted_times(damping):
+    """Gardner and McKenzie (1985): d + ... + d^h periods of slope after h periods, by a loop; within
+    the fitted times nothing changes, and d = 1 is "linear"."""
+    x, y, time = simulated(22, 30, 1)
+    model = NegBinMixedEffects(30, 1, slope_damping=damping).double().fit(x, y, time)
+    linear = NegBinMixedEffects(30, 1, site_slopes="linear").double().fit(x, y, time)
+    assert torch.equal(model(x, time).mean, linear(x, time).mean)
+    gap = (time[1] - time[0]).item()
+    for h in (1, 2, 5):
+        stretched = time[-1] + gap * sum(damping**i for i in range(1, h + 1))
+        got = model(x[:1], time[-1:] + h * gap).mean
+        assert torch.allclose(got, linear(x[:1], stretched[None]).mean, rtol=1e-9)
+    again = NegBinMixedEffects(**model.config).double()
+    again.load_state_dict(model.state_dict())
+    later = time[-1:] + 3 * gap
+    assert torch.equal(again(x[:1], later).mean, model(x[:1], later).mean)
+    drawn = model.predictive(x[:1], time[-1:] + gap, 300)
+    assert (drawn.mean.log() - model(x[:1], time[-1:] + gap).mean.log()).abs().median() < 0.2
+
+
+def test_a_model_without_slopes():
+    """It is the intercept model: the fit at one time for all, whose slopes are not identified."""
+    x, y, time = simulated(23, 60, 1, family="poisson")
+    model = NegBinMixedEffects(60, 1, family="poisson", site_slopes="none").double()
+    model.fit(x, y, time)
+    same = NegBinMixedEffects(60, 1, family="poisson").double().fit(x, y, time * 0)
+    assert model.fit_.log_likelihood == pytest.approx(same.fit_.log_likelihood, abs=1e-4)
+    assert (model.site_slope == 0).all() and model.fit_.converged
+    assert "sd(slope)" not in model.variance_parameters().index
+    assert "time" not in str(model.summary())
+    assert torch.equal(model(x[:1], time[:1]).mean, model(x[:1], time[-1:] + 9).mean)
+    for options in ({"site_slopes": "curved"}, {"slope_damping": 1.5}):
+        with pytest.raises(ValueError, match=f"{next(iter(options))} must be"):
+            NegBinMixedEffects(3, 1, **options)
+
+
+def test_a_forecast_is_compared_with_the_past():
+    x, y, time = simulated(24, 50, 1)
+    model = NegBinMixedEffects(50, 1).double().fit(x, y, time)
+    totals = y.sum(1)
+    check = model.check_forecast(x[-1:], time[-1:])
+    assert check.expected[0] == pytest.approx(model(x[-1:], time[-1:]).mean.sum().item())
+    assert (check.least, check.most) == ([totals.min().item()], [totals.max().item()])
+    with torch.no_grad():
+        model.intercept += 3
+    assert model.check_forecast(x, time).outside == [True] * TIMES
+    exposure = torch.rand(y.shape, dtype=torch.float64) + 0.5
+    model.fit(x, y, time, exposure=exposure)
+    doubled = model.check_forecast(x[-1:], time[-1:], 2 * exposure[-1:])
+    rate = totals / exposure.sum(1)
+    assert doubled.most[0] == pytest.approx((rate.max() * 2 * exposure[-1].sum()).item())
+    with pytest.raises(ValueError, match="exposure must be given as in the fit, got None"):
+        model.check_forecast(x, time)
+
+
+def test_a_fit_is_kept_in_plain_values():
+    """By way of JSON: the same summary and tables from a model that was never fitted."""
+    x, y, time = simulated(25, 60, zero=0.2)
+    model = NegBinMixedEffects(60, 2, zero_inflation=True).double()
+    assert model.fit_state() is None
+    model.fit(x, y, time, feature_names=["poverty", "age"])
+    state = json.loads(json.dumps(model.fit_state()))
+    again = NegBinMixedEffects(**model.config).double()
+    again.load_state_dict(model.state_dict())
+    again.set_fit_state(state)
+    assert str(again.summary()) == str(model.summary()) and "poverty" in again.summary()
+    pd.testing.assert_frame_equal(again.variance_parameters(), model.variance_parameters())
+    assert again.fit_.aic == model.fit_.aic
+    assert again.check_forecast(x, time) == model.check_forecast(x, time)
+    for method in (again.random_effects, lambda: again.predictive(x, time)):
+        with pytest.raises(ValueError, match="the counts of the fit must be at hand"):
+            method()
+    with pytest.raises(ValueError, match="names must be those of the model's parameters"):
+        NegBinMixedEffects(60, 2).set_fit_state(state)
+
+
+def test_dependent_features_are_named():
+    x, y, time = simulated(26, 40, 2)
+    x = torch.cat((x, x.sum(-1, keepdim=True)), -1)
+    with pytest.raises(ValueError) as error:
+        NegBinMixedEffects(40, 3).fit(x, y, time, feature_names=["white", "black", "both"])
+    assert all(repr(name) in str(error.value) for name in ("white", "black", "both"))
+
+
+def test_sites_that_are_not_open_yet():
+    """Cells of weight 0 and NaN, the first periods of some sites: the fit to those cells alone does
+    not read them."""
+    x, y, time = simulated(27, 60, 1)
+    weights = torch.ones_like(y)
+    weights[:3, :20] = 0
+    spoiled = torch.where(weights > 0, y, math.nan)
+    other = torch.where(weights > 0, y, 7.0)
+    a, b = (
+        NegBinMixedEffects(60, 1).double().fit(x, given, time, weights=weights)
+        for given in (spoiled, other)
+    )
+    assert a.fit_.log_likelihood == b.fit_.log_likelihood
+    assert a.fit_.num_observations == 60 * TIMES - 60
+    assert all(math.isfinite(total) for total in a.fit_.past_totals)
+
+
+def test_parameters_are_float32_whatever_the_default():
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        model = NegBinMixedEffects(12, 1, site_path="ar1")
+        assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
+        x, y, time = simulated(28, 12, 1)
+        model = NegBinMixedEffects(12, 1).fit(x.float(), y.float(), time.float())
+        assert model(x.float(), time.float()).mean.dtype == torch.float32
+        assert model.predictive(x.float(), time.float(), 5).mean.isfinite().all()
+    finally:
+        torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("link", ["log", "softplus"])
+@pytest.mark.parametrize("mean", [0.1, 1e2, 1e4, 1e6])
+def test_counts_of_any_size_recover_the_truth(link, mean):
+    """Poisson of sites whose rates differ by a factor: the totals of the sites are met within five
+    standard errors, and the spread of the rates within what 80 sites tell (a sd's is sd / sqrt 160)."""
+    rng = np.random.default_rng(29)
+    spread = 0.4
+    factor = 1 + spread * np.clip(rng.normal(size=80), -2, 2)
+    rate = mean * (factor if link == "softplus" else np.exp(factor - 1))
+    y = torch.from_numpy(rng.poisson(rate, (TIMES, 80))).double()
+    x, time = torch.zeros(TIMES, 80, 0).double(), torch.linspace(-1.5, 1.5, TIMES).double()
+    model = NegBinMixedEffects(
+        80, 0, family="poisson", link=link, site_slopes="none"
+    ).double().fit(x, y, time)
+    assert model.fit_.converged
+    got = model(x, time).mean.detach().sum(0).numpy()
+    total = y.sum(0).numpy()
+    assert abs(got.sum() - total.sum()) < 5 * math.sqrt(total.sum())
+    if mean >= 1e2:  # the prior's pull is within the noise of the counts
+        assert (np.abs(got - total) < 5 * np.sqrt(total) + 1).all()
+        sd = model.variance_parameters().loc["sd(intercept)", "Estimate"]
+        unit = mean if link == "softplus" else 1.0
+        assert sd / unit == pytest.approx(np.std(factor), rel=5 / math.sqrt(160))

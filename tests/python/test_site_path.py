@@ -587,7 +587,7 @@ def test_units_of_time_and_missing_periods():
 def test_it_predicts_with_the_path():
     x, y, time, _ = simulated(7, times=12)
     for kind in ("ar1", "random_walk"):
-        model = model_of(y, kind, family="poisson").fit(x, y, time)
+        model = model_of(y, kind, family="poisson", site_slopes="linear").fit(x, y, time)
         gap = (time[1] - time[0]).item()
         phi = model.raw_path_rho.sigmoid().item() if kind == "ar1" else 1.0
         eta = model.intercept + x @ model.weight + model.site_intercept + (
@@ -613,7 +613,7 @@ def test_predictions_are_the_less_certain_the_further_ahead():
     """Parameters held: log rates of the draws are normal with the moments of the posterior, by dense
     matrices from the op's own modes and information (whose values other tests hold to SciPy's)."""
     x, y, time, _ = simulated(8, times=6, sites=20)
-    model = model_of(y, family="poisson").fit(x, y, time)
+    model = model_of(y, family="poisson", site_slopes="linear").fit(x, y, time)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     model.fit(x, y, time)

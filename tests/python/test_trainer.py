@@ -14,7 +14,14 @@ from training_cases import LogLinear, Scorer, batch_of, panels
 import topreach as tr
 from topreach.models import NegBinMixedEffects
 from topreach.objectives import NLL, DecisionAware, DirectBPR, ObjectiveValue
-from topreach.training.trainer import NonFiniteLossError, Trainer, TrainingInterrupted
+from topreach.training import (
+    NonFiniteLossError,
+    NothingLearnt,
+    Trainer,
+    TrainingInterrupted,
+    beats_past_means,
+    compare_with_past_means,
+)
 
 TRAIN, VALID = panels()
 
@@ -406,10 +413,126 @@ def test_checkpoint_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     def fails(*arguments):
         raise OSError("disk full")
 
-    monkeypatch.setattr("topreach.files.os.fsync", fails)
+    monkeypatch.setattr("topreach.data.files.os.fsync", fails)
     with pytest.raises(OSError, match="disk full"):
         trainer(checkpoint=path).fit(model(), TRAIN, VALID)
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["run.pt"]
+
+
+# ---- guards --------------------------------------------------------------------------------------
+
+
+def test_a_fit_that_fails_leaves_model_and_trainer_as_they_were():
+    m = model()
+    t = trainer(max_epochs=3).fit(m, TRAIN)
+    before = {name: value.clone() for name, value in m.state_dict().items()}
+    fitted = dict(vars(t))
+    calls = []
+
+    def objective(m, batch):
+        calls.append(1)
+        if len(calls) == 3:
+            raise OSError("no more")
+        return NLL()(m, batch).loss
+
+    t.objective = objective
+    with pytest.raises(OSError, match="no more"):
+        t.fit(m, TRAIN)
+    assert all(torch.equal(before[name], value) for name, value in m.state_dict().items())
+    t.objective = fitted["objective"]
+    assert all(vars(t)[name] is value for name, value in fitted.items())
+
+
+def test_it_is_said_when_nothing_is_learnt():
+    """Scores in thousands under sigma = 1e-9: the soft top-K is flat, its gradient 0 in float32."""
+    big = panels()[0].batch(window=2)
+    big = big._replace(history=1000 * big.history + torch.rand_like(big.history))
+    with pytest.warns(NothingLearnt, match="gradient was zero in all 5 steps.*sigma_unit='spread'"):
+        trainer(DirectBPR(3, 1e-9), max_epochs=5).fit(Scorer(2, 2), big)
+    with pytest.warns(NothingLearnt, match="the loss stayed at"):
+        trainer(lambda m, batch: 5.0 + 1e-20 * m.weight.sum() * 1e9, k=None).fit(model(), TRAIN)
+
+
+def test_training_does_not_depend_on_the_unit_of_the_counts():
+    """The scorer's past counts are scaled, sigma is in units of the spread: the same bits for counts in
+    units of 1024 (a power of two, so that scaling is exact)."""
+    train, valid = panels(num_times=8, num_sites=30)
+    histories = []
+    for unit in (1.0, 1024.0):
+        one, other = (
+            b._replace(y=unit * b.y, history=unit * b.history)
+            for b in (train.batch(window=2), valid.batch(window=2))
+        )
+        torch.manual_seed(0)
+        scorer = tr.models.LinearScorer(2, 2)
+        objective = DirectBPR(6, 0.1, sigma_unit="spread")
+        t = trainer(objective, k=6, max_epochs=30).fit(scorer, one, other)
+        histories.append(t.history_.drop(columns="seconds"))
+    assert histories[0].equals(histories[1])
+    reached = histories[0]["train_bpr"].dropna()
+    assert reached.iloc[-1] > 2 * 6 / 30, "twice what choosing at random reaches"
+
+
+def test_closed_sites_take_no_part():
+    """NaN counts of sites that are not open: as if the site did not exist in that period."""
+    batch = TRAIN.batch()
+    closed = torch.zeros(batch.y.shape, dtype=torch.bool)
+    closed[:, -1] = True  # never open
+    with_nan = batch._replace(y=batch.y.masked_fill(closed, torch.nan), open=~closed)
+    full, small = model(), LogLinear(11, 2)
+    cut = batch._replace(x=batch.x[:, :-1], y=batch.y[:, :-1])
+    trainer(daml(ranking="mean", topk="exact"), max_epochs=5).fit(full, with_nan)
+    trainer(daml(ranking="mean", topk="exact"), max_epochs=5).fit(small, cut)
+    torch.testing.assert_close(full.weight, small.weight)
+    torch.testing.assert_close(full.site[:-1], small.site)
+    assert full.site[-1] == 0
+    found = [
+        trainer(ranking="mean").evaluate(m, data) for m, data in ((full, with_nan), (small, cut))
+    ]
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    with pytest.raises(ValueError, match="must have a count for every site"):
+        trainer().fit(model(), batch._replace(y=with_nan.y))
+
+
+def test_periods_without_whole_lags_are_left_out_with_one_warning():
+    batch = TRAIN.batch(window=2)
+    history = batch.history.clone()
+    history[0, 3, 0] = torch.nan
+    torch.manual_seed(0)
+    a, b = Scorer(2, 2), Scorer(2, 2)
+    b.load_state_dict(a.state_dict())
+    with pytest.warns(UserWarning, match="1 of 4 periods of train are left out") as caught:
+        trainer(DirectBPR(3, 0.1)).fit(a, batch._replace(history=history))
+    assert len(caught) == 1
+    kept = type(batch)(*(None if t is None else t[1:] for t in batch))
+    trainer(DirectBPR(3, 0.1)).fit(b, kept)
+    assert same(a, b)
+    with pytest.raises(ValueError, match="must have a period whose past counts are known"):
+        trainer(DirectBPR(3, 0.1)).fit(
+            a, batch._replace(history=torch.full_like(history, torch.nan))
+        )
+
+
+def test_a_fit_is_compared_with_past_means():
+    """By hand: the mean of past counts ranks site 0 first, the model site 1."""
+    y = torch.tensor([[4.0, 0.0, 1.0]])
+    means = torch.tensor([[3.0, 1.0, 2.0]])
+    said = compare_with_past_means(-y, y, means, 1, where="2022")
+    assert said.startswith(
+        "In 2022 the mean of past counts reaches 100 % of what was possible, this"
+    )
+    assert "model 0 %" in said
+    assert compare_with_past_means(y, y, means, 1, where="2022") is None
+    assert compare_with_past_means(-y, 0 * y, means, 1, where="2022") is None
+    assert compare_with_past_means(-y, y * torch.nan, means, 1, where="2022") is None
+    good = model()
+    trainer(max_epochs=200).fit(good, TRAIN)
+    assert beats_past_means(good, TRAIN, VALID, program=3) is None
+    with torch.no_grad():
+        good.site.copy_(-good.site)
+        good.weight.copy_(-good.weight)
+    assert "the validation periods" in beats_past_means(good, TRAIN, VALID, program=3)
+    assert "the last training period, 3," in beats_past_means(good, TRAIN, program=3)
 
 
 # ---- what goes wrong -----------------------------------------------------------------------------

@@ -31,6 +31,7 @@ SETTINGS = {
     "sigma": 0.001,
     "epsilon": 1.0,
     "weight": 100.0,
+    "link": "softplus",  # of the two, the likelier on 2020 as well
 }
 QUICK = {
     "max_epochs": 20,
@@ -50,7 +51,7 @@ def run(
 ) -> pd.DataFrame:
     """Train by likelihood and for the decision, compare with the naive plans, and write the plan.
 
-    Writes into the folder `out`: ranked_sites.csv (the K sites of the newest period), model.pt,
+    Writes into the folder `out`: plan.csv (the K sites for the year after the last one), model.pt,
     reach.png and comparison.csv. Earlier files of these names are replaced.
 
     Args:
@@ -126,17 +127,19 @@ def run(
     )
     print(format_table(table))
 
-    newest = test.select_times([test.times[-1]])
-    ranked = rankers["DAML"].rank(newest).query("selected").drop(columns="selected")
+    # The main job: a plan for the year after the last one, the held-out years' counts being known.
+    best = rankers["empirical Bayes"]
+    plan = best.rank(test, periods_ahead=1).query("selected").drop(columns="selected")
+    coming = plan["time"].iloc[0]
     paths = {
-        "the 100 sites": folder / "ranked_sites.csv",
+        f"plan for {coming}": folder / "plan.csv",
         "model": folder / "model.pt",
         "reach against K": folder / "reach.png",
         "this table": folder / "comparison.csv",
     }
-    with atomic_path(paths["the 100 sites"]) as path:
-        ranked.to_csv(path, index=False)
-    rankers["DAML"].save(paths["model"])
+    with atomic_path(paths[f"plan for {coming}"]) as path:
+        plan.to_csv(path, index=False)
+    best.save(paths["model"])
     with atomic_path(paths["this table"]) as path:
         table.to_csv(path)
     title = (

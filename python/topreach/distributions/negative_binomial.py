@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from topreach._C import Forecast
+from topreach.distributions.forecast import CountForecast
 from topreach.ops import draw_key
 
 
 @dataclass(frozen=True)
-class NegativeBinomial:
+class NegativeBinomial(CountForecast):
     """NegBin(total_count n, logits z): P(y) = Γ(n + y) / (Γ(n) y!) (1 − p)^n p^y, p = sigmoid(z).
 
     torch's convention: mean n e^z, variance n e^z (1 + e^z). n >= 0 is any real number. Unlike
@@ -26,22 +28,25 @@ class NegativeBinomial:
     Example:
         >>> counts = NegativeBinomial(torch.full((4, 10), 2.0), torch.tensor(0.0))
         >>> y = counts.sample(100)            # [100, 4, 10]
-        >>> counts.log_prob(y).shape
+        >>> counts.site_log_prob(y).shape
         torch.Size([100, 4, 10])
     """
 
     total_count: Tensor
     logits: Tensor
 
+    def _forecast(self) -> Forecast:
+        return Forecast.negative_binomial(self.total_count, self.logits)
+
     @property
     def mean(self) -> Tensor:
         """n e^z, [..., S]."""
-        return self.total_count * self.logits.exp()
+        return torch.ops.topreach.negbin_moments(self.total_count, self.logits)[0]
 
     @property
     def variance(self) -> Tensor:
         """n e^z (1 + e^z), [..., S]."""
-        return self.mean * (1 + self.logits.exp())
+        return torch.ops.topreach.negbin_moments(self.total_count, self.logits)[1]
 
     def sample(
         self,
@@ -71,7 +76,7 @@ class NegativeBinomial:
             self.total_count, self.logits, num_samples, key, row_offset
         )
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def site_log_prob(self, value: Tensor) -> Tensor:
         """log P(value), elementwise: value [..., S], or samples [M, ..., S].
 
         Differentiable once in total_count and logits. value need not be whole (Γ interpolates).
@@ -82,3 +87,5 @@ class NegativeBinomial:
         return torch.ops.topreach.negbin_log_prob(
             value.to(self.total_count.dtype), self.total_count, self.logits
         )
+
+    log_prob = site_log_prob  # as in torch: sites are independent

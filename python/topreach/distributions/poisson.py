@@ -7,15 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from topreach._C import Forecast
+from topreach.distributions.forecast import CountForecast
 from topreach.ops import draw_key
-
-# A Poisson count is drawn as NegBin(n, mean rate) of a size n at which the two differ, in total
-# variation by rate / n at most (Barbour, Holst and Janson 1992), no more than a draw's own error.
-_LEAST_SIZE, _SIZE_PER_RATE = 1e12, 1e10
 
 
 @dataclass(frozen=True)
-class Poisson:
+class Poisson(CountForecast):
     """P(y) = e^−rate rate^y / y!.
 
     As `torch.distributions.Poisson`, but its draws are counter-based, like those of
@@ -29,6 +27,9 @@ class Poisson:
     """
 
     rate: Tensor
+
+    def _forecast(self) -> Forecast:
+        return Forecast.poisson(self.rate)
 
     @property
     def mean(self) -> Tensor:
@@ -55,14 +56,10 @@ class Poisson:
         """
         if key is None:
             key = draw_key(generator, self.rate.device)
-        rate = self.rate.detach().double()
-        size = (rate * _SIZE_PER_RATE).clamp_min(_LEAST_SIZE)
-        draws = torch.ops.topreach.negbin_sample(
-            size, rate.log() - size.log(), num_samples, key, row_offset
-        )
-        return draws.to(self.rate.dtype)
+        return torch.ops.topreach.poisson_sample(self.rate, num_samples, key, row_offset)
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def site_log_prob(self, value: Tensor) -> Tensor:
         """log P(value), elementwise: value [..., S], or samples [M, ..., S]. Differentiable."""
-        value = value.to(self.rate.dtype)
-        return torch.xlogy(value, self.rate) - self.rate - torch.lgamma(value + 1)
+        return torch.ops.topreach.poisson_log_prob(value, self.rate)
+
+    log_prob = site_log_prob  # as in torch: sites are independent

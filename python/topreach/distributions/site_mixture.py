@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Poisson
 
+from topreach._C import Forecast
+from topreach.distributions.forecast import CountForecast
 from topreach.ops import draw_key
 
 
@@ -24,11 +26,11 @@ class TruncatedNormal:
 
 
 @dataclass(frozen=True)
-class SiteMixture:
+class SiteMixture(CountForecast):
     """p(y_s) = Σ_l w_sl p_l(y_s), w_s = softmax(logits_s), independent over sites [D25 Eq. 14, 17].
 
     Every site draws its component for itself; where one component holds for all sites of a row at
-    once, use `torch.distributions.MixtureSameFamily` over `Independent` components.
+    once, use `Mixture`.
 
     Args:
         logits: [..., S, L], float32 or float64.
@@ -78,6 +80,10 @@ class SiteMixture:
             f"{type(self.components).__name__}"
         )
 
+    def _forecast(self) -> Forecast:
+        family, first, second = self.parameters
+        return Forecast.site_mixture(family, self.logits, first, second)
+
     @property
     def mean(self) -> Tensor:
         """Σ_l w_sl E_l[y], [..., S]; E_l = μ + σ φ(μ/σ)/Φ(μ/σ) for a truncated normal."""
@@ -123,7 +129,7 @@ class SiteMixture:
             family, self.logits, first, second, num_samples, key, row_offset
         )
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def site_log_prob(self, value: Tensor) -> Tensor:
         """log p(value), elementwise: value [..., S], or samples [M, ..., S]; −inf below 0.
 
         A density for truncated normals. For Poissons value need not be whole (Γ interpolates).
@@ -131,3 +137,5 @@ class SiteMixture:
         """
         family, first, second = self.parameters
         return torch.ops.topreach.site_mixture_log_prob(family, value, self.logits, first, second)
+
+    log_prob = site_log_prob  # as in torch: sites are independent

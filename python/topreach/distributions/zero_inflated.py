@@ -6,17 +6,18 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch import distributions as td
 from torch.distributions import Distribution
 
+from topreach._C import Forecast
+from topreach.distributions.forecast import CountForecast, as_forecast
 from topreach.distributions.negative_binomial import NegativeBinomial
 from topreach.distributions.poisson import Poisson
-from topreach.ops import draw_key, topk_noise
-
-STREAM = 0x5A45524F  # tells the key of the structural zeros from that of the base's draws
+from topreach.ops import draw_key
 
 
 @dataclass(frozen=True)
-class ZeroInflated:
+class ZeroInflated(CountForecast):
     """P(0) = π + (1 − π) P_base(0), P(y) = (1 − π) P_base(y): π is the chance of a structural zero.
 
     Lambert (1992), Zero-inflated Poisson regression; one independent variable per site.
@@ -46,15 +47,23 @@ class ZeroInflated:
                 f"{tuple(self.probs.shape)}"
             )
 
+    def _forecast(self) -> Forecast:
+        return Forecast.zero_inflated(count_forecast(self.base), self.probs)
+
     @property
     def mean(self) -> Tensor:
         """(1 − π) E_base[y], [..., S]."""
-        return (1 - self.probs) * self.base.mean
+        return self._moments()[0]
 
     @property
     def variance(self) -> Tensor:
         """(1 − π) (Var_base[y] + π E_base[y]²), [..., S]."""
-        return (1 - self.probs) * (self.base.variance + self.probs * self.base.mean.square())
+        return self._moments()[1]
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        return torch.ops.topreach.zero_inflated_moments(
+            self.base.mean, self.base.variance, self.probs
+        )
 
     def sample(
         self,
@@ -88,25 +97,24 @@ class ZeroInflated:
             y = self.base.sample(num_samples, key=key, row_offset=row_offset)
         else:
             y = self.base.sample((num_samples,))
-        sites = y.shape[-1]
-        rows = y[0].numel() // max(sites, 1)
-        noise = topk_noise(
-            key ^ STREAM, num_samples, rows, sites, noise="gumbel", row_offset=row_offset
-        )
-        uniform = (-(-noise).exp()).exp().view(y.shape)  # the Gumbel distribution function
-        return y.masked_fill(uniform < self.probs, 0)
+        return torch.ops.topreach.zero_inflated_zeros(y, self.probs, key, row_offset)
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def site_log_prob(self, value: Tensor) -> Tensor:
         """log P(value), elementwise: value [..., S], or samples [M, ..., S]. Differentiable."""
-        base = self.base.log_prob(value)
-        probs, base = torch.broadcast_tensors(self.probs, base)
-        zero = value == 0
-        # Zeros by log P0 + log(1 + π (1/P0 − 1)), which nothing cancels in, unless 1/P0 is vast.
-        near = zero & (base > -50)
-        far = zero & ~near & (probs > 0)
-        inflated = base + torch.log1p(probs * torch.expm1(-base.clamp_min(-50)))
-        rest = base + torch.log1p(-torch.where(near, 0, probs))
-        structural = torch.where(far, probs, 1).log()
-        return torch.where(
-            near, inflated, torch.where(far, torch.logaddexp(structural, rest), rest)
-        )
+        base = as_forecast(self.base).site_log_prob(value)
+        return torch.ops.topreach.zero_inflated_log_prob(base, self.probs, value)
+
+    log_prob = site_log_prob  # as in torch: sites are independent
+
+
+def count_forecast(distribution: CountForecast | Distribution) -> Forecast:
+    """The C++ object of a distribution of `tr.distributions` or of its namesake in torch."""
+    if isinstance(distribution, td.Poisson):
+        return Forecast.poisson(distribution.rate)
+    if isinstance(distribution, td.NegativeBinomial):
+        return Forecast.negative_binomial(distribution.total_count, distribution.logits)
+    if isinstance(distribution, td.Bernoulli):
+        return Forecast.bernoulli(distribution.probs)
+    if isinstance(distribution, td.Binomial):
+        return Forecast.binomial(distribution.total_count, distribution.probs)
+    return Forecast(distribution)

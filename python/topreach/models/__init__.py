@@ -4,19 +4,22 @@ Each is an `nn.Module` whose constructor arguments stand in `config` (plain valu
 the same parameter names as its C++ twin in `csrc/models`.
 """
 
+from topreach._C import Needs
 from topreach.models.empirical_bayes_rates import EmpiricalBayesRates
 from topreach.models.linear_scorer import LinearScorer
 from topreach.models.mlp_scorer import MLPScorer
 from topreach.models.negbin_mixed_effects import NegBinMixedEffects
+from topreach.models.neighbours import nearest_neighbours
 from topreach.models.normal_mixture import NormalMixture
 from topreach.models.poisson_mixture import PoissonMixture
-from topreach.models.site_history import SiteHistory, nearest_neighbours
+from topreach.models.site_history import SiteHistory
 
 __all__ = [
     "EmpiricalBayesRates",
     "LinearScorer",
     "MLPScorer",
     "NegBinMixedEffects",
+    "Needs",
     "NormalMixture",
     "PoissonMixture",
     "SiteHistory",

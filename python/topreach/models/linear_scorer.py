@@ -2,65 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
-def scorer_input(
-    name: str, history: Tensor, x: Tensor | None, window: int, num_features: int
-) -> Tensor:
-    """What scorers read of a site: its last W counts, oldest first, then its P features."""
-    if history.ndim < 2 or history.shape[-1] != window:
-        raise ValueError(
-            f"{name}: history must have shape [..., S, W] with W = {window} past counts, got "
-            f"{list(history.shape)}."
+class Scorer(nn.Module):
+    """What `LinearScorer` and `MLPScorer` share: what they read of a site, and the unit of the counts.
+
+    Past counts are divided by the buffer `history_scale`, a count that is typical of the training data:
+    so neither the start nor the learning rate depends on the unit of the counts.
+    """
+
+    is_probabilistic = False
+
+    def __init__(self, window: int, num_features: int, scale: float | None):
+        super().__init__()
+        name = type(self).__name__
+        if window < 0 or num_features < 0 or window + num_features == 0:
+            raise ValueError(
+                f"{name}: window and num_features must not be negative, and not both be 0, got "
+                f"{window} and {num_features}."
+            )
+        if scale is not None and not 0 < scale < float("inf"):
+            raise ValueError(f"{name}: scale must be a finite number > 0 or None, got {scale!r}.")
+        self.config: dict[str, Any] = {"window": int(window), "num_features": int(num_features)}
+        self.window = int(window)
+        self._scale_is_set = scale is not None
+        self.register_buffer("history_scale", torch.tensor(scale or 1.0, dtype=torch.float32))
+
+    def _layers(self) -> Sequence[nn.Linear]:
+        raise NotImplementedError
+
+    def forward(self, history: Tensor, x: Tensor | None = None) -> Tensor:
+        """Scores [..., S] from history [..., S, W] and features x [..., S, P]."""
+        layers = self._layers()
+        return torch.ops.topreach.scorer_forward(
+            type(self).__name__,
+            history,
+            x,
+            self.history_scale,
+            self.window,
+            [layer.weight for layer in layers],
+            [layer.bias for layer in layers],
         )
-    if num_features == 0:
-        return history
-    if x is None or x.shape != (*history.shape[:-1], num_features):
-        raise ValueError(
-            f"{name}: x must have shape {[*history.shape[:-1], num_features]}, got "
-            f"{None if x is None else list(x.shape)}."
-        )
-    return torch.cat((history, x), dim=-1)
+
+    def prepare(self, history: Tensor) -> None:
+        """Set `history_scale` to the mean of these past counts [..., S, W], once.
+
+        The `Trainer` calls it before the first step. It does nothing where the scale was given, is set
+        already or was loaded, and where there are no past counts above 0.
+        """
+        known = history[torch.isfinite(history)]
+        mean = float(known.double().mean()) if known.numel() else 0.0
+        if not self._scale_is_set and float(self.history_scale) == 1.0 and mean > 0:
+            self.history_scale.fill_(mean)
+        self._scale_is_set = True
 
 
-def check_scorer_sizes(name: str, window: int, num_features: int) -> None:
-    if window < 0 or num_features < 0 or window + num_features == 0:
-        raise ValueError(
-            f"{name}: window and num_features must not be negative, and not both be 0, got "
-            f"{window} and {num_features}."
-        )
-
-
-class LinearScorer(nn.Module):
-    """r_s = w·[y_{s,t−W:t−1}, x_s] + b, the weights shared over sites and times [L23 §3].
+class LinearScorer(Scorer):
+    """r_s = w·[y_{s,t−W:t−1} / scale, x_s] + b, the weights shared over sites and times [L23 §3].
 
     Args:
         window: W, past counts that are read.
         num_features: P, features that are read besides.
+        scale: what past counts are divided by; None takes the mean of the training data's, when it is
+            first trained. 1 leaves counts as they are, as in the paper.
 
-    Parameters, as in C++: linear.weight [1, W + P], linear.bias [1].
+    Parameters, as in C++: linear.weight [1, W + P], linear.bias [1]; buffer history_scale []. They are
+    float32 whatever torch's default dtype is; inputs are cast.
 
     Example:
         >>> LinearScorer(window=5)(torch.rand(4, 1328, 5)).shape
         torch.Size([4, 1328])
     """
 
-    is_probabilistic = False
+    def __init__(self, window: int, num_features: int = 0, *, scale: float | None = None):
+        super().__init__(window, num_features, scale)
+        self.linear = nn.Linear(window + num_features, 1, dtype=torch.float32)
 
-    def __init__(self, window: int, num_features: int = 0):
-        super().__init__()
-        check_scorer_sizes("LinearScorer", window, num_features)
-        self.config: dict[str, Any] = {"window": int(window), "num_features": int(num_features)}
-        self.window = int(window)
-        self.linear = nn.Linear(window + num_features, 1)
-
-    def forward(self, history: Tensor, x: Tensor | None = None) -> Tensor:
-        """Scores [..., S] from history [..., S, W] and features x [..., S, P]."""
-        features = scorer_input(
-            "LinearScorer", history, x, self.window, self.config["num_features"]
-        )
-        return self.linear(features).squeeze(-1)
+    def _layers(self) -> Sequence[nn.Linear]:
+        return (self.linear,)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import pandas as pd
@@ -13,9 +13,10 @@ from torch import Tensor
 
 Objective = Callable[[Tensor], tuple[float, Tensor]]
 
-_ENOUGH = 1e-9  # log-likelihood still to be gained at which the search ends
+_GAIN_TOLERANCE = 1e-9  # log-likelihood still to be gained at which the search ends
 _LEAST_CURVATURE = 1e-6  # of the log-likelihood along a parameter that the data tell of
-_NOTHING = 1e-3  # log-likelihood that a variance may cost to be held at 0, where it leaves others free
+# Log-likelihood that holding a variance at 0 may cost, where it leaves other parameters free.
+_BOUNDARY_COST = 1e-3
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,11 @@ class MarginalFit:
             positive definite.
         message: what the optimiser says.
         num_evaluations: of the likelihood with its gradient.
-        data: the arguments of `fit`.
+        feature_names: of the coefficients.
+        quadrature: nodes in each effect; 1 for Laplace's approximation.
+        past_totals: sum of the counts over the sites, of each period fitted.
+        past_exposure: likewise of their exposure; None without one.
+        data: the arguments of `fit`; None for a fit restored from a file.
     """
 
     names: list[str]
@@ -46,7 +51,11 @@ class MarginalFit:
     converged: bool
     message: str
     num_evaluations: int
-    data: dict[str, Any] = field(repr=False)
+    feature_names: list[str]
+    quadrature: int
+    past_totals: list[float] = field(repr=False)
+    past_exposure: list[float] | None = field(repr=False)
+    data: dict[str, Any] | None = field(repr=False, default=None)
 
     @property
     def num_parameters(self) -> int:
@@ -62,6 +71,21 @@ class MarginalFit:
     def bic(self) -> float:
         """p log N − 2 log L (Schwarz 1978), N the number of observations."""
         return self.num_parameters * math.log(self.num_observations) - 2 * self.log_likelihood
+
+    def state(self) -> dict[str, Any]:
+        """All but `data`, in plain numbers, strings, lists and dictionaries."""
+        state = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "data"}
+        return state | {
+            "estimate": self.estimate.tolist(), "covariance": self.covariance.flatten().tolist()
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> MarginalFit:
+        """The fit that gave this `state`, without `data`."""
+        p = len(state["names"])
+        covariance = torch.tensor(state["covariance"], dtype=torch.float64).reshape(p, p)
+        estimate = torch.tensor(state["estimate"], dtype=torch.float64)
+        return cls(**(state | {"estimate": estimate, "covariance": covariance}))
 
 
 @dataclass(frozen=True)
@@ -92,8 +116,8 @@ def maximise(
 
     BFGS with halved steps, then Newton's method with the Hessian by central differences of the
     gradient, whose last one is the curvature. A parameter that runs beyond its limits is set on the
-    limit and held (a variance at 0), and the search goes on with the others. So is a variance so small
-    that those tied to it are not identified, if that costs nothing.
+    limit and held (a variance at 0), and the search goes on with the others. So is a variance so
+    small that those tied to it are not identified, if that costs nothing.
 
     Args:
         objective: x [p] -> (value, gradient [p]); a value that is not finite turns a step back.
@@ -120,7 +144,7 @@ def maximise(
         for index in tied.keys() - held.keys():
             moved = at.clone()
             moved[index] = limits[index][0]
-            if evaluate(free, moved)[0] <= value + _NOTHING:
+            if evaluate(free, moved)[0] <= value + _BOUNDARY_COST:
                 return index
         return None
 
@@ -156,7 +180,7 @@ def maximise(
             step = -inverse @ gradient
             step *= min(1.0, 2.0 / step.abs().max().item())
             slope = (gradient @ step).item()
-            if slope > -_ENOUGH:
+            if slope > -_GAIN_TOLERANCE:
                 break
             left -= 1
             found = line_search(free, x, value, slope, step)
@@ -288,7 +312,8 @@ def coefficient_lines(table: pd.DataFrame) -> list[str]:
         [_p_value(p) for p in table["Pr(>|z|)"]],
     ]
     head = ["Estimate", "Std. Error", "z value", "Pr(>|z|)"]
-    lines = aligned([""] + list(table.index), *[[h] + c for h, c in zip(head, columns, strict=True)])
+    cells = [[h, *column] for h, column in zip(head, columns, strict=True)]
+    lines = aligned(["", *table.index], *cells)
     return [
         f"{line} {mark}".rstrip() for line, mark in zip(lines, [""] + stars, strict=True)
     ]

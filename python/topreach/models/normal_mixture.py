@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from topreach.distributions.site_mixture import SiteMixture, TruncatedNormal
 from topreach.models.site_mixture_model import SiteMixtureModel, inverse_softplus
-
-LEAST_SCALE = 0.2
 
 
 class NormalMixture(SiteMixtureModel):
@@ -36,7 +33,7 @@ class NormalMixture(SiteMixtureModel):
     Example:
         >>> model = NormalMixture(num_sites=7, num_components=2, high=100)
         >>> counts = model(time)                         # [T, S], for time [T]
-        >>> loss = -counts.log_prob(y).sum()
+        >>> loss = -counts.site_log_prob(y).sum()
         >>> r = tr.expected_ratio_ranking(counts)
     """
 
@@ -48,7 +45,7 @@ class NormalMixture(SiteMixtureModel):
 
     def forward(self, time: Tensor) -> SiteMixture:
         """Counts at times [...]: a distribution over [*batch, ..., S]."""
-        loc, scale = softplus(self.raw_mean), LEAST_SCALE + softplus(self.raw_scale)
+        loc, scale = torch.ops.topreach.normal_mixture_components(self.raw_mean, self.raw_scale)
         components = TruncatedNormal(
             self._over_time(loc.unsqueeze(-2), time), self._over_time(scale.unsqueeze(-2), time)
         )

@@ -30,7 +30,7 @@ class PoissonMixture(SiteMixtureModel):
     Example:
         >>> model = PoissonMixture(num_sites=1328, num_components=4, high=8)
         >>> counts = model(time)                         # [T, S], for time [T]
-        >>> loss = -counts.log_prob(y).sum()
+        >>> loss = -counts.site_log_prob(y).sum()
         >>> r = tr.expected_ratio_ranking(counts)
     """
 

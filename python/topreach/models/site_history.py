@@ -1,20 +1,31 @@
 """Features of a site's whole past, made from the counts of a panel alone.
 
-For a half-life h (in periods), with y_us the counts, e_u = mean_s y_us the level of period u, and
+For a half-life h (in periods), with y_us the counts, e_u their mean over sites in period u, and
 d = 2^(−1/h):
 
     A_ts = Σ_{u<t} d^(t−1−u) y_us          the site's decayed count
-    E_t  = Σ_{u<t} d^(t−1−u) e_u           what an average site would have had
+    E_ts = Σ_{u<t} d^(t−1−u) e_u           what an average site would have had
 
-A / E is the site's decayed relative risk. Its neighbours' risk is the prior mean m_ts: from the widest
-neighbourhood to the closest, each shrunk towards the one before (Gamma–Poisson shrinkage, as in Clayton
-& Kaldor 1987, Biometrics 43:671, with κ events' worth of trust in the wider one),
+A / E is the site's decayed relative risk. The risk of its neighbours is the prior mean m_ts. It
+goes from the widest neighbourhood to the closest, each shrunk towards the one before by κ events
+(Gamma–Poisson shrinkage, as in Clayton & Kaldor 1987, Biometrics 43:671):
 
-    m⁰ = 1,   mʲ = (Σ_{n ∈ N_j(s)} A_tn + κ_j) / (|N_j| E_t + κ_j / mʲ⁻¹)
+    m⁰ = 1,   mʲ = (Σ_{n ∈ N_j(s)} A_tn + κ_j) / (Σ_{n ∈ N_j(s)} E_tn + κ_j / mʲ⁻¹)
 
-Decaying past counts is the discounting of Harvey & Fernandes 1989, J. Business & Economic Statistics
-7:407: the filter of a rate that drifts as a random walk, whose memory is h. Cost O(T S H) and, for the
-neighbours, O(T S H k).
+Decaying past counts is the discounting of Harvey & Fernandes 1989, J. Business & Economic
+Statistics 7:407: the filter of a rate that drifts as a random walk, whose memory is h.
+
+The level L_t of all sites is forecast by exponential smoothing of the logarithm of the total, with
+seasons (Holt–Winters without a trend).
+
+Counts that are not known add nothing to A_ts and E_ts, but time passes: both decay. Levels and
+means are taken over the sites that are known.
+
+With an exposure (a population, say), n_us is the exposure over its mean. Then e_u n_us stands for
+e_u above, with e_u = Σ_s y_us / Σ_s n_us, and L_t m_ts n_ts is what is expected of a site.
+
+The formulas are computed by `kernels/site_statistics.h`. Cost O(T S H), and O(T S H k) for k
+neighbours.
 """
 
 from __future__ import annotations
@@ -25,155 +36,73 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from topreach.data.columns import first_repeated
 from topreach.data.panel import Panel
+from topreach.models.neighbours import (
+    Neighbours,
+    coordinate_features,
+    graph_of_edges,
+    nearest,
+    nearest_neighbours,
+)
+
+__all__ = ["Neighbours", "SiteHistory", "coordinate_features", "nearest_neighbours"]
 
 HALF_LIVES = (1.0, 3.0, 9.0, 27.0, math.inf)
-_LATITUDE = ("lat", "latitude", "intptlat", "centroid_lat", "y_lat")
-_LONGITUDE = ("lon", "long", "lng", "longitude", "intptlon", "centroid_lon", "x_lon")
 _SMOOTHING = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1)
 _SEASONAL_SMOOTHING = (0.1, 0.3)
-_FLOOR = 1e-3  # of a relative risk
+_SMALLEST_WEIGHT = 1e-3  # of a decayed mean, where nothing is known
+_SITES_OF_FIRST_LOOK = 1000  # for lags
+
+_ops = torch.ops.topreach
 
 
-def coordinate_features(feature_names: Sequence[str]) -> tuple[str, str] | None:
-    """The features that hold latitude and longitude, by their usual names, or None.
+class _Past(NamedTuple):
+    """The counts of consecutive periods, and those asked about.
 
-    Example:
-        >>> coordinate_features(["poverty", "INTPTLAT", "INTPTLON"])
-        ('INTPTLAT', 'INTPTLON')
-    """
-    by_name = {name.strip().lower(): name for name in feature_names}
-    found = [next((by_name[n] for n in names if n in by_name), None) for names in _PLACES]
-    return (found[0], found[1]) if None not in found else None
-
-
-_PLACES = (_LATITUDE, _LONGITUDE)
-
-
-class Neighbours(NamedTuple):
-    """Who is near whom: the neighbours of site s are `sites[start[s]:start[s + 1]]`, with `weights`.
-
-    start [S + 1] and sites [E] int64, weights [E] float64.
+    timeline [N, S], NaN where not known; rows: for each of R periods, how many of the timeline's
+    lie before it; timeline_exposure [N, S] and exposure [R, S], or None.
     """
 
-    start: Tensor
-    sites: Tensor
-    weights: Tensor
-
-    def sum(self, values: Tensor) -> Tensor:
-        """Weighted sums [S, H] over each site's neighbours, of values [S, H]; float64."""
-        return nn.functional.embedding_bag(
-            self.sites,
-            values.double(),
-            self.start,
-            mode="sum",
-            per_sample_weights=self.weights,
-            include_last_offset=True,
-        )
-
-
-def nearest_neighbours(coordinates: Any, k: int) -> Neighbours:
-    """Each site's k nearest other sites; its weights sum to k.
-
-    Where several sites are equally far and not all find a place among the k (as on a grid), they share
-    the places left, so the weights do not depend on the order of the sites. (Of more than k + 16 sites
-    that tie, 16 share.)
-
-    Args:
-        coordinates: [S, 2] or [S, D]; two columns within ±90 and ±360 are taken as latitude and
-            longitude in degrees, and the longitude is scaled by the cosine of the mean latitude.
-        k: neighbours, from 1; at most S − 1 are used.
-
-    Raises:
-        ValueError: coordinates of another shape, or not finite; k < 1.
-
-    Cost: O(S²) time in blocks, O(S k) memory.
-
-    Example:
-        >>> nearest_neighbours([[0.0, 0.0], [0.0, 1.0], [0.0, 3.0]], 1).sites
-        tensor([1, 0, 1])
-    """
-    place = torch.as_tensor(np.asarray(coordinates), dtype=torch.float64)
-    if place.ndim != 2 or 0 in place.shape or not torch.isfinite(place).all():
-        raise ValueError(
-            "nearest_neighbours: coordinates must be finite numbers of shape [S, D], got shape "
-            f"{list(place.shape)}."
-        )
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise ValueError(f"nearest_neighbours: k must be a whole number >= 1, got {k!r}.")
-    return _nearest(place, [k])[0]
-
-
-def _nearest(place: Tensor, sizes: Sequence[int]) -> list[Neighbours]:
-    """`nearest_neighbours` for several k in one pass over the distances."""
-    sites = len(place)
-    if sites == 1:
-        none = torch.zeros(0, dtype=torch.float64)
-        return [Neighbours(torch.zeros(2, dtype=torch.int64), none.long(), none)] * len(sizes)
-    sizes = [min(k, sites - 1) for k in sizes]
-    bounds = torch.tensor([90.0, 360.0], dtype=torch.float64)
-    if place.shape[1] == 2 and (place.abs() <= bounds).all():
-        place = place * torch.stack(
-            [torch.ones((), dtype=torch.float64), torch.deg2rad(place[:, 0].mean()).cos()]
-        )
-    place = place - place.mean(0)
-    looked_at = min(max(sizes) + 16, sites - 1)
-    columns: list[Tensor] = []
-    weights: list[list[Tensor]] = [[] for _ in sizes]
-    block = max(1, 4_000_000 // sites)
-    for start in range(0, sites, block):
-        part = place[start : start + block]
-        distance = torch.cdist(part, place, compute_mode="donot_use_mm_for_euclid_dist")
-        distance[torch.arange(len(part)), torch.arange(start, start + len(part))] = torch.inf
-        near = distance.topk(looked_at, largest=False)
-        columns.append(near.indices)
-        for k, found in zip(sizes, weights, strict=True):
-            last = near.values[:, k - 1 : k]
-            slack = 1e-6 * last
-            inside, level = near.values < last - slack, (near.values - last).abs() <= slack
-            places = k - inside.double().sum(1, keepdim=True)
-            found.append(inside + level * places / level.double().sum(1, keepdim=True))
-    column, graphs = torch.cat(columns), []
-    for found in weights:
-        weight = torch.cat(found)
-        used = weight > 0
-        start = nn.functional.pad(used.sum(1).cumsum(0), (1, 0))
-        graphs.append(Neighbours(start, column[used], weight[used]))
-    return graphs
+    timeline: Tensor
+    rows: list[int]
+    timeline_exposure: Tensor | None
+    exposure: Tensor | None
 
 
 class SiteHistory:
     """Long memory: what the whole past of a site and of its neighbours says about its rate.
 
     See the module for the formulas. A feature of period t uses counts before t only, those that the
-    panel carries as history among them, so parts of a split get the same values as the whole panel. A
-    panel without earlier counts that comes after the fitted ones takes those as its past. Periods
-    without counts are passed over.
+    panel carries as history among them. So parts of a split get the same values as the whole panel.
+    A panel without earlier counts that comes after the fitted ones takes those as its past.
 
     Args:
         half_lives: h, memories in periods, each > 0; inf is the whole past.
-        neighbours: sizes of the neighbourhoods, by coordinates; () for none. Of no effect where there
-            are no coordinates.
-        coordinates: two features of the panel, or "auto": those with the usual names of latitude and
-            longitude, if there are any; or None.
+        neighbours: sizes of the neighbourhoods, by coordinates; () for none. Of no effect where
+            there are no coordinates.
+        coordinates: two features of the panel; or "auto": those with the usual names of latitude
+            and longitude, if there are any; or None. `neighbours_by_` says which were taken.
         edges: pairs of site ids that are neighbours, in place of coordinates; or None.
         season: periods in a year, for the seasons of the overall level; None for no seasons; or
             "auto": 12 or 4 where the times are dates that are months or quarters apart.
 
     Fitted attributes, all from the panel given to `fit` alone:
-        concentration_: κ_j, one per neighbourhood, the widest first: what makes the counts of the last
-            period's past likeliest, each a negative binomial around its prior mean.
+        concentration_: κ_j, one per neighbourhood, the widest first: what makes the counts of the
+            last period's past likeliest, each a negative binomial around its prior mean.
         shape_: of that negative binomial; how alike a site and its neighbours are.
-        smoothing_, seasonal_smoothing_: of the overall level, from the squared errors of its logarithm
-            one period ahead. level_: its mean, for periods without any past.
+        smoothing_, seasonal_smoothing_: of the overall level, from the squared errors of its
+            logarithm one period ahead. level_: its mean, for periods without any past.
+        mean_exposure_: of the panel's cells; None if it was fitted without exposure.
         site_ids_, graphs_: the sites, and their `Neighbours`, one per neighbourhood.
-        absorbed_: features of the panel that the statistics hold already: those that only repeat its
-            earlier counts (lags), and the coordinates by which neighbours were found.
-        counts_, end_: all counts that were known [N, S], and the time of the last: the past of a panel
-            that comes later and has none of its own.
+        neighbours_by_: the two features that neighbours were found by, or "edges"; None where there
+            are no neighbours.
+        absorbed_: features of the panel that the statistics hold already: those that only repeat
+            its earlier counts (lags), and the coordinates by which neighbours were found.
+        counts_, end_: all counts that were known [N, S], and the time of the last: the past of a
+            panel that comes later and has none of its own. They are no part of `state_dict`.
 
     Example:
         >>> train, valid, test = tr.datasets.cook_county()
@@ -207,39 +136,111 @@ class SiteHistory:
         for name, value in params.items():
             if name not in self.get_params():
                 raise ValueError(
-                    f"SiteHistory.set_params: {name!r} must be an argument of SiteHistory, got none "
-                    f"such. There are {', '.join(self.get_params())}."
+                    f"SiteHistory.set_params: {name!r} must be an argument of SiteHistory, got "
+                    f"none such. There are {', '.join(self.get_params())}."
                 )
             setattr(self, name, value)
         return self
 
-    def fit(self, panel: Panel) -> SiteHistory:
+    # ---- fitting ---------------------------------------------------------------------------------
+
+    def fit(self, panel: Panel, *, timeline_exposure: Tensor | None = None) -> SiteHistory:
         """Learn the shrinkage and the overall level from a panel's counts, earlier ones included.
+
+        Args:
+            panel: counts of consecutive periods.
+            timeline_exposure: what the counts are in proportion to, [N, S] for all periods of the
+                panel's timeline, those of its history among them; > 0 where the count is known.
+                None: expected counts do not follow an exposure (`panel.exposure` is not read).
 
         Raises:
             TypeError: panel is no Panel.
-            ValueError: an argument of the constructor is out of range; an edge names an unknown site.
+            ValueError: an argument of the constructor is out of range; an edge names an unknown
+                site; exposure of another shape, or not > 0.
         """
         _check_panel(panel, "fit")
         self._check_arguments(panel)
+        half_lives = [float(h) for h in self.half_lives]
+        names = self._coordinate_names(panel) if self.edges is None else []
+        graphs = self._make_graphs(panel, names)
+        season = _season(panel) if self.season == "auto" else self.season
+        timeline = panel_timeline(panel)[0]
+        timeline_exposure = _on_cpu(timeline_exposure)
+        mean_exposure = _mean_exposure(timeline, timeline_exposure)
+        total = _ops.site_totals(timeline, timeline_exposure, mean_exposure)
+        smoothing = _best_smoothing(total, season)
+        concentration = _fit_concentration(timeline, timeline_exposure, mean_exposure, graphs)
+        # All that can fail has been done.
+        self.half_lives_, self.graphs_, self.season_ = half_lives, graphs, season
         self.site_ids_ = list(panel.site_ids)
-        self.half_lives_ = [float(h) for h in self.half_lives]
-        self.graphs_ = self._make_graphs(panel)
-        self.season_ = _season(panel) if self.season == "auto" else self.season
-        timeline = _known(panel)
+        by = tuple(names) if self.edges is None else "edges"
+        self.neighbours_by_ = by if graphs else None
         self.absorbed_ = _repeats(panel)
-        if self.graphs_ and self.edges is None:
-            self.absorbed_ += self._coordinate_names(panel)
-        self.counts_, self.end_ = timeline.float(), float(panel.time_values[-1])
-        total = timeline.sum(1).numpy()
-        self.level_ = max(float(total.mean()) / panel.num_sites, 1e-6) if len(total) else 1.0
-        self.smoothing_, self.seasonal_smoothing_ = _best_smoothing(total, self.season_)
-        self.concentration_, self.shape_ = _fit_concentration(
-            *self._whole_past(timeline), self.graphs_
-        )
+        if graphs and self.edges is None:
+            self.absorbed_ += names
+        self.counts_, self.end_ = timeline.clone(), float(panel.time_values[-1])
+        known = total[~torch.isnan(total)]
+        self.level_ = max(known.mean().item() / panel.num_sites, 1e-6) if len(known) else 1.0
+        self.mean_exposure_ = mean_exposure or None
+        self.smoothing_, self.seasonal_smoothing_ = smoothing
+        self.concentration_, self.shape_ = concentration
         return self
 
-    def transform(self, panel: Panel) -> Panel:
+    def _make_graphs(self, panel: Panel, names: Sequence[str]) -> list[Neighbours]:
+        if self.edges is not None:
+            return [graph_of_edges(self.edges, panel.site_ids)]
+        if not names or not len(self.neighbours):
+            return []
+        columns = [panel.feature_names.index(name) for name in names]
+        place = panel.x[0][:, columns].cpu().double()
+        return nearest(place, sorted(map(int, self.neighbours))[::-1])
+
+    def _coordinate_names(self, panel: Panel) -> list[str]:
+        names = self.coordinates
+        if names == "auto":
+            names = coordinate_features(panel.feature_names)
+        return list(names or ())
+
+    # ---- features --------------------------------------------------------------------------------
+
+    def statistics(
+        self,
+        timeline: Panel | Tensor,
+        rows: Sequence[int] | None = None,
+        *,
+        timeline_exposure: Tensor | None = None,
+        exposure: Tensor | None = None,
+    ) -> Tensor:
+        """What `EmpiricalBayesRates` reads, [R, S, 3 H]: A, then m E, then L m, H of each; float32.
+
+        Args:
+            timeline: a Panel, for a row per period of it, R = T. Or counts [N, S] of consecutive
+                periods, oldest first, NaN where not known.
+            rows: with counts: for each of R periods, how many periods of the timeline lie before
+                it. N + h − 1 is the period h ahead of the last one.
+            timeline_exposure, exposure: [N, S] and [R, S]; to be given if mean_exposure_ is not
+                None, and only then. With a panel, exposure is by default that of the panel.
+
+        Raises:
+            RuntimeError: not fitted. ValueError: other sites; negative counts; a negative row.
+        """
+        self._check_fitted("statistics")
+        if isinstance(timeline, Panel) or rows is None:
+            _check_panel(timeline, "statistics")
+            past = self._past(timeline, "statistics", timeline_exposure, exposure)
+            return self._all(past).to(timeline.device)
+        counts = torch.as_tensor(timeline)
+        if counts.ndim != 2 or counts.shape[1] != len(self.site_ids_):
+            raise ValueError(
+                "SiteHistory.statistics: timeline must have shape [N, S] with the S = "
+                f"{len(self.site_ids_)} sites of fit, got {list(counts.shape)}."
+            )
+        past = _Past(
+            counts.cpu(), [int(row) for row in rows], _on_cpu(timeline_exposure), _on_cpu(exposure)
+        )
+        return self._all(past).to(counts.device)
+
+    def transform(self, panel: Panel, *, timeline_exposure: Tensor | None = None) -> Panel:
         """The panel with 3 H more features, in counts per period; for each half-life h
 
         decayed_mean_h: the decayed mean count A / Σ d^(t−1−u) of the site; 0 without a past.
@@ -249,8 +250,14 @@ class SiteHistory:
         Raises:
             RuntimeError: not fitted. ValueError: the panel has other sites.
         """
-        counts, expected, rate, weight = self._statistics(panel, "transform")
-        mean = counts / weight.clamp_min(_FLOOR)[:, None]
+        self._check_fitted("transform")
+        _check_panel(panel, "transform")
+        past = self._past(panel, "transform", timeline_exposure, None)
+        counts, expected, rate = self._all(past).double().chunk(3, dim=-1)
+        # The decayed number of known periods is A of a site that has one event in each.
+        ones = torch.ones_like(past.timeline).masked_fill_(torch.isnan(past.timeline), torch.nan)
+        weight = self._all(past._replace(timeline=ones), graphs=[])[..., : len(self.half_lives_)]
+        mean = counts / weight.double().clamp_min(_SMALLEST_WEIGHT)
         shrunken = rate * (self.shape_ + counts) / (self.shape_ + expected)
         parts = torch.stack([mean, rate, shrunken], dim=-1).flatten(2).to(torch.float32)
         names = [
@@ -264,10 +271,52 @@ class SiteHistory:
     def fit_transform(self, panel: Panel) -> Panel:
         return self.fit(panel).transform(panel)
 
-    def statistics(self, panel: Panel) -> Tensor:
-        """What `EmpiricalBayesRates` reads, [T, S, 3 H]: A, then m E, then L_t m, H of each."""
-        counts, expected, rate, _ = self._statistics(panel, "statistics")
-        return torch.cat([counts, expected, rate], dim=-1).to(panel.device, torch.float32)
+    def _all(self, past: _Past, graphs: Sequence[Neighbours] | None = None) -> Tensor:
+        graphs = self.graphs_ if graphs is None else graphs
+        return _ops.site_statistics(
+            past.timeline,
+            past.rows,
+            [graph.start for graph in graphs],
+            [graph.sites for graph in graphs],
+            [graph.weights for graph in graphs],
+            self.half_lives_,
+            [float(kappa) for kappa in self.concentration_[: len(graphs)]],
+            float(self.level_),
+            float(self.smoothing_),
+            float(self.seasonal_smoothing_),
+            int(self.season_ or 0),
+            float(self.mean_exposure_ or 0.0),
+            past.timeline_exposure,
+            past.exposure,
+        )
+
+    def _past(
+        self,
+        panel: Panel,
+        method: str,
+        timeline_exposure: Tensor | None,
+        exposure: Tensor | None,
+    ) -> _Past:
+        """The panel's timeline and its rows in it; after the fitted counts if it has no past."""
+        if panel.site_ids != self.site_ids_:
+            raise ValueError(
+                f"SiteHistory.{method}: panel must have the sites of fit in the same order, got "
+                f"{panel.num_sites} sites for {len(self.site_ids_)}. Call "
+                "panel.align(site_ids=history.site_ids_) first."
+            )
+        timeline, rows = panel_timeline(panel)
+        counts = getattr(self, "counts_", None)
+        first = float(panel.time_values[0])
+        if counts is not None and rows[0] == 0 and first > self.end_:
+            between = panel.calendar.distance(self.end_, first) - 1
+            unknown = torch.full((between, counts.shape[1]), torch.nan)
+            rows = [row + len(counts) + between for row in rows]
+            timeline = torch.cat([counts, unknown, timeline])
+        if self.mean_exposure_ is not None and exposure is None:
+            exposure = panel.exposure
+        return _Past(timeline, rows, _on_cpu(timeline_exposure), _on_cpu(exposure))
+
+    # ---- the model file --------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values and tensors, as they stand in the model file under "site_history"."""
@@ -284,9 +333,8 @@ class SiteHistory:
             "season": int(self.season_ or 0),
             "smoothing": float(self.smoothing_),
             "seasonal_smoothing": float(self.seasonal_smoothing_),
+            "mean_exposure": float(self.mean_exposure_ or 0.0),
             "site_ids": list(self.site_ids_),
-            "counts": self.counts_.clone(),
-            "end": float(self.end_),
             "graphs": graphs,
         }
 
@@ -303,9 +351,9 @@ class SiteHistory:
             history.half_lives_ = list(history.half_lives)
             history.site_ids_ = [str(site) for site in state["site_ids"]]
             history.concentration_ = [float(k) for k in state["concentration"]]
-            for key in ("shape", "level", "smoothing", "seasonal_smoothing", "end"):
+            for key in ("shape", "level", "smoothing", "seasonal_smoothing"):
                 setattr(history, f"{key}_", float(state[key]))
-            history.counts_ = torch.as_tensor(state["counts"], dtype=torch.float32)
+            history.mean_exposure_ = float(state["mean_exposure"]) or None
             history.season_ = int(state["season"]) or None
             sites = len(history.site_ids_)
             history.graphs_ = [Neighbours(**graph) for graph in state["graphs"]]
@@ -326,10 +374,6 @@ class SiteHistory:
                 raise ValueError(
                     f"{name}: graphs must list sites from 0 to {sites - 1} for each site."
                 )
-        if history.counts_.ndim != 2 or history.counts_.shape[1] != sites:
-            raise ValueError(
-                f"{name}: counts must have shape [N, {sites}], got {list(history.counts_.shape)}."
-            )
         if len(history.graphs_) != len(history.concentration_):
             raise ValueError(
                 f"{name}: concentration must have one entry per graph, {len(history.graphs_)}, got "
@@ -337,64 +381,7 @@ class SiteHistory:
             )
         return history
 
-    # ---- the recursions --------------------------------------------------------------------------
-
-    def _whole_past(self, timeline: Tensor) -> tuple[Tensor, float]:
-        """A [S] and E after all periods of the timeline, without decay."""
-        counts = timeline.sum(0)
-        return counts, counts.mean().item()
-
-    def _statistics(self, panel: Panel, method: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """A, m E and L m [T, S, H], and Σ d^(t−1−u) [T, H]; float64 on the CPU."""
-        self._check_fitted(method)
-        _check_panel(panel, method)
-        if panel.site_ids != self.site_ids_:
-            raise ValueError(
-                f"SiteHistory.{method}: panel must have the sites of fit in the same order, got "
-                f"{panel.num_sites} sites for {len(self.site_ids_)}. Call "
-                "panel.align(site_ids=history.site_ids_) first."
-            )
-        timeline = panel._timeline.cpu().double()
-        first = 0
-        if panel.history_y is None and float(panel.time_values[0]) > self.end_:
-            first = len(self.counts_)
-            timeline = torch.cat([self.counts_.double(), timeline])
-        wanted = {int(row) + first: t for t, row in enumerate(panel._rows)}
-        half_lives = torch.tensor(self.half_lives_, dtype=torch.float64)
-        decay = torch.exp2(-1 / half_lives)
-        size = (panel.num_times, panel.num_sites, len(decay))
-        counts, expected, rate = (torch.zeros(size, dtype=torch.float64) for _ in range(3))
-        weight = torch.zeros(panel.num_times, len(decay), dtype=torch.float64)
-        a, e, w = (torch.zeros(*shape, len(decay)).double() for shape in ((size[1],), (), ()))
-        level = _Level(self.smoothing_, self.seasonal_smoothing_, self.season_)
-        for row, y in enumerate(timeline):
-            if row in wanted:
-                t = wanted[row]
-                m = _prior_mean(a, e, self.graphs_, self.concentration_)
-                forecast = level.forecast(row)
-                counts[t], expected[t], weight[t] = a, m * e, w
-                rate[t] = m * (self.level_ if forecast is None else forecast / size[1])
-            if not torch.isnan(y).any():
-                a = decay * a + y[:, None]
-                e, w = decay * e + y.mean(), decay * w + 1
-                level.update(row, float(y.sum()))
-        return counts, expected, rate, weight
-
-    def _make_graphs(self, panel: Panel) -> list[Neighbours]:
-        if self.edges is not None:
-            return [_graph_of_edges(self.edges, panel.site_ids)]
-        names = self._coordinate_names(panel)
-        if not names or not len(self.neighbours):
-            return []
-        at = [panel.feature_names.index(name) for name in names]
-        place = panel.x[0][:, at].cpu().double()
-        return _nearest(place, sorted(map(int, self.neighbours))[::-1])
-
-    def _coordinate_names(self, panel: Panel) -> list[str]:
-        names = self.coordinates
-        if names == "auto":
-            names = coordinate_features(panel.feature_names)
-        return list(names or ())
+    # ---- checks ----------------------------------------------------------------------------------
 
     def _check_arguments(self, panel: Panel) -> None:
         half_lives = list(self.half_lives)
@@ -404,9 +391,7 @@ class SiteHistory:
             )
         if first_repeated([float(h) for h in half_lives]) is not None:
             raise ValueError(f"SiteHistory: half_lives must be distinct, got {half_lives!r}.")
-        if not all(
-            isinstance(k, int) and not isinstance(k, bool) and k > 0 for k in self.neighbours
-        ):
+        if not all(_is_whole(k, 1) for k in self.neighbours):
             raise ValueError(
                 f"SiteHistory: neighbours must be whole numbers >= 1, got {self.neighbours!r}."
             )
@@ -422,11 +407,10 @@ class SiteHistory:
                     "SiteHistory: coordinates must be two features of the panel, 'auto' or None, "
                     f"got {names!r}. It has {', '.join(panel.feature_names) or 'none'}."
                 )
-        season = self.season
-        whole = isinstance(season, int) and not isinstance(season, bool) and season >= 2
-        if season not in (None, "auto") and not whole:
+        if self.season not in (None, "auto") and not _is_whole(self.season, 2):
             raise ValueError(
-                f"SiteHistory: season must be a whole number >= 2, 'auto' or None, got {season!r}."
+                "SiteHistory: season must be a whole number >= 2, 'auto' or None, got "
+                f"{self.season!r}."
             )
 
     def _check_fitted(self, method: str) -> None:
@@ -434,98 +418,80 @@ class SiteHistory:
             raise RuntimeError(f"SiteHistory.{method}: fit must be called first.")
 
 
-class _Level:
-    """Exponential smoothing of the logarithm of the overall count, with additive seasons (Holt–Winters
-    without a trend)."""
-
-    def __init__(self, smoothing: float, seasonal_smoothing: float, season: int | None):
-        self._smoothing, self._seasonal = smoothing, seasonal_smoothing
-        self._seasons = np.zeros(season or 1)
-        self._level: float | None = None
-        self._updates = 0
-
-    def forecast(self, row: int) -> float | None:
-        """The total of a period, or None before the first."""
-        if self._level is None:
-            return None
-        return math.exp(self._level + self._seasons[row % len(self._seasons)])
-
-    def update(self, row: int, total: float) -> None:
-        at = row % len(self._seasons)
-        value = math.log(total + 0.5)
-        if self._level is None:
-            self._level = value
-        else:
-            self._level += self._smoothing * (value - self._seasons[at] - self._level)
-        self._updates += 1
-        if len(self._seasons) > 1:
-            # Means of the first cycle, then exponential smoothing.
-            rate = max(self._seasonal, 1 / (1 + (self._updates - 1) // len(self._seasons)) / 2)
-            self._seasons[at] += rate * (value - self._level - self._seasons[at])
+def _on_cpu(values: Tensor | None) -> Tensor | None:
+    return None if values is None else values.cpu()
 
 
-def _best_smoothing(total: np.ndarray, season: int | None) -> tuple[float, float]:
-    """The smoothing whose forecasts, one period ahead, had the least squared error in logarithms."""
+def panel_timeline(panel: Panel) -> tuple[Tensor, list[int]]:
+    """All counts of a panel, float32 [N, S] on the CPU, and the row of each of its periods."""
+    return panel.timeline.cpu(), panel.rows.tolist()
+
+
+def _best_smoothing(total: Tensor, season: int | None) -> tuple[float, float]:
+    """The smoothing whose forecasts one period ahead had the least squared error in logarithms."""
     seasonal = _SEASONAL_SMOOTHING if season else (0.0,)
-    start = 1 if season is None else min(season, max(1, len(total) - season))
-    if len(total) <= start + 1:
+    known = ~torch.isnan(total)
+    periods = int(known.sum())
+    start = 1 if season is None else min(season, max(1, periods - season))
+    if periods <= start + 1:
         return 0.7, seasonal[0]
 
     def error(pair: tuple[float, float]) -> float:
-        level, squares = _Level(*pair, season), 0.0
-        for row, value in enumerate(total):
-            forecast = level.forecast(row)
-            if row >= start and forecast is not None:
-                squares += (math.log(value + 0.5) - math.log(forecast)) ** 2
-            level.update(row, value)
-        return squares
+        forecast = _ops.level_forecasts(total, *pair, season or 0)[:-1]
+        counted = known & ~torch.isnan(forecast)
+        counted[:start] = False
+        return ((total + 0.5).log() - forecast)[counted].square().sum().item()
 
     return min(((a, b) for a in _SMOOTHING for b in seasonal), key=error)
 
 
-def _prior_mean(
-    counts: Tensor, exposure: Tensor, graphs: Sequence[Neighbours], concentration: Sequence[Any]
-) -> Tensor:
-    """m [S, H] from A [S, H] and E [H]."""
-    m = torch.ones_like(counts)
-    for graph, kappa in zip(graphs, concentration, strict=True):
-        size = graph.sum(torch.ones_like(counts[:, :1]))
-        m = (graph.sum(counts) + kappa) / (size * exposure + kappa / m.clamp_min(_FLOOR))
-    return m
+def _mean_exposure(timeline: Tensor, exposure: Tensor | None) -> float:
+    """Over the cells whose counts are known; 0 without exposure."""
+    if exposure is None:
+        return 0.0
+    if exposure.shape != timeline.shape:
+        raise ValueError(
+            "SiteHistory.fit: timeline_exposure must have the shape of the panel's timeline, "
+            f"{list(timeline.shape)}, got {list(exposure.shape)}."
+        )
+    known = exposure[~torch.isnan(timeline)].double()
+    mean = known.mean().item() if len(known) else 1.0
+    if not (math.isfinite(mean) and mean > 0):
+        raise ValueError(
+            "SiteHistory.fit: timeline_exposure must be finite and > 0 where the count is known, "
+            f"got a mean of {mean}."
+        )
+    return mean
 
 
 def _fit_concentration(
-    counts: Tensor, exposure: float, graphs: Sequence[Neighbours]
+    timeline: Tensor,
+    timeline_exposure: Tensor | None,
+    mean_exposure: float,
+    graphs: Sequence[Neighbours],
 ) -> tuple[list[float], float]:
-    """κ_j and the shape that make counts A_s ~ NegBin(shape, mean m_s E) likeliest, with a weak
-    lognormal prior around 4 (sd 1.5 of the logarithm) so that few sites cannot send one to 0 or ∞."""
-    start = math.log(4.0)
-    p = torch.full((len(graphs) + 1,), start, dtype=torch.float64, requires_grad=True)
-    near = [graph.sum(counts[:, None])[:, 0] for graph in graphs]
-    size = [graph.sum(torch.ones_like(counts)[:, None])[:, 0] for graph in graphs]
+    """κ_j and the shape that make the sites' whole past likeliest.
 
-    def loss() -> Tensor:
-        m = torch.ones_like(counts)
-        for j in range(len(graphs)):
-            kappa = p[j].exp()
-            m = (near[j] + kappa) / (size[j] * exposure + kappa / m.clamp_min(_FLOOR))
-        shape, mean = p[-1].exp(), m * exposure
-        log_prob = (
-            torch.lgamma(counts + shape)
-            - torch.lgamma(shape)
-            + shape * torch.log(shape / (shape + mean))
-            + counts * torch.log(mean / (shape + mean))
-        )
-        return -log_prob.sum() + 0.5 * ((p - start) / 1.5).square().sum()
-
-    if exposure > 0:
+    Counts A_s ~ NegBin(shape, mean m_s E_s), with a weak lognormal prior around 4 (sd 1.5 of the
+    logarithm), so that few sites cannot send one to 0 or ∞.
+    """
+    settings: list[Any] = [[], [], [], [math.inf], [], 1.0, 1.0, 0.0, 0, mean_exposure]
+    if timeline_exposure is not None:  # that of the period to come is not read
+        settings += [timeline_exposure, timeline_exposure.new_ones(1, timeline.shape[1])]
+    whole = _ops.site_statistics(timeline, [len(timeline)], *settings)[0].double()
+    counts, expected = whole[:, 0], whole[:, 1]
+    near = [graph.sum(whole[:, :2]) for graph in graphs]
+    sums = torch.stack(near, 0) if near else whole.new_zeros(0, len(whole), 2)
+    near_counts, near_expected = sums.unbind(-1)
+    p = torch.full((len(graphs) + 1,), math.log(4.0), dtype=torch.float64, requires_grad=True)
+    if (expected > 0).any():
         optimizer = torch.optim.LBFGS(
             [p], max_iter=50, line_search_fn="strong_wolfe", tolerance_change=1e-9
         )
 
         def closure() -> Tensor:
             optimizer.zero_grad()
-            value = loss()
+            value = _ops.site_concentration_loss(p, counts, expected, near_counts, near_expected)
             value.backward()
             return value
 
@@ -534,37 +500,33 @@ def _fit_concentration(
     return fitted[:-1], fitted[-1]
 
 
-def _graph_of_edges(edges: Iterable[tuple[str, str]], site_ids: list[str]) -> Neighbours:
-    at = {site: i for i, site in enumerate(site_ids)}
-    pairs = set()
-    for edge in edges:
-        a, b = edge
-        for site in (a, b):
-            if site not in at:
-                raise ValueError(
-                    f"SiteHistory: edges must be pairs of the panel's sites, got {site!r}, which it "
-                    "lacks."
-                )
-        if a != b:
-            pairs |= {(at[a], at[b]), (at[b], at[a])}
-    index = torch.tensor(sorted(pairs), dtype=torch.int64).reshape(-1, 2)
-    size = torch.bincount(index[:, 0], minlength=len(site_ids))
-    start = nn.functional.pad(size.cumsum(0), (1, 0))
-    return Neighbours(start, index[:, 1].clone(), torch.ones(len(index), dtype=torch.float64))
-
-
 def _repeats(panel: Panel) -> list[str]:
     """Features whose values are the counts of one earlier period each, wherever those are known."""
-    timeline, x = panel._timeline.cpu(), panel.x.cpu()
-    rows = panel._rows.tolist()
-    found = []
+    if not panel.num_features:
+        return []
+    timeline, rows = panel_timeline(panel)
+    x = panel.x.cpu()
+    found: set[int] = set()
     for lag in range(1, rows[-1] + 1):
         pairs = [(t, row - lag) for t, row in enumerate(rows) if row >= lag]
-        earlier = torch.stack([timeline[u] for _, u in pairs])[..., None]
-        if earlier.any():
-            same = (x[[t for t, _ in pairs]] == earlier).flatten(0, 1).all(0)
-            found += torch.nonzero(same).flatten().tolist()
-    return [panel.feature_names[p] for p in sorted(set(found))]
+        # A look at a part of the sites rules out most.
+        same = list(range(panel.num_features))
+        for sites in (slice(_SITES_OF_FIRST_LOOK), slice(None)):
+            events = False
+            for t, u in pairs:
+                earlier = timeline[u, sites]
+                unknown = torch.isnan(earlier)
+                events = events or bool((earlier > 0).any())
+                values = x[t, sites][:, same]
+                equal = ((values == earlier[:, None]) | unknown[:, None]).all(0).tolist()
+                same = [p for p, is_equal in zip(same, equal, strict=True) if is_equal]
+                if not same:
+                    break
+            if not same or panel.num_sites <= _SITES_OF_FIRST_LOOK:
+                break
+        if events:
+            found.update(same)
+    return [panel.feature_names[p] for p in sorted(found)]
 
 
 def _season(panel: Panel) -> int | None:
@@ -574,14 +536,14 @@ def _season(panel: Panel) -> int | None:
     return 12 if 28 <= gap <= 31 else 4 if 89 <= gap <= 92 else None
 
 
-def _known(panel: Panel) -> Tensor:
-    timeline = panel._timeline.cpu().double()
-    return timeline[~torch.isnan(timeline).any(1)]
+def _is_whole(value: Any, least: int) -> bool:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return whole and value >= least
 
 
 def _check_panel(panel: Any, method: str) -> None:
     if not isinstance(panel, Panel):
         raise TypeError(
-            f"SiteHistory.{method}: panel must be a Panel, got {type(panel).__name__}. Make one with "
-            "Panel.from_frame."
+            f"SiteHistory.{method}: panel must be a Panel, got {type(panel).__name__}. Make one "
+            "with Panel.from_frame."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import torch
@@ -26,7 +27,8 @@ class SiteMixtureModel(nn.Module):
         super().__init__()
         name = type(self).__name__
         for argument, value in (("num_sites", num_sites), ("num_components", num_components)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+            if not whole or value < 1:
                 raise ValueError(f"{name}: {argument} must be a whole number >= 1, got {value!r}.")
         low, high = float(low), float(high)
         if not 0 <= low < high < float("inf"):
@@ -34,16 +36,20 @@ class SiteMixtureModel(nn.Module):
                 f"{name}: low and high must be 0 <= low < high, finite, got {low} and {high}."
             )
         self.config: dict[str, Any] = {
-            "num_sites": num_sites,
-            "num_components": num_components,
+            "num_sites": int(num_sites),
+            "num_components": int(num_components),
             "low": low,
             "high": high,
             "batch": tuple(int(size) for size in batch),
         }
         # The square of a normal variable has a gamma distribution of shape 1/2.
-        gamma = torch.randn(*self.config["batch"], num_sites, num_components).square()
+        gamma = torch.randn(
+            *self.config["batch"], num_sites, num_components, dtype=torch.float32
+        ).square()
         logits = nn.Parameter(gamma.clamp_min(1e-30).log().log_softmax(-1))
-        location = torch.empty(*self.config["batch"], num_components).uniform_(low, high)
+        location = torch.empty(
+            *self.config["batch"], num_components, dtype=torch.float32
+        ).uniform_(low, high)
         self._start_components(location.clamp_min(1e-3))
         self.logits = logits
 
@@ -57,9 +63,7 @@ class SiteMixtureModel(nn.Module):
     @staticmethod
     def _over_time(parameter: Tensor, time: Tensor) -> Tensor:
         """[*batch, S, L] for every one of `time` [...]: a view [*batch, ..., S, L]."""
-        *batch, sites, components = parameter.shape
-        view = parameter.reshape(*batch, *[1] * time.dim(), sites, components)
-        return view.expand(*batch, *time.shape, sites, components)
+        return torch.ops.topreach.mixture_over_time(parameter, time)
 
 
 def inverse_softplus(value: Tensor) -> Tensor:

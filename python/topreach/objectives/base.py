@@ -1,9 +1,9 @@
-"""What the objectives share: calling a model, weights over time, keys, and the soft BPR of a
-batch."""
+"""What the objectives share: calling a model, weights over time, and settings. The mathematics is C++."""
 
 from __future__ import annotations
 
 import inspect
+import numbers
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from topreach import _C
 from topreach.data.panel import Batch
-from topreach.distributions.counts import expected_ratio_ranking, has_expected_ratio_ranking
-from topreach.ops import draw_key, expected_topk, perturbed_topk, ratio_ranking
+from topreach.distributions.counts import has_expected_ratio_ranking
+from topreach.distributions.forecast import as_forecast
+from topreach.programs import Program, TopK, as_program
 
 TimeWeights = Callable[[Tensor], Tensor] | Sequence[float] | Tensor | None
 
@@ -29,8 +31,7 @@ class ObjectiveValue(NamedTuple):
 
 
 def is_probabilistic(model: nn.Module) -> bool:
-    """Whether the model's forward gives a distribution (`sample`, `log_prob`, `mean`) and not
-    scores."""
+    """Whether the model's forward gives a distribution of counts and not scores."""
     return bool(getattr(model, "is_probabilistic", False))
 
 
@@ -52,6 +53,8 @@ def forward(model: nn.Module, batch: Batch) -> Any:
     """Call the model with those of x [T,S,P], time [T], history [T,S,W], exposure [T,S] that its
     `forward` names. Warns of an exposure that it does not name.
 
+    Floating-point inputs are cast to the dtype of the model's first parameter.
+
     Returns a distribution over counts [T, S] for a probabilistic model, else scores [T, S].
     """
     names = accepted_arguments(type(model).forward, BATCH_ARGUMENTS)
@@ -66,7 +69,7 @@ def forward(model: nn.Module, batch: Batch) -> Any:
             "not by counts per exposure. Use NegBinMixedEffects.",
             stacklevel=1,
         )
-    return model(**{name: getattr(batch, name) for name in names})
+    return model(**_cast(model, {name: getattr(batch, name) for name in names}))
 
 
 def penalty(model: nn.Module, batch: Batch, weights: Tensor | None) -> Tensor | None:
@@ -77,7 +80,18 @@ def penalty(model: nn.Module, batch: Batch, weights: Tensor | None) -> Tensor | 
         return None
     values = {"x": batch.x, "time": batch.time, "weights": weights, "exposure": batch.exposure}
     names = accepted_arguments(type(model).penalty, tuple(values))
-    return function(**{name: values[name] for name in names})
+    return function(**_cast(model, {name: values[name] for name in names}))
+
+
+def _cast(model: nn.Module, arguments: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
+    """Floating-point tensors in the dtype of the model's first parameter."""
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    if dtype is None:
+        return arguments
+    return {
+        name: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+        for name, value in arguments.items()
+    }
 
 
 def period_weights(name: str, time_weights: TimeWeights, batch: Batch) -> Tensor | None:
@@ -90,45 +104,44 @@ def period_weights(name: str, time_weights: TimeWeights, batch: Batch) -> Tensor
     if own.shape != batch.time.shape:
         raise ValueError(
             f"{name}: time_weights must have shape [{len(batch.time)}], one per period of the "
-            "batch, got "
-            f"{list(own.shape)}. With minibatches give a function of time, or give them to the "
-            "Trainer."
+            f"batch, got {list(own.shape)}. With minibatches give a function of time, or give them "
+            "to the Trainer."
         )
     return own if weights is None else own * weights
 
 
-def weighted_sum(values: Tensor, weights: Tensor | None) -> Tensor:
-    return values.sum() if weights is None else (values * weights).sum()
+def open_sites(batch: Batch) -> Tensor | None:
+    """Which cells [T, S] take part in a choice: `batch.open`, or None where all do."""
+    return getattr(batch, "open", None)
 
 
 def derived_key(key: Tensor, stream: int) -> Tensor:
     """Another key of the same kind (int64 [2], entries below 2^32) for a second source of noise."""
-    step = torch.tensor([0x9E3779B9, 0x85EBCA6B], dtype=torch.int64, device=key.device) * stream
-    return (key + step) & 0xFFFFFFFF
+    return _C.derived_key(key, stream)
 
 
 def resolved_ranking(name: str, ranking: str, distribution: Any) -> str:
-    """What "auto" stands for: "exact" where `expected_ratio_ranking` knows the distribution, else
-    "ratio". Raises TypeError for an "exact" that it does not know."""
-    is_known = has_expected_ratio_ranking(distribution)
-    if ranking == "auto":
-        return "exact" if is_known else "ratio"
-    if ranking == "exact" and not is_known:
+    """What "auto" stands for: "exact" where the distribution knows its expected ratio, else "ratio".
+
+    Raises:
+        TypeError: an "exact" that the distribution does not know.
+    """
+    if ranking == "exact" and not has_expected_ratio_ranking(distribution):
         raise TypeError(
             f"{name}: ranking must be 'ratio' or 'mean' for counts of type "
             f"{type(distribution).__name__}, got 'exact', which expected_ratio_ranking does not "
             "know for them."
         )
-    return ranking
+    return _C.resolved_ranking(name, ranking, distribution)
 
 
-class RankingSettings:
-    """The settings that every objective of a choice has, checked: K, and how sites are ranked. See
-    `DirectBPR` for what they mean."""
+class ProgramSettings:
+    """The settings that every objective of a choice has, checked: the program, and how sites are
+    ranked. See `DirectBPR` for what they mean."""
 
     def __init__(
         self,
-        k: int,
+        k: int | Program,
         *,
         model_samples: int,
         ranking: str,
@@ -136,15 +149,20 @@ class RankingSettings:
         offset: float,
         time_weights: TimeWeights,
     ):
-        self._check_whole("k", k, 1)
+        self.program = as_program(k, type(self).__name__)
         self._check_whole("model_samples", model_samples, 2 if ranking_estimator == "score_loo" else 1)
         self._check_one_of("ranking", ranking, ("auto", "exact", "ratio", "mean"))
         self._check_one_of(
             "ranking_estimator", ranking_estimator, ("score", "score_loo", "diagonal")
         )
-        self.k, self.model_samples, self.ranking = k, model_samples, ranking
+        self.model_samples, self.ranking = int(model_samples), ranking
         self.ranking_estimator, self.offset = ranking_estimator, float(offset)
         self.time_weights = time_weights
+
+    @property
+    def k(self) -> int:
+        """The largest number of sites in a plan: K for `TopK`."""
+        return self.program.size()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.config().items())})"
@@ -152,10 +170,18 @@ class RankingSettings:
     def config(self) -> dict[str, Any]:
         """The settings as plain values; weights over time, which may be a function, are left
         out."""
-        return {name: value for name, value in vars(self).items() if name != "time_weights"}
+        settings = dict(vars(self))
+        program = settings.pop("program")
+        settings.pop("time_weights")
+        first = {"k": program.k} if isinstance(program, TopK) else {"program": program.describe()}
+        return first | settings
 
     def _check_whole(self, argument: str, value: Any, least: int) -> None:
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, numbers.Integral)
+            or value < least
+        ):
             raise ValueError(
                 f"{type(self).__name__}: {argument} must be a whole number >= {least}, got "
                 f"{value!r}."
@@ -168,16 +194,8 @@ class RankingSettings:
                 f"{', '.join(map(repr, allowed))}, got {value!r}."
             )
 
-    def _ranking_of(self, output: Any, probabilistic: bool) -> str:
-        """ "exact", "ratio", "mean" or, for a scorer, "score"."""
-        if not probabilistic:
-            return "score"
-        return resolved_ranking(type(self).__name__, self.ranking, output)
-
-    def _ranking_scores(
-        self, output: Any, ranking: str, batch: Batch, key: Tensor | None
-    ) -> Tensor:
-        """r [T, S], or [1, S] where one ranking serves all periods, with its gradient."""
+    def _output(self, model: nn.Module, batch: Batch) -> Any:
+        """The model's forecast or scores [T, S] for a batch that has exact counts."""
         name, y = type(self).__name__, batch.y
         if batch.y_upper is not None:
             raise ValueError(
@@ -185,41 +203,41 @@ class RankingSettings:
                 "known to lie in an interval: what a choice reaches is not known then. Train by NLL, "
                 "or take panel.at_bound('lower')."
             )
-        if self.k > y.shape[-1]:
-            raise ValueError(
-                f"{name}: k must be at most the number of sites S = {y.shape[-1]}, got {self.k}."
+        self.program.check(name, y.shape[-1])
+        output = forward(model, batch)
+        if not is_probabilistic(model) and not isinstance(output, Tensor):
+            raise TypeError(
+                f"{name}: the model must give scores [T, S], got {type(output).__name__}. If that "
+                "is a distribution of counts, set is_probabilistic = True in the class."
             )
-        if ranking == "score":
-            scores = output
-        elif ranking == "mean":
-            scores = output.mean
-        elif ranking == "exact":
-            scores = expected_ratio_ranking(output, offset=self.offset)
-        else:
-            with torch.no_grad():
-                samples = output.sample(self.model_samples, key=key)
-            log_prob = output.log_prob(samples)
-            if self.ranking_estimator != "diagonal":
-                log_prob = log_prob.sum(-1)
-            scores = ratio_ranking(
-                samples, log_prob, offset=self.offset, estimator=self.ranking_estimator
-            )
-        once = (*y.shape[:-2], 1, y.shape[-1])
-        if scores.shape not in (y.shape, once):
+        shape = output.shape if isinstance(output, Tensor) else as_forecast(output).mean.shape
+        if tuple(shape) not in (tuple(y.shape), (*y.shape[:-2], 1, y.shape[-1])):
             raise ValueError(
                 f"{name}: the model must give scores of shape [T, S] = {list(y.shape)}, got "
-                f"{list(scores.shape)}."
+                f"{list(shape)}."
             )
-        return scores
+        if is_probabilistic(model):
+            resolved_ranking(name, self.ranking, output)
+        return output
+
+    def _ranking_options(self, generator: torch.Generator | None, key: Tensor | None) -> Any:
+        return _C.RankingOptions(
+            ranking=self.ranking,
+            model_samples=self.model_samples,
+            ranking_estimator=self.ranking_estimator,
+            offset=self.offset,
+            key=key,
+            generator=generator,
+        )
 
 
-class ReachSettings(RankingSettings):
+class ReachSettings(ProgramSettings):
     """The settings that every objective with a soft BPR has, checked; see `DirectBPR` for what they
     mean."""
 
     def __init__(
         self,
-        k: int,
+        k: int | Program,
         sigma: float,
         num_samples: int = 100,
         model_samples: int = 100,
@@ -230,6 +248,7 @@ class ReachSettings(RankingSettings):
         *,
         noise: str = "normal",
         offset: float = 0.0,
+        sigma_unit: str = "score",
         time_weights: TimeWeights = None,
     ):
         super().__init__(
@@ -247,47 +266,37 @@ class ReachSettings(RankingSettings):
         self._check_one_of("topk", topk, ("exact", "mean_field", "sampled"))
         self._check_one_of("estimator", estimator, ("score", "score_loo", "conditional"))
         self._check_one_of("noise", noise, ("normal", "gumbel", "logistic", "laplace"))
+        self._check_one_of("sigma_unit", sigma_unit, ("score", "spread"))
         if topk != "sampled" and noise != "normal":
             raise ValueError(
                 f"{name}: noise must be 'normal' for topk={topk!r}, got {noise!r}. Use "
                 "topk='sampled' for other noise."
             )
-        self.sigma, self.num_samples = float(sigma), num_samples
+        self.sigma, self.num_samples = float(sigma), int(num_samples)
         self.topk, self.estimator, self.noise = topk, estimator, noise
+        self.sigma_unit = sigma_unit
 
-    def _soft_bpr(
+    def _reach_options(
         self,
-        output: Any,
-        probabilistic: bool,
         batch: Batch,
+        weights: Tensor | None,
         generator: torch.Generator | None,
         key: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        """BPR_t of the soft top-K [T], 0 without gradient where a period has no events, and
-        where it has any."""
-        ranking = self._ranking_of(output, probabilistic)
-        if key is None and (ranking == "ratio" or self.topk == "sampled"):
-            key = draw_key(generator, batch.y.device)
-        scores = self._ranking_scores(output, ranking, batch, key)
-        if self.topk == "sampled":
-            membership = perturbed_topk(
-                scores,
-                self.k,
-                sigma=self.sigma,
-                num_samples=self.num_samples,
-                estimator=self.estimator,
-                noise=self.noise,
-                key=derived_key(key, 1),
-            )
-        else:
-            membership = expected_topk(scores, self.k, sigma=self.sigma, method=self.topk)
-        has_events = batch.y.sum(-1) > 0
-        # Periods without events are cut off on both sides, so that neither 0/0 nor its gradient
-        # gets through.
-        membership = torch.where(has_events.unsqueeze(-1), membership, membership.detach())
-        value = torch.ops.topreach.soft_bpr(membership, batch.y, self.k)
-        return torch.where(has_events, value, torch.zeros_like(value)), has_events
-
-    def _mean_bpr(self, value: Tensor, has_events: Tensor) -> Tensor:
-        """For the history: the mean over periods with events, NaN without any."""
-        return value.detach().sum() / has_events.sum()
+    ) -> Any:
+        return _C.ReachOptions(
+            self.program,
+            sigma=self.sigma,
+            num_samples=self.num_samples,
+            model_samples=self.model_samples,
+            ranking=self.ranking,
+            topk=self.topk,
+            estimator=self.estimator,
+            ranking_estimator=self.ranking_estimator,
+            noise=self.noise,
+            offset=self.offset,
+            weights=weights,
+            key=key,
+            generator=generator,
+            open=open_sites(batch),
+            sigma_unit=self.sigma_unit,
+        )

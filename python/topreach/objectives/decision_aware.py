@@ -5,16 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from topreach import _C
 from topreach.data.panel import Batch
 from topreach.objectives.base import (
     ObjectiveValue,
     ReachSettings,
     TimeWeights,
-    forward,
+    penalty,
     period_weights,
-    weighted_sum,
 )
-from topreach.objectives.nll import negative_log_likelihood
+from topreach.objectives.nll import check_likelihood
+from topreach.programs import Program
 
 
 class DecisionAware(ReachSettings):
@@ -27,18 +28,19 @@ class DecisionAware(ReachSettings):
     around ε. A period without events has no hinge. Source: 2025 paper Eq. 13 and Algorithm A.1.
 
     Args:
-        k: K, the number of sites that can be acted on.
+        k: a `Program`, or K, the number of sites that can be acted on, for `TopK(K)`.
         sigma: σ, the standard deviation of the noise on the ranking.
         epsilon: ε in (0, 1], the BPR to hold; 1 always pulls.
         weight: λ, the price of falling short; 30 in the paper.
         num_samples, model_samples, ranking, topk, estimator, ranking_estimator, noise, offset,
-            time_weights: see `DirectBPR`.
+            sigma_unit, time_weights: see `DirectBPR`.
 
     Calling it: see `DirectBPR`; the model must be probabilistic.
         Returns ObjectiveValue(loss [], {"nll", "penalty" if the model has one, "hinge", "bpr"}).
 
     Raises:
-        ValueError: epsilon or weight out of range; and as `DirectBPR`.
+        ValueError: epsilon or weight out of range; and as `DirectBPR`. Suppressed counts too: the
+            likelihood could take their intervals, the hinge cannot. Train by NLL.
         TypeError: the model gives scores and so has no likelihood; and as `DirectBPR`.
 
     Example:
@@ -50,7 +52,7 @@ class DecisionAware(ReachSettings):
 
     def __init__(
         self,
-        k: int,
+        k: int | Program,
         sigma: float,
         epsilon: float = 1.0,
         weight: float = 30.0,
@@ -63,6 +65,7 @@ class DecisionAware(ReachSettings):
         *,
         noise: str = "normal",
         offset: float = 0.0,
+        sigma_unit: str = "score",
         time_weights: TimeWeights = None,
     ):
         super().__init__(
@@ -76,6 +79,7 @@ class DecisionAware(ReachSettings):
             ranking_estimator=ranking_estimator,
             noise=noise,
             offset=offset,
+            sigma_unit=sigma_unit,
             time_weights=time_weights,
         )
         if not 0 < epsilon <= 1:
@@ -93,13 +97,16 @@ class DecisionAware(ReachSettings):
         key: Tensor | None = None,
     ) -> ObjectiveValue:
         weights = period_weights("DecisionAware", self.time_weights, batch)
-        output = forward(model, batch)
-        terms = negative_log_likelihood("DecisionAware", model, output, batch, weights)
-        value, has_events = self._soft_bpr(output, True, batch, generator, key)
-        shortfall = torch.where(
-            has_events, (self.epsilon - value).clamp_min(0), torch.zeros_like(value)
+        check_likelihood("DecisionAware", model)
+        output = self._output(model, batch)
+        options = self._reach_options(batch, weights, generator, key)
+        return ObjectiveValue(
+            *_C.decision_aware(
+                output,
+                batch.y,
+                options,
+                epsilon=self.epsilon,
+                weight=self.weight,
+                penalty=penalty(model, batch, weights),
+            )
         )
-        terms["hinge"] = self.weight * weighted_sum(shortfall, weights)
-        loss = sum(terms.values())
-        terms["bpr"] = self._mean_bpr(value, has_events)
-        return ObjectiveValue(loss, {name: term.detach() for name, term in terms.items()})

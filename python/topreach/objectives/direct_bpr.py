@@ -5,15 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from topreach import _C
 from topreach.data.panel import Batch
-from topreach.objectives.base import (
-    ObjectiveValue,
-    ReachSettings,
-    forward,
-    is_probabilistic,
-    period_weights,
-    weighted_sum,
-)
+from topreach.objectives.base import ObjectiveValue, ReachSettings, period_weights
 
 
 class DirectBPR(ReachSettings):
@@ -34,9 +28,9 @@ class DirectBPR(ReachSettings):
     `DecisionAware`.
 
     Args:
-        k: K, the number of sites that can be acted on.
-        sigma: σ, the standard deviation of the noise, in the units of r. Ratio scores are of the
-            order 1/S to K/S.
+        k: a `Program`, or K, the number of sites that can be acted on, for `TopK(K)`.
+        sigma: σ, the standard deviation of the noise, in the unit that `sigma_unit` names. Ratio
+            scores are of the order 1/S to K/S.
         num_samples: J, draws of the noise, for topk "sampled".
         model_samples: M, draws of the model, for ranking "ratio".
         ranking: of a probabilistic model: "exact", the ratio ranking without draws
@@ -49,12 +43,13 @@ class DirectBPR(ReachSettings):
             (biased).
         noise: "normal"; for topk "sampled" also "gumbel", "logistic" or "laplace".
         offset: c in y_s / (c + Σ y).
+        sigma_unit: "score", the unit of r; or "spread", the standard deviation of a period's r over
+            the sites, taken as a constant: then no setting depends on the unit of the counts.
         time_weights: w_t: a function from the batch's time [T] to weights [T], or one weight per
             period; None for 1.
 
     Calling it:
-        model: gives scores [T, S], or a distribution with `sample(M, key=)` -> [M, T, S] and
-            `log_prob`. One row in place of T serves all periods of the batch.
+        model: gives scores [T, S], or a forecast of counts (see `tr.distributions`). One row in place of T serves all periods of the batch.
         batch: y [T, S] and what the model needs of x, time, history, exposure.
         generator, key: the source of the noise; a key int64 [2] fixes it. Neither is read where
             nothing is sampled.
@@ -62,7 +57,8 @@ class DirectBPR(ReachSettings):
 
     Raises:
         ValueError: a setting out of range; k above S; noise other than normal unless topk is
-            "sampled"; suppressed counts (`batch.y_upper`), for what a choice reaches is not known then.
+            "sampled"; suppressed counts (`batch.y_upper`), for what a choice reaches is not known
+            then; NaN counts of sites that are not marked as closed.
         TypeError: ranking "exact" with a distribution that `expected_ratio_ranking` does not know.
 
     Example:
@@ -79,8 +75,6 @@ class DirectBPR(ReachSettings):
         key: Tensor | None = None,
     ) -> ObjectiveValue:
         weights = period_weights("DirectBPR", self.time_weights, batch)
-        output = forward(model, batch)
-        value, has_events = self._soft_bpr(output, is_probabilistic(model), batch, generator, key)
-        return ObjectiveValue(
-            -weighted_sum(value, weights), {"bpr": self._mean_bpr(value, has_events)}
-        )
+        output = self._output(model, batch)
+        options = self._reach_options(batch, weights, generator, key)
+        return ObjectiveValue(*_C.direct_bpr(output, batch.y, options))

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from topreach import _C
 from topreach.data.panel import Batch
-from topreach.distributions.counts import interval_log_prob
 from topreach.objectives.base import (
     ObjectiveValue,
     TimeWeights,
@@ -16,34 +16,24 @@ from topreach.objectives.base import (
     is_probabilistic,
     penalty,
     period_weights,
-    weighted_sum,
 )
 
 
-def negative_log_likelihood(
-    name: str, model: nn.Module, output: Any, batch: Batch, weights: Tensor | None
-) -> dict[str, Tensor]:
-    """The terms nll = −Σ_t w_t Σ_s log p(y_ts) and, if the model has one, penalty."""
+def check_likelihood(name: str, model: nn.Module) -> None:
+    """Raise TypeError for a model that gives scores."""
     if not is_probabilistic(model):
         raise TypeError(
             f"{name}: model must be probabilistic (its forward gives a distribution), got "
             f"{type(model).__name__}. "
             "A model that gives scores has no likelihood: train it with DirectBPR."
         )
-    if batch.y_upper is None:
-        log_prob = output.log_prob(batch.y)
-    else:
-        log_prob = interval_log_prob(output, batch.y, batch.y_upper)
-    terms = {"nll": weighted_sum(-log_prob.sum(-1), weights)}
-    own = penalty(model, batch, weights)
-    if own is not None:
-        terms["penalty"] = own
-    return terms
 
 
 class NLL:
-    """Maximum likelihood: lowers −Σ_t w_t Σ_s log p(y_ts) + penalty.
+    """Maximum likelihood: lowers −Σ_t w_t log p(y_t) + penalty.
 
+    p(y_t) is the joint probability of a period's counts: the product over sites where these are
+    independent. A cell where y is NaN, of a site that is not open, is left out.
     A count that is only known to lie in y..y_upper (a suppressed cell) enters by log P(y ≤ Y ≤
     y_upper); see `tr.interval_log_prob` for its cost, and for the distributions that it takes.
     The penalty is the model's own −log prior (random effects of `NegBinMixedEffects`), so this is
@@ -54,7 +44,7 @@ class NLL:
             period; None for 1.
 
     Calling it:
-        model: probabilistic; `forward` gives a distribution with `log_prob(y [T, S])` -> [T, S].
+        model: probabilistic; `forward` gives a forecast of counts [T, S] (see `tr.distributions`).
         batch: x [T, S, P], y [T, S], time [T]; exposure and y_upper [T, S] or None.
         Returns ObjectiveValue(loss [], {"nll": [], "penalty": []}).
 
@@ -84,7 +74,13 @@ class NLL:
         key: Tensor | None = None,
     ) -> ObjectiveValue:
         weights = period_weights("NLL", self.time_weights, batch)
-        output = forward(model, batch)
-        terms = negative_log_likelihood("NLL", model, output, batch, weights)
-        loss = terms["nll"] + terms["penalty"] if "penalty" in terms else terms["nll"]
-        return ObjectiveValue(loss, {name: term.detach() for name, term in terms.items()})
+        check_likelihood("NLL", model)
+        return ObjectiveValue(
+            *_C.nll(
+                forward(model, batch),
+                batch.y,
+                weights=weights,
+                penalty=penalty(model, batch, weights),
+                y_upper=batch.y_upper,
+            )
+        )

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from topreach.objectives.base import TimeWeights
-from topreach.objectives.topk_program import TopKProgram
+from topreach import _C
+from topreach.data.panel import Batch
+from topreach.objectives.base import ObjectiveValue, TimeWeights, open_sites, period_weights
+from topreach.objectives.linear_program import LinearProgramSettings
+from topreach.programs import Program
 
 
-class PerturbationGradient(TopKProgram):
-    """PG: lowers −Σ_t w_t [z(r_t) − z(r_t − h y_t)] / h, z(v) = max_w v·w over choices of K sites.
+class PerturbationGradient(LinearProgramSettings):
+    """PG: lowers −Σ_t w_t [z(r_t) − z(r_t − h y_t)] / h, z(v) = max_w v·w over the program's plans.
 
     By Danskin's theorem z has the derivative y·w*(r) in the direction y: for h → 0 the loss is minus
     the events that the choice by the scores r reaches, whose own gradient is zero almost everywhere.
@@ -23,7 +27,7 @@ class PerturbationGradient(TopKProgram):
     periods is PyEPO's ``reduction="sum"``.
 
     Args:
-        k: K, the number of sites that can be acted on.
+        k: a `Program`, or K, the number of sites that can be acted on, for `TopK(K)`.
         sigma: h, the width of the difference, in units of r / y. Of use is a width at which r − h y
             orders the sites otherwise than r.
         two_sides: central instead of backward difference.
@@ -43,7 +47,7 @@ class PerturbationGradient(TopKProgram):
 
     def __init__(
         self,
-        k: int,
+        k: int | Program,
         sigma: float = 0.1,
         two_sides: bool = False,
         ranking: str = "auto",
@@ -69,8 +73,26 @@ class PerturbationGradient(TopKProgram):
             )
         self.sigma, self.two_sides = float(sigma), bool(two_sides)
 
-    def _loss(self, scores: Tensor, y: Tensor) -> Tensor:
-        down = scores - self.sigma * y
-        up = scores + self.sigma * y if self.two_sides else scores
-        width = 2 * self.sigma if self.two_sides else self.sigma
-        return (self._value(down, down) - self._value(up, up)) / width
+    def __call__(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        *,
+        generator: torch.Generator | None = None,
+        key: Tensor | None = None,
+    ) -> ObjectiveValue:
+        weights = period_weights("PerturbationGradient", self.time_weights, batch)
+        output = self._output(model, batch)
+        return ObjectiveValue(
+            *_C.perturbation_gradient(
+                output,
+                batch.y,
+                self.program,
+                self._ranking_options(generator, key),
+                sigma=self.sigma,
+                two_sides=self.two_sides,
+                target=self.target or "auto",
+                weights=weights,
+                open=open_sites(batch),
+            )
+        )

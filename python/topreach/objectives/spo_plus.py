@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from topreach.objectives.topk_program import TopKProgram
+from topreach import _C
+from topreach.data.panel import Batch
+from topreach.objectives.base import ObjectiveValue, open_sites, period_weights
+from topreach.objectives.linear_program import LinearProgramSettings
 
 
-class SPOPlus(TopKProgram):
+class SPOPlus(LinearProgramSettings):
     """SPO+: lowers Σ_t w_t [max_w (2r_t − y_t)·w − 2 r_t·w*(y_t) + y_t·w*(y_t)].
 
-    w ranges over the choices of K sites and w*(v) is the best one for v, TopKMask(v, K). The loss is
+    w ranges over the program's plans and w*(v) is the best one for v: TopKMask(v, K) for K sites. The loss is
     convex in the scores r, 0 for r = y, and never below the regret y·w*(y) − y·w*(r), the events
     missed by choosing with r; its subgradient is 2 (w*(2r − y) − w*(y)). So r predicts y, and has to
     be in its unit: see `target`. A period without events counts as zero and gives no gradient.
@@ -19,7 +23,7 @@ class SPOPlus(TopKProgram):
     ``reduction="sum"``.
 
     Args:
-        k: K, the number of sites that can be acted on.
+        k: a `Program`, or K, the number of sites that can be acted on, for `TopK(K)`.
         ranking: r of a probabilistic model, as in `DirectBPR`; of no effect for a scorer.
         target: the unit of y in the loss: "count", y itself; "share", y / Σ_s y; None for that of r:
             shares for the ratio ranking, counts for the mean and for a scorer. The code published
@@ -37,6 +41,24 @@ class SPOPlus(TopKProgram):
         >>> objective(LinearScorer(window=5), train.batch(window=5)).loss.backward()
     """
 
-    def _loss(self, scores: Tensor, y: Tensor) -> Tensor:
-        gap = 2 * scores - y
-        return self._value(gap, gap) - self._value(gap, y)
+    def __call__(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        *,
+        generator: torch.Generator | None = None,
+        key: Tensor | None = None,
+    ) -> ObjectiveValue:
+        weights = period_weights("SPOPlus", self.time_weights, batch)
+        output = self._output(model, batch)
+        return ObjectiveValue(
+            *_C.spo_plus(
+                output,
+                batch.y,
+                self.program,
+                self._ranking_options(generator, key),
+                target=self.target or "auto",
+                weights=weights,
+                open=open_sites(batch),
+            )
+        )

@@ -2,6 +2,7 @@
 
 from topreach.ops.random import cpu_capability, draw_key, topk_noise
 from topreach.ops.ranking import ratio_ranking
+from topreach.ops.reach import soft_bpr
 from topreach.ops.topk import expected_topk, perturbed_topk, topk_mask, topk_probability
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "expected_topk",
     "perturbed_topk",
     "ratio_ranking",
+    "soft_bpr",
     "topk_mask",
     "topk_noise",
     "topk_probability",

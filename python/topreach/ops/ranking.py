@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from topreach.ops.arguments import as_name, as_number, as_tensor_argument
+
 
 def ratio_ranking(
     samples: Tensor,
@@ -44,12 +46,20 @@ def ratio_ranking(
     Raises:
         ValueError: negative or non-finite samples (CPU; on CUDA that row comes out NaN), shapes that
             do not agree, a negative offset, an unknown estimator.
-        TypeError: samples of another dtype.
+        TypeError: an argument of another type, samples of another dtype.
+        NotImplementedError: a second derivative.
 
     Example:
         >>> y = distribution.sample(100)                          # [100, T, S]
         >>> r = tr.ratio_ranking(y, distribution.log_prob(y))     # [T, S], differentiable
     """
+    name = "ratio_ranking"
+    as_tensor_argument(name, "samples", samples)
+    for argument, value in (("log_prob", log_prob), ("cdf", cdf)):
+        if value is not None:
+            as_tensor_argument(name, argument, value)
+    offset = as_number(name, "offset", offset)
+    as_name(name, "estimator", estimator)
     if estimator == "go" and log_prob is not None and cdf is not None:
         return torch.ops.topreach.ratio_ranking_go(samples, log_prob, cdf, offset)
     if log_prob is not None and estimator != "diagonal" and log_prob.dim() == samples.dim():

@@ -12,36 +12,48 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from topreach.ops.arguments import (
+    as_integer,
+    as_name,
+    as_row_k,
+    as_row_sigma,
+    as_tensor_argument,
+)
 from topreach.ops.random import draw_key
 
 
-def topk_mask(scores: Tensor, k: int) -> Tensor:
+def topk_mask(scores: Tensor, k: int | Tensor) -> Tensor:
     """Mask of the K largest scores: TopKMask(r, K) of [D25 Eq. 4].
 
     Args:
         scores: [..., S] float32 or float64; -inf marks sites that must not be chosen.
-        k: number of sites to choose, 0 <= k <= S.
+        k: number of sites to choose, 0 <= k <= S; or an integer tensor [...] with that of each row.
 
     Returns:
         [..., S] of zeros and exactly k ones a row, in the dtype of ``scores``; ties go to the lowest
         index. It has no gradient: see :func:`perturbed_topk`.
 
     Raises:
-        ValueError: k outside 0..S; a NaN score on the CPU (on CUDA its row comes out NaN).
-        TypeError: scores of another dtype.
+        ValueError: k outside 0..S, or of another shape than the rows; a NaN score (both on the CPU; on
+            CUDA the row of a NaN score, or of a k outside 0..S in a tensor, comes out NaN).
+        TypeError: scores that are no tensor, or of another dtype; k that is no integer.
 
     Example:
         >>> tr.topk_mask(torch.tensor([3.0, 1.0, 2.0]), 2)
         tensor([1., 0., 1.])
     """
-    return torch.ops.topreach.topk_mask(scores, k)
+    as_tensor_argument("topk_mask", "scores", scores)
+    number, row_k = as_row_k("topk_mask", k)
+    if row_k is not None:
+        return torch.ops.topreach.topk_mask_rows(scores, row_k)
+    return torch.ops.topreach.topk_mask(scores, number)
 
 
 def perturbed_topk(
     scores: Tensor,
-    k: int,
+    k: int | Tensor,
     *,
-    sigma: float,
+    sigma: float | Tensor,
     num_samples: int = 100,
     estimator: Literal["score", "score_loo", "conditional"] = "score",
     noise: Literal["normal", "gumbel", "logistic", "laplace"] = "normal",
@@ -70,13 +82,19 @@ def perturbed_topk(
     K = J = 100: .28 for sigma = .01 of the scores' range, .89 for sigma of the range).
 
     No Jacobian and nothing of size J x S is stored: the noise is drawn in the kernel and again in
-    backward. Differentiating twice raises.
+    backward. Forward mode (``torch.func.jvp``) gives the same estimate as backward: the Jacobian of the
+    expectation is symmetric (Berthet et al. 2020). Under ``torch.func.vmap`` the batch counts as rows,
+    so each has its own noise. Differentiating twice raises.
 
     Args:
-        scores: [..., S] float32 or float64, in any unit; -inf marks sites that must not be chosen.
-        k: number of sites to choose, 0 <= k <= S.
+        scores: [..., S] float32 or float64, in any unit; -inf marks sites that must not be chosen. Under
+            autocast half and bfloat16 are converted to float32.
+        k: number of sites to choose, 0 <= k <= S; or an integer tensor [...] with that of each row.
         sigma: noise scale in the unit of the scores, >= 0; 0, or less than the smallest normal number
-            of their dtype, gives the hard mask and no gradient.
+            of their dtype, gives the hard mask and no gradient. Or a tensor [...] with that of each row
+            (one number for all rows is a tensor []), which gets a gradient: an estimate from the same
+            draws. With a tensor for sigma or k the scores are taken in units of sigma in float64, and
+            results differ from those of numbers by rounding.
         num_samples: number of draws J.
         estimator: "score", "score_loo" (which needs J >= 2) or "conditional". Use the first for the
             papers' results, the last to train; :func:`expected_topk` is what all three estimate.
@@ -95,39 +113,51 @@ def perturbed_topk(
     Raises:
         ValueError: k, sigma, num_samples, estimator, noise, key or row_offset out of range; a NaN
             score on the CPU (on CUDA, where the check would synchronise, its row comes out NaN).
-        TypeError: scores of another dtype.
+        TypeError: an argument of another type, scores of another dtype.
+        NotImplementedError: a second derivative.
 
     Example:
         >>> scores = torch.randn(4, 1000, requires_grad=True)
         >>> chosen = tr.perturbed_topk(scores, 100, sigma=0.1, estimator="conditional")
         >>> (-(chosen * counts).sum()).backward()
     """
+    name = "perturbed_topk"
+    as_tensor_argument(name, "scores", scores)
+    number, row_k = as_row_k(name, k)
+    scale, row_sigma = as_row_sigma(name, sigma)
+    num_samples = as_integer(name, "num_samples", num_samples)
+    row_offset = as_integer(name, "row_offset", row_offset)
+    as_name(name, "estimator", estimator)
+    as_name(name, "noise", noise)
     if key is None:
         key = draw_key(generator, scores.device)
-    return torch.ops.topreach.perturbed_topk(
-        scores, k, sigma, num_samples, estimator, noise, key, row_offset
-    )[0]
+    as_tensor_argument(name, "key", key)
+    options = (num_samples, estimator, noise, key, row_offset)
+    if row_k is None and row_sigma is None:
+        return torch.ops.topreach.perturbed_topk(scores, number, scale, *options)[0]
+    return torch.ops.topreach.perturbed_topk_rows(scores, number, scale, row_k, row_sigma, *options)
 
 
 def expected_topk(
     scores: Tensor,
-    k: int,
+    k: int | Tensor,
     *,
-    sigma: float,
+    sigma: float | Tensor,
     method: Literal["exact", "mean_field"] = "exact",
 ) -> Tensor:
-    """Differentiable top-K without noise: what :func:`perturbed_topk` tends to for ever more draws.
+    """Differentiable top-K without noise: the limit of :func:`perturbed_topk` for many draws.
 
     b_i = P(site i is among the K largest of r + sigma z), z standard normal. "exact" integrates over
     the K-th largest perturbed score and, by the characteristic function, over the number of sites above
-    it; the sites enter through sums on a grid of spacing sigma / 8, so the cost is O(S) for the sites
-    and O(thresholds x frequencies) for the integrals, about 30 x 20, whatever S is. The error bound
-    rests on choices made from each row (kernels/expected_topk.h has the reasoning): thresholds and
-    frequencies are left out only where Bernstein's or Chernoff's inequality bounds what they add by
-    e^-28, and the circle of frequencies has more points than there are counts of higher probability;
-    the thresholds form two interleaved trapezoidal rules, which for every site must agree to 3e-5, so
-    that their mean is right to about 1e-9; and the density of the K-th largest score must integrate to
-    1 +- 1e-9. Where a check fails the step is halved and the circle's points are doubled.
+    it; the sites enter through sums on a grid of spacing sigma / 8. Cost: O(S) for the sites, and some
+    30 thresholds x 20 frequencies for the integrals, whatever S is.
+
+    The error bound rests on choices made for each row (kernels/expected_topk.h has the reasoning).
+    Thresholds and frequencies are left out only where Bernstein's or Chernoff's inequality bounds what
+    they add by e^-28. The number of DFT points exceeds the support kept. The thresholds form two
+    interleaved trapezoidal rules that must agree to 3e-5 for every site; their mean is then right to
+    about 1e-9. The density of the K-th largest score must integrate to 1 +- 1e-9. Where a check fails,
+    the step is halved and the number of DFT points is doubled.
 
     "mean_field" takes the one threshold with E[sites above] = K. Its error was measured at about
     .02 / V in value, V = sum b (1 - b), for V above 1, and at most .09 below; the gradient's relative
@@ -135,11 +165,15 @@ def expected_topk(
 
     The Jacobian is symmetric and its rows sum to zero; both modes of differentiation are given
     (``torch.func.jvp``, ``jacfwd``, ``jacrev`` and ``vmap`` work), once: differentiating twice raises.
+    Under autocast half and bfloat16 scores are converted to float32.
 
     Args:
         scores: [..., S] float32 or float64, in any unit; -inf marks sites that must not be chosen.
-        k: number of sites to choose, 0 <= k <= S.
-        sigma: noise scale in the unit of the scores, >= 0; 0 gives the hard mask and no gradient.
+        k: number of sites to choose, 0 <= k <= S; or an integer tensor [...] with that of each row.
+        sigma: noise scale in the unit of the scores, >= 0; 0 gives the hard mask and no gradient. Or a
+            tensor [...] with that of each row (one number for all rows is a tensor []), whose gradient
+            is exact: db/dsigma = -J (r - c) / sigma for any constant c. With a tensor for sigma or k the
+            scores are taken in units of sigma in float64.
         method: "exact", right to 3e-9 in value, and in gradient in units of max |v| / sigma (before
             it is rounded to the dtype); or "mean_field".
 
@@ -151,7 +185,8 @@ def expected_topk(
     Raises:
         ValueError: k, sigma or method out of range; a NaN score on the CPU (on CUDA, where the check
             would synchronise, its row comes out NaN).
-        TypeError: scores of another dtype.
+        TypeError: an argument of another type, scores of another dtype.
+        NotImplementedError: a second derivative.
 
     Example:
         >>> scores = torch.randn(4, 1000, requires_grad=True)
@@ -160,18 +195,25 @@ def expected_topk(
 
     Source: the limit of [L23 Eq. 3] and [D25 Eq. 11].
     """
-    return torch.ops.topreach.expected_topk(scores, k, sigma, method)[0]
+    name = "expected_topk"
+    as_tensor_argument(name, "scores", scores)
+    number, row_k = as_row_k(name, k)
+    scale, row_sigma = as_row_sigma(name, sigma)
+    as_name(name, "method", method)
+    if row_k is None and row_sigma is None:
+        return torch.ops.topreach.expected_topk(scores, number, scale, method)[0]
+    return torch.ops.topreach.expected_topk_rows(scores, number, scale, row_k, row_sigma, method)
 
 
-def topk_probability(scores: Tensor, k: int, sigma: float) -> Tensor:
+def topk_probability(scores: Tensor, k: int | Tensor, sigma: float | Tensor) -> Tensor:
     """Each site's chance of being among the K largest of scores + sigma z, z standard normal.
 
     :func:`expected_topk` with method "exact", under the name of what it means.
 
     Args:
         scores: [..., S] float32 or float64, for instance forecasts.
-        k: number of sites, 0 <= k <= S.
-        sigma: standard deviation of the scores' errors, independent between sites.
+        k: number of sites, 0 <= k <= S, or that of each row.
+        sigma: standard deviation of the scores' errors, independent between sites, or that of each row.
 
     Returns:
         [..., S] in [0, 1]; each row sums to k.

@@ -1,5 +1,6 @@
 """From counts to a fitted ranker and a plan."""
 
-from topreach.ranking.topk_ranker import NotFittedError, TopKRanker
+from topreach.ranking.settings import Decision, Ranking, Training
+from topreach.ranking.topk_ranker import NotFittedError, RankerNote, TopKRanker
 
-__all__ = ["NotFittedError", "TopKRanker"]
+__all__ = ["Decision", "NotFittedError", "Ranking", "RankerNote", "TopKRanker", "Training"]

@@ -7,45 +7,35 @@ epoch), so a run that was stopped and resumed goes through the same numbers as o
 
 from __future__ import annotations
 
-import hashlib
-import io
 import math
+import numbers
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from topreach.data.files import atomic_save, load_plain
 from topreach.data.panel import Batch, Panel
-from topreach.distributions.counts import (
-    expected_ratio_ranking,
-    has_interval_log_prob,
-    interval_log_prob,
+from topreach.objectives.base import ObjectiveValue, TimeWeights, accepted_arguments
+from topreach.ops import draw_key
+from topreach.programs import Program, as_program
+from topreach.training import checkpoint as checkpoints
+from topreach.training.batches import batch_of, hash_of, minibatches, seed_all, weights_of
+from topreach.training.guards import (
+    GradientWatch,
+    NonFiniteLossError,
+    TrainingInterrupted,
+    blame_term,
 )
-from topreach.evaluation import metrics
-from topreach.objectives.base import (
-    BATCH_ARGUMENTS,
-    ObjectiveValue,
-    TimeWeights,
-    accepted_arguments,
-    derived_key,
-    forward,
-    is_probabilistic,
-    resolved_ranking,
-)
-from topreach.ops import draw_key, ratio_ranking
 from topreach.training.progress import Report, delayed_interrupt
+from topreach.training.validation import MONITORS, comparable, metrics_of, monitor_of
 
-CHECKPOINT_FORMAT = "topreach-checkpoint"
-CHECKPOINT_VERSION = 1
+__all__ = ["NonFiniteLossError", "Trainer", "TrainingInterrupted"]
 
-# Whether more is better, for each metric that can be monitored.
-_MONITORS = {"bpr": True, "nll": False, "loss": False, "mae": False, "rmse": False}
 _OPTIMIZERS = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
@@ -54,38 +44,6 @@ _OPTIMIZERS = {
     "adagrad": torch.optim.Adagrad,
     "lbfgs": torch.optim.LBFGS,
 }
-_REMEDIES = {
-    "nll": "The likelihood overflowed: counts far out of the model's reach, or a parameter ran "
-    "away. Standardise the features, lower lr, or set clip_gradient",
-    "penalty": "The prior's scale ran to zero or to infinity. Lower lr, or use the model's "
-    "default penalty",
-    "hinge": "The ranking scores overflowed. Lower lr or the objective's weight, or raise sigma",
-    "bpr": "The ranking scores overflowed. Lower lr, or raise sigma",
-    "gradient": "Lower lr, set clip_gradient, or raise sigma if the objective perturbs a ranking",
-    "loss": "Lower lr or set clip_gradient, and look at the objective for a division by zero or "
-    "the log of zero",
-}
-# The order in which terms are blamed: a cause before what follows from it.
-_BLAME = ("penalty", "nll", "bpr", "hinge")
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss or a gradient was NaN or infinite. The model holds the parameters from before that
-    step.
-
-    Attributes: epoch and step (both from 1), term ("nll", "penalty", "hinge", "bpr", "loss" or
-    "gradient"), parameters (names of those with a non-finite gradient).
-    """
-
-    def __init__(
-        self, message: str, *, epoch: int, step: int, term: str, parameters: Sequence[str] = ()
-    ):
-        super().__init__(message)
-        self.epoch, self.step, self.term, self.parameters = epoch, step, term, list(parameters)
-
-
-class TrainingInterrupted(UserWarning):
-    """Training was stopped by Ctrl-C; the message says what was kept and how to go on."""
 
 
 class _Progress(NamedTuple):
@@ -118,7 +76,7 @@ class Trainer:
         bpr_floor: with monitor "nll": epochs whose validation BPR is at least this are compared by
             nll and beat all others, which are compared by BPR (2025 paper, App. C.2.2: the choice
             among decision-aware models).
-        k: K for the metric bpr; None takes the objective's `k`.
+        k: a `Program`, or K for `TopK(K)`, for the metric bpr; None takes the objective's.
         ranking: how a probabilistic model ranks in validation, "auto", "exact", "ratio" or "mean",
             as in `DirectBPR`; None takes the objective's, else "auto".
         validation_samples: draws of the model for ranking "ratio". The same noise at every
@@ -147,7 +105,10 @@ class Trainer:
         optimizer_: as it stands after the last step.
 
     The model is trained in place. After `fit` it holds the best parameters on the validation panel,
-    or those of the last epoch if there was none.
+    or those of the last epoch if there was none. A fit that raises leaves the model, and the fitted
+    attributes, as they were.
+
+    A warning `NothingLearnt` says that the gradient was zero throughout, or that the loss did not move.
 
     Example:
         >>> trainer = Trainer(NLL(), lr=0.05, max_epochs=200, k=100).fit(model, train, valid)
@@ -165,7 +126,7 @@ class Trainer:
         patience: int | None = None,
         monitor: str | None = None,
         bpr_floor: float | None = None,
-        k: int | None = None,
+        k: int | Program | None = None,
         ranking: str | None = None,
         validation_samples: int = 1000,
         batch_size: int | None = None,
@@ -185,24 +146,22 @@ class Trainer:
             ("validation_samples", validation_samples, False),
             ("patience", patience, True),
             ("batch_size", batch_size, True),
-            ("k", k, True),
         ):
-            if (value is not None or not optional) and (
-                isinstance(value, bool) or not isinstance(value, int) or value < 1
-            ):
+            whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+            if (value is not None or not optional) and not (whole and value >= 1):
                 raise ValueError(f"Trainer: {argument} must be a whole number >= 1, got {value!r}.")
-        if not (isinstance(lr, int | float) and 0 < lr < math.inf):
+        if not (isinstance(lr, numbers.Real) and 0 < lr < math.inf):
             raise ValueError(f"Trainer: lr must be a finite number > 0, got {lr!r}.")
         if clip_gradient is not None and not 0 < clip_gradient < math.inf:
             raise ValueError(
                 "Trainer: clip_gradient must be a finite number > 0 or None, got "
                 f"{clip_gradient!r}."
             )
-        if isinstance(seed, bool) or not isinstance(seed, int):
+        if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
             raise TypeError(f"Trainer: seed must be a whole number, got {seed!r}.")
-        if monitor is not None and monitor not in _MONITORS:
+        if monitor is not None and monitor not in MONITORS:
             raise ValueError(
-                f"Trainer: monitor must be one of {', '.join(map(repr, _MONITORS))}, got "
+                f"Trainer: monitor must be one of {', '.join(map(repr, MONITORS))}, got "
                 f"{monitor!r}."
             )
         if bpr_floor is not None and monitor != "nll":
@@ -217,6 +176,8 @@ class Trainer:
             raise ValueError(
                 f"Trainer: optimizer must be one of {', '.join(_OPTIMIZERS)}, got {optimizer!r}."
             )
+        if k is not None:
+            as_program(k, "Trainer")
         self.objective, self.optimizer, self.lr = objective, optimizer, lr
         self.max_epochs, self.validate_every, self.patience = max_epochs, validate_every, patience
         self.monitor, self.bpr_floor, self.k, self.ranking = monitor, bpr_floor, k, ranking
@@ -261,32 +222,56 @@ class Trainer:
             raise ValueError(
                 "Trainer.fit: resume must go with Trainer(checkpoint=...), got checkpoint=None."
             )
+        before = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        was_training = model.training
+        try:
+            return self._fit(model, train, valid, resume)
+        except BaseException:
+            # Ctrl-C in a step is caught below; whatever arrives here is a fit that failed.
+            model.load_state_dict(before)
+            model.train(was_training)
+            raise
+
+    def _fit(
+        self,
+        model: nn.Module,
+        train: Panel | Batch,
+        valid: Panel | Batch | None,
+        resume: bool,
+    ) -> Trainer:
         if self.device is not None:
             model.to(self.device)
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        train = self._batch(model, train, device, "train")
-        valid = None if valid is None else self._batch(model, valid, device, "valid")
+        train = batch_of(model, train, device, "train")
+        valid = None if valid is None else batch_of(model, valid, device, "valid")
         if valid is not None and (valid.exposure is None) != (train.exposure is None):
             raise ValueError(
                 "Trainer.fit: valid must have an exposure if train has one, and only then, got "
                 f"{'none' if valid.exposure is None else 'one'}. Name its column for both."
             )
-        train = train._replace(weights=self._weights(train))
-        monitor = self._monitor(model) if valid is not None else None
-        if self.bpr_floor is not None and self._k() is None:
+        train = train._replace(weights=weights_of(train, self.time_weights))
+        program = self._program()
+        monitor = None
+        if valid is not None:
+            monitor = monitor_of(model, self.objective, self.monitor, program is not None)
+        if self.bpr_floor is not None and program is None:
             raise ValueError(
                 "Trainer.fit: bpr_floor must go with a known K, got none. Give Trainer(k=...)."
             )
+        if train.history is not None and callable(getattr(model, "prepare", None)):
+            model.prepare(train.history)
 
         optimizer = self._make_optimizer(model)
         scheduler = None if self.scheduler is None else self.scheduler(optimizer)
-        fingerprint = self._fingerprint(model, optimizer, scheduler, train, monitor)
+        fingerprint = checkpoints.fingerprint_of(
+            model, self.objective, optimizer, scheduler, train, self._settings(monitor)
+        )
         at = _Progress(0, 0, 0, 0, [], 0, 0.0)
         rows: list[dict[str, float]] = []
         sums: dict[str, float] = {}
         best_state: dict[str, Tensor] | None = None
         if resume and os.path.exists(self.checkpoint):
-            saved = self._load(fingerprint)
+            saved = checkpoints.load(self.checkpoint, fingerprint)
             model.load_state_dict(saved["model"])
             optimizer.load_state_dict(saved["optimizer"])
             if scheduler is not None:
@@ -294,17 +279,31 @@ class Trainer:
             at = _Progress(**saved["progress"])
             rows, sums, best_state = saved["history"], saved["sums"], saved["best"]
 
-        self.interrupted_, self.stopped_early_ = False, False
+        interrupted_by_user = False
         started = time.perf_counter() - at.seconds
-        searching = isinstance(
-            optimizer, torch.optim.LBFGS
-        )  # moves the parameters while it asks for gradients
-        in_update = False
+        watch = GradientWatch(self.clip_gradient)
+        # L-BFGS moves the parameters while it asks for gradients.
+        searching = isinstance(optimizer, torch.optim.LBFGS)
+        in_update, checked = False, False
         devices = [device] if device.type == "cuda" else []
 
         def save() -> None:
-            if self.checkpoint is not None:
-                self._save(fingerprint, model, optimizer, scheduler, at, rows, sums, best_state)
+            nonlocal checked
+            if self.checkpoint is None:
+                return
+            content = {
+                "fingerprint": fingerprint,
+                "model": dict(model.state_dict()),
+                "optimizer": optimizer.state_dict(),
+                "scheduler": scheduler.state_dict() if scheduler is not None else None,
+                "progress": at._asdict(),
+                "history": rows,
+                "sums": sums,
+                "best": best_state,
+            }
+            # Checked once: state that cannot be read back is an error now, not when it is needed.
+            checkpoints.save(self.checkpoint, content, check=not checked)
+            checked = True
 
         def done() -> bool:
             return at.epoch >= self.max_epochs or (
@@ -322,13 +321,13 @@ class Trainer:
             ):
                 while not done():
                     epoch = at.epoch + 1
-                    batches = self._minibatches(train, epoch)
+                    batches = minibatches(train, self.batch_size, self.seed, epoch)
                     model.train()
                     for batch in batches[at.position :]:
                         if interrupted():
                             raise KeyboardInterrupt
                         in_update = searching
-                        value = self._gradient(model, optimizer, batch, epoch, at.step)
+                        value = self._gradient(model, optimizer, watch, batch, epoch, at.step)
                         if not searching:
                             in_update = True
                             optimizer.step()
@@ -346,7 +345,7 @@ class Trainer:
                     if validated and valid is not None:
                         found = self._evaluate(model, valid)
                         row |= {f"valid_{n}": v for n, v in found.items()}
-                        score = self._score(found, monitor)
+                        score = comparable(found, monitor, self.bpr_floor)
                         if best_state is None or score > after.best_score:
                             best_state = {
                                 n: v.detach().clone() for n, v in model.state_dict().items()
@@ -362,18 +361,18 @@ class Trainer:
                     if validated or done():
                         save()
                     report.epoch(row)
-                self.stopped_early_ = at.epoch < self.max_epochs
         except KeyboardInterrupt:
-            self.interrupted_ = True
+            interrupted_by_user = True
             at = at._replace(seconds=time.perf_counter() - started)
-            if (
-                not in_update
-            ):  # else the parameters are half updated: the file of the last validation stands
+            if not in_update:
+                # Else the parameters are half updated: the file of the last validation stands.
                 save()
 
         if best_state is not None:
             model.load_state_dict(best_state)
-        self.history_ = self._frame(rows)
+        self.interrupted_ = interrupted_by_user
+        self.stopped_early_ = not interrupted_by_user and at.epoch < self.max_epochs
+        self.history_ = _frame(rows)
         self.epochs_ = at.epoch
         self.best_epoch_ = at.best_epoch if best_state is not None else at.epoch
         self.best_score_ = None
@@ -382,25 +381,29 @@ class Trainer:
             self.best_score_ = float(kept.iloc[0])
         self.monitor_, self.optimizer_ = monitor, optimizer
         if self.interrupted_:
-            kept = f"epoch {self.best_epoch_}" + (
-                f" (best valid {monitor})" if best_state is not None else ""
-            )
-            how = (
-                "To go on: the same Trainer, with fit(..., resume=True); it reads "
-                f"{os.fspath(self.checkpoint)}."
-                if self.checkpoint is not None
-                else "Give Trainer(checkpoint=...) to be able to go on another time."
-            )
-            warnings.warn(
-                f"Trainer.fit: interrupted in epoch {at.epoch + 1} of {self.max_epochs}; the model "
-                f"is that of {kept}. "
-                f"{how}",
-                TrainingInterrupted,
-                stacklevel=2,
-            )
-        elif valid is None and self.progress:
-            report.say(f"No validation panel: the model is that of the last epoch, {at.epoch}.")
+            self._say_interrupted(at, monitor)
+        else:
+            watch.report([row["loss"] for row in rows], self.objective)
+            if valid is None and self.progress:
+                report.say(f"No validation panel: the model is that of the last epoch, {at.epoch}.")
         return self
+
+    def _say_interrupted(self, at: _Progress, monitor: str | None) -> None:
+        kept = f"epoch {self.best_epoch_}" + (
+            f" (best valid {monitor})" if self.best_score_ is not None else ""
+        )
+        how = (
+            "To go on: the same Trainer, with fit(..., resume=True); it reads "
+            f"{os.fspath(self.checkpoint)}."
+            if self.checkpoint is not None
+            else "Give Trainer(checkpoint=...) to be able to go on another time."
+        )
+        warnings.warn(
+            f"Trainer.fit: interrupted in epoch {at.epoch + 1} of {self.max_epochs}; the model is "
+            f"that of {kept}. {how}",
+            TrainingInterrupted,
+            stacklevel=4,
+        )
 
     def evaluate(self, model: nn.Module, data: Panel | Batch) -> dict[str, float]:
         """The metrics that validation uses: loss, and as far as they apply nll (per site and
@@ -412,7 +415,7 @@ class Trainer:
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            return self._evaluate(model, self._batch(model, data, device, "data"))
+            return self._evaluate(model, batch_of(model, data, device, "data"))
 
     # ---- a step ----------------------------------------------------------------------------------
 
@@ -420,6 +423,7 @@ class Trainer:
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
+        watch: GradientWatch,
         batch: Batch,
         epoch: int,
         step: int,
@@ -433,9 +437,9 @@ class Trainer:
             if first is None:
                 first = {"loss": value.loss.item(), **{n: float(t) for n, t in value.terms.items()}}
             if not math.isfinite(value.loss.item()):
-                self._blame_term(value, epoch, step)
+                blame_term(value, epoch, step)
             value.loss.backward()
-            self._check_and_clip(model, epoch, step)
+            watch.check(model, epoch, step)
             return value.loss
 
         first: dict[str, float] | None = None
@@ -446,7 +450,7 @@ class Trainer:
         return first
 
     def _call(self, model: nn.Module, batch: Batch, purpose: str, number: int) -> ObjectiveValue:
-        _seed_all(batch.y.device, _hash(self.seed, purpose, number))
+        seed_all(batch.y.device, hash_of(self.seed, purpose, number))
         key = draw_key(device=batch.y.device)
         extra = accepted_arguments(_signature_of(self.objective), ("key",))
         value = self.objective(model, batch, **({"key": key} if extra else {}))
@@ -461,50 +465,6 @@ class Trainer:
             )
         return value
 
-    def _check_and_clip(self, model: nn.Module, epoch: int, step: int) -> None:
-        named = [(n, p) for n, p in model.named_parameters() if p.grad is not None]
-        if not named:
-            raise RuntimeError(
-                "Trainer.fit: the loss must depend on a parameter of the model, got no gradient at "
-                "all. Look for a "
-                ".detach(), a .item() or a torch.no_grad() between the parameters and the loss."
-            )
-        gradients = [p.grad for _, p in named]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if not torch.isfinite(norm):
-            bad = [n for n, p in named if not torch.isfinite(p.grad).all()]
-            if bad or self.clip_gradient is not None:
-                where = (
-                    f"parameter(s) {', '.join(bad)}" if bad else "the gradient's norm (overflow)"
-                )
-                raise NonFiniteLossError(
-                    f"Trainer.fit: the gradient must be finite, got NaN or infinity for {where} in "
-                    f"epoch {epoch}, step "
-                    f"{step + 1}, while the loss was finite. {_REMEDIES['gradient']}.",
-                    epoch=epoch,
-                    step=step + 1,
-                    term="gradient",
-                    parameters=bad,
-                )
-        if self.clip_gradient is not None:
-            torch.nn.utils.clip_grads_with_norm_([p for _, p in named], self.clip_gradient, norm)
-
-    def _blame_term(self, value: ObjectiveValue, epoch: int, step: int) -> None:
-        bad = [n for n, t in value.terms.items() if not math.isfinite(float(t))]
-        # A BPR of NaN alone says that there were no events.
-        terms = [n for n in _BLAME if n in bad] + [n for n in bad if n not in _BLAME]
-        term = terms[0] if terms else "loss"
-        remedy = _REMEDIES.get(term, _REMEDIES["loss"])
-        number = float(value.terms[term]) if term in value.terms else value.loss.item()
-        raise NonFiniteLossError(
-            f"Trainer.fit: the loss must be finite, got {number} in its term {term!r} in epoch "
-            f"{epoch}, step "
-            f"{step + 1}. {remedy}.",
-            epoch=epoch,
-            step=step + 1,
-            term=term,
-        )
-
     def _step_scheduler(
         self, scheduler: Any, row: dict[str, float], monitor: str | None, validated: bool
     ) -> None:
@@ -516,150 +476,36 @@ class Trainer:
         else:
             scheduler.step()
 
-    # ---- data ------------------------------------------------------------------------------------
-
-    def _batch(
-        self, model: nn.Module, data: Panel | Batch, device: torch.device, name: str
-    ) -> Batch:
-        if isinstance(data, Panel):
-            data = data.batch(window=getattr(model, "window", None) or None)
-        if not isinstance(data, Batch):
-            raise TypeError(
-                f"Trainer.fit: {name} must be a Panel or a Batch, got {type(data).__name__}."
-            )
-        if not torch.isfinite(data.y).all():
-            raise ValueError(
-                f"Trainer.fit: {name} must have a count for every site and period, got NaN."
-            )
-        if not torch.isfinite(data.x).all():
-            raise ValueError(f"Trainer.fit: {name} must have finite features, got NaN or infinity.")
-        return Batch(*(None if t is None else t.to(device) for t in data))
-
-    def _weights(self, train: Batch) -> Tensor | None:
-        weights = train.weights
-        if self.time_weights is not None:
-            own = (
-                self.time_weights(train.time) if callable(self.time_weights) else self.time_weights
-            )
-            own = torch.as_tensor(own, dtype=train.y.dtype, device=train.y.device)
-            if own.shape != train.time.shape:
-                raise ValueError(
-                    f"Trainer.fit: time_weights must have shape [{len(train.time)}], one per "
-                    "period of the training "
-                    f"panel, got {list(own.shape)}."
-                )
-            weights = own if weights is None else own * weights
-        if weights is not None and not (
-            torch.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0
-        ):
-            raise ValueError(
-                "Trainer.fit: time_weights must be finite, >= 0 and not all 0, got "
-                f"{weights.tolist()}."
-            )
-        return weights
-
-    def _minibatches(self, train: Batch, epoch: int) -> list[Batch]:
-        periods = len(train.time)
-        if self.batch_size is None or self.batch_size >= periods:
-            return [train]
-        generator = torch.Generator().manual_seed(_hash(self.seed, "epoch", epoch))
-        order = torch.randperm(periods, generator=generator)
-        weights = train.weights if train.weights is not None else torch.ones_like(train.time)
-        batches = []
-        for rows in order.split(self.batch_size):
-            rows = rows.sort().values.to(train.y.device)
-            part = Batch(*(None if t is None else t[rows] for t in train))
-            batches.append(part._replace(weights=weights[rows] * (periods / len(rows))))
-        return batches
-
     # ---- validation ------------------------------------------------------------------------------
 
-    def _k(self) -> int | None:
-        return self.k if self.k is not None else getattr(self.objective, "k", None)
-
-    def _monitor(self, model: nn.Module) -> str:
-        if self.monitor in ("nll", "mae", "rmse") and not is_probabilistic(model):
-            raise ValueError(
-                "Trainer.fit: monitor must be 'bpr' or 'loss' for a model without a likelihood, "
-                f"got {self.monitor!r}."
-            )
-        if self.monitor == "bpr" and self._k() is None:
-            raise ValueError(
-                "Trainer.fit: monitor='bpr' must go with a known K, got none. Give Trainer(k=...)."
-            )
-        if self.monitor is not None:
-            return self.monitor
-        if self._k() is not None and type(self.objective).__name__ != "NLL":
-            return "bpr"
-        return "nll" if is_probabilistic(model) else "loss"
+    def _program(self) -> Program | None:
+        """What BPR is measured by."""
+        if self.k is not None:
+            return as_program(self.k, "Trainer")
+        own = getattr(self.objective, "program", None)
+        if own is None:
+            own = getattr(self.objective, "k", None)
+        return None if own is None else as_program(own, "Trainer")
 
     @torch.no_grad()
     def _evaluate(self, model: nn.Module, batch: Batch) -> dict[str, float]:
         was_training = model.training
         model.eval()
         try:
-            found = {"loss": self._call(model, batch, "validation", 0).loss.item()}
-            output = forward_or_none(model, batch)
-            if batch.y_upper is not None:  # no choice and no forecast can be judged
-                if is_probabilistic(model) and has_interval_log_prob(output):
-                    log_prob = interval_log_prob(output, batch.y, batch.y_upper)
-                    found["nll"] = -log_prob.mean().item()
-                return found
-            scores = output
-            if is_probabilistic(model):
-                mean = output.mean
-                found["nll"] = -output.log_prob(batch.y).mean().item()
-                found["mae"] = (mean - batch.y).abs().mean().item()
-                found["rmse"] = (mean - batch.y).square().mean().sqrt().item()
-                scores = self._rank(output, batch) if self._k() is not None else None
-            if (
-                self._k() is not None
-                and isinstance(scores, Tensor)
-                and scores.shape == batch.y.shape
-            ):
-                if not torch.isfinite(scores).all():
-                    found["bpr"] = math.nan
-                else:
-                    found["bpr"] = float(metrics.bpr(scores, batch.y, self._k(), nan_policy="omit"))
-            return found
+            return metrics_of(
+                model,
+                batch,
+                loss=self._call(model, batch, "validation", 0).loss.item(),
+                program=self._program(),
+                ranking=self.ranking or getattr(self.objective, "ranking", "auto"),
+                offset=getattr(self.objective, "offset", 0.0),
+                samples=self.validation_samples,
+                seed=self.seed,
+            )
         finally:
             model.train(was_training)
 
-    def _rank(self, distribution: Any, batch: Batch) -> Tensor:
-        ranking = self.ranking or getattr(self.objective, "ranking", "auto")
-        ranking = resolved_ranking("Trainer", ranking, distribution)
-        if ranking == "mean":
-            return distribution.mean
-        offset = getattr(self.objective, "offset", 0.0)
-        if ranking == "exact":
-            return expected_ratio_ranking(distribution, offset=offset)
-        _seed_all(batch.y.device, _hash(self.seed, "ranking", 0))
-        key = draw_key(device=batch.y.device)
-        # Draws in blocks, so that memory stays at a few tens of MB.
-        block = max(1, min(self.validation_samples, 8_000_000 // batch.y.numel()))
-        total, left, number = torch.zeros_like(batch.y), self.validation_samples, 0
-        while left > 0:
-            size = min(block, left)
-            samples = distribution.sample(size, key=derived_key(key, number))
-            total += ratio_ranking(samples, offset=offset) * size
-            left, number = left - size, number + 1
-        return total / self.validation_samples
-
-    def _score(self, found: dict[str, float], monitor: str) -> list[float]:
-        """Comparable: more is better, and NaN is worst."""
-        if monitor not in found:
-            raise ValueError(
-                f"Trainer.fit: monitor must be a metric of this model and panel, got {monitor!r}; "
-                f"there are {', '.join(map(repr, found))}."
-            )
-        value = found[monitor] if _MONITORS[monitor] else -found[monitor]
-        value = -math.inf if math.isnan(value) else value
-        if self.bpr_floor is None:
-            return [value]
-        bpr = found["bpr"] if not math.isnan(found["bpr"]) else -math.inf
-        return [1.0, value] if bpr >= self.bpr_floor else [0.0, bpr]
-
-    # ---- optimizer, checkpoint -------------------------------------------------------------------
+    # ---- optimizer -------------------------------------------------------------------------------
 
     def _make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         parameters = [p for p in model.parameters() if p.requires_grad]
@@ -682,136 +528,31 @@ class Trainer:
             )
         return optimizer
 
-    def _fingerprint(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        scheduler: Any,
-        train: Batch,
-        monitor: str | None,
-    ) -> dict[str, str]:
-        """What must agree for a checkpoint to continue; what may change (max_epochs, patience,
-        device) is not in it."""
-        shapes = ", ".join(f"{n} {list(v.shape)}" for n, v in model.state_dict().items())
-        config = getattr(model, "config", {})
-        config = config if isinstance(config, dict) else {}
-        settings = getattr(self.objective, "config", None)
-        objective = f"{_name(self.objective)} {settings() if callable(settings) else ''}".strip()
-        options = [
-            {
-                n: v
-                for n, v in group.items()
-                if n not in ("params", "lr", "initial_lr") and not isinstance(v, Tensor)
-            }
-            for group in optimizer.param_groups
-        ]
-        data = hashlib.sha256()
-        for tensor in train:
-            if tensor is not None:
-                data.update(str(list(tensor.shape)).encode())
-                data.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    def _settings(self, monitor: str | None) -> dict[str, str]:
+        """The settings that must agree for a checkpoint to continue."""
+        program = self._program()
         return {
-            "model": f"{type(model).__name__}({config}): {shapes}",
-            "objective": objective,
-            "optimizer": f"{type(optimizer).__name__} {options}",
             "learning rate": repr(
                 self.lr if isinstance(self.optimizer, str | type) else "set by the callable"
             ),
-            "scheduler": type(scheduler).__name__ if scheduler is not None else "none",
             "seed": str(self.seed),
             "batch_size": str(self.batch_size),
             "clip_gradient": str(self.clip_gradient),
             "validation": f"every {self.validate_every}, {monitor}, floor {self.bpr_floor}, "
-            f"K {self._k()}, {self.ranking}, {self.validation_samples} samples",
-            "training panel": data.hexdigest()[:16],
+            f"{program.describe() if program is not None else 'no program'}, {self.ranking}, "
+            f"{self.validation_samples} samples",
         }
 
-    def _save(self, fingerprint, model, optimizer, scheduler, at, rows, sums, best_state) -> None:
-        content = {
-            "format": CHECKPOINT_FORMAT,
-            "format_version": CHECKPOINT_VERSION,
-            "fingerprint": fingerprint,
-            "model": dict(model.state_dict()),
-            "optimizer": optimizer.state_dict(),
-            "scheduler": scheduler.state_dict() if scheduler is not None else None,
-            "progress": at._asdict(),
-            "history": rows,
-            "sums": sums,
-            "best": best_state,
-        }
-        if not getattr(self, "_checkpoint_is_plain", False):
-            # Once: state that cannot be read back without running code is an error now, not when it
-            # is needed.
-            buffer = io.BytesIO()
-            torch.save(content, buffer)
-            buffer.seek(0)
-            try:
-                torch.load(buffer, weights_only=True)
-            except Exception as error:
-                raise TypeError(
-                    "Trainer.fit: checkpoint must hold tensors and plain values only, got others "
-                    "in the state of the "
-                    f"optimizer or scheduler ({error}). Use another one, or "
-                    "Trainer(checkpoint=None)."
-                ) from error
-            self._checkpoint_is_plain = True
-        atomic_save(content, self.checkpoint)
 
-    def _load(self, fingerprint: dict[str, str]) -> dict[str, Any]:
-        content = load_plain(
-            self.checkpoint, "Trainer.fit", CHECKPOINT_FORMAT, CHECKPOINT_VERSION, "checkpoint"
-        )
-        saved = content["fingerprint"]
-        differing = [name for name in fingerprint if saved.get(name) != fingerprint[name]]
-        if differing:
-            name = differing[0]
-            raise ValueError(
-                f"Trainer.fit: checkpoint {os.fspath(self.checkpoint)} must be of the same run, "
-                "got another "
-                f"{', '.join(differing)} ({_shorten(saved.get(name))} there, "
-                f"{_shorten(fingerprint[name])} here). "
-                "Use the same settings, another checkpoint file, or resume=False to start afresh."
-            )
-        return content
-
-    def _frame(self, rows: list[dict[str, float]]) -> pd.DataFrame:
-        frame = pd.DataFrame(rows)
-        if not rows:
-            return pd.DataFrame(columns=["epoch", "loss", "lr", "seconds"])
-        last = ["lr", "seconds"]
-        return frame[[c for c in frame.columns if c not in last] + last].astype({"epoch": int})
-
-
-def forward_or_none(model: nn.Module, batch: Batch) -> Any:
-    """The model's output; None for a model of one's own whose forward takes other arguments."""
-    if accepted_arguments(type(model).forward, BATCH_ARGUMENTS):
-        return forward(model, batch)
-    return None
-
-
-def _hash(seed: int, purpose: str, number: int) -> int:
-    digest = hashlib.sha256(f"{seed} {purpose} {number}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
-
-
-def _seed_all(device: torch.device, seed: int) -> None:
-    """Seed the generators that `fork_rng` put aside, and no others."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(seed)
+def _frame(rows: list[dict[str, float]]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows)
+    if not rows:
+        return pd.DataFrame(columns=["epoch", "loss", "lr", "seconds"])
+    last = ["lr", "seconds"]
+    return frame[[c for c in frame.columns if c not in last] + last].astype({"epoch": int})
 
 
 def _signature_of(objective: Callable[..., Any]) -> Callable[..., Any]:
     """Something with a signature that is the same object for every call."""
     is_plain = hasattr(objective, "__code__") or hasattr(objective, "__func__")
     return objective if is_plain else type(objective).__call__
-
-
-def _name(function: Any) -> str:
-    return getattr(function, "__qualname__", None) or type(function).__name__
-
-
-def _shorten(value: Any, width: int = 120) -> str:
-    text = str(value)
-    return text if len(text) <= width else text[: width - 1] + "…"

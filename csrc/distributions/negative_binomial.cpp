@@ -1,0 +1,48 @@
+#include "negative_binomial.h"
+
+#include <torch/library.h>
+
+#include "count_functions.h"
+
+namespace topreach {
+
+std::tuple<torch::Tensor, torch::Tensor> negbin_moments(const torch::Tensor& total_count,
+                                                        const torch::Tensor& logits) {
+  const torch::Tensor odds = logits.exp(), mean = total_count * odds;
+  return {mean, mean * (1 + odds)};
+}
+
+torch::Tensor NegativeBinomial::mean() const {
+  return std::get<0>(negbin_moments(total_count, logits));
+}
+
+torch::Tensor NegativeBinomial::variance() const {
+  return std::get<1>(negbin_moments(total_count, logits));
+}
+
+torch::Tensor NegativeBinomial::sample(int64_t num_samples,
+                                       const NegBinSampleOptions& options) const {
+  return negbin_sample(total_count, logits, num_samples, options);
+}
+
+torch::Tensor NegativeBinomial::site_log_prob(const torch::Tensor& y) const {
+  return negbin_log_prob(y.to(total_count.scalar_type()), total_count, logits);
+}
+
+torch::Tensor NegativeBinomial::cdf(const torch::Tensor& y) const {
+  return negbin_cdf(y, total_count, logits);
+}
+
+RatioFamily NegativeBinomial::ratio_family() const {
+  return {"negative_binomial", total_count, logits.to(torch::kDouble).exp()};
+}
+
+torch::Tensor NegativeBinomial::expected_ratio(double offset) const {
+  return ratio_family().expected_ratio(offset);
+}
+
+TORCH_LIBRARY_IMPL(topreach, CompositeImplicitAutograd, m) {
+  m.impl("negbin_moments", negbin_moments);
+}
+
+}  // namespace topreach

@@ -1,0 +1,37 @@
+// What a table adds to what a ranker knows: the past, features and exposure of the periods to rank.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "models/forecaster.h"
+#include "panel.h"
+
+namespace topreach {
+
+struct RankerInputs {
+  ForecastInputs model;
+  std::vector<std::string> site_ids;  // S
+  std::vector<double> times;          // T periods to rank
+  std::vector<std::string> periods;   // the same as the table writes them
+  std::vector<std::string>
+      data_until;              // T: the last period before each whose counts are known, or ""
+  std::vector<int64_t> ahead;  // T: periods from there; 0: none is known
+  std::vector<bool> learnt;    // T: whether the model has learned from the period
+  torch::Tensor y, y_upper;    // [T, S] as the table has them, or undefined
+  torch::Tensor open;          // [T, S] bool, or undefined: all sites are open
+  torch::Tensor past_totals;   // counts of all sites together, of the periods that are known
+  std::vector<std::string> notes;
+};
+
+/// Puts a table, which may be absent, together with the past that the file holds.
+///
+/// `periods_ahead`: the one period to rank, that many after the last one whose counts are known; if absent, the
+/// table's own periods are ranked, each from the counts before it. Raises c10::ValueError, naming `function`,
+/// for a table of another kind of time, with other sites, whose counts contradict what the model learned,
+/// or which lacks what the model needs; the message names what is missing.
+RankerInputs ranker_inputs(const char* function, const ModelFile& file, const Needs& needs,
+                           const Panel* table, std::optional<int64_t> periods_ahead);
+
+}  // namespace topreach

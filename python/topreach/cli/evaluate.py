@@ -1,0 +1,137 @@
+"""`topreach evaluate`: a model and naive rankings on periods with counts."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import numpy as np
+import pandas as pd
+import torch
+
+from topreach.cli.demo import format_table
+from topreach.cli.fit import judged
+from topreach.cli.options import (
+    CommandError,
+    add_table_options,
+    check_k,
+    device_of,
+    may_write,
+    table_spec,
+    write_table,
+)
+from topreach.cli.rank import read_for
+from topreach.data.panel import Panel
+from topreach.evaluation import baselines, metrics
+from topreach.ranking.topk_ranker import TopKRanker
+
+HELP = "Compare a saved model and naive rankings on held-out periods."
+EPILOG = """\
+Compares rankings on the last --test periods of a table with counts: the model's, and the naive
+ones (last period, mean of all earlier periods, chance). A note says where the model has learned
+from a period that it is judged on. Without --model, the naive ones alone; then --site, --time,
+--count and --k are needed. Suppressed counts are judged twice: all at the least that they can be,
+and all at the most.
+
+examples:
+  topreach evaluate --model model.pt --data counts.csv --test 2
+  topreach evaluate --data counts.csv --site geoid --time year --count deaths --k 100
+"""
+
+
+def add_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--model", metavar="FILE", help="model file")
+    add_table_options(sub, data=True, columns=False)
+    sub.add_argument(
+        "--test", type=int, default=1, metavar="N", help="last periods of the table to judge on (1)"
+    )
+    sub.add_argument("--k", type=int, metavar="K", help="number of sites (default: the model's)")
+    sub.add_argument(
+        "--repeats",
+        type=int,
+        default=0,
+        metavar="N",
+        help="repeat the model's ranking with fresh draws, for its spread (ranking ratio)",
+    )
+    sub.add_argument("--out", metavar="FILE", help="CSV file for the table; - is standard output")
+    sub.add_argument("--force", action="store_true", help="replace --out if it exists")
+
+
+def run(options: argparse.Namespace) -> None:
+    if options.out is not None:
+        may_write(options.out, options.force)
+    ranker = None
+    if options.model is not None:
+        ranker = TopKRanker.load(options.model, device=device_of(options.device))
+        panel = read_for(ranker, options, counts="required")
+    else:
+        panel = table_spec(options, None, []).read(options.data)
+    k = options.k if options.k is not None else getattr(ranker, "k", None)
+    if k is None:
+        raise CommandError("--k is needed without --model")
+    if not 1 <= options.test <= panel.num_times:
+        raise CommandError(
+            f"--test must be from 1 to the number of periods, {panel.num_times}, got {options.test}"
+        )
+    check_k(k, panel.num_sites)
+    if ranker is not None:
+        ranker = ranker.with_program(k)
+    test = panel.select_times(panel.times[-options.test :])
+    listed = ", ".join(str(t) for t in test.times[:6]) + (" ..." if len(test.times) > 6 else "")
+    tables = []
+    for text, part in judged(test):
+        table = _comparison(options, ranker, part, k, earlier=options.test < panel.num_times)
+        print(
+            f"period(s) {listed}, {test.num_sites} sites, K = {k}; BPR: share of the best possible "
+            f"reach{text}\n",
+            file=sys.stderr if options.out == "-" else sys.stdout,
+        )
+        print(format_table(table) + "\n", file=sys.stderr if options.out == "-" else sys.stdout)
+        tables.append(table.assign(suppressed=text.split()[-1]) if text else table)
+    if options.out is not None:
+        write_table(pd.concat(tables).reset_index(), options.out)
+        if options.out != "-":
+            print(options.out)
+
+
+def _comparison(
+    options: argparse.Namespace, ranker: TopKRanker | None, test: Panel, k: int, *, earlier: bool
+) -> pd.DataFrame:
+    rows, naive = {}, {}
+    if earlier:
+        naive = {
+            "last period": baselines.last_period(test),
+            "mean of all periods": baselines.historical_mean(test),
+        }
+    else:
+        print(
+            "note: no earlier periods in the table, so no rows for the last period and the mean",
+            file=sys.stderr,
+        )
+    naive["chance"] = baselines.chance(test)
+    for name, forecast in naive.items():
+        rows[name] = _row(forecast, forecast, test, k)
+    if ranker is not None:
+        scores = torch.from_numpy(ranker.site_scores(test))
+        probabilistic = ranker.ranker_.is_probabilistic
+        counts = test.align(site_ids=ranker.site_ids_) if ranker.ranker_.needs.sites else test
+        forecast = torch.from_numpy(ranker.predict(test)) if probabilistic else None
+        rows["model"] = _row(forecast, scores, counts, k)
+        if options.repeats and ranker.ranking_ != "ratio":
+            print(
+                "note: the model ranks without draws, so repeats would all agree", file=sys.stderr
+            )
+        elif options.repeats:
+            spread = np.quantile(ranker.score_repeats(test, options.repeats), [0.025, 0.975])
+            rows["model"] |= {"bpr_low": spread[0], "bpr_high": spread[1]}
+    return pd.DataFrame(rows).T.rename_axis("method")
+
+
+def _row(
+    forecast: torch.Tensor | None, scores: torch.Tensor, panel: Panel, k: int
+) -> dict[str, float]:
+    return {
+        "mae": np.nan if forecast is None else metrics.mae(forecast, panel.y),
+        "rmse": np.nan if forecast is None else metrics.rmse(forecast, panel.y),
+        "bpr": float(metrics.bpr(scores, panel.y, k, nan_policy="omit")),
+    }

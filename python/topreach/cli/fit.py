@@ -1,0 +1,219 @@
+"""`topreach fit`: a table of counts in, a model file out."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+
+from topreach.cli.options import (
+    CommandError,
+    add_table_options,
+    check_k,
+    device_of,
+    may_write,
+    names,
+    spec_to_text,
+    table_spec,
+)
+from topreach.data.panel import Panel
+from topreach.evaluation import baselines, metrics
+from topreach.forecasters import FORECASTERS, KINDS
+from topreach.ranking.topk_ranker import TopKRanker
+
+HELP = "Fit a model to a table of counts and save it."
+EPILOG = """\
+The table has one row per site and period: an id, a time (a number or a date), a count, and
+features known before the period. The saved model knows all periods. Models that are trained by
+steps (--objective daml, nll, bpr) keep the epoch that the last --valid periods choose; others are
+fitted once more without these periods, to say how well they would have done there. Ctrl-C keeps the
+best model so far; with --checkpoint, --resume goes on.
+
+examples:
+  topreach fit --data counts.csv --site geoid --time year --count deaths --k 100 --out model.pt
+  topreach fit --data counts.csv --site id --time month --count n --features income \\
+      --k 20 --model negbin --missing zero --out model.pt --force
+  topreach fit --data deaths.csv --site county --time year --count deaths --k 20 --out model.pt \\
+      --model negbin --objective marginal --exposure population --suppressed 1-9
+"""
+_LARGE = 2_000_000  # cells; above, the held-back check is left out unless asked for
+
+
+def add_arguments(sub: argparse.ArgumentParser) -> None:
+    add_table_options(sub, data=True, columns=True)
+    sub.add_argument(
+        "--features",
+        metavar="A,B",
+        type=names,
+        help="feature columns (default: all other numeric ones; '' for none)",
+    )
+    sub.add_argument(
+        "--k", type=int, required=True, metavar="K", help="number of sites that can be acted on"
+    )
+    sub.add_argument("--out", required=True, metavar="FILE", help="model file to write")
+    sub.add_argument(
+        "--model",
+        choices=list(FORECASTERS),
+        default="empirical_bayes",
+        help="; ".join(f"{n}: {KINDS[n].summary}" for n in FORECASTERS)
+        + " (default: empirical_bayes)",
+    )
+    sub.add_argument(
+        "--objective",
+        choices=["auto", "daml", "nll", "marginal", "bpr"],
+        default="auto",
+        help="what training raises (default: auto, the model's own)",
+    )
+    sub.add_argument(
+        "--site-path",
+        choices=["ar1", "random_walk"],
+        help="site effects that vary over time, for --model negbin --objective marginal",
+    )
+    sub.add_argument("--link", choices=["log", "softplus"], help="of --model negbin (default: log)")
+    sub.add_argument(
+        "--ranking",
+        choices=["auto", "exact", "ratio", "mean"],
+        default="auto",
+        help="expected share of events, exact or over draws, or mean count (default: auto: exact "
+        "where the model allows it)",
+    )
+    sub.add_argument(
+        "--valid",
+        type=int,
+        metavar="N",
+        help="last periods to choose or check by (default: 1; 0 if there are under 3)",
+    )
+    sub.add_argument("--epochs", type=int, metavar="N", help="passes over the data, of each stage")
+    sub.add_argument("--lr", type=float, metavar="X", help="learning rate")
+    sub.add_argument("--seed", type=int, default=0, metavar="N", help="of training and draws (0)")
+    sub.add_argument("--checkpoint", metavar="FILE", help="where to keep the state of the run")
+    sub.add_argument("--resume", action="store_true", help="go on from --checkpoint")
+    sub.add_argument(
+        "--without-past", action="store_true", help="leave the past counts out of the model file"
+    )
+    sub.add_argument("--quiet", action="store_true", help="show no progress")
+    sub.add_argument("--force", action="store_true", help="replace --out if it exists")
+
+
+def run(options: argparse.Namespace) -> None:
+    may_write(options.out, options.force)
+    device_of(options.device)
+    if options.resume and options.checkpoint is None:
+        raise CommandError("--resume needs --checkpoint FILE")
+    spec = table_spec(options, None, options.features)
+    panel = spec.read(options.data)
+    check_k(options.k, panel.num_sites)
+    valid = options.valid if options.valid is not None else int(panel.num_times >= 3)
+    if not 0 <= valid < panel.num_times:
+        raise CommandError(
+            f"--valid must be from 0 to {panel.num_times - 1} with {panel.num_times} periods, got "
+            f"{valid}"
+        )
+    settings = {
+        "lr": options.lr,
+        "max_epochs": options.epochs,
+        "warm_start_epochs": options.epochs,
+        "link": options.link,
+        "site_path": options.site_path,
+        "checkpoint": options.checkpoint,
+    }
+
+    def ranker() -> TopKRanker:
+        return TopKRanker(
+            options.k,
+            model=options.model,
+            objective=options.objective,
+            ranking=options.ranking,
+            seed=options.seed,
+            device=options.device,
+            progress=not options.quiet,
+            **{name: value for name, value in settings.items() if value is not None},
+        )
+
+    objective = options.objective
+    if objective == "auto":
+        objective = FORECASTERS[options.model].objectives[0]
+    by_steps = objective not in ("direct", "marginal")
+    large = panel.num_sites * panel.num_times > _LARGE and options.valid is None
+    held = None
+    if valid and (by_steps or not large):
+        train, held, _ = panel.split(valid=panel.times[-valid:])
+    if by_steps:
+        fitted = ranker().fit(panel if held is None else train, held, resume=options.resume)
+        judged = fitted
+    else:
+        judged = None
+        if held is not None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the whole fit says the same
+                judged = ranker().fit(train)
+        fitted = ranker().fit(panel)
+    fitted.ranker_ = fitted.ranker_.with_table(
+        spec_to_text(spec.with_features(list(fitted.feature_names_in_)))
+    )
+    fitted.save(options.out, with_past=not options.without_past)
+    print(
+        f"{panel.num_sites} sites, {panel.num_times} periods ({panel.times[0]} to "
+        f"{panel.times[-1]}), "
+        f"{_features(fitted)}"
+    )
+    if held is not None and judged is not None:
+        print(_skill(judged, held, options.k, chosen=by_steps))
+    print(f"model: {options.out}")
+    if fitted.interrupted_:
+        raise KeyboardInterrupt
+
+
+def _features(ranker: TopKRanker) -> str:
+    names = ranker.feature_names_in_
+    text = "no features."
+    if names:
+        text = (
+            f"{len(names)} feature(s): {', '.join(names[:12])}{' ...' if len(names) > 12 else ''}."
+        )
+    history = ranker.site_history_
+    near = getattr(history, "neighbours_by_", None)
+    if near:
+        text += f" Neighbours by {', '.join(near) if not isinstance(near, str) else near}."
+    return text
+
+
+def judged(panel: Panel) -> list[tuple[str, Panel]]:
+    """What to judge a plan by: the panel, or both bounds of a panel with suppressed counts."""
+    if panel.is_exact:
+        return [("", panel)]
+    words = {"lower": "least", "upper": "most"}
+    return [
+        (f", suppressed counts at their {word}", panel.at_bound(bound))
+        for bound, word in words.items()
+    ]
+
+
+def _skill(ranker: TopKRanker, held: Panel, k: int, *, chosen: bool) -> str:
+    """A sentence on how well the held-back periods are ranked, beside the mean of past periods."""
+    periods = ", ".join(str(t) for t in held.times)
+    sentences = []
+    for text, part in judged(held):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            reach = ranker.score(part)
+            mean = metrics.bpr(baselines.historical_mean(part), part.y, k, nan_policy="omit")
+        if math.isnan(reach):
+            sentences.append(
+                f"There were no events in {periods}{text}: nothing to judge the model by."
+            )
+            continue
+        how = "The epoch was chosen by" if chosen else "Fitted without"
+        sentences.append(
+            f"{how} {periods}{text}: its {k} sites reach {reach:.1%} of the best possible there, "
+            f"those "
+            f"of the mean of past periods {_percent(mean)}."
+        )
+    return "\n".join(sentences)
+
+
+def _percent(value: Any) -> str:
+    return "what is not known" if np.isnan(value) else f"{float(value):.1%}"

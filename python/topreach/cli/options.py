@@ -1,0 +1,174 @@
+"""Options that several commands share, and the checks before any work is done."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from topreach.data.files import atomic_path
+from topreach.data.table import TableSpec
+
+ROLES = ("site", "time", "count")
+
+
+class CommandError(Exception):
+    """What went wrong, for the user, in one line."""
+
+
+def add_table_options(sub: argparse.ArgumentParser, *, data: bool, columns: bool) -> None:
+    """How a table is read: the same options for every command that reads one."""
+    sub.add_argument(
+        "--data",
+        required=data,
+        metavar="FILE",
+        help="table of counts: CSV (also .gz or .zip; - is standard input) or Parquet",
+    )
+    for name, what in (("site", "site id"), ("time", "period"), ("count", "count")):
+        sub.add_argument(
+            f"--{name}", required=columns, metavar="COLUMN", help=f"column of the {what}"
+        )
+    sub.add_argument(
+        "--exposure",
+        metavar="COLUMN",
+        help="column of what counts are in proportion to, e.g. the population",
+    )
+    sub.add_argument(
+        "--opened", metavar="COLUMN", help="column of the time when a site opened (blank: always)"
+    )
+    sub.add_argument(
+        "--closed", metavar="COLUMN", help="column of the time when a site closed (blank: open)"
+    )
+    sub.add_argument(
+        "--suppressed",
+        action="append",
+        type=_interval,
+        default=[],
+        metavar="TEXT=LOW-HIGH",
+        help="what a cell says in place of a count, and the counts that it can be; 1-9 alone for "
+        "1-9=1-9, =1-9 for a blank cell; again for more",
+    )
+    sub.add_argument(
+        "--missing", choices=["error", "zero"], help="missing site-periods (default: error)"
+    )
+    sub.add_argument(
+        "--duplicates", choices=["error", "sum"], help="repeated rows (default: error)"
+    )
+    sub.add_argument(
+        "--time-format", metavar="FORMAT", help="how times are written, e.g. %%d/%%m/%%Y"
+    )
+    sub.add_argument("--sep", metavar="CHAR", help="separator of a CSV file (default: found)")
+    sub.add_argument("--encoding", metavar="NAME", help="encoding of a CSV file (default: UTF-8)")
+    sub.add_argument("--decimal", metavar="CHAR", help="decimal mark of a CSV file (default: .)")
+
+
+def table_spec(
+    options: argparse.Namespace, known: TableSpec | None, features: list[str] | None
+) -> TableSpec:
+    """How the table is read: as the options say, else as the model's table was."""
+    base = {} if known is None else known.to_dict()
+    given = {
+        name: getattr(options, name)
+        for name in (
+            *ROLES,
+            "exposure",
+            "opened",
+            "closed",
+            "missing",
+            "duplicates",
+            "time_format",
+            "sep",
+            "encoding",
+            "decimal",
+        )
+        if getattr(options, name) is not None
+    }
+    if "sep" in given:
+        given["sep"] = given["sep"].encode().decode("unicode_escape")  # \t
+    if options.suppressed:
+        given["suppressed"] = dict(options.suppressed)
+    merged = base | given
+    absent = [f"--{name}" for name in ROLES if name not in merged]
+    if absent:
+        why = "without --model" if known is None else "as the model file does not say"
+        raise CommandError(f"{', '.join(absent)} must name the column(s) {why}")
+    merged["features"] = features
+    return TableSpec.from_dict(merged)
+
+
+def spec_to_text(spec: TableSpec) -> dict[str, str]:
+    """For the model file."""
+    return {"spec": json.dumps(spec.to_dict())}
+
+
+def spec_of(table: dict[str, str]) -> TableSpec | None:
+    return TableSpec.from_dict(json.loads(table["spec"])) if "spec" in table else None
+
+
+def names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _interval(text: str) -> tuple[str, tuple[int, int]]:
+    found = re.fullmatch(r"(?:(.*)=)?(\s*(\d+)\s*[-–]\s*(\d+)\s*)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(
+            f"must be an interval such as 1-9, or TEXT=LOW-HIGH such as '*=1-9', got {text!r}"
+        )
+    key = found[2] if found[1] is None else found[1]
+    return key, (int(found[3]), int(found[4]))
+
+
+def joined(arguments: list[str]) -> list[str]:
+    """`--suppressed -1=1-9` as one word, which argparse would take for an option."""
+    result: list[str] = []
+    for word in arguments:
+        if result and result[-1] == "--suppressed" and word.startswith("-") and "=" in word:
+            result[-1] = f"--suppressed={word}"
+        else:
+            result.append(word)
+    return result
+
+
+def may_write(path: str, force: bool) -> None:
+    """Before any work: an existing file is someone's result, and is replaced only if asked for. A
+    device or a pipe is written to."""
+    if path == "-":
+        return
+    target = Path(path)
+    if target.is_dir():
+        raise CommandError(f"--out must be a file, got the folder {path}")
+    try:
+        plain = stat.S_ISREG(target.stat().st_mode)
+    except FileNotFoundError:
+        parent = target.resolve().parent if target.is_symlink() else target.parent
+        if not parent.is_dir():
+            raise CommandError(f"the folder {parent} of --out must exist") from None
+        return
+    if plain and not force:
+        raise CommandError(f"{path} exists; --force replaces it")
+
+
+def device_of(device: str | None) -> str | None:
+    if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
+        raise CommandError(
+            f"--device {device} must be there, but torch finds no CUDA device; use --device cpu"
+        )
+    return device
+
+
+def check_k(k: Any, sites: int) -> None:
+    if not 1 <= k <= sites:
+        raise CommandError(f"--k must be from 1 to the number of sites, {sites}, got {k}")
+
+
+def write_table(table: pd.DataFrame, path: str) -> None:
+    """Write a CSV file whole or not at all; "-" is standard output."""
+    with atomic_path(path, standard_output=True) as target:
+        table.to_csv(target, index=False)

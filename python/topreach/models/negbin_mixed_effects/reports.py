@@ -1,0 +1,135 @@
+"""What a fitted model tells: tables, summary, predictions with their uncertainty."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from topreach.distributions.mixture import Mixture
+from topreach.models.marginal_fit import MarginalFit
+from topreach.models.negbin_mixed_effects import tables
+from topreach.models.negbin_mixed_effects.forecast_check import ForecastCheck, check_forecast
+from topreach.models.negbin_mixed_effects.names import parameter_names
+from topreach.models.negbin_mixed_effects.predictive import predictive as draw_predictive
+from topreach.models.negbin_mixed_effects.summary import Summary
+from topreach.models.negbin_mixed_effects.summary import summary as summarise
+
+if TYPE_CHECKING:
+    from topreach.models.negbin_mixed_effects.model import NegBinMixedEffects
+
+
+class FitReports:
+    """Methods of `NegBinMixedEffects` that read its fit, `fit_`."""
+
+    fit_: MarginalFit
+
+    def fit_state(self: NegBinMixedEffects) -> dict[str, Any] | None:
+        """What `summary`, `coefficients` and `variance_parameters` read of a fit, in plain numbers,
+        strings, lists and dictionaries: for a file. None for a model that was not fitted by `fit`.
+        The counts of the fit are not in it."""
+        return self.fit_.state() if hasattr(self, "fit_") else None
+
+    def set_fit_state(self: NegBinMixedEffects, state: dict[str, Any] | None) -> None:
+        """Restores what `fit_state` gave. `random_effects`, `path_effects` and `predictive` need
+        the counts too, and then say so.
+
+        Raises:
+            ValueError: names that are not those of this model's parameters.
+        """
+        if state is None:
+            return
+        fit = MarginalFit.from_state(state)
+        if fit.names != parameter_names(self):
+            raise ValueError(
+                "NegBinMixedEffects.set_fit_state: names must be those of the model's parameters, "
+                f"{parameter_names(self)}, got {fit.names}."
+            )
+        self.fit_ = fit
+
+    def coefficients(self: NegBinMixedEffects, level: float = 0.95) -> pd.DataFrame:
+        """The fixed effects: Estimate, Std. Error, z value, Pr(>|z|) and a Wald interval.
+
+        "(Intercept)" is that of the log mean of the family under the log link, so b0 + logit q for
+        "nb1", and that of η under softplus. Errors from the observed information of the marginal
+        likelihood; NaN for what was held.
+        """
+        return tables.coefficients(self, level)
+
+    def variance_parameters(self: NegBinMixedEffects, level: float = 0.95) -> pd.DataFrame:
+        """σ and ρ of the site effects, those of their paths, the dispersion and the chance of an
+        extra zero.
+
+        Columns Estimate, Std. Error (delta method) and a Wald interval, formed on the unconstrained
+        scale and taken to the natural one. Rows "sd(intercept)", "sd(slope)", "cor"; with a path
+        "sd(path)" and "cor(path)" of neighbouring periods ("ar1") or "sd(step)" from one to next
+        ("random_walk"); and where the family has them "phi" (nb1: variance m (1 + φ)), "size" (nb2:
+        m + m²/size), "zero_prob".
+        """
+        return tables.variance_parameters(self, level)
+
+    def random_effects(self: NegBinMixedEffects) -> pd.DataFrame:
+        """Conditional modes of the site effects given the fitted parameters, by site: intercept,
+        slope, and their standard errors (se_intercept, se_slope) from the inverse of the observed
+        information about them."""
+        return tables.random_effects(self)
+
+    def path_effects(self: NegBinMixedEffects) -> pd.DataFrame:
+        """Conditional modes of the sites' paths given the fitted parameters, by site and time of
+        the fit: effect, and its standard error (se_effect) from the inverse of the observed
+        information about effects and path.
+
+        Raises:
+            ValueError: a model without `site_path`, or one that is not fitted.
+        """
+        return tables.path_effects(self)
+
+    def summary(self: NegBinMixedEffects) -> Summary:
+        """The fit as R's glmmTMB prints one; `print` it, or look at it in a notebook."""
+        return summarise(self)
+
+    def check_forecast(
+        self: NegBinMixedEffects, x: Tensor, time: Tensor, exposure: Tensor | None = None
+    ) -> ForecastCheck:
+        """Totals over the sites expected for features x [T, S, P] at times [T], beside the range of
+        the fitted periods' totals; with an exposure [T, S], of their totals per unit of it.
+
+        Raises:
+            ValueError: a model that was not fitted by `fit`; exposure given to one of the two only.
+        """
+        return check_forecast(self, x, time, exposure)
+
+    def predictive(
+        self: NegBinMixedEffects,
+        x: Tensor,
+        time: Tensor,
+        num_draws: int = 200,
+        *,
+        exposure: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Mixture:
+        """Counts predicted with the uncertainty of parameters and site effects, for any periods.
+
+        Each of L draws takes the parameters from N(θ̂, I⁻¹), I the observed information of the
+        marginal likelihood (unconstrained scale), and then each site's effects from the normal
+        approximation to their distribution given those parameters and the counts of the fit. With a
+        `site_path` the whole path is drawn, through the fitted times and on to those of `time`: the
+        further ahead, the more uncertain. Sites are independent given the draw, so that
+        `tr.expected_ratio_ranking` of it is exact for the L draws.
+
+        Where the sites' effects are uncertain, E[y_s / Σ y] is no longer ordered like E[y_s]: a
+        site of uncertain rate has a mean that a few large values carry, and in those draws Σ y is
+        large too. Without the uncertainty both orders agree for "nb1" and Poisson.
+
+        Args:
+            x: features [T', S, P] of the periods to predict.
+            time: [T'], on the scale of the fit; beyond it the sites' slopes are damped, see
+            `site_slopes`. num_draws: L. exposure: [T', S] or None, as in the fit. generator: to
+            draw with; torch's own if None.
+
+        Returns:
+            `Mixture` with components [T', L, S], in the dtype of the parameters.
+        """
+        return draw_predictive(self, x, time, num_draws, exposure, generator)

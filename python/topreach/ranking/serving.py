@@ -1,0 +1,194 @@
+"""Between Python's panels and models and the C++ `Ranker`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+
+from topreach import _C, models
+from topreach.data.panel import Panel
+from topreach.data.standardizer import Standardizer
+from topreach.forecasters import KINDS, Forecaster, OwnModule
+from topreach.models import SiteHistory
+from topreach.ranking.fitting import Fit, Settings
+
+
+def table_of(panel: Panel, ranker: Any) -> Any:
+    """The panel as C++ takes it. Suppressed counts stand at their lower bound, and only where the
+    model's past does not need exact ones."""
+    needs = ranker.needs
+    if panel.y_upper is not None and (needs.past or needs.window > 0):
+        raise ValueError(
+            "TopKRanker: panel must have exact counts for this model, got "
+            f"{int((panel.y_upper > panel.y).sum())} that are only known to lie in an interval. "
+            f"Take "
+            "panel.at_bound('lower') or panel.at_bound('upper')."
+        )
+    low = panel.at_bound("lower")
+    rows = set(int(row) for row in panel.rows)
+    timeline, times = low.timeline, low.timeline_times.tolist()
+    before = [i for i in range(len(times)) if i not in rows and not timeline[i].isnan().all()]
+    return _C.Panel(
+        site_ids=list(panel.site_ids),
+        calendar=panel.calendar,
+        times=[float(t) for t in panel.time_values],
+        feature_names=list(panel.feature_names),
+        x=panel.x,
+        y=low.y,
+        y_upper=panel.y_upper,
+        exposure=panel.exposure,
+        history_times=[times[i] for i in before],
+        history=timeline[before] if before else None,
+        opened=_times(panel.opened),
+        closed=_times(panel.closed),
+    )
+
+
+def _times(values: Any) -> list[float]:
+    return [] if values is None else [float(v) for v in values]
+
+
+def model_file(
+    done: Fit, settings: Settings, panel: Panel, by: str, key: torch.Tensor, name: str
+) -> Any:
+    """The model file of a fit."""
+    file = _C.ModelFile()
+    file.model = name
+    file.config = dict(getattr(done.model, "config", {}))
+    file.state = dict(done.model.state_dict())
+    if hasattr(done.model, "fit_state"):
+        state = done.model.fit_state()
+        file.fit = {} if state is None else _flat(state)
+    file.standardizer = done.standardizer.state_dict()
+    file.time_origin, file.time_scale = float(done.time_origin), float(done.time_scale)
+    file.calendar = panel.calendar
+    file.fitted_times = done.learnt_from
+    past = done.past.align(site_ids=panel.site_ids)
+    low = past.at_bound("lower")
+    timeline, times = low.timeline, low.timeline_times.tolist()
+    known = [i for i in range(len(times)) if not bool(timeline[i].isnan().all())]
+    file.past_times = [times[i] for i in known]
+    if known:
+        file.past_counts = timeline[known].float()
+        if past.y_upper is not None:
+            file.past_upper = past.at_bound("upper").timeline[known].float()
+    if done.uses_exposure:
+        from topreach.ranking.fitting import timeline_exposure
+
+        file.past_exposure = timeline_exposure(past, panel)[known].float()
+    features = past.align(feature_names=done.standardizer.feature_names_)
+    if features.num_features:
+        own = panel.align(feature_names=done.standardizer.feature_names_)
+        file.last_features = features.x[-1].float()
+        file.constant_features = (own.x == own.x[:1]).flatten(0, 1).all(0)
+    file.site_ids = list(panel.site_ids)
+    file.opened, file.closed = _times(past.opened), _times(past.closed)
+    file.set_program(settings.program)
+    file.ranking, file.model_samples, file.key = by, int(settings.ranking.samples), key
+    file.uses_exposure = bool(done.uses_exposure)
+    if done.history is not None:
+        file.site_history = done.history.state_dict()
+    return file
+
+
+def own_forecaster(done: Fit, forecaster: Forecaster) -> Any:
+    """The C++ forecaster of a module of the user's own; None for the library's."""
+    if not isinstance(forecaster, OwnModule) or type(done.model).__name__ in {
+        kind.name for kind in KINDS.values()
+    }:
+        return None
+    model, needs = done.model, done.needs
+    names = [
+        name
+        for name, needed in (
+            ("x", needs.features),
+            ("time", needs.time),
+            ("history", needs.window > 0),
+            ("exposure", needs.exposure and done.uses_exposure),
+        )
+        if needed
+    ]
+
+    def call(inputs: Any) -> Any:
+        with torch.no_grad():
+            return model(**{name: getattr(inputs, name) for name in names})
+
+    return _C.PyForecaster(type(model).__name__, needs, call)
+
+
+def columns_of(ranker: Any, file: Any) -> dict[str, Any]:
+    """Attributes of a fitted ranker that its file tells."""
+    names = list(file.standardizer["feature_names"])
+    calendar = file.calendar
+    last = max(file.past_times or file.fitted_times)
+    return {
+        "site_ids_": list(file.site_ids),
+        "feature_names_in_": names,
+        "n_features_in_": len(names),
+        "calendar_": calendar,
+        "last_period_": calendar.label(last),
+    }
+
+
+def restored(ranker: Any, file: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Constructor's arguments and fitted attributes of a ranker read from a file."""
+    kind = next(kind for kind in KINDS.values() if kind.name == file.model)
+    config = {n: tuple(v) if isinstance(v, list) else v for n, v in file.config.items()}
+    model = getattr(models, file.model)(**config)
+    model.load_state_dict(file.state)
+    if file.fit and hasattr(model, "set_fit_state"):
+        model.set_fit_state(_nested(file.fit))
+    program = _program(file.program)
+    history = None
+    if file.site_history is not None:
+        history = SiteHistory.from_state_dict(
+            {**file.site_history, "site_ids": list(file.site_ids)}
+        )
+    settings = {
+        name: config[name]
+        for name in ("link", "penalty", "site_path", "window", "hidden", "num_components")
+        if name in config
+    }
+    if config.get("site_path"):
+        settings["objective"] = "marginal"
+    arguments = {
+        "k": program.k if isinstance(program, _C.TopK) else program,
+        "model": kind.short_name,
+        "ranking": None if file.ranking == "score" else file.ranking,
+        "rank_samples": file.model_samples,
+        **settings,
+    }
+    attributes = {
+        "ranker_": ranker,
+        "program_": program,
+        "model_": model.eval(),
+        "site_history_": history,
+        "standardizer_": Standardizer.from_state_dict(file.standardizer),
+        "time_origin_": file.time_origin,
+        "time_scale_": file.time_scale,
+        "uses_exposure_": file.uses_exposure,
+        "ranking_": file.ranking,
+        "key_": file.key,
+        "table_": dict(file.table),
+        "notes_": [],
+        **columns_of(ranker, file),
+    }
+    return arguments, attributes
+
+
+def _flat(state: dict[str, Any]) -> dict[str, Any]:
+    """The model file holds no nested tables: those are written as text."""
+    return {n: f"json:{json.dumps(v)}" if isinstance(v, dict) else v for n, v in state.items()}
+
+
+def _nested(state: dict[str, Any]) -> dict[str, Any]:
+    return {
+        n: json.loads(v[5:]) if isinstance(v, str) and v.startswith("json:") else v
+        for n, v in state.items()
+    }
+
+
+def _program(state: dict[str, Any]) -> Any:
+    return _C.make_program(state["name"], dict(state["config"]))
