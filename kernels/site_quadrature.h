@@ -107,14 +107,10 @@ TR_HD void site_quadrature_gradient(const CountModel& model, const SiteCounts& s
     work.third[t] = 3 * w * j.v[3];
   }
   double h[3], curvature[3], root[3];
-  const bool proper = site_factor(site, work.x, work, curvature);
-  const bool clamped = floored_determinant(site, work, curvature, proper).small;
-  clamp_information(site, work);
-  if (!clamped)
-    for (int64_t t = 0; t < site.periods; ++t) work.p[t] = work.x[t];
-  site_factor(site, work.p, work, h);
-  if (!proper)
-    for (int i = 0; i < 3; ++i) curvature[i] = h[i];
+  const Determinant det = bounded_determinant(site, work, h);
+  const bool clamped = det.small;
+  for (int i = 0; i < 3; ++i) curvature[i] = h[i];
+  if (det.small && det.proper) site_factor(site, work.x, work, curvature);
   quadrature_root(h, root);
 
   // The sums over the nodes. work.score holds sum_q s_q w l1 of every count.
