@@ -23,8 +23,10 @@ cudaError_t launch(void (*kernel)(P...), int64_t grid, int block, int64_t shared
   return ::cuda_emulation::launch(grid, block, shared_bytes, stream,
                                   [&] { kernel(P(arguments)...); });
 #else
-  kernel<<<dim3(unsigned(grid)), dim3(unsigned(block)), size_t(shared_bytes), stream> > >(
+  // clang-format off
+  kernel<<<dim3(unsigned(grid)), dim3(unsigned(block)), size_t(shared_bytes), stream>>>(
       P(arguments)...);
+  // clang-format on
   return cudaGetLastError();
 #endif
 }
