@@ -177,13 +177,21 @@ ForecasterPtr load_rates(const ModelFile& file, torch::Device device, const Need
 ForecasterPtr load_negbin(const ModelFile& file, torch::Device device, const Needs& needs) {
   const Config config(file);
   check_sizes(file, config.integer("num_sites"), config.integer("num_features"));
-  NegBinMixedEffects model(
-      config.integer("num_sites"), config.integer("num_features"),
-      NegBinMixedEffectsOptions{config.text("link"), config.text("penalty"),
-                                config.number("initial_mean"), config.text("family"),
-                                config.boolean("zero_inflation"),
-                                config.optional_text("site_path")});
-  return std::make_shared<BuiltForecaster>(
+  NegBinMixedEffectsOptions options;
+  options.link = config.text("link");
+  options.penalty = config.text("penalty");
+  options.initial_mean = config.number("initial_mean");
+  options.family = config.text("family");
+  options.zero_inflation = config.boolean("zero_inflation");
+  options.site_path = config.optional_text("site_path");
+  options.site_slopes = config.text("site_slopes");
+  options.slope_damping = config.number("slope_damping");
+  if (config.find("slope_until") != nullptr) {  // of a fitted model
+    options.slope_until = config.number("slope_until");
+    options.slope_period = config.number("slope_period");
+  }
+  NegBinMixedEffects model(config.integer("num_sites"), config.integer("num_features"), options);
+  auto forecaster = std::make_shared<BuiltForecaster>(
       file, device, needs, model,
       [model](const ForecastInputs& in) mutable {
         std::optional<torch::Tensor> exposure;
@@ -191,6 +199,8 @@ ForecasterPtr load_negbin(const ModelFile& file, torch::Device device, const Nee
         return model->distribution(in.x, in.time, exposure);
       },
       nullptr);
+  if (options.site_path) model->set_path(model->path_time, model->path_effect);  // checks it
+  return forecaster;
 }
 
 template <typename Mixture>

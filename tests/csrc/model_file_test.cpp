@@ -37,7 +37,7 @@ ModelFile example() {
   const topreach::NegBinMixedEffects model(4, 2);
   file.config = {{"num_sites", int64_t{4}}, {"num_features", int64_t{2}}, {"link", "softplus"},
                  {"penalty", "laplace"},    {"initial_mean", 1.5},        {"family", "nb1"},
-                 {"zero_inflation", false}};
+                 {"zero_inflation", false}, {"site_slopes", "damped"},    {"slope_damping", 0.25}};
   torch::manual_seed(3);
   for (const auto& item : model->named_parameters())
     file.state.emplace_back(item.key(), torch::randn_like(item.value()));
@@ -213,7 +213,7 @@ TEST_F(ModelFileTest, RefusesPartsThatDoNotFit) {
   EXPECT_TRUE(names(with([](auto& f) { f.site_ids.pop_back(); }), "must be"));
   EXPECT_TRUE(names(with([](auto& f) { f.site_ids[1] = f.site_ids[0]; }), "site_ids"));
   EXPECT_TRUE(names(with([](auto& f) { f.key = torch::zeros({2}); }), "key must be"));
-  EXPECT_TRUE(names(with([](auto& f) { f.config.pop_back(); }), "zero_inflation"));
+  EXPECT_TRUE(names(with([](auto& f) { f.config.pop_back(); }), "slope_damping"));
   EXPECT_TRUE(names(with([](auto& f) { f.program_config = {{"k", 0.0}}; }), "k of TopK"));
   EXPECT_TRUE(names(with([](auto& f) { f.program_config = {{"k", 9.0}}; }), "k must be at most"));
   EXPECT_TRUE(names(with([](auto& f) { f.program = "Luck"; }), "name must be"));
