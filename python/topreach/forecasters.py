@@ -101,7 +101,8 @@ class NegBin(Forecaster):
     """`NegBinMixedEffects`: counts from features and time, with effects of each site [D25 Eq. 15].
 
     Args:
-        link: "log" (the papers' text) or "softplus" (their code).
+        link: "log" (the papers' text) or "softplus" (their code). None: "softplus" for mean counts below
+            10, which ranks better there, else "log", which does not depend on the counts' unit.
         penalty: of the site effects in training by steps; None for the model's default.
         site_path: None, "ar1" or "random_walk": effects that vary over time, for "marginal" only.
         family: "nb1", "nb2" or "poisson"; zero_inflation: whether there are extra zeros.
@@ -109,7 +110,7 @@ class NegBin(Forecaster):
 
     name: ClassVar[str] = "negbin"
     objectives: ClassVar[tuple[str, ...]] = ("daml", "nll", "marginal", "bpr")
-    link: str = "log"
+    link: str | None = None
     penalty: str | None = None
     site_path: str | None = None
     family: str = "nb1"
@@ -119,14 +120,15 @@ class NegBin(Forecaster):
         chosen = {} if self.penalty is None else {"penalty": self.penalty}
         panel = task.panel
         exposure = 1.0 if panel.exposure is None else panel.exposure.double().nanmean().item()
+        mean = max(panel.y.double().nanmean().item(), 1e-4)
         return NegBinMixedEffects(
             panel.num_sites,
             task.num_features,
-            link=self.link,
+            link=self.link or ("softplus" if mean < 10 else "log"),
             site_path=self.site_path,
             family=self.family,
             zero_inflation=self.zero_inflation,
-            initial_mean=max(panel.y.double().nanmean().item(), 1e-4) / exposure,
+            initial_mean=mean / exposure,
             **chosen,
         )
 

@@ -147,6 +147,8 @@ def fit(
             resume=resume,
             refit=None if history is None else lambda m: fit_directly(m, [train_batch]),
         )
+        if hasattr(model, "set_fitted_times"):  # from here on slopes are damped
+            model.set_fitted_times(train_batch.time)
         notes.extend(_guard(settings, model, panel, valid, prepared, needs))
     learnt = [float(t) for t in panel.time_values]
     if valid is not None:
