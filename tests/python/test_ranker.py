@@ -1,5 +1,7 @@
 """TopKRanker: fit, predict, rank, score, save and load, in scikit-learn manners."""
 
+import hashlib
+import io
 import os
 import warnings
 
@@ -11,9 +13,12 @@ from torch import nn
 from training_cases import LogLinear, panels
 
 from topreach.data.panel import Panel
-from topreach.models import NegBinMixedEffects
+from topreach.forecasters import needs_of
+from topreach.models import Needs, NegBinMixedEffects
 from topreach.objectives import NLL, DecisionAware, DirectBPR
-from topreach.ranking.topk_ranker import NotFittedError, TopKRanker, _share_of_draws_in_top
+from topreach.programs import TopK
+from topreach.ranking.fitting import prepare
+from topreach.ranking.topk_ranker import NotFittedError, RankerNote, TopKRanker
 from topreach.training.trainer import Trainer
 
 TRAIN, VALID = panels(num_times=8, num_sites=20)
@@ -36,6 +41,28 @@ def ranker(k=4, **changes):
 FITTED = {}
 
 
+def _share(samples, k):
+    return TopK(k).chance(samples)
+
+
+def batch_of(r, panel):
+    """The panel as the fitted model takes it."""
+    needs = needs_of(r.model_)
+    return prepare(
+        panel, r.standardizer_, r.time_origin_, r.time_scale_, needs, needs.window,
+        r.site_history_, TRAIN, r.uses_exposure_,
+    )
+
+
+def write_model_file(content, path):
+    """A model file of this content with the digest that is right for it."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    label = b"topreach-sha256:"
+    archive = buffer.getvalue()[:-2] + (len(label) + 64).to_bytes(2, "little")
+    path.write_bytes(archive + label + hashlib.sha256(archive).hexdigest().encode())
+
+
 def fitted(model="negbin", **changes):
     """Fitted once per kind; the tests do not change it."""
     key = (model, *sorted(changes.items()))
@@ -49,12 +76,13 @@ def fitted(model="negbin", **changes):
 
 def test_constructor_stores_arguments_only():
     everything = TopKRanker(3).get_params()
-    assert everything["k"] == 3 and set(vars(TopKRanker(3))) == set(everything)
+    assert everything["k"] == 3
+    assert vars(TopKRanker(3)) == everything | {"settings": {}}
     hidden = [7]
     r = TopKRanker(-5, model="nonsense", hidden=hidden)  # checked in fit, as scikit-learn does
     assert r.get_params()["hidden"] is hidden
     assert r.set_params(model="mlp", k=2) is r and (r.model, r.k) == ("mlp", 2)
-    with pytest.raises(ValueError, match="'depth' must be an argument"):
+    with pytest.raises(TypeError, match="'depth' must be a setting"):
         r.set_params(depth=2)
     assert repr(TopKRanker(5, lr=0.5)) == "TopKRanker(5, lr=0.5)"
 
@@ -137,15 +165,40 @@ def test_marginal_likelihood_is_the_models_own_fit(tmp_path):
     r = ranker(model="negbin", objective="marginal", link="log").fit(TRAIN, VALID)
     assert r.history_ is None and r.trainer_ is None and 0 < r.score(VALID) <= 1
     model = r.model_
-    batch = r._batch(TRAIN)
+    batch = batch_of(r, TRAIN)
     value = model.log_marginal(batch.x, batch.y, batch.time).sum().item()
     assert value == pytest.approx(model.fit_.log_likelihood, abs=1e-3)  # parameters in float32
     assert list(model.random_effects().index) == r.site_ids_
     r.save(tmp_path / "model.pt")
     again = TopKRanker.load(tmp_path / "model.pt")
     np.testing.assert_array_equal(again.site_scores(VALID), r.site_scores(VALID))
-    with pytest.raises(TypeError, match="objective must be another than 'marginal' for MLPScorer"):
+    with pytest.raises(TypeError, match="objective must be one of 'bpr' for the model 'mlp', got "
+                       "'marginal'"):
         ranker(model="mlp", objective="marginal").fit(TRAIN, VALID)
+
+
+def expected_with_path(r):
+    """Expected counts of VALID by the formula, one and two periods after the fitted ones."""
+    model, batch = r.model_, batch_of(r, VALID)
+    eta = model.intercept + batch.x @ model.weight + model.site_intercept + (
+        model.slope_time(batch.time)[:, None] * model.site_slope
+    )
+    phi = model.raw_path_rho.sigmoid().item() if model.config["site_path"] == "ar1" else 1.0
+    path = model.path_effect[-1] * torch.tensor([[phi], [phi**2]])
+    return (eta.exp() * path.exp() * model.raw_probs.exp()).detach().numpy()
+
+
+def module_mean(r):
+    batch = batch_of(r, VALID)
+    with torch.no_grad():
+        return r.model_(batch.x, batch.time).mean.numpy()
+
+
+@pytest.mark.parametrize("site_path", [None, "ar1", "random_walk"])
+def test_the_ranker_predicts_as_its_module(site_path):
+    r = ranker(model="negbin", objective="marginal", link="log", site_path=site_path).fit(TRAIN)
+    expected = module_mean(r) if site_path is None else expected_with_path(r)
+    np.testing.assert_allclose(r.predict(VALID), expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("site_path", ["ar1", "random_walk"])
@@ -154,40 +207,39 @@ def test_site_effects_that_vary_over_time(site_path, tmp_path):
     arguments = dict(model="negbin", objective="marginal", link="log", site_path=site_path)
     r = ranker(**arguments).fit(TRAIN, VALID)
     assert f"site_path={site_path!r}" in repr(r)
-    model = r.model_
-    assert model.config["site_path"] == site_path
-    assert model.path_effect.shape == TRAIN.y.shape
-    batch = r._batch(VALID)
-    eta = model.intercept + batch.x @ model.weight + model.site_intercept + (
-        batch.time[:, None] * model.site_slope
-    )
-    phi = model.raw_path_rho.sigmoid().item() if site_path == "ar1" else 1.0
-    path = model.path_effect[-1] * torch.tensor([[phi], [phi**2]])  # one and two periods on
-    mean = eta.exp() * path.exp() * model.raw_probs.exp()
-    np.testing.assert_allclose(r.predict(VALID), mean.detach().numpy(), rtol=1e-4)
+    assert r.model_.config["site_path"] == site_path
+    assert r.model_.path_effect.shape == TRAIN.y.shape
+    np.testing.assert_allclose(expected_with_path(r), module_mean(r), rtol=1e-4)
     assert 0 < r.score(VALID) <= 1
     r.save(tmp_path / "model.pt")
     again = TopKRanker.load(tmp_path / "model.pt")
     np.testing.assert_array_equal(again.site_scores(VALID), r.site_scores(VALID))
-    assert again.site_path == site_path and again.objective == "marginal"
+    assert again.settings["site_path"] == site_path and again.objective == "marginal"
     again.fit(TRAIN)
     np.testing.assert_allclose(again.predict(VALID), r.predict(VALID), rtol=1e-5)
     without = torch.load(tmp_path / "model.pt", weights_only=True)
     for name, bad in (
         ("path_effect", torch.zeros(2, 20)), ("path_time", without["state"]["path_time"].flip(0))
     ):
-        torch.save(without | {"state": without["state"] | {name: bad}}, tmp_path / "bad.pt")
+        content = without | {"state": without["state"] | {name: bad}}
+        write_model_file(content, tmp_path / "bad.pt")
         with pytest.raises(ValueError, match=f"(?s)path must hold a whole model.*{name}"):
             TopKRanker.load(tmp_path / "bad.pt")
 
 
 def test_paths_are_for_the_marginal_likelihood():
-    for arguments in (
-        {"model": "negbin", "objective": "nll"}, {"model": "negbin"}, {"model": "empirical_bayes"}
-    ):
-        with pytest.raises(ValueError, match="site_path must be None but for model='negbin' with"):
-            ranker(**({"objective": "auto"} | arguments), site_path="ar1").fit(TRAIN)
-    with pytest.raises(ValueError, match="site_path must be None, 'ar1' or 'random_walk', got 'ma1'"):
+    for objective in ("nll", "auto", "daml", "bpr"):
+        with pytest.raises(ValueError, match="site_path must be None for training by steps, got "
+                           "'ar1'.*objective='marginal'"):
+            ranker(model="negbin", objective=objective, site_path="ar1").fit(TRAIN)
+    # Of another kind of model it is passed over, as every setting of another kind.
+    with_path, without = (
+        ranker(model="empirical_bayes", **changes).fit(TRAIN)
+        for changes in ({"site_path": "ar1"}, {})
+    )
+    assert (with_path.site_scores(VALID) == without.site_scores(VALID)).all()
+    message = "site_path must be None, 'ar1' or 'random_walk', got 'ma1'"
+    with pytest.raises(ValueError, match=message):
         ranker(model="negbin", objective="marginal", site_path="ma1").fit(TRAIN)
 
 
@@ -200,9 +252,8 @@ def test_scorers(model):
     ranked = r.rank(VALID)
     assert ranked["expected_count"].isna().all() and ranked["chance_top_k"].isna().all()
     for objective in ("daml", "nll"):
-        with pytest.raises(
-            TypeError, match="objective must be 'bpr' for a model that gives scores"
-        ):
+        message = f"objective must be one of 'bpr' for the model '{model}'.*that gives scores"
+        with pytest.raises(TypeError, match=message):
             ranker(model=model, objective=objective).fit(TRAIN)
 
 
@@ -339,13 +390,16 @@ def test_chance_of_the_top_k_shares_the_last_places_among_ties():
         [[3.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0], [4.0, 3.0, 2.0, 1.0], [1.0, 1.0, 0.0, 5.0]]
     )
     expected = torch.tensor(
-        [[1, 1 / 3, 1 / 3, 1 / 3], [0.5, 0.5, 0.5, 0.5], [1, 1, 0, 0], [0.5, 0.5, 0, 1]]
+        [[1, 1 / 3, 1 / 3, 1 / 3], [0.5, 0.5, 0.5, 0.5], [1, 1, 0, 0], [0.5, 0.5, 0, 1]],
+        dtype=torch.float64,
     ).mean(0)
-    torch.testing.assert_close(_share_of_draws_in_top(samples, 2), expected)
+    torch.testing.assert_close(_share(samples, 2), expected)
 
 
 def test_equal_scores_stand_in_the_order_of_the_sites():
     class Flat(nn.Module):
+        needs = Needs(counts=False)
+
         def __init__(self):
             super().__init__()
             self.level = nn.Parameter(torch.zeros(()))
@@ -380,7 +434,7 @@ def test_score_is_the_mean_over_periods_with_events():
     y = VALID.y.clone()
     y[0] = 0
     half = Panel(VALID.x, y, VALID.site_ids, VALID.times, VALID.feature_names)
-    r = fitted(ranking="mean")
+    r = ranker(ranking="mean").fit(TRAIN)  # it has not seen the counts that are changed
     assert r.score(half) == pytest.approx(r.score(VALID.select_times(VALID.times[1:])))
     top = r.rank(VALID.select_times(VALID.times[1:])).query("selected")["site"]
     counts = dict(zip(VALID.site_ids, VALID.y[1].tolist(), strict=True))
@@ -424,7 +478,7 @@ def test_the_unit_of_the_exposure_does_not_matter():
     # The fit ends with at most 1e-6 of log-likelihood to gain: parameters within 1e-3.
     assert moved == pytest.approx(np.log(1000), abs=1e-3)
     np.testing.assert_allclose(a.predict(own), b.predict(other), rtol=2e-3)
-    # Twice the people, twice the events; at one site, more of the events in all (2025 paper, Eq. 6).
+    # Twice the people, twice the events; at one site, more of the events in all [D25 Eq. 6].
     twice = own.exposure.clone()
     twice[:, 3] *= 2
     changed = with_exposure(own, twice)
@@ -451,31 +505,38 @@ def test_exposure_is_saved_and_asked_for(tmp_path):
     assert again.uses_exposure_
     np.testing.assert_array_equal(again.site_scores(valid), r.site_scores(valid))
     for of, panel, message in (
-        (again, VALID, "must have an exposure, as the training panel, got none"),
+        (again, VALID, "exposure must be given .*fitted to counts per exposure, got none"),
         (fitted(), valid, "must have no exposure, as the training panel, got one"),
     ):
         for method in ("predict", "rank", "site_scores", "score"):
             with pytest.raises(ValueError, match=message):
                 getattr(of, method)(panel)
     for pair in ((train, VALID), (TRAIN, valid)):
-        with pytest.raises(ValueError, match="TopKRanker.fit: panel must have (an|no) exposure"):
+        message = "TopKRanker.fit: valid must have an exposure if panel has"
+        with pytest.raises(ValueError, match=message):
             ranker(objective="nll").fit(*pair)
         with pytest.raises(ValueError, match="Trainer.fit: valid must have an exposure if train"):
             Trainer(NLL(), progress=False).fit(NegBinMixedEffects(20, 2), *pair)
     content = torch.load(tmp_path / "model.pt", weights_only=True)
-    torch.save(content | {"uses_exposure": "yes"}, tmp_path / "model.pt")
-    with pytest.raises(ValueError, match="do not fit in .*uses_exposure is 'yes'"):
+    write_model_file(content | {"uses_exposure": "yes"}, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="uses_exposure must be true or false, got .*String"):
         TopKRanker.load(tmp_path / "model.pt")
 
 
 @pytest.mark.parametrize("model", ["empirical_bayes", "linear", "mlp"])
 def test_models_that_cannot_take_exposure_or_intervals_say_so(model):
     exposure = torch.rand(TRAIN.y.shape) + 0.5
-    with pytest.warns(UserWarning, match="makes no use of the exposure"):
+    if model == "empirical_bayes":
         r = ranker(model=model, objective="auto").fit(with_exposure(TRAIN, exposure))
-    assert not r.uses_exposure_ and 0 < r.score(VALID) <= 1
+        assert r.uses_exposure_
+        assert 0 < r.score(with_exposure(VALID, exposure[: VALID.num_times])) <= 1
+    else:
+        with pytest.warns(RankerNote, match="makes no use of the exposure"):
+            r = ranker(model=model, objective="auto", window=2).fit(with_exposure(TRAIN, exposure))
+        assert not r.uses_exposure_ and 0 < r.score(VALID) <= 1
     upper = TRAIN.y + (TRAIN.y == 1)
-    with pytest.raises(ValueError, match="TopKRanker.fit: panel must have exact counts, got .*negbin"):
+    message = "TopKRanker.fit: panel must have exact counts for this model .*, got .*negbin"
+    with pytest.raises(ValueError, match=message):
         ranker(model=model, objective="auto").fit(with_exposure(TRAIN, None, upper))
 
 
@@ -486,7 +547,7 @@ def test_suppressed_counts_are_fitted_by_likelihood_and_not_scored():
     )
     valid = with_exposure(VALID, None, torch.where((VALID.y >= 1) & (VALID.y <= 2), 2.0, VALID.y))
     r = ranker(objective="marginal", link="log").fit(train)
-    model, batch = r.model_, r._batch(train)
+    model, batch = r.model_, batch_of(r, train)
     value = model.log_marginal(batch.x, batch.y, batch.time, y_upper=batch.y_upper).sum().item()
     assert value == pytest.approx(model.fit_.log_likelihood, abs=1e-3)
     stepwise = ranker(objective="nll").fit(train, valid)
@@ -494,13 +555,18 @@ def test_suppressed_counts_are_fitted_by_likelihood_and_not_scored():
     assert not {"valid_bpr", "valid_mae"} & set(stepwise.history_)
     assert stepwise.history_["valid_nll"].dropna().is_monotonic_decreasing
     for method in ("score", "score_repeats"):
-        with pytest.raises(ValueError, match=f"{method}: panel must have exact counts, got .*at_bound"):
+        message = f"{method}: panel must have exact counts, got .*at_bound"
+        with pytest.raises(ValueError, match=message):
             getattr(r, method)(valid)
     assert 0 < r.score(valid.at_bound("lower")) <= 1 and 0 < r.score(valid.at_bound("upper")) <= 1
     assert r.rank(valid).equals(r.rank(VALID))  # what is ranked by does not read the counts
     for objective in ("bpr", "daml"):
+        with pytest.raises(ValueError, match="panel must have exact counts .*'marginal'"):
+            ranker(objective=objective, warm_start_epochs=0).fit(train)
+    for objective in (DirectBPR(4, 0.1), DecisionAware(4, 0.1)):
         with pytest.raises(ValueError, match="y must be exact counts, got .* Train by NLL"):
             ranker(objective=objective, warm_start_epochs=0).fit(train)
+    assert ranker(objective=NLL()).fit(train, valid).trainer_.monitor_ == "nll"
     with pytest.raises(ValueError, match="monitor must be a metric of this model and panel"):
         ranker(objective=LikelihoodOfYourOwn(), k=4).fit(train, valid)
 
@@ -511,8 +577,8 @@ class LikelihoodOfYourOwn:
 
 
 def test_suppressed_counts_and_exposure_recover_the_rates():
-    """Counties with cells 1-9 suppressed, as published tables of deaths have them: rates nearer to the
-    truth than with such cells left out, at their middle, at their least, or taken as zero."""
+    """Counties with cells 1-9 suppressed, as published tables of deaths have them: rates nearer to
+    the truth than with such cells left out, at their middle, at their least, or taken as zero."""
     rng = np.random.default_rng(8)
     sites, times = 150, 5
     people = np.exp(rng.normal(10, 1.0, sites))
@@ -574,8 +640,9 @@ def test_saved_and_loaded_it_ranks_alike(tmp_path, model, window, ranking):
     assert os.listdir(tmp_path) == ["model.pt"]
     content = torch.load(tmp_path / "model.pt", weights_only=True)
     assert type(content) is dict and type(content["state"]) is dict
-    assert content["format"] == "topreach-model" and content["format_version"] == 1
-    assert content["window"] == (0 if model == "negbin" else window) and content["k"] == 4
+    assert content["format"] == "topreach-model" and content["format_version"] == 2
+    assert content["config"].get("window", 0) == (0 if model == "negbin" else window)
+    assert content["program"] == {"name": "TopK", "config": {"k": 4}}
     exact = ranking == "auto" and model == "negbin"
     assert content["ranking"] == ("exact" if exact else "score" if model != "negbin" else ranking)
     again = TopKRanker.load(tmp_path / "model.pt")
@@ -588,7 +655,7 @@ def test_saved_and_loaded_it_ranks_alike(tmp_path, model, window, ranking):
 
 def test_load_refuses_what_is_no_model_file(tmp_path):
     path = tmp_path / "model.pt"
-    with pytest.raises(FileNotFoundError, match="must be a file"):
+    with pytest.raises(ValueError, match="must be a file"):
         TopKRanker.load(path)
     fitted().save(path)
     whole, content = path.read_bytes(), torch.load(path, weights_only=True)
@@ -596,20 +663,26 @@ def test_load_refuses_what_is_no_model_file(tmp_path):
         path.write_bytes(whole[:cut])
         with pytest.raises(ValueError, match="damaged, cut short"):
             TopKRanker.load(path)
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="does not end with a digest"):
+        TopKRanker.load(path)
+    write_model_file(content, path)
+    assert TopKRanker.load(path).rank(VALID).equals(fitted().rank(VALID))
     for change, match in (
         ({"format": "other"}, "another kind"),
-        ({"format_version": 2}, "format_version 1, got 2. Update"),
-        ({"model": "Oracle"}, "got 'Oracle'"),
-        ({"state": {}}, "do not fit"),
-        ({"standardizer": {}}, "do not fit"),
-        ({"ranking": "score"}, "do not fit"),
-        ({"ranking": "median"}, "do not fit"),
+        ({"format_version": 1}, "format_version must be 2, got 1 .*fit the model again"),
+        ({"format_version": 3}, "format_version must be 2, got 3 .*update topreach"),
+        ({"model": "Oracle"}, "model must be one of .*, got Oracle"),
+        ({"state": {}}, "state of NegBinMixedEffects must have 7 tensors, got 0"),
+        ({"standardizer": {}}, "standardizer.feature_names must be a list, got none"),
+        ({"ranking": "score"}, "ranking must be 'exact', 'ratio' or 'mean' .*, got 'score'"),
+        ({"ranking": "median"}, "ranking must be 'exact', 'ratio', 'mean' or 'score', got another"),
     ):
-        torch.save(content | change, path)
+        write_model_file(content | change, path)
         with pytest.raises(ValueError, match=match):
             TopKRanker.load(path)
     pd.to_pickle({"format": pd.Timestamp(0)}, path)
-    with pytest.raises(ValueError, match="not such a file"):
+    with pytest.raises(ValueError, match="damaged, cut short or of another kind"):
         TopKRanker.load(path)
 
 
@@ -632,8 +705,8 @@ def test_resume_through_both_stages(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "error", "match"),
     [
-        ({"k": 0}, ValueError, "k must be a whole number from 1 to the number of sites 20, got 0"),
-        ({"k": 21}, ValueError, "number of sites 20, got 21"),
+        ({"k": 0}, ValueError, "k must be a whole number >= 1, got 0"),
+        ({"k": 21}, ValueError, "k must be at most the number of sites S = 20, got 21"),
         (
             {"model": "forest"},
             ValueError,
@@ -672,7 +745,8 @@ def test_cook_county_by_likelihood():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         r = TopKRanker(
-            100, model="negbin", objective="nll", max_epochs=60, validate_every=5, progress=False
+            100, model="negbin", objective="nll", link="softplus", max_epochs=60, validate_every=5,
+            progress=False,
         ).fit(train, valid)
     assert np.abs(r.predict(test) - test.y.numpy()).mean() <= 1.0
     assert r.score(test) >= 0.80

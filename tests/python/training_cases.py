@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from topreach.data.panel import Batch, Panel
+from topreach.models import Needs
 
 
 class PoissonCounts:
@@ -29,6 +30,7 @@ class PoissonCounts:
 class LogLinear(nn.Module):
     """y ~ Poisson(exp(x·w + b_s)), with a ridge penalty."""
 
+    needs = Needs()
     is_probabilistic = True
 
     def __init__(self, num_sites, num_features):
@@ -60,12 +62,13 @@ class Scorer(nn.Module):
 
 def panels(num_times=6, num_sites=12, seed=0):
     """(train, valid): counts that depend on the first of two features, with lasting differences
-    between sites."""
+    between sites. Counts before the first period are zero."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(num_times, num_sites, 2, generator=generator)
     rate = (0.5 * x[..., 0] + torch.randn(num_sites, generator=generator)).exp()
     y = torch.poisson(rate, generator=generator)
-    panel = Panel(x, y, [f"s{i:02d}" for i in range(num_sites)], list(range(num_times)), ["u", "v"])
+    site_ids, times = [f"s{i:02d}" for i in range(num_sites)], list(range(num_times))
+    panel = Panel(x, y, site_ids, times, ["u", "v"], absent_lags="zero")
     train, valid, _ = panel.split(valid=[num_times - 2, num_times - 1])
     return train, valid
 

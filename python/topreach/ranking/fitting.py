@@ -24,6 +24,8 @@ from topreach.training.guards import compare_with_past_means
 from topreach.training.trainer import Trainer
 from topreach.training.validation import rank_scores
 
+LIKELIHOODS = ("marginal", "nll")  # objectives that take counts known to an interval
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -63,6 +65,12 @@ def fit(
     """Train a model; `notes` gets a sentence for what the user should know."""
     forecaster, needs = settings.forecaster, settings.forecaster.needs
     objective = _objective_name(settings)
+    site_path = getattr(forecaster, "site_path", None)
+    if site_path is not None and objective != "marginal":
+        raise ValueError(
+            "TopKRanker: site_path must be None for training by steps, got "
+            f"{site_path!r}. Use objective='marginal'."
+        )
     learns_valid = objective == "direct" and valid is not None
     _check_suppressed(panel, valid, needs, objective)
     if valid is not None and valid.history_y is None and valid.calendar == panel.calendar:
@@ -241,8 +249,8 @@ def _check_suppressed(panel: Panel, valid: Panel | None, needs: Needs, objective
     for part in (panel, valid):
         if part is None or part.y_upper is None:
             continue
-        if needs.suppressed and objective in ("marginal", "nll"):
-            continue
+        if needs.suppressed and (not isinstance(objective, str) or objective in LIKELIHOODS):
+            continue  # an objective of the user's own says itself what it cannot take
         raise ValueError(
             "TopKRanker.fit: panel must have exact counts for this model and objective, got "
             f"{int((part.y_upper > part.y).sum())} that are only known to lie in an interval. Use "

@@ -137,7 +137,12 @@ def restored(ranker: Any, file: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     kind = next(kind for kind in KINDS.values() if kind.name == file.model)
     config = {n: tuple(v) if isinstance(v, list) else v for n, v in file.config.items()}
     model = getattr(models, file.model)(**config)
-    model.load_state_dict(file.state)
+    try:
+        model.load_state_dict(file.state)
+    except RuntimeError as error:
+        raise ValueError(
+            f"TopKRanker.load: path must hold a whole model, got parts that do not fit: {error}"
+        ) from None
     if file.fit and hasattr(model, "set_fit_state"):
         model.set_fit_state(_nested(file.fit))
     program = _program(file.program)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from topreach import _C
 from topreach.data.panel import Panel
+from topreach.distributions.counts import count_quantile
 from topreach.distributions.forecast import as_forecast
 from topreach.evaluation import metrics
 from topreach.forecasters import KINDS, SETTINGS, Forecaster, as_forecaster
@@ -289,7 +291,7 @@ class TopKRanker:
             ValueError: a panel of another kind of time or with other sites; counts that contradict
                 those that the model learned from; features or exposure that are missing, by name.
         """
-        return plan_frame(self.plan(panel, periods_ahead=periods_ahead, k=k))
+        return plan_frame(self._plans("rank", panel, periods_ahead, k))
 
     def plan(
         self,
@@ -300,12 +302,7 @@ class TopKRanker:
     ) -> list[Any]:
         """The plans that `rank` shows as a table: a `Plan` per period. It knows its period, until
         when counts were known, the program, the model's digest, and its notes."""
-        ranker = self._ranker("plan", k)
-        if panel is None and periods_ahead is None:
-            periods_ahead = 1
-        plans = ranker.plans(self._inputs("rank", panel, periods_ahead, ranker))
-        self._say(dict.fromkeys(note for plan in plans for note in plan.notes))
-        return plans
+        return self._plans("plan", panel, periods_ahead, k)
 
     def with_program(self, k: int | Program) -> TopKRanker:
         """A fitted ranker that differs in its program alone."""
@@ -337,7 +334,7 @@ class TopKRanker:
         ranker, inputs = self._counts_of("predict", panel)
         if kind == "mean":
             return ranker.expected_counts(inputs).cpu().numpy()
-        return as_forecast(ranker.forecast(inputs)).quantile(0.5).cpu().numpy()
+        return count_quantile(ranker.forecast(inputs), 0.5).cpu().numpy()
 
     def predict_distribution(self, panel: Panel | None = None) -> Any:
         """The forecast of the counts [T, S], sites in the order of `site_ids_`: `mean`, `variance`,
@@ -441,6 +438,16 @@ class TopKRanker:
             return self.ranker_
         return self.ranker_.with_program(as_program(k, f"TopKRanker.{method}"))
 
+    def _plans(
+        self, method: str, panel: Panel | None, ahead: int | None, k: int | Program | None
+    ) -> list[Any]:
+        ranker = self._ranker(method, k)
+        if panel is None and ahead is None:
+            ahead = 1
+        plans = ranker.plans(self._inputs(method, panel, ahead, ranker))
+        self._say(dict.fromkeys(note for plan in plans for note in plan.notes))
+        return plans
+
     def _inputs(self, method: str, panel: Panel | None, ahead: int | None, ranker: Any) -> Any:
         if panel is not None and not isinstance(panel, Panel):
             raise TypeError(
@@ -449,6 +456,12 @@ class TopKRanker:
         if ahead is not None and (isinstance(ahead, bool) or not hasattr(ahead, "__index__")):
             raise TypeError(
                 f"TopKRanker.{method}: periods_ahead must be a whole number >= 1, got {ahead!r}."
+            )
+        given = panel is not None and panel.exposure is not None
+        if given and ranker.needs.exposure and not self.uses_exposure_:
+            raise ValueError(
+                f"TopKRanker.{method}: panel must have no exposure, as the training panel, got "
+                "one. Name its column for both, or for neither."
             )
         table = None if panel is None else table_of(panel, ranker)
         inputs = ranker.inputs(f"TopKRanker.{method}", table, ahead)
@@ -489,8 +502,11 @@ class TopKRanker:
 
     @staticmethod
     def _say(notes: Any) -> None:
+        level, frame = 1, sys._getframe()  # up to the caller's line
+        while frame.f_back and frame.f_globals.get("__name__", "").startswith("topreach."):
+            level, frame = level + 1, frame.f_back
         for note in notes:
-            warnings.warn(note[:1].upper() + note[1:], RankerNote, stacklevel=4)
+            warnings.warn(note[:1].upper() + note[1:], RankerNote, stacklevel=level)
 
 
 def _is_library_program(program: Program) -> bool:
