@@ -96,7 +96,7 @@ TEST(Mixtures, ObjectivesTakeSeveralStartsAtOnce) {
   const topreach::MixtureOptions options{.high = 20, .batch = {3}};
   const Tensor y =
       torch::poisson(torch::tensor({1.f, 4.f, 9.f, 9.f, 2.f}).expand({6, 5})).to(torch::kDouble);
-  const topreach::DirectBPROptions reach{.k = 2, .sigma = 0.05};
+  const topreach::DirectBPROptions reach{.program = 2, .sigma = 0.05};
   const auto daml = [&](const topreach::CountDistribution& counts, const Tensor& y) {
     return topreach::decision_aware(counts, y, {.epsilon = 0.9, .reach = reach}).loss;
   };
@@ -148,7 +148,7 @@ TEST(Mixtures, TheSyntheticStudysObjectivesTrain) {
     torch::NoGradGuard no_grad;
     return topreach::expected_ratio_ranking(model->forward(torch::zeros({1})))[0];
   };
-  const topreach::DirectBPROptions reach{.k = 2, .sigma = 0.05};
+  const topreach::DirectBPROptions reach{.program = 2, .sigma = 0.05};
   for (const Tensor& r :
        {trained([&](const auto& counts) { return topreach::nll(counts, y); }),
         trained([&](const auto& counts) { return topreach::direct_bpr(counts, y, reach); }),
