@@ -167,7 +167,7 @@ TEST(Forecast, OneOfOnesOwnTakesPart) {
   EXPECT_FALSE(coins.expected_ratio().has_value());
   EXPECT_NE(coins.get_if<Coins>(), nullptr);
   EXPECT_EQ(coins.get_if<topreach::Poisson>(), nullptr);
-  const auto y = torch::tensor({{1.0, 0.0, 1.0}, {1.0, 1.0, NAN}}, torch::kDouble);
+  const auto y = torch::tensor({{1.0, 0.0, 1.0}, {1.0, 1.0, double(NAN)}}, torch::kDouble);
   const double want = -std::log(0.2 * 0.5 * 0.7 * 0.9 * 0.1);
   EXPECT_NEAR(topreach::nll(coins, y).loss.item<double>(), want, 1e-14);
   const auto mean =
@@ -179,7 +179,7 @@ TEST(Forecast, OneOfOnesOwnTakesPart) {
 
 TEST(Objectives, ClosedSitesTakeNoPart) {
   const auto scores = torch::tensor({{3.0, 9.0, 1.0, 2.0}}, torch::kDouble);
-  const auto y = torch::tensor({{1.0, NAN, 4.0, 0.0}}, torch::kDouble);
+  const auto y = torch::tensor({{1.0, double(NAN), 4.0, 0.0}}, torch::kDouble);
   const auto open = y.isnan().logical_not();
   const auto index = torch::tensor({0, 2, 3});
   const auto less = scores.index_select(1, index), fewer = y.index_select(1, index);
