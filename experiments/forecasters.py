@@ -150,14 +150,14 @@ def restore(model: nn.Module, found: Mapping[str, Any]) -> nn.Module:
 
 
 def make_scorer(kind: str, inputs: Inputs, seed: int, place: Tensor | None = None) -> nn.Module:
-    """An untrained model of earlier counts: "linear" and "mlp" are the 2023 paper's, "graph" is
-    `GraphNetwork` over sites at `place` [S, 2]."""
+    """An untrained model of earlier counts: "linear" and "mlp" are the 2023 paper's, which take
+    counts as they are; "graph" is `GraphNetwork` over sites at `place` [S, 2]."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         if kind == "linear":
-            return LinearScorer(WINDOW, 0)
+            return LinearScorer(WINDOW, 0, scale=1.0)
         if kind == "mlp":
-            return MLPScorer(WINDOW, inputs.num_slow_features)
+            return MLPScorer(WINDOW, inputs.num_slow_features, scale=1.0)
         return GraphNetwork(place, WINDOW, inputs.num_slow_features)
 
 

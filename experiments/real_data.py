@@ -447,7 +447,7 @@ class _Work:
                 ranking = ratio_ranking(distribution.sample(self.effort.ranking_draws, key=noise))
                 repeats.append(metrics.bpr(ranking, batch.y, self.study.k, nan_policy="omit"))
             repeats = np.array(repeats)
-        mean, nll = distribution.mean.cpu(), -distribution.log_prob(batch.y).mean().item()
+        mean, nll = distribution.mean.cpu(), -distribution.site_log_prob(batch.y).mean().item()
         return self._figures(mean, repeats, mean=mean, median=median_of(distribution), nll=nll)
 
     def _test_scorer(self, key: str, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -475,7 +475,7 @@ class _Work:
         test = self.splits.test
         mean, median = (torch.from_numpy(ranker.predict(test, kind=k)) for k in ("mean", "median"))
         counts = ranker.predict_distribution(test)
-        nll = -counts.log_prob(test.y.to(counts.mean)).mean().item()
+        nll = -counts.site_log_prob(test.y.to(counts.mean)).mean().item()
         scores = torch.from_numpy(ranker.site_scores(test))
         return self._figures(scores, None, mean=mean, median=median, nll=nll)
 

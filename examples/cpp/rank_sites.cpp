@@ -99,8 +99,9 @@ int main(int argc, char** argv) {
   }
   try {
     const auto ranker = topreach::Ranker::load(argv[1]);
+    const auto found = plans(ranker, {argv + 2, argv + argc});
     std::printf("time,site,score,expected_count,chance_top_k\n");
-    for (const auto& plan : plans(ranker, {argv + 2, argv + argc})) {
+    for (const auto& plan : found) {
       for (const auto& note : plan.notes) std::fprintf(stderr, "note: %s\n", note.c_str());
       for (const auto& place : plan.sites) {
         if (!place.selected) continue;

@@ -20,6 +20,7 @@ import topreach as tr
 from topreach import Panel
 from topreach.evaluation import baselines, judge, origins
 from topreach.models import SiteHistory
+from topreach.ranking import RankerNote
 
 from ..context import Context, panel_digest
 from .report import WINDOWS, average_name, comparison, figure, verdict
@@ -29,6 +30,8 @@ TITLE = "Rolling origin: which method would have been best, on every set or on y
 DEFAULT = "topreach default"
 # Sites × periods up to which the slower peers are trained.
 PEERS_UP_TO = 400_000
+# The MLP's window, where the past is that long.
+MOST_LAGS = 5
 
 
 class Case:
@@ -55,6 +58,7 @@ def _joined(splits: Any) -> Panel:
         times,
         first.feature_names,
         history_y=first.history_y,
+        absent_lags=first.absent_lags,
         source=first.source,
     )
 
@@ -94,6 +98,7 @@ def run(context: Context) -> None:
     settings = {
         "windows": [w or 0 for w in WINDOWS],
         "peers_up_to": PEERS_UP_TO,
+        "most_lags": MOST_LAGS,
         "data": {name: panel_digest(case.panel) for name, case in cases.items()},
     }
     for name, case in cases.items():
@@ -217,13 +222,15 @@ def _ranker(train: Panel, test: Panel, k: int, **settings: Any) -> dict[str, Any
     parts = (train, None)
     if settings["model"] != "empirical_bayes" and train.num_times > 2:
         parts = train.split(valid=train.times[-1])[:2]
+    if settings["model"] == "mlp":  # at least one period must have all counts that it reads
+        settings["window"] = min(MOST_LAGS, max(1, len(parts[0].timeline) - 1))
     ranker = tr.TopKRanker(k, progress=False, **settings).fit(*parts)
     scores = torch.from_numpy(ranker.site_scores(test))
     if not ranker.model_.is_probabilistic:
         return {"scores": scores}
     counts = ranker.predict_distribution(test)
     with torch.no_grad():
-        nll = -counts.log_prob(test.y).double().mean(1)
+        nll = -counts.site_log_prob(test.y).double().mean(1)
     median = torch.from_numpy(ranker.predict(test, kind="median"))
     return {"scores": scores, "mean": counts.mean, "median": median, "nll": nll}
 
@@ -277,6 +284,9 @@ def _evaluate(
     began = time.perf_counter()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Standardizer.fit: dropped")
+        warnings.filterwarnings("ignore", r"Trainer.fit: .* are left out")
+        # The table compares every method with the means, and says so of all at once.
+        warnings.simplefilter("ignore", RankerNote)
         made = forecast(train, test, case.k)
     seconds = time.perf_counter() - began
     return {

@@ -247,5 +247,5 @@ class Problem:
         return {
             "objective": value.loss.item(),
             "valid_bpr": float(tr.metrics.bpr(ranking, batch.y, K)),
-            "valid_nll": -counts.log_prob(batch.y).mean().item(),
+            "valid_nll": -counts.site_log_prob(batch.y).mean().item(),
         }

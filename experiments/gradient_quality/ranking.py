@@ -59,7 +59,7 @@ def sampled(
         counts = distribution(free)
         y = counts.sample(samples, generator=generator)
         cdf = tr.count_cdf(counts, y) if estimator == "go" else None
-        r = tr.ratio_ranking(y, counts.log_prob(y), estimator=estimator, cdf=cdf)
+        r = tr.ratio_ranking(y, counts.site_log_prob(y), estimator=estimator, cdf=cdf)
         yield torch.autograd.grad(r, free, g.expand(shape))[0]
 
 

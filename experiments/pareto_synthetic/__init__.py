@@ -84,7 +84,7 @@ def evaluate(
     `repeats` rankings by 1000 draws each reach."""
     y = y.to(model.logits.device)
     counts = model(torch.zeros(1, device=y.device))
-    likelihood = counts.log_prob(y).sum(-1).mean(-1)
+    likelihood = counts.site_log_prob(y).sum(-1).mean(-1)
     ranking = tr.expected_ratio_ranking(counts).squeeze(-2)
     bpr = tr.metrics.bpr(ranking.unsqueeze(-2).expand(-1, *y.shape), y, K, reduce="none").mean(-1)
     chosen = tr.expected_topk(ranking, K, sigma=sigma)

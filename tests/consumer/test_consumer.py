@@ -245,18 +245,39 @@ def test_train_scorer_learns_and_repeats(programs, tmp_path):
     assert run(programs / "train_scorer", cwd=tmp_path, OMP_NUM_THREADS="1").stdout == printed
 
 
-def test_rank_sites_gives_python_s_ranking(programs, model_and_table, tmp_path):
-    model, table, ranker, panel = model_and_table
-    newest = panel.select_times(panel.times[-1:])
-    expected = ranker.rank(newest).query("selected")
-    words = [programs / "rank_sites", model, table, "site", "year", "deaths"]
-    printed = run(*words, cwd=tmp_path).stdout
+def test_rank_sites_gives_python_s_plan(programs, model_and_table, tmp_path):
+    """Of the period after the last one, whose counts are blank in the table."""
+    model, table, ranker, columns = model_and_table
+    coming = pd.read_csv(table, dtype={"site": str})
+    coming = coming[coming["year"] == coming["year"].max()]
+    coming = coming.assign(year=coming["year"] + 1, deaths=np.nan)
+    coming.to_csv(tmp_path / "coming.csv", index=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        panel = tr.Panel.from_csv(tmp_path / "coming.csv", **columns, counts="optional")
+        expected = ranker.rank(panel).query("selected")
+    words = [programs / "rank_sites", model, tmp_path / "coming.csv", "site", "year", "deaths"]
+    lines = run(*words, cwd=tmp_path).stdout.splitlines()
+    printed = "\n".join(line for line in lines if not line.startswith("note: "))
     found = pd.read_csv(io.StringIO(printed), dtype={"site": str})
+    assert found["time"].tolist() == expected["time"].tolist()
     assert found["site"].tolist() == expected["site"].tolist()
-    for column in ("score", "expected_count"):
+    for column in ("score", "expected_count", "chance_top_k"):
         # %.9g gives a float32 back exactly.
         ours = found[column].to_numpy(np.float32)
         np.testing.assert_array_equal(ours, expected[column].to_numpy(np.float32), err_msg=column)
+
+
+def test_plan_next_gives_python_s_plan(programs, tmp_path):
+    """Of the period after the last one, from what the model knows alone."""
+    counts = np.random.default_rng(0).poisson(np.arange(1, 21), (6, 20))
+    panel = tr.Panel(
+        np.zeros((6, 20, 0)), counts, [f"s{i:02d}" for i in range(20)], list(range(2015, 2021)), []
+    )
+    ranker = tr.TopKRanker(3, progress=False).fit(panel)
+    ranker.save(tmp_path / "model.pt")
+    printed = run(programs / "plan_next", cwd=tmp_path).stdout
+    assert printed.splitlines() == ranker.rank().query("selected")["site"].tolist()
 
 
 @pytest.mark.parametrize("column", ["deaths", "year"])
@@ -271,7 +292,7 @@ def test_rank_sites_names_what_is_missing(build_programs, fit, tmp_path, column)
 
 @pytest.fixture(scope="session")
 def fit(tmp_path_factory):
-    """Fits a ranker on a table, once each; gives its file, the table, the ranker and the panel."""
+    """Fits a ranker on a table, once each; gives its file, the table, the ranker, the columns."""
 
     @functools.cache
     def make(model: str):
@@ -296,7 +317,7 @@ def fit(tmp_path_factory):
                 window=2,
             ).fit(train, valid)
         ranker.save(folder / "model.pt")
-        return folder / "model.pt", folder / "table.csv", ranker, panel
+        return folder / "model.pt", folder / "table.csv", ranker, columns
 
     return make
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from topreach.cli import main
+from topreach.cli.options import spec_of
 from topreach.ranking.topk_ranker import TopKRanker
 
 COLUMNS = ["--site", "geoid", "--time", "year", "--count", "deaths"]
@@ -79,9 +80,9 @@ def test_exposure_and_suppressed_counts(tmp_path, capsys):
     to = ["--k", "4", "--out", model, "--quiet"]
     assert main(["fit", *counts, *columns, *words, *negbin, *to]) == 0
     out = capsys.readouterr().out
-    assert "best possible, suppressed counts at their least." in out
-    assert "best possible, suppressed counts at their most." in out
-    assert TopKRanker.load(model).columns_["exposure"] == "people"
+    assert "Fitted without 2020, suppressed counts at their least: its 4 sites reach" in out
+    assert "Fitted without 2020, suppressed counts at their most: its 4 sites reach" in out
+    assert spec_of(TopKRanker.load(model).table_).exposure == "people"
     ranked = tmp_path / "ranked.csv"
     data = ["--data", str(tmp_path / "next.csv"), "--out", str(ranked), "--all-sites"]
     assert main(["rank", "--model", model, *data]) == 0
@@ -97,9 +98,15 @@ def test_exposure_and_suppressed_counts(tmp_path, capsys):
     table = pd.read_csv(judged)
     assert table.groupby("suppressed").size().to_dict() == {"least": 4, "most": 4}
     assert table["bpr"].between(0, 1).all()
+    # The model file knows how its table is written.
+    assert main(["evaluate", "--model", model, *counts]) == 0
+    assert capsys.readouterr().out.count("suppressed counts at their") == 2
     # What is wrong is said in one line.
     for arguments, message in (
-        (["evaluate", "--model", model, *counts], r"got '\*' at line 2 .*suppressed=\{'\*'"),
+        (
+            ["evaluate", *counts, *columns, "--k", "4"],
+            r"got '\*' at line 2 .*--suppressed '\*=1-9'",
+        ),
         (["fit", *counts, *columns, *words, "--k", "4", "--out", model, "--force"], "exact counts"),
         (
             ["rank", "--model", model, "--data", str(tmp_path / "n.csv"), "--out", str(judged)],
@@ -188,8 +195,8 @@ def test_evaluate_one_period_alone_has_no_naive_rows(folder, capsys):
 
 
 def test_scorer_by_command(folder):
-    assert fit(folder, "scorer.pt", "--model", "linear") == 0
-    arguments = ["--data", str(folder / "counts.csv"), "--out", str(folder / "scored.csv")]
+    assert fit(folder, "scorer.pt", "--model", "linear", "--window", "2") == 0
+    arguments = ["--data", str(folder / "next.csv"), "--out", str(folder / "scored.csv")]
     assert main(["rank", "--model", str(folder / "scorer.pt"), *arguments]) == 0
     assert pd.read_csv(folder / "scored.csv")["expected_count"].isna().all()
 
@@ -220,16 +227,16 @@ def test_resume(folder):
     [
         (
             ["rank", "--model", "absent.pt", "--data", "next.csv", "--out", "o.csv"],
-            "absent.pt must be a file",
+            "path must be a file, got absent.pt",
         ),
         (
             ["rank", "--model", "counts.csv", "--data", "next.csv", "--out", "o.csv"],
-            "not such a file",
+            "got counts.csv, which is damaged, cut short or of another kind",
         ),
         (["rank", "--model", "model.pt", "--data", "absent.csv", "--out", "o.csv"], "absent.csv"),
         (["rank", "--model", "model.pt", "--data", "next.csv", "--out", "no/o.csv"], "must exist"),
         (["rank", "--model", "model.pt", "--data", "next.csv", "--out", "."], "must be a file"),
-        ([*RANK, "--times", "1999"], "got 1999"),
+        ([*RANK, "--times", "1999"], "got '1999'"),
         ([*RANK, "--site", "tract"], "tract"),
         ([*EVALUATE], "--k is needed"),
         (["evaluate", "--data", "counts.csv", "--k", "5"], "--site, --time, --count must name"),
@@ -254,7 +261,7 @@ def test_errors_are_one_line_that_names_the_thing(folder, capsys, monkeypatch, a
 
 
 def test_debug_shows_the_traceback(folder):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError):
         main(["rank", "--model", "absent.pt", "--data", "next.csv", "--out", "o.csv", "--debug"])
 
 
@@ -301,10 +308,10 @@ def check_demo(folder, printed):
     assert sorted(os.listdir(folder)) == [
         "comparison.csv",
         "model.pt",
-        "ranked_sites.csv",
+        "plan.csv",
         "reach.png",
     ]
-    ranked = pd.read_csv(folder / "ranked_sites.csv", dtype={"site": str})
+    ranked = pd.read_csv(folder / "plan.csv", dtype={"site": str})
     assert (
         len(ranked) == 100
         and ranked["rank"].is_monotonic_increasing
@@ -327,7 +334,7 @@ def test_demo_without_data_says_that_it_is_simulated(tmp_path, monkeypatch, caps
     def offline(*arguments):
         raise ConnectionError("no network")
 
-    monkeypatch.setattr("topreach.demo.cook_county", offline)
+    monkeypatch.setattr("topreach.cli.demo.cook_county", offline)
     assert main(["demo", "--quick", "--quiet", "--out", str(tmp_path / "out")]) == 0
     shown = capsys.readouterr()
     check_demo(tmp_path / "out", shown.out)
@@ -362,8 +369,120 @@ def test_demo_on_cook_county_in_a_fresh_process(tmp_path):
 def test_site_effects_that_vary_over_time(folder, capsys):
     negbin = ["--model", "negbin", "--objective", "marginal"]
     assert fit(folder, "path.pt", *negbin, "--site-path", "random_walk") == 0
-    assert TopKRanker.load(folder / "path.pt").model_.path_effect.shape == (5, 25)
+    assert TopKRanker.load(folder / "path.pt").model_.path_effect.shape == (6, 25)  # all periods
     capsys.readouterr()
     assert fit(folder, "none.pt", "--site-path", "ar1") != 0
-    assert "site_path must be None but for model='negbin'" in error_of(capsys)
+    assert "--site-path must come with --model negbin" in error_of(capsys)
+    assert fit(folder, "none.pt", "--model", "negbin", "--site-path", "ar1") != 0
+    assert "--site-path must come with --objective marginal" in error_of(capsys)
     assert not (folder / "none.pt").exists()
+
+
+# ---- tables as they come -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def table():
+    """12 sites, 2015-2019."""
+    random = np.random.default_rng(0)
+    rows = [(f"{1000 + s:05d}", 2015 + t, random.poisson(3)) for t in range(5) for s in range(12)]
+    return pd.DataFrame(rows, columns=["geoid", "year", "deaths"])
+
+
+def fit_table(folder, *more, data="t.csv"):
+    files = ["--data", str(folder / data), "--out", str(folder / "m.pt")]
+    return main(["fit", *files, *COLUMNS, "--k", "3", "--quiet", *more])
+
+
+def test_semicolons(table, tmp_path):
+    table.to_csv(tmp_path / "t.csv", index=False, sep=";")
+    assert fit_table(tmp_path) == 0
+    assert fit_table(tmp_path, "--sep", ";", "--force") == 0
+    assert TopKRanker.load(tmp_path / "m.pt").site_ids_ == sorted(set(table["geoid"]))
+
+
+def test_a_negative_code_for_suppressed_counts(table, tmp_path):
+    """--suppressed -1=1-9 is a value, though it begins like an option."""
+    hidden = table["deaths"].between(1, 2)
+    table.assign(deaths=table["deaths"].mask(hidden, -1)).to_csv(tmp_path / "t.csv", index=False)
+    negbin = ["--model", "negbin", "--objective", "marginal"]
+    assert fit_table(tmp_path, *negbin, "--suppressed", "-1=1-9") == 0
+    assert spec_of(TopKRanker.load(tmp_path / "m.pt").table_).suppressed == {"-1": (1, 9)}
+
+
+def test_a_held_back_year_without_events(table, tmp_path, capsys):
+    table.assign(deaths=table["deaths"].mask(table["year"] == 2019, 0)).to_csv(
+        tmp_path / "t.csv", index=False
+    )
+    assert fit_table(tmp_path) == 0
+    out = capsys.readouterr().out
+    assert "There were no events in 2019" in out and "nan" not in out
+
+
+def test_times_of_a_parquet_table(table, tmp_path):
+    pytest.importorskip("pyarrow")
+    table.assign(year=pd.to_datetime(table["year"].astype(str) + "-01-01")).to_parquet(
+        tmp_path / "t.parquet"
+    )
+    assert fit_table(tmp_path, data="t.parquet") == 0
+    rank = [
+        "rank",
+        "--model",
+        str(tmp_path / "m.pt"),
+        "--data",
+        str(tmp_path / "t.parquet"),
+        "--times",
+        "2019-01-01",
+    ]
+    assert main([*rank, "--out", str(tmp_path / "r.csv")]) == 0
+    assert len(pd.read_csv(tmp_path / "r.csv")) == 3
+
+
+def test_months_as_excel_writes_them(table, tmp_path, capsys):
+    months = ["Sep-20", "Oct-20", "Nov-20", "Dec-20", "Jan-21"]
+    table.assign(year=[months[y - 2015] for y in table["year"]]).to_csv(
+        tmp_path / "t.csv", index=False
+    )
+    assert main(["evaluate", "--data", str(tmp_path / "t.csv"), *COLUMNS, "--k", "3"]) == 0
+    assert "period(s) Jan-21," in capsys.readouterr().out
+
+
+def test_evaluation_says_what_the_model_has_learned_from(table, tmp_path, capsys):
+    table.to_csv(tmp_path / "t.csv", index=False)
+    assert fit_table(tmp_path, "--model", "negbin", "--epochs", "5") == 0
+    capsys.readouterr()
+    assert (
+        main(
+            [
+                "evaluate",
+                "--model",
+                str(tmp_path / "m.pt"),
+                "--data",
+                str(tmp_path / "t.csv"),
+                "--test",
+                "2",
+            ]
+        )
+        == 0
+    )
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note:")]
+    assert any("learned from" in note and "2018" in note for note in notes)
+
+
+def test_the_columns_taken_as_features_are_said_once(table, tmp_path, capsys):
+    table.assign(income=np.arange(60.0) % 7).to_csv(tmp_path / "t.csv", index=False)
+    assert fit_table(tmp_path) == 0
+    said = "note: Features are all numeric columns that have no other role: income."
+    assert capsys.readouterr().err.splitlines().count(said) == 1
+
+
+def test_last_periods_without_counts(table, tmp_path, capsys):
+    """Refused unless --counts optional says that they are meant; then nothing is learned from
+    them."""
+    table["deaths"] = table["deaths"].astype(float).mask(table["year"] == 2019)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    assert fit_table(tmp_path) == 2
+    assert "--counts optional" in error_of(capsys)
+    assert fit_table(tmp_path, "--counts", "optional") == 0
+    assert "note: left out, for want of counts: 2019" in capsys.readouterr().err.splitlines()
+    assert TopKRanker.load(tmp_path / "m.pt").last_period_ == "2018"

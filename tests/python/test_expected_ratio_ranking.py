@@ -44,7 +44,9 @@ def inflate(table, pi):
 FAMILIES = {
     "negative_binomial": (
         lambda: td.NegativeBinomial(tensor(0.7, 2.5, 1e-3), tensor(0.3, 0.05, 0.2)),
-        lambda: [stats.nbinom.pmf(range(45), n, 1 - p) for n, p in [(0.7, 0.3), (2.5, 0.05), (1e-3, 0.2)]],
+        lambda: [
+            stats.nbinom.pmf(range(45), n, 1 - p) for n, p in [(0.7, 0.3), (2.5, 0.05), (1e-3, 0.2)]
+        ],
     ),
     "shared": (
         lambda: NegativeBinomial(tensor(0.7, 2.5, 0.0), torch.logit(tensor(0.3)[0])),
@@ -60,7 +62,10 @@ FAMILIES = {
     ),
     "binomial": (
         lambda: td.Binomial(tensor(7, 1, 0, 3), tensor(0.4, 0.99999, 0.5, 1.0)),
-        lambda: [stats.binom.pmf(range(8), n, p) for n, p in [(7, 0.4), (1, 0.99999), (0, 0.5), (3, 1.0)]],
+        lambda: [
+            stats.binom.pmf(range(8), n, p)
+            for n, p in [(7, 0.4), (1, 0.99999), (0, 0.5), (3, 1.0)]
+        ],
     ),
 }  # fmt: skip
 
@@ -134,8 +139,8 @@ def by_quadrature(family, n, o, pi, c):
     ],
 )
 def test_extreme_parameters(family, n, o, pi, offset):
-    """Tiny and huge rates, dispersions twelve orders apart, chances next to 0 and 1; every r_s to its
-    own relative error."""
+    """Tiny and huge rates, dispersions twelve orders apart, chances next to 0 and 1; every r_s to
+    its own relative error."""
     want = torch.tensor(by_quadrature(family, n, o, pi, offset), **OPTIONS)
     pair = [None if row is None else tensor(*row) for row in (o, pi)]
     got = OP(family, tensor(*n), *pair, offset)
@@ -174,7 +179,8 @@ def test_sums_to_the_chance_of_any_event():
 
 @pytest.mark.parametrize("offset", [0.0, 1.0])
 def test_many_sites_against_samples(offset):
-    """300 sites of mixed dispersion, some zero-inflated: within 5 standard errors of 200,000 draws."""
+    """300 sites of mixed dispersion, some zero-inflated: within 5 standard errors of 200,000
+    draws."""
     torch.manual_seed(1)
     n, z = torch.rand(300, **OPTIONS), torch.randn(300, **OPTIONS) * 2
     counts = ZeroInflated(NegativeBinomial(n, z), torch.rand(300, **OPTIONS).round() * 0.6)
@@ -261,7 +267,8 @@ def test_gradcheck(family, inflated, offset):
 
 
 def test_gradients_at_the_ends():
-    """Where a site cannot have events, and where it surely has: against enumeration's derivative."""
+    """Where a site cannot have events, and where it surely has: against enumeration's
+    derivative."""
 
     def enumerated(p, pi):
         outcomes = torch.tensor(list(itertools.product([0.0, 1.0], repeat=3)), **OPTIONS)
@@ -304,7 +311,8 @@ def test_twice_differentiating_raises():
 
 
 def test_memory_does_not_grow_with_the_nodes():
-    """100,000 sites: one array of sites by nodes would be 50 MB, and the plain formula holds six."""
+    """100,000 sites: one array of sites by nodes would be 50 MB, and the plain formula holds
+    six."""
     program = """
 import torch, topreach as tr
 def peak():  # kilobytes; getrusage would count the parent's too
@@ -333,22 +341,74 @@ ONES = torch.ones(3)
 @pytest.mark.parametrize(
     "arguments, error, message",
     [
-        (("gamma", ONES, None, None, 0.0), ValueError, "family must be 'poisson', 'negative_binomial' or 'binomial', got 'gamma'"),
-        (("poisson", ONES, ONES, None, 0.0), ValueError, "second must be None for family 'poisson'"),
-        (("binomial", ONES, None, None, 0.0), ValueError, "probs must be given for family 'binomial'"),
-        (("poisson", torch.ones(3).long(), None, None, 0.0), TypeError, "rate must be float32 or float64, got Long"),
-        (("poisson", torch.ones(()), None, None, 0.0), ValueError, r"rate must have shape \[..., S\], got a scalar"),
-        (("poisson", -ONES, None, None, 0.0), ValueError, "rate must be finite and not negative, got -1"),
-        (("poisson", ONES / 0, None, None, 0.0), ValueError, "rate must be finite and not negative, got inf"),
-        (("negative_binomial", ONES, ONES * float("nan"), None, 0.0), ValueError, "odds must be finite and not negative, got nan"),
-        (("negative_binomial", ONES.double(), ONES.double() * 1e308, None, 0.0), ValueError, "mean count of a row must be finite"),
-        (("binomial", ONES, ONES * 1.5, None, 0.0), ValueError, r"probs must lie in \[0, 1\], got 1.5"),
-        (("binomial", ONES * 1.5, ONES, None, 0.0), ValueError, "total_count must be whole, got .*1.5"),
-        (("poisson", ONES, None, -ONES, 0.0), ValueError, r"zero_probs must lie in \[0, 1\], got -1"),
-        (("poisson", ONES, None, None, -1.0), ValueError, "offset must be finite and not negative, got -1"),
+        (
+            ("gamma", ONES, None, None, 0.0),
+            ValueError,
+            "family must be 'poisson', 'negative_binomial' or 'binomial', got 'gamma'",
+        ),
+        (
+            ("poisson", ONES, ONES, None, 0.0),
+            ValueError,
+            "second must be None for family 'poisson'",
+        ),
+        (
+            ("binomial", ONES, None, None, 0.0),
+            ValueError,
+            "probs must be given for family 'binomial'",
+        ),
+        (
+            ("poisson", torch.ones(3).long(), None, None, 0.0),
+            TypeError,
+            "rate must be float32 or float64, got Long",
+        ),
+        (
+            ("poisson", torch.ones(()), None, None, 0.0),
+            ValueError,
+            r"rate must have shape \[..., S\], got a scalar",
+        ),
+        (
+            ("poisson", -ONES, None, None, 0.0),
+            ValueError,
+            "rate must be finite and not negative, got -1",
+        ),
+        (
+            ("poisson", ONES / 0, None, None, 0.0),
+            ValueError,
+            "rate must be finite and not negative, got inf",
+        ),
+        (
+            ("negative_binomial", ONES, ONES * float("nan"), None, 0.0),
+            ValueError,
+            "odds must be finite and not negative, got nan",
+        ),
+        (
+            ("negative_binomial", ONES.double(), ONES.double() * 1e308, None, 0.0),
+            ValueError,
+            "mean count of a row must be finite",
+        ),
+        (
+            ("binomial", ONES, ONES * 1.5, None, 0.0),
+            ValueError,
+            r"probs must lie in \[0, 1\], got 1.5",
+        ),
+        (
+            ("binomial", ONES * 1.5, ONES, None, 0.0),
+            ValueError,
+            "total_count must be whole, got .*1.5",
+        ),
+        (
+            ("poisson", ONES, None, -ONES, 0.0),
+            ValueError,
+            r"zero_probs must lie in \[0, 1\], got -1",
+        ),
+        (
+            ("poisson", ONES, None, None, -1.0),
+            ValueError,
+            "offset must be finite and not negative, got -1",
+        ),
         (("poisson", ONES, None, None, float("nan")), ValueError, "offset must be finite"),
     ],
-)  # fmt: skip
+)
 def test_errors(arguments, error, message):
     with pytest.raises(error, match="expected_ratio_ranking: .*" + message):
         OP(*arguments)
@@ -374,7 +434,8 @@ def known_and_unknown():
     yield "Poisson", distributions.Poisson(n), True
     yield "zero-inflated", distributions.ZeroInflated(distributions.Poisson(n), half), True
     yield "mixture", distributions.Mixture(torch.full((2, 4), 0.25), draws), True
-    yield "site mixture", distributions.SiteMixture(torch.randn(2, 3, 4), td.Poisson(torch.rand(4))), True
+    sites = distributions.SiteMixture(torch.randn(2, 3, 4), td.Poisson(torch.rand(4)))
+    yield "site mixture", sites, True
     yield "torch's negative binomial", td.NegativeBinomial(n, half), True
     yield "torch's Poisson", td.Poisson(n), True
     yield "torch's Bernoulli", td.Bernoulli(half), True
@@ -468,7 +529,8 @@ def test_zero_inflated_sampling():
         counts = ZeroInflated(base, pi)
         y = counts.sample(100_000)
         assert y.shape == (100_000, 2, 3) and y.dtype == torch.float64
-        for moment, want in ((y, counts.mean), ((y == 0).double(), counts.log_prob(y[0] * 0).exp())):
+        none = counts.log_prob(y[0] * 0).exp()
+        for moment, want in ((y, counts.mean), ((y == 0).double(), none)):
             error = moment.std(0) / len(y) ** 0.5
             assert ((moment.mean(0) - want).abs() <= 5 * error).all()
     key = tr.draw_key()
@@ -524,7 +586,10 @@ def test_interval_log_prob(kind):
             lambda a, b: NegativeBinomial(a, b),
             lambda y, a, b: stats.nbinom.cdf(y, a, 1 / (1 + np.exp(b))),
         ),
-        "poisson": (lambda a, b: tr.distributions.Poisson(a), lambda y, a, b: stats.poisson.cdf(y, a)),
+        "poisson": (
+            lambda a, b: tr.distributions.Poisson(a),
+            lambda y, a, b: stats.poisson.cdf(y, a),
+        ),
         "zero_inflated": (
             lambda a, b: ZeroInflated(td.Poisson(a), torch.sigmoid(b)),
             lambda y, a, b: (y >= 0) * (1 + (stats.poisson.cdf(y, a) - 1) / (1 + np.exp(b))),
@@ -629,11 +694,19 @@ def test_go_survives_vanishing_probabilities(dtype):
     "log_prob, cdf, error, message",
     [
         (None, None, ValueError, "log_prob and cdf must be given for estimator 'go'"),
-        (torch.ones(4), torch.ones(4, 3), ValueError, r"log_prob must have shape \[4, 3\] for estimator 'go', got \[4\]"),
+        (
+            torch.ones(4), torch.ones(4, 3),
+            ValueError,
+            r"log_prob must have shape \[4, 3\] for estimator 'go', got \[4\]",
+        ),
         (torch.ones(4, 3), torch.ones(4), ValueError, r"cdf must have shape \[4, 3\]"),
-        (torch.ones(4, 3), torch.ones(4, 3).double(), TypeError, "cdf must have the dtype of samples"),
+        (
+            torch.ones(4, 3), torch.ones(4, 3).double(),
+            TypeError,
+            "cdf must have the dtype of samples",
+        ),
     ],
-)  # fmt: skip
+)
 def test_go_errors(log_prob, cdf, error, message):
     with pytest.raises(error, match="ratio_ranking: .*" + message):
         tr.ratio_ranking(torch.ones(4, 3), log_prob, estimator="go", cdf=cdf)

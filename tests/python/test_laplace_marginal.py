@@ -126,8 +126,8 @@ def by_quadrature(eta, loading, y, log_p, nodes=80):
 @pytest.mark.parametrize("family", ["poisson", "nb1", "nb2"])
 @pytest.mark.parametrize(("mean", "bound"), [(60.0, 1e-2), (6.0, 2e-2), (0.3, 0.1)])
 def test_close_to_adaptive_quadrature(family, mean, bound):
-    """Laplace's relative error is O(1/n), n the counts of a site: small for large counts, and what is
-    left for sparse ones is stated here."""
+    """Laplace's relative error is O(1/n), n the counts of a site: small for large counts, and what
+    is left for sparse ones is stated here."""
     rng = np.random.default_rng(3)
     times, sites = 5, 3
     loading = np.column_stack((np.full(times, 0.6), 0.3 * np.linspace(-1.4, 1.4, times)))

@@ -56,8 +56,8 @@ def without_effects(sites, features, **options):
 
 @pytest.mark.parametrize("family", ["poisson", "nb1", "nb2", "zip", "zinb"])
 def test_plain_regression_is_that_of_statsmodels(family):
-    """Sigma = 0: estimates, log-likelihood and AIC of the same model there, and standard errors from
-    differences of its likelihood."""
+    """Sigma = 0: estimates, log-likelihood and AIC of the same model there, and standard errors
+    from differences of its likelihood."""
     discrete = pytest.importorskip("statsmodels.discrete.discrete_model")
     inflated = pytest.importorskip("statsmodels.discrete.count_model")
     numdiff = pytest.importorskip("statsmodels.tools.numdiff")
@@ -104,8 +104,8 @@ def test_plain_regression_is_that_of_statsmodels(family):
 
 
 def test_the_marginal_maximum_is_that_of_a_search_of_its_own():
-    """Poisson with a random intercept, its likelihood by quadrature, maximised by SciPy: counts of a
-    site are many, so Laplace's estimates differ by little."""
+    """Poisson with a random intercept, its likelihood by quadrature, maximised by SciPy: counts of
+    a site are many, so Laplace's estimates differ by little."""
     x, y, time = simulated(1, 40, 1, family="poisson", sigma=(0.7, 0), rho=0, intercept=2.0)
     nodes = np.linspace(-7, 7, 561)  # the trapezoidal rule, fine for the narrowest integrand
     weights = stats.norm.pdf(nodes) * (nodes[1] - nodes[0])
@@ -137,8 +137,8 @@ def test_the_marginal_maximum_is_that_of_a_search_of_its_own():
 
 
 def test_the_maximum_is_one():
-    """The gradient of the marginal likelihood is zero there, by autograd and by differences, and the
-    covariance is the inverse of the differences' Hessian."""
+    """The gradient of the marginal likelihood is zero there, by autograd and by differences, and
+    the covariance is the inverse of the differences' Hessian."""
     x, y, time = simulated(2)
     model = NegBinMixedEffects(120, 2).double().fit(x, y, time)
     assert model.fit_.converged and not model.fit_.held
@@ -267,8 +267,8 @@ def test_stepwise_likelihood_takes_exposure_and_intervals():
     ("family", "dispersion"), [("nb1", 0.3), ("nb2", 1.0), ("poisson", None)]
 )
 def test_recovery_and_coverage(family, dispersion):
-    """95 % intervals over 12 panels: their coverage of 5 or 6 parameters is binomial; Laplace's bias is
-    small at these counts. 99.9 % limits for n = 60 at .95: at least 50."""
+    """95 % intervals over 12 panels: their coverage of 5 or 6 parameters is binomial; Laplace's
+    bias is small at these counts. 99.9 % limits for n = 60 at .95: at least 50."""
     truth = {"(Intercept)": 1.2, "x0": 0.4, "x1": -0.3}
     spread = {"sd(intercept)": 0.6, "sd(slope)": 0.3, "cor": -0.4}
     if family == "nb1":
@@ -324,8 +324,8 @@ def test_summary_is_that_of_r():
 
 
 def test_random_effects_and_their_errors():
-    """Poisson, intercepts only: the mode solves its equation, and its error is that of the posterior by
-    quadrature (counts are many)."""
+    """Poisson, intercepts only: the mode solves its equation, and its error is that of the
+    posterior by quadrature (counts are many)."""
     x, y, time = simulated(8, 30, 0, family="poisson", sigma=(0.7, 0), rho=0, intercept=2.5,
                            beta=())
     model = NegBinMixedEffects(30, 0, family="poisson").double()
@@ -385,8 +385,8 @@ def test_predictive(family, zero):
 
 
 def test_uncertain_sites_rank_lower_by_ratio():
-    """Two kinds of sites of equal mean, of which one is uncertain: E[y / sum] prefers the certain ones,
-    by enumeration of the components; the mean ranking cannot tell them apart."""
+    """Two kinds of sites of equal mean, of which one is uncertain: E[y / sum] prefers the certain
+    ones, by enumeration of the components; the mean ranking cannot tell them apart."""
     torch.manual_seed(0)
     draws, sites = 400, 6
     rate = torch.full((draws, sites), 4.0, dtype=torch.float64)
@@ -434,8 +434,8 @@ def test_distributions_of_families():
 @pytest.mark.parametrize("family", ["nb1", "nb2", "poisson"])
 @pytest.mark.parametrize("zero_inflation", [False, True])
 def test_every_family_trains_by_steps(family, zero_inflation):
-    """The joint form with the Laplace penalty: W = (d mean/d eta)² / variance by autograd, and a DAML
-    step with gradients in all parameters."""
+    """The joint form with the Laplace penalty: W = (d mean/d eta)² / variance by autograd, and a
+    DAML step with gradients in all parameters."""
     x, y, time = simulated(10, 12)
     exposure = torch.rand(y.shape).double() + 0.5
     model = NegBinMixedEffects(
@@ -602,8 +602,8 @@ def test_fit_by_quadrature():
 
 @pytest.mark.parametrize("damping", [0.0, 0.5, 1.0])
 def test_slopes_are_damped_beyond_the_fitted_times(damping):
-    """Gardner and McKenzie (1985): d + ... + d^h periods of slope after h periods, by a loop; within
-    the fitted times nothing changes, and d = 1 is "linear"."""
+    """Gardner and McKenzie (1985): d + ... + d^h periods of slope after h periods, by a loop;
+    within the fitted times nothing changes, and d = 1 is "linear"."""
     x, y, time = simulated(22, 30, 1)
     model = NegBinMixedEffects(30, 1, slope_damping=damping).double().fit(x, y, time)
     linear = NegBinMixedEffects(30, 1, site_slopes="linear").double().fit(x, y, time)
@@ -720,7 +720,8 @@ def test_parameters_are_float32_whatever_the_default():
 @pytest.mark.parametrize("mean", [0.1, 1e2, 1e4, 1e6])
 def test_counts_of_any_size_recover_the_truth(link, mean):
     """Poisson of sites whose rates differ by a factor: the totals of the sites are met within five
-    standard errors, and the spread of the rates within what 80 sites tell (a sd's is sd / sqrt 160)."""
+    standard errors, and the spread of the rates within what 80 sites tell (a sd's is sd / sqrt
+    160)."""
     rng = np.random.default_rng(29)
     spread = 0.4
     factor = 1 + spread * np.clip(rng.normal(size=80), -2, 2)

@@ -281,7 +281,8 @@ def written_out(model, batch, k, sigma):
     t = torch.linspace(-9, 9, 4001, dtype=torch.float64)
     found = []
     for row, y in zip(r, batch.y.double(), strict=True):
-        # z of the K-th best is at t: density of site i there, others in the set above, the rest below.
+        # z of the K-th best is at t: density of site i there, others in the set above, the rest
+        # below.
         at = row.unsqueeze(-1) + sigma * t  # [S, nodes]: where site i stands
         reach = 0.0
         for chosen in itertools.combinations(range(len(row)), k):
@@ -348,8 +349,8 @@ def test_gradient_of_deterministic_daml_in_every_parameter(topk, epsilon):
 
 @pytest.mark.parametrize("estimator", ["score", "score_loo", "conditional"])
 def test_the_sampled_top_k_has_the_deterministic_mean(estimator):
-    """DirectBPR is linear in b̂, so at the exact ranking its sampled value and gradient are unbiased
-    estimates of the deterministic ones."""
+    """DirectBPR is linear in b̂, so at the exact ranking its sampled value and gradient are
+    unbiased estimates of the deterministic ones."""
     model, batch = negbin()
     exact = DirectBPR(3, 0.05)(model, batch)
     expected = torch.cat([exact.loss.detach().reshape(1), gradient_of(exact.loss, model)])
@@ -468,8 +469,8 @@ def test_offset_is_in_the_exact_ranking():
 
 
 def test_weights_over_time_in_deterministic_daml():
-    """Weight 2 is the same as the period twice, weight 0 as if it were not there; the penalty counts
-    once."""
+    """Weight 2 is the same as the period twice, weight 0 as if it were not there; the penalty
+    counts once."""
     model, batch = negbin()
     twice = [0, 1, 1, 3]
     repeated = batch._replace(x=batch.x[twice], y=batch.y[twice], time=batch.time[twice])
@@ -514,7 +515,8 @@ def test_clear_errors():
         with pytest.raises(ValueError, match=match):
             DirectBPR(**{"k": 3, "sigma": 0.1, **wrong})
     for wrong in (2.5, True, "3", None):
-        with pytest.raises(TypeError, match="DirectBPR: k must be a whole number >= 1 or a Program"):
+        message = "DirectBPR: k must be a whole number >= 1 or a Program"
+        with pytest.raises(TypeError, match=message):
             DirectBPR(wrong, 0.1)
     for wrong, match in (
         ({"epsilon": 0.0}, r"epsilon must be in \(0, 1\]"),

@@ -35,10 +35,12 @@ def poisson_mixture(weights=WEIGHTS, rate=RATE):
 
 
 def scipy_normals(loc=LOC, scale=SCALE):
-    return [stats.truncnorm(-m / s, np.inf, loc=m, scale=s) for m, s in zip(loc, scale, strict=True)]
+    pairs = zip(loc, scale, strict=True)
+    return [stats.truncnorm(-m / s, np.inf, loc=m, scale=s) for m, s in pairs]
 
 
-# ---- density, moments, draws -----------------------------------------------------------------------
+# ---- density, moments, draws
+# -----------------------------------------------------------------------
 
 
 def test_normal_density_is_scipys_and_right_in_the_tails():
@@ -90,7 +92,8 @@ def test_normal_draws_have_the_right_distribution():
     for s in range(3):
 
         def cdf(x, s=s):
-            return sum(w * c.cdf(x) for w, c in zip(WEIGHTS[s].numpy(), scipy_normals(), strict=True))
+            parts = zip(WEIGHTS[s].numpy(), scipy_normals(), strict=True)
+            return sum(w * c.cdf(x) for w, c in parts)
 
         assert stats.kstest(y[:, s].numpy(), cdf).pvalue > 1e-4
     correlation = np.corrcoef(y.T.numpy())
@@ -129,7 +132,8 @@ def test_draws_depend_on_key_row_and_number_alone(mixture):
     assert torch.equal(first, mixture.sample(4))
 
 
-# ---- ratio ranking ---------------------------------------------------------------------------------
+# ---- ratio ranking
+# ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("offset", [0.0, 1.0])
@@ -172,7 +176,8 @@ def test_ratio_ranking_of_normal_mixtures_by_quadrature(loc, scale, offset):
         total = offset + x0[:, None] + x1[None]
         expected += [(mass * x0[:, None] / total).sum(), (mass * x1[None] / total).sum()]
     got = tr.expected_ratio_ranking(normal_mixture(weights, loc, scale), offset=offset)
-    # Where a density reaches 0 the ratio is not smooth there, and the Gauss rule errs by about 1e-6.
+    # Where a density reaches 0 the ratio is not smooth there, and the Gauss rule errs by about
+    # 1e-6.
     tolerance = 1e-9 if min(np.divide(loc, scale)) > 7 or offset else 3e-6
     np.testing.assert_allclose(got.numpy(), expected, atol=tolerance)
 
@@ -209,7 +214,8 @@ def test_ratio_ranking_agrees_with_long_sampling(mixture):
 
 def test_gradients_are_those_of_finite_differences():
     """Central differences of density, moments and ratio ranking, in every parameter."""
-    logits, loc, scale = tensor([[0.3, -1.0], [0.0, 2.0]], True), tensor(LOC, True), tensor(SCALE, True)
+    logits = tensor([[0.3, -1.0], [0.0, 2.0]], True)
+    loc, scale = tensor(LOC, True), tensor(SCALE, True)
     rate = tensor(RATE, True)
     y = tensor([[0.5, 7.0], [3.0, 0.0]])
 
@@ -263,7 +269,8 @@ def test_torchs_mixture_of_poissons_is_the_same():
     torch.testing.assert_close(ours.mean, theirs.mean)
 
 
-# ---- models ----------------------------------------------------------------------------------------
+# ---- models
+# ----------------------------------------------------------------------------------------
 
 
 def models(batch=()):
@@ -275,7 +282,8 @@ def models(batch=()):
 
 
 def test_parameters_and_what_they_mean():
-    """App. D: μ and σ − 0.2 by softplus, weights by softmax; shared over sites but for the weights."""
+    """App. D: μ and σ − 0.2 by softplus, weights by softmax; shared over sites but for the
+    weights."""
     time = torch.zeros(4)
     normal, poisson = models((2,))
     assert {n: tuple(p.shape) for n, p in normal.named_parameters()} == {
@@ -290,7 +298,8 @@ def test_parameters_and_what_they_mean():
     counts = normal(time)
     assert counts.mean.shape == (2, 4, 5) and counts.sample(6).shape == (6, 2, 4, 5)
     torch.testing.assert_close(counts.components.loc[1, 2, 0], softplus(normal.raw_mean[1]))
-    torch.testing.assert_close(counts.components.scale[1, 2, 0], 0.2 + softplus(normal.raw_scale[1]))
+    scale = counts.components.scale[1, 2, 0]
+    torch.testing.assert_close(scale, 0.2 + softplus(normal.raw_scale[1]))
     with torch.no_grad():
         normal.raw_scale.fill_(-1e3)
     assert (normal(time).components.scale >= 0.2).all()
@@ -328,7 +337,9 @@ def test_a_batch_of_models_is_as_many_single_ones(which):
         loss = NLL()(single, Batch(None, y, time, None, None)).loss
         losses.append(loss.item())
         for (name, _), g in zip(
-            single.named_parameters(), torch.autograd.grad(loss, list(single.parameters())), strict=True
+            single.named_parameters(),
+            torch.autograd.grad(loss, list(single.parameters())),
+            strict=True,
         ):
             torch.testing.assert_close(gradient[name][b], g)
         torch.testing.assert_close(
@@ -358,7 +369,8 @@ def test_maximum_likelihood_recovers_a_mixture_of_poissons():
 
     def negative(log_rate, slope):
         logits = torch.stack([slope, torch.zeros_like(slope)], -1)
-        return -SiteMixture(logits, td.Poisson(log_rate.exp(), validate_args=False)).log_prob(y).sum()
+        parts = td.Poisson(log_rate.exp(), validate_args=False)
+        return -SiteMixture(logits, parts).log_prob(y).sum()
 
     point = (rate.log(), logits[:, 0] - logits[:, 1])
     blocks = torch.autograd.functional.hessian(negative, point)
@@ -390,8 +402,8 @@ def test_trainer_ranker_and_objectives_take_them():
 
 @pytest.mark.parametrize("model", ["poisson_mixture", "normal_mixture"])
 def test_ranker_makes_saves_and_loads_them(tmp_path, model):
-    """By name, as the other models: fitted by likelihood and by DAML, with sites that differ in rate
-    told apart; what is read back ranks alike."""
+    """By name, as the other models: fitted by likelihood and by DAML, with sites that differ in
+    rate told apart; what is read back ranks alike."""
     torch.manual_seed(3)
     rates = torch.tensor([1.0] * 6 + [9.0] * 2)
     y = torch.poisson(rates.expand(12, 8))
@@ -429,7 +441,8 @@ def test_ranker_makes_saves_and_loads_them(tmp_path, model):
 
 
 def test_one_distribution_serves_all_periods():
-    """A model evaluated at one time broadcasts over the batch's periods: the same loss, less work."""
+    """A model evaluated at one time broadcasts over the batch's periods: the same loss, less
+    work."""
     model = models((3,))[0]
     y = torch.rand(6, 5).double().mul(15).round()
     every = Batch(None, y.expand(3, 6, 5), torch.zeros(6), None, None)
@@ -460,7 +473,8 @@ def test_compiled_and_opcheck():
 
 def test_clear_errors():
     logits = torch.zeros(3, 2)
-    with pytest.raises(TypeError, match="components must be TruncatedNormal or .*Poisson, got Normal"):
+    message = "components must be TruncatedNormal or .*Poisson, got Normal"
+    with pytest.raises(TypeError, match=message):
         SiteMixture(logits, td.Normal(0.0, 1.0))
     with pytest.raises((ValueError, RuntimeError), match="broadcast"):
         SiteMixture(logits, td.Poisson(torch.ones(5, 3, 2)))

@@ -1,5 +1,5 @@
-"""A site's path over the periods in the Laplace marginal likelihood, against dense matrices, quadrature
-and the Gaussian limit; draws about the mode; and NegBinMixedEffects with a path."""
+"""A site's path over the periods in the Laplace marginal likelihood, against dense matrices,
+quadrature and the Gaussian limit; draws about the mode; and NegBinMixedEffects with a path."""
 
 import copy
 import itertools
@@ -31,7 +31,8 @@ def ar1(times, sigma, phi):
 
 
 def random_walk(times, sigma):
-    """From 0 at the first time, with increments of variance sigma^2 dt: covariance sigma^2 min(t, t')."""
+    """From 0 at the first time, with increments of variance sigma^2 dt: covariance sigma^2 min(t,
+    t')."""
     gaps = np.append(0.0, np.diff(times))
     steps = np.column_stack((np.ones(len(times)), sigma * np.sqrt(gaps)))
     return f64(steps), sigma**2 * np.minimum.outer(times - times[0], times - times[0])
@@ -118,8 +119,8 @@ def dense(arguments, covariance, s):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", list(paths()))
 def test_value_mode_and_precision_are_those_of_dense_matrices(family, kind):
-    """Irregular times, censored counts, exposure, missing periods. Second differences with h = 1e-3 are
-    right to h^2 / 12 of the fourth derivative, so to 1e-6 of the information here."""
+    """Irregular times, censored counts, exposure, missing periods. Second differences with h =
+    1e-3 are right to h^2 / 12 of the fourth derivative, so to 1e-6 of the information here."""
     steps, covariance = paths()[kind]
     arguments = problem(family)
     value, modes, precision = OP(*arguments, steps)
@@ -165,8 +166,8 @@ def test_gradient_against_differences(family, link, zero_inflated, censored):
 @pytest.mark.parametrize("kind", ["ar1", "random_walk"])
 def test_close_to_quadrature_over_the_predictors(family, kind):
     """Three periods: the integral over the three linear predictors with their dense covariance, by
-    Gauss-Hermite rules about the mode, scaled by the curvature there (Liu and Pierce 1994). For counts
-    near 30 Laplace's error is below .02."""
+    Gauss-Hermite rules about the mode, scaled by the curvature there (Liu and Pierce 1994). For
+    counts near 30 Laplace's error is below .02."""
     times = np.array([0.0, 1.0, 3.0])
     steps, covariance = ar1(times, 0.5, 0.7) if kind == "ar1" else random_walk(times, 0.4)
     loading = np.column_stack((np.full(3, 0.6), [-0.3, 0.0, 0.3]))
@@ -204,7 +205,8 @@ def test_close_to_quadrature_over_the_predictors(family, kind):
 @pytest.mark.parametrize("kind", ["ar1", "random_walk", "ar1_close_to_1"])
 def test_gaussian_limit(kind):
     """Poisson counts near m = 1e8 are log y ~ N(eta, 1 / y) but for a cubic term below
-    T E|z|^3 / (6 sqrt m) = 2e-4: the likelihood is that of a multivariate normal (the Kalman filter's)."""
+    T E|z|^3 / (6 sqrt m) = 2e-4: the likelihood is that of a multivariate normal (the Kalman
+    filter's)."""
     steps, covariance = paths()[kind]
     _, loading, *_ = problem("poisson")
     rng = np.random.default_rng(4)
@@ -280,8 +282,9 @@ def test_missing_periods_are_longer_gaps():
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("zero_inflated", [False, True])
 def test_modes_are_found_from_anywhere(family, zero_inflated):
-    """Empty sites, huge counts where the start predicts next to none, weight 0; wide and narrow paths.
-    Value and gradient are finite, and the mode solves a = K r, r the scores of the counts."""
+    """Empty sites, huge counts where the start predicts next to none, weight 0; wide and narrow
+    paths. Value and gradient are finite, and the mode solves a = K r, r the scores of the
+    counts."""
     y = f64([[0.0, 1e6, 3.0, 0.0, 7.0, 2e5]]).expand(6, 6).clone()
     y[1, 2] = 1e5
     eta = f64([0.0, -5.0, 1.0, 12.0, -12.0, 3.0]).expand(6, 6)
@@ -380,7 +383,8 @@ def test_opcheck():
 
 def test_errors():
     arguments = problem("nb1")
-    with pytest.raises(ValueError, match=r"laplace_marginal: path must have shape \[T, 2\] with T = 6"):
+    message = r"laplace_marginal: path must have shape \[T, 2\] with T = 6"
+    with pytest.raises(ValueError, match=message):
         OP(*arguments, torch.zeros(6))
     with pytest.raises(TypeError, match="path must be float32 or float64"):
         OP(*arguments, torch.zeros(6, 2, dtype=torch.long))
@@ -422,11 +426,13 @@ def model_of(y, site_path="ar1", **options):
 
 @pytest.mark.parametrize(("kind", "family"), [("ar1", "poisson"), ("random_walk", "nb1")])
 def test_recovery_and_coverage(kind, family):
-    """95 % intervals over 6 panels: binomial coverage, of 7 parameters; 99.95 % limits. The modes go with the paths."""
+    """95 % intervals over 6 panels: binomial coverage, of 7 parameters; 99.95 % limits. The modes
+    go with the paths."""
     sigma = 0.5 if kind == "ar1" else 0.2
     truth = {"(Intercept)": 0.8, "x0": 0.4, "x1": -0.3}
     spread = {"sd(intercept)": 0.6, "sd(slope)": 0.3}
-    spread |= {"sd(path)": 0.5, "cor(path)": 0.7} if kind == "ar1" else {"sd(step)": 0.2, "phi": 1.0}
+    ar1, walk = {"sd(path)": 0.5, "cor(path)": 0.7}, {"sd(step)": 0.2, "phi": 1.0}
+    spread |= ar1 if kind == "ar1" else walk
     hits, total = 0, 0
     for seed in range(6):
         x, y, time, path = simulated(seed, kind=kind, sigma=sigma, family=family)
@@ -491,8 +497,8 @@ def test_fit_is_that_of_a_gaussian_model_for_large_counts(kind):
 
 
 def test_the_maximum_is_one():
-    """The gradient is zero there, and the covariance is the inverse of the Hessian by differences of
-    the value."""
+    """The gradient is zero there, and the covariance is the inverse of the Hessian by differences
+    of the value."""
     x, y, time, _ = simulated(1)
     model = model_of(y, family="poisson").fit(x, y, time)
     value = model.log_marginal(x, y, time).sum()
@@ -540,8 +546,9 @@ def test_without_variation_over_time_the_path_is_held_at_zero():
 
 
 def test_a_variance_that_vanishes_without_reaching_zero_is_held_there():
-    """-sigma^2 (1 + rho^2) with sigma = e^a: the search stops where little is left to gain, at a sigma so
-    small that nothing is known of rho; both are held, and the third parameter is estimated."""
+    """-sigma^2 (1 + rho^2) with sigma = e^a: the search stops where little is left to gain, at a
+    sigma so small that nothing is known of rho; both are held, and the third parameter is
+    estimated."""
 
     def objective(x):
         sigma2 = (2 * x[0]).exp()
@@ -561,8 +568,8 @@ def test_a_variance_that_vanishes_without_reaching_zero_is_held_there():
 
 
 def test_units_of_time_and_missing_periods():
-    """Distances are counted in periods, so that phi does not know the unit of time; a period of weight
-    0 is one of no counts, and leaving it out makes a longer gap."""
+    """Distances are counted in periods, so that phi does not know the unit of time; a period of
+    weight 0 is one of no counts, and leaving it out makes a longer gap."""
     x, y, time, _ = simulated(6)
     model = model_of(y, family="poisson").fit(x, y, time)
     moved = model_of(y, family="poisson").fit(x, y, time * 3 + 0.5)
@@ -610,8 +617,9 @@ def test_it_predicts_with_the_path():
 
 
 def test_predictions_are_the_less_certain_the_further_ahead():
-    """Parameters held: log rates of the draws are normal with the moments of the posterior, by dense
-    matrices from the op's own modes and information (whose values other tests hold to SciPy's)."""
+    """Parameters held: log rates of the draws are normal with the moments of the posterior, by
+    dense matrices from the op's own modes and information (whose values other tests hold to
+    SciPy's)."""
     x, y, time, _ = simulated(8, times=6, sites=20)
     model = model_of(y, family="poisson", site_slopes="linear").fit(x, y, time)
     for parameter in model.parameters():
@@ -619,7 +627,8 @@ def test_predictions_are_the_less_certain_the_further_ahead():
     model.fit(x, y, time)
     assert model.fit_.num_parameters == 0
     gap = (time[1] - time[0]).item()
-    ahead = f64([time[2].item(), time[2].item() + gap / 3, 1.5 + gap, 1.5 + 3 * gap, 1.5 + 40 * gap])
+    third = time[2].item()
+    ahead = f64([third, third + gap / 3, 1.5 + gap, 1.5 + 3 * gap, 1.5 + 40 * gap])
     draws = 4000
     generator = torch.Generator().manual_seed(3)
     mixture = model.predictive(x[:1].expand(5, -1, -1), ahead, draws, generator=generator)
@@ -680,12 +689,14 @@ def test_summary_names_the_path():
 
 def test_the_model_refuses():
     x, y, time, _ = simulated(11, times=4, sites=10)
-    with pytest.raises(ValueError, match="site_path must be None, 'ar1' or 'random_walk', got 'ar2'"):
+    message = "site_path must be None, 'ar1' or 'random_walk', got 'ar2'"
+    with pytest.raises(ValueError, match=message):
         NegBinMixedEffects(3, 1, site_path="ar2")
     model = model_of(y)
     with pytest.raises(ValueError, match="time must not decrease.*sort the periods"):
         model.fit(x, y, time.flip(0))
-    with pytest.raises(ValueError, match="penalty: site_path must be None for training by steps.*fit"):
+    message = "penalty: site_path must be None for training by steps.*fit"
+    with pytest.raises(ValueError, match=message):
         model.penalty(x, time)
     with pytest.raises(ValueError, match="path_effects: the model must have been fitted"):
         model.path_effects()

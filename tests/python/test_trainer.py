@@ -454,8 +454,8 @@ def test_it_is_said_when_nothing_is_learnt():
 
 
 def test_training_does_not_depend_on_the_unit_of_the_counts():
-    """The scorer's past counts are scaled, sigma is in units of the spread: the same bits for counts in
-    units of 1024 (a power of two, so that scaling is exact)."""
+    """The scorer's past counts are scaled, sigma is in units of the spread: the same bits for
+    counts in units of 1024 (a power of two, so that scaling is exact)."""
     train, valid = panels(num_times=8, num_sites=30)
     histories = []
     for unit in (1.0, 1024.0):

@@ -129,7 +129,8 @@ def run(
 
     # The main job: a plan for the year after the last one, the held-out years' counts being known.
     best = rankers["empirical Bayes"]
-    plan = best.rank(test, periods_ahead=1).query("selected").drop(columns="selected")
+    coming_year = _next_year(test)
+    plan = best.rank(coming_year).query("selected").drop(columns="selected")
     coming = plan["time"].iloc[0]
     paths = {
         f"plan for {coming}": folder / "plan.csv",
@@ -151,7 +152,10 @@ def run(
         print(f"No picture: {error}", file=sys.stderr)
         del paths["reach against K"]
 
-    print()
+    print(
+        f"\nThe features of {coming} are not known yet: those of {test.times[-1]} stand in for "
+        "them.\n"
+    )
     for name, path in paths.items():
         print(f"{name + ':':17}{path}")
     print(
@@ -159,6 +163,26 @@ def run(
         + (" A quick run: train longer." if quick else "")
     )
     return table
+
+
+def _next_year(test: Panel) -> Panel:
+    """The period after the last one, without counts, with the last features that are known."""
+    line = test.timeline
+    times = test.timeline_times.tolist()
+    following = test.calendar.label(test.calendar.next(float(test.time_values[-1])))
+    numbers = isinstance(test.times[-1], int | float)
+    return Panel(
+        test.x[-1:],
+        torch.full_like(test.y[-1:], torch.nan),
+        test.site_ids,
+        [float(following) if numbers else following],
+        test.feature_names,
+        history_y=line,
+        history_times=times if numbers else [test.calendar.label(t) for t in times],
+        exposure=None if test.exposure is None else test.exposure[-1:],
+        counts="optional",
+        calendar=test.calendar,
+    )
 
 
 def save_reach(curves: dict[str, Any], panel: Panel, k: int, path: Path, title: str) -> None:

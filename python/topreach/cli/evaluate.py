@@ -10,13 +10,14 @@ import pandas as pd
 import torch
 
 from topreach.cli.demo import format_table
-from topreach.cli.fit import judged
+from topreach.cli.fit import judged, model_scores
 from topreach.cli.options import (
     CommandError,
     add_table_options,
     check_k,
     device_of,
     may_write,
+    read_table,
     table_spec,
     write_table,
 )
@@ -63,9 +64,9 @@ def run(options: argparse.Namespace) -> None:
     ranker = None
     if options.model is not None:
         ranker = TopKRanker.load(options.model, device=device_of(options.device))
-        panel = read_for(ranker, options, counts="required")
+        panel = read_for(ranker, options)
     else:
-        panel = table_spec(options, None, []).read(options.data)
+        panel = read_table(table_spec(options, None, []), options)
     k = options.k if options.k is not None else getattr(ranker, "k", None)
     if k is None:
         raise CommandError("--k is needed without --model")
@@ -80,7 +81,7 @@ def run(options: argparse.Namespace) -> None:
     listed = ", ".join(str(t) for t in test.times[:6]) + (" ..." if len(test.times) > 6 else "")
     tables = []
     for text, part in judged(test):
-        table = _comparison(options, ranker, part, k, earlier=options.test < panel.num_times)
+        table = _comparison(options, ranker, test, part, k, options.test < panel.num_times)
         print(
             f"period(s) {listed}, {test.num_sites} sites, K = {k}; BPR: share of the best possible "
             f"reach{text}\n",
@@ -95,8 +96,14 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _comparison(
-    options: argparse.Namespace, ranker: TopKRanker | None, test: Panel, k: int, *, earlier: bool
+    options: argparse.Namespace,
+    ranker: TopKRanker | None,
+    given: Panel,
+    test: Panel,
+    k: int,
+    earlier: bool,
 ) -> pd.DataFrame:
+    """The rankings judged by the counts of `test`: `given`, or a bound of its counts."""
     rows, naive = {}, {}
     if earlier:
         naive = {
@@ -112,15 +119,14 @@ def _comparison(
     for name, forecast in naive.items():
         rows[name] = _row(forecast, forecast, test, k)
     if ranker is not None:
-        scores = torch.from_numpy(ranker.site_scores(test))
-        probabilistic = ranker.ranker_.is_probabilistic
-        counts = test.align(site_ids=ranker.site_ids_) if ranker.ranker_.needs.sites else test
-        forecast = torch.from_numpy(ranker.predict(test)) if probabilistic else None
+        scores, forecast, counts = model_scores(ranker, given, test)
         rows["model"] = _row(forecast, scores, counts, k)
         if options.repeats and ranker.ranking_ != "ratio":
             print(
                 "note: the model ranks without draws, so repeats would all agree", file=sys.stderr
             )
+        elif options.repeats and given is not test:
+            print("note: --repeats is left out, for it needs exact counts", file=sys.stderr)
         elif options.repeats:
             spread = np.quantile(ranker.score_repeats(test, options.repeats), [0.025, 0.975])
             rows["model"] |= {"bpr_low": spread[0], "bpr_high": spread[1]}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import warnings
 from typing import Any
 
 import numpy as np
+import torch
 
 from topreach.cli.options import (
     CommandError,
@@ -16,6 +18,7 @@ from topreach.cli.options import (
     device_of,
     may_write,
     names,
+    read_table,
     spec_to_text,
     table_spec,
 )
@@ -72,6 +75,12 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         choices=["ar1", "random_walk"],
         help="site effects that vary over time, for --model negbin --objective marginal",
     )
+    sub.add_argument(
+        "--window",
+        type=int,
+        metavar="N",
+        help="earlier counts that linear and mlp see (5)",
+    )
     sub.add_argument("--link", choices=["log", "softplus"], help="of --model negbin (default: log)")
     sub.add_argument(
         "--ranking",
@@ -103,8 +112,9 @@ def run(options: argparse.Namespace) -> None:
     device_of(options.device)
     if options.resume and options.checkpoint is None:
         raise CommandError("--resume needs --checkpoint FILE")
+    _check_model_options(options)
     spec = table_spec(options, None, options.features)
-    panel = spec.read(options.data)
+    panel = read_table(spec, options)
     check_k(options.k, panel.num_sites)
     valid = options.valid if options.valid is not None else int(panel.num_times >= 3)
     if not 0 <= valid < panel.num_times:
@@ -118,6 +128,7 @@ def run(options: argparse.Namespace) -> None:
         "warm_start_epochs": options.epochs,
         "link": options.link,
         "site_path": options.site_path,
+        "window": options.window,
         "checkpoint": options.checkpoint,
     }
 
@@ -167,6 +178,22 @@ def run(options: argparse.Namespace) -> None:
         raise KeyboardInterrupt
 
 
+def _check_model_options(options: argparse.Namespace) -> None:
+    """An option that the model does not have is refused, not passed over."""
+    known = {field.name for field in dataclasses.fields(FORECASTERS[options.model])}
+    for name in ("site_path", "link", "window"):
+        if getattr(options, name) is not None and name not in known:
+            having = [n for n, cls in FORECASTERS.items() if hasattr(cls, name)]
+            raise CommandError(
+                f"--{name.replace('_', '-')} must come with --model {' or '.join(having)}, got "
+                f"--model {options.model}"
+            )
+    if options.site_path is not None and options.objective != "marginal":
+        raise CommandError(
+            f"--site-path must come with --objective marginal, got {options.objective}"
+        )
+
+
 def _features(ranker: TopKRanker) -> str:
     names = ranker.feature_names_in_
     text = "no features."
@@ -192,6 +219,23 @@ def judged(panel: Panel) -> list[tuple[str, Panel]]:
     ]
 
 
+def model_scores(
+    ranker: TopKRanker, given: Panel, judged: Panel
+) -> tuple[torch.Tensor, torch.Tensor | None, Panel]:
+    """Scores and forecasts [T, S] of the model, and the counts to judge them by, sites in the same
+    order. `judged` is `given`, or a bound of its counts: the model knows these as they are given,
+    and a bound would contradict them."""
+    needs = ranker.ranker_.needs
+    source = judged if needs.past or needs.window > 0 else given
+    scores = torch.from_numpy(ranker.site_scores(source))
+    forecast = None
+    if ranker.ranker_.is_probabilistic:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as for the scores
+            forecast = torch.from_numpy(ranker.predict(source))
+    return scores, forecast, judged.align(site_ids=ranker.site_ids_) if needs.sites else judged
+
+
 def _skill(ranker: TopKRanker, held: Panel, k: int, *, chosen: bool) -> str:
     """A sentence on how well the held-back periods are ranked, beside the mean of past periods."""
     periods = ", ".join(str(t) for t in held.times)
@@ -199,7 +243,8 @@ def _skill(ranker: TopKRanker, held: Panel, k: int, *, chosen: bool) -> str:
     for text, part in judged(held):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            reach = ranker.score(part)
+            scores, _, counts = model_scores(ranker, held, part)
+            reach = float(metrics.bpr(scores, counts.y, k, nan_policy="omit"))
             mean = metrics.bpr(baselines.historical_mean(part), part.y, k, nan_policy="omit")
         if math.isnan(reach):
             sentences.append(

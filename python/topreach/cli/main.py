@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings(), wording("cli"):
         warnings.simplefilter("default", UserWarning)
         warnings.simplefilter("default", RuntimeWarning)
-        warnings.showwarning = _note
+        warnings.showwarning = _notes()
         try:
             options.run(options)
             sys.stdout.flush()
@@ -66,10 +66,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _note(
-    message: Any, category: type, filename: str, lineno: int, file: Any = None, line: Any = None
-) -> None:
-    print(f"note: {message}", file=sys.stderr)
+def _notes() -> Any:
+    """What shows a warning on standard error, each sentence once."""
+    said: set[str] = set()
+
+    def show(
+        message: Any, category: type, filename: str, lineno: int, file: Any = None, line: Any = None
+    ) -> None:
+        if str(message) not in said:
+            said.add(str(message))
+            print(f"note: {message}", file=sys.stderr)
+
+    return show
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pandas as pd
 import torch
 
 from topreach.data.files import atomic_path
+from topreach.data.panel import Panel
 from topreach.data.table import TableSpec
 
 ROLES = ("site", "time", "count")
@@ -22,8 +24,11 @@ class CommandError(Exception):
     """What went wrong, for the user, in one line."""
 
 
-def add_table_options(sub: argparse.ArgumentParser, *, data: bool, columns: bool) -> None:
-    """How a table is read: the same options for every command that reads one."""
+def add_table_options(
+    sub: argparse.ArgumentParser, *, data: bool, columns: bool, counts: bool = True
+) -> None:
+    """How a table is read: the same options for every command that reads one. `counts`: whether the
+    command needs counts in all periods."""
     sub.add_argument(
         "--data",
         required=data,
@@ -54,6 +59,13 @@ def add_table_options(sub: argparse.ArgumentParser, *, data: bool, columns: bool
         help="what a cell says in place of a count, and the counts that it can be; 1-9 alone for "
         "1-9=1-9, =1-9 for a blank cell; again for more",
     )
+    if counts:
+        sub.add_argument(
+            "--counts",
+            choices=["required", "optional"],
+            default="required",
+            help="optional: leave out last periods whose counts are blank (default: required)",
+        )
     sub.add_argument(
         "--missing", choices=["error", "zero"], help="missing site-periods (default: error)"
     )
@@ -100,6 +112,23 @@ def table_spec(
         raise CommandError(f"{', '.join(absent)} must name the column(s) {why}")
     merged["features"] = features
     return TableSpec.from_dict(merged)
+
+
+def read_table(spec: TableSpec, options: argparse.Namespace, *, counts: str | None = None) -> Panel:
+    """The panel of --data. What the reader decided stands on standard error, once. `counts`: as for
+    `TableSpec.read`; None leaves out last periods without counts where --counts optional says so.
+    """
+    panel = spec.read(options.data, counts=counts or options.counts)
+    if counts is None and not bool(panel.has_counts.all()):
+        known = panel.has_counts.tolist()
+        left_out = [str(t) for t, has in zip(panel.times, known, strict=True) if not has]
+        if not any(known):
+            raise CommandError(f"{options.data} must have counts, got none in any period")
+        panel = panel.select_times([t for t, has in zip(panel.times, known, strict=True) if has])
+        print(f"note: left out, for want of counts: {', '.join(left_out)}", file=sys.stderr)
+    for note in dict.fromkeys(panel.notes):
+        print(f"note: {note}", file=sys.stderr)
+    return panel
 
 
 def spec_to_text(spec: TableSpec) -> dict[str, str]:

@@ -12,6 +12,7 @@ from topreach.cli.options import (
     device_of,
     may_write,
     names,
+    read_table,
     spec_of,
     table_spec,
     write_table,
@@ -38,7 +39,7 @@ examples:
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--model", required=True, metavar="FILE", help="model file")
-    add_table_options(sub, data=False, columns=False)
+    add_table_options(sub, data=False, columns=False, counts=False)
     sub.add_argument(
         "--ahead", type=int, metavar="N", help="periods after the last known one (default: 1)"
     )
@@ -91,7 +92,9 @@ def _line(plan: Any) -> str:
     return f"plan for {plan.period}, from {until}: {len(plan.selected_ids())} sites, {plan.program}"
 
 
-def read_for(ranker: TopKRanker, options: argparse.Namespace, *, counts: str) -> Panel:
+def read_for(
+    ranker: TopKRanker, options: argparse.Namespace, *, counts: str | None = None
+) -> Panel:
     """The table, read as that of the fit, with those of the model's features that it has."""
     spec = table_spec(options, spec_of(getattr(ranker, "table_", {})), [])
     if options.data != "-":
@@ -99,4 +102,4 @@ def read_for(ranker: TopKRanker, options: argparse.Namespace, *, counts: str) ->
         spec = spec.with_features([n for n in ranker.feature_names_in_ if n in have])
     else:
         spec = spec.with_features(list(ranker.feature_names_in_))
-    return spec.read(options.data, counts=counts, calendar=None)
+    return read_table(spec, options, counts=counts)

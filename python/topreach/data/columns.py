@@ -191,7 +191,10 @@ def missing_count(
     if at_command_line():
         advice = "Fill or drop these rows."
         if whole_period:
-            advice = "Drop the rows of periods yet to come: a plan for them needs none."
+            advice = (
+                "Drop the rows of periods yet to come: a plan for them needs none. "
+                f"{option('counts', 'optional')} leaves them out."
+            )
     return ValueError(
         f"{name}: count {label!r} must hold whole numbers from 0 to {MAX_COUNT}, got nan at "
         f"{place} "

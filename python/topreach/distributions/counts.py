@@ -71,14 +71,16 @@ def expected_ratio_ranking(distribution: CountDistribution, offset: float = 0.0)
 
     Args:
         distribution: counts, independent over sites, with parameters [..., S]:
-            `tr.distributions.NegativeBinomial`, `tr.distributions.Poisson`, or of `torch.distributions`:
-            `NegativeBinomial`, `Poisson`, `Bernoulli`, `Binomial`; `tr.distributions.ZeroInflated` of
-            these; `Independent(..., 1)` of these; with sites that are independent given the
-            component only, `tr.distributions.Mixture` or `MixtureSameFamily(Categorical [..., L],
-            Independent(components [..., L, S], 1))`; or `tr.distributions.SiteMixture`,
-            `MixtureSameFamily(Categorical [..., S, L], Poisson [..., S, L])`, where each site draws
-            its component for itself (155 nodes × [..., S, L] numbers of memory; good to 1e-10).
-        offset: c >= 0 added to the denominator. 0 is the paper's definition; its authors' code has 1.
+            `tr.distributions.NegativeBinomial`, `tr.distributions.Poisson`, or of
+            `torch.distributions`: `NegativeBinomial`, `Poisson`, `Bernoulli`, `Binomial`;
+            `tr.distributions.ZeroInflated` of these; `Independent(..., 1)` of these; with sites
+            that are independent given the component only, `tr.distributions.Mixture` or
+            `MixtureSameFamily(Categorical [..., L], Independent(components [..., L, S], 1))`; or
+            `tr.distributions.SiteMixture`, `MixtureSameFamily(Categorical [..., S, L], Poisson
+            [..., S, L])`, where each site draws its component for itself (155 nodes × [..., S, L]
+            numbers of memory; good to 1e-10).
+        offset: c >= 0 added to the denominator. 0 is the paper's definition; its authors' code has
+            1.
 
     Returns:
         r [..., S] in the dtype of the parameters; computed in float64.
@@ -208,7 +210,8 @@ def count_cdf(distribution, samples: Tensor) -> Tensor:
 
     Example:
         >>> y = counts.sample(100)
-        >>> r = tr.ratio_ranking(y, counts.site_log_prob(y), cdf=tr.count_cdf(counts, y), estimator="go")
+        >>> cdf, log_prob = tr.count_cdf(counts, y), counts.site_log_prob(y)
+        >>> r = tr.ratio_ranking(y, log_prob, cdf=cdf, estimator="go")
     """
     if samples.numel() == 0:
         return torch.zeros_like(samples)
@@ -303,16 +306,19 @@ def count_quantile(distribution, probability: float) -> Tensor:
     evaluations, however large the counts.
 
     Example:
-        >>> tr.count_quantile(tr.distributions.NegativeBinomial(torch.ones(3), torch.zeros(())), 0.5)
+        >>> counts = tr.distributions.NegativeBinomial(torch.ones(3), torch.zeros(()))
+        >>> tr.count_quantile(counts, 0.5)
         tensor([0., 0., 0.])
     """
     check_probability("count_quantile", probability)
-    if isinstance(distribution, SiteMixture) and distribution.parameters[0] != "poisson":
+    forecast = _forecast_of(distribution)
+    if not forecast.whole_counts:
         raise TypeError(
-            "count_quantile: distribution must be of whole counts, got a SiteMixture of truncated "
-            "normals. Take its mean or its own quantile(), or fit a PoissonMixture."
+            "count_quantile: distribution must be of whole counts, got a density, as that of a "
+            "SiteMixture of truncated normals. Take its mean or its own quantile(), or fit a "
+            "PoissonMixture."
         )
-    return _forecast_of(distribution).quantile(probability)
+    return forecast.quantile(probability)
 
 
 def _forecast_of(distribution: object) -> Forecast:

@@ -15,7 +15,8 @@ from topreach._C import Forecast
 class CountForecast:
     """Base of the distributions of this package: views of the C++ class `Forecast`.
 
-    Subclasses define `mean`, `variance`, `sample`, `site_log_prob` and `_forecast`; the rest is here.
+    Subclasses define `mean`, `variance`, `sample`, `site_log_prob` and `_forecast`; the rest is
+    here.
     Shapes: counts [..., S]; samples [M, ..., S].
     """
 
@@ -48,11 +49,12 @@ class CountForecast:
 
 
 class TorchForecast:
-    """A distribution of `torch.distributions`, or an object with `mean` and `log_prob`, as a forecast.
+    """A distribution of `torch.distributions`, or an object with `mean` and `log_prob`, as a
+    forecast.
 
     Args:
-        distribution: counts [..., S] with `mean`, `log_prob(value)` and `sample`. A log_prob of shape
-            [...] is the joint one of all sites, one of shape [..., S] that of each site.
+        distribution: counts [..., S] with `mean`, `log_prob(value)` and `sample`. A log_prob of
+            shape [...] is the joint one of all sites, one of shape [..., S] that of each site.
     """
 
     def __init__(self, distribution: Any):
@@ -126,8 +128,8 @@ class TorchForecast:
         if bool(unknown.any()):
             if not self.independent_sites:
                 raise ValueError(
-                    "joint_log_prob: y must be known for a distribution with a joint log_prob only, "
-                    "got NaN. Use tr.distributions.Mixture, which leaves unknown cells out."
+                    "joint_log_prob: y must be known for a distribution with a joint log_prob "
+                    "only, got NaN. Use tr.distributions.Mixture, which leaves unknown cells out."
                 )
             return self.site_log_prob(known).masked_fill(unknown, 0.0).sum(-1)
         return log_prob

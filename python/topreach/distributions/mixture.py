@@ -27,8 +27,8 @@ class Mixture(CountForecast):
         weights: w, which sum to 1, [..., L].
         components: `NegativeBinomial`, `Poisson` or `ZeroInflated`, parameters [..., L, S].
 
-    Sites depend on each other, so it has no `log_prob`: `site_log_prob` is that of each site by itself,
-    `joint_log_prob` that of all sites of a row together.
+    Sites depend on each other, so it has no `log_prob`: `site_log_prob` is that of each site by
+    itself, `joint_log_prob` that of all sites of a row together.
 
     Raises:
         ValueError: weights that do not fit the components, are negative or do not sum to 1.

@@ -1,4 +1,5 @@
-"""Counts of independent sites, each a mixture of the same kind of components with weights of its own."""
+"""Counts of independent sites, each a mixture of the same kind of components with weights of its
+own."""
 
 from __future__ import annotations
 
@@ -34,8 +35,8 @@ class SiteMixture(CountForecast):
 
     Args:
         logits: [..., S, L], float32 or float64.
-        components: `TruncatedNormal` or `torch.distributions.Poisson`, with parameters that broadcast
-            to the shape of logits: [..., 1, L] where sites share them.
+        components: `TruncatedNormal` or `torch.distributions.Poisson`, with parameters that
+            broadcast to the shape of logits: [..., 1, L] where sites share them.
 
     `tr.expected_ratio_ranking` knows it for both kinds of components: exact, without samples.
 
@@ -64,8 +65,8 @@ class SiteMixture(CountForecast):
                 continue
             if torch.broadcast_shapes(shape, parameter.shape) != shape:
                 raise ValueError(
-                    "SiteMixture: the components' parameters must broadcast to the shape of logits, "
-                    f"{tuple(shape)}, got {tuple(parameter.shape)}"
+                    "SiteMixture: the components' parameters must broadcast to the shape of "
+                    f"logits, {tuple(shape)}, got {tuple(parameter.shape)}"
                 )
 
     @property
@@ -108,8 +109,8 @@ class SiteMixture(CountForecast):
     ) -> Tensor:
         """Draw [M, ..., S], without gradient, by inversion; each probability is right to 1e-7.
 
-        Draws of truncated normals are positive reals, of Poissons whole counts, for which a table of
-        (rates) × (largest rate) doubles is made.
+        Draws of truncated normals are positive reals, of Poissons whole counts, for which a table
+        of (rates) × (largest rate) doubles is made.
 
         Args:
             num_samples: M.

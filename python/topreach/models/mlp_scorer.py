@@ -12,7 +12,8 @@ from topreach.models.linear_scorer import Scorer
 
 
 class MLPScorer(Scorer):
-    """r_s = MLP([y_{s,t−W:t−1} / scale, x_s]), ReLU between layers, weights shared over sites [L23 §3].
+    """r_s = MLP([y_{s,t−W:t−1} / scale, x_s]), ReLU between layers, weights shared over sites [L23
+    §3].
 
     Args:
         window: W, past counts that are read.
@@ -20,8 +21,8 @@ class MLPScorer(Scorer):
         hidden: units of the hidden layers; 50 and 10 in the paper.
         scale: as in `LinearScorer`.
 
-    Parameters, as in C++: layers.0.weight, layers.0.bias, layers.1.weight, …; buffer history_scale [].
-    They are float32 whatever torch's default dtype is; inputs are cast.
+    Parameters, as in C++: layers.0.weight, layers.0.bias, layers.1.weight, …; buffer history_scale
+    []. They are float32 whatever torch's default dtype is; inputs are cast.
 
     Example:
         >>> MLPScorer(window=5, num_features=2)(torch.rand(4, 9, 5), torch.rand(4, 9, 2)).shape

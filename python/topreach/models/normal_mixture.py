@@ -24,8 +24,8 @@ class NormalMixture(SiteMixtureModel):
         batch: leading shape of all parameters: that many models at once, as for several starts.
 
     Parameters, as in C++: raw_mean [*batch, L], raw_scale [*batch, L], logits [*batch, S, L]. They
-    start at random (torch's generator): μ uniform on [low, high], σ uniform on [0.25, 0.25 + (high −
-    low)/4], w_s Dirichlet(½). Several starts are advisable: the likelihood has local maxima.
+    start at random (torch's generator): μ uniform on [low, high], σ uniform on [0.25, 0.25 + (high
+    − low)/4], w_s Dirichlet(½). Several starts are advisable: the likelihood has local maxima.
 
     Raises:
         ValueError: num_sites or num_components below 1, or not 0 <= low < high.

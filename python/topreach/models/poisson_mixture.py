@@ -21,8 +21,8 @@ class PoissonMixture(SiteMixtureModel):
         low, high: where the rates start: the range of the counts.
         batch: leading shape of all parameters: that many models at once, as for several starts.
 
-    Parameters, as in C++: log_rate [*batch, L], logits [*batch, S, L]. They start at random (torch's
-    generator): λ uniform on [low, high], w_s Dirichlet(½).
+    Parameters, as in C++: log_rate [*batch, L], logits [*batch, S, L]. They start at random
+    (torch's generator): λ uniform on [low, high], w_s Dirichlet(½).
 
     Raises:
         ValueError: num_sites or num_components below 1, or not 0 <= low < high.

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 
 class SiteMixtureModel(nn.Module):
-    """What NormalMixture and PoissonMixture share: their arguments, logits [*batch, S, L], and a start
-    at random."""
+    """What NormalMixture and PoissonMixture share: their arguments, logits [*batch, S, L], and a
+    start at random."""
 
     is_probabilistic = True
 

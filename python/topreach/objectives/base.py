@@ -1,4 +1,5 @@
-"""What the objectives share: calling a model, weights over time, and settings. The mathematics is C++."""
+"""What the objectives share: calling a model, weights over time, and settings. The mathematics is
+C++."""
 
 from __future__ import annotations
 
@@ -121,7 +122,8 @@ def derived_key(key: Tensor, stream: int) -> Tensor:
 
 
 def resolved_ranking(name: str, ranking: str, distribution: Any) -> str:
-    """What "auto" stands for: "exact" where the distribution knows its expected ratio, else "ratio".
+    """What "auto" stands for: "exact" where the distribution knows its expected ratio, else
+    "ratio".
 
     Raises:
         TypeError: an "exact" that the distribution does not know.
@@ -150,7 +152,8 @@ class ProgramSettings:
         time_weights: TimeWeights,
     ):
         self.program = as_program(k, type(self).__name__)
-        self._check_whole("model_samples", model_samples, 2 if ranking_estimator == "score_loo" else 1)
+        least = 2 if ranking_estimator == "score_loo" else 1
+        self._check_whole("model_samples", model_samples, least)
         self._check_one_of("ranking", ranking, ("auto", "exact", "ratio", "mean"))
         self._check_one_of(
             "ranking_estimator", ranking_estimator, ("score", "score_loo", "diagonal")
@@ -199,9 +202,9 @@ class ProgramSettings:
         name, y = type(self).__name__, batch.y
         if batch.y_upper is not None:
             raise ValueError(
-                f"{name}: y must be exact counts, got {int((batch.y_upper > y).sum())} that are only "
-                "known to lie in an interval: what a choice reaches is not known then. Train by NLL, "
-                "or take panel.at_bound('lower')."
+                f"{name}: y must be exact counts, got {int((batch.y_upper > y).sum())} that are "
+                "only known to lie in an interval: what a choice reaches is not known then. Train "
+                "by NLL, or take panel.at_bound('lower')."
             )
         self.program.check(name, y.shape[-1])
         output = forward(model, batch)

@@ -23,9 +23,10 @@ class DecisionAware(ReachSettings):
 
     Likelihood first, with a hinge that pulls while the top-K decision of a period reaches less than
     ε of what was possible. BPR_t is that of `DirectBPR`, with the same settings; by default it is
-    exact, so nothing is sampled. The paper samples it (`DirectBPR` says how to have that); the hinge
-    of a noisy BPR is biased: E max(0, ε − BPR_t) is above max(0, ε − E BPR_t) where BPR_t scatters
-    around ε. A period without events has no hinge. Source: 2025 paper Eq. 13 and Algorithm A.1.
+    exact, so nothing is sampled. The paper samples it (`DirectBPR` says how to have that); the
+    hinge of a noisy BPR is biased: E max(0, ε − BPR_t) is above max(0, ε − E BPR_t) where BPR_t
+    scatters around ε. A period without events has no hinge. Source: 2025 paper Eq. 13 and
+    Algorithm A.1.
 
     Args:
         k: a `Program`, or K, the number of sites that can be acted on, for `TopK(K)`.

@@ -49,7 +49,8 @@ class DirectBPR(ReachSettings):
             period; None for 1.
 
     Calling it:
-        model: gives scores [T, S], or a forecast of counts (see `tr.distributions`). One row in place of T serves all periods of the batch.
+        model: gives scores [T, S], or a forecast of counts (see `tr.distributions`). One row in
+            place of T serves all periods of the batch.
         batch: y [T, S] and what the model needs of x, time, history, exposure.
         generator, key: the source of the noise; a key int64 [2] fixes it. Neither is read where
             nothing is sampled.

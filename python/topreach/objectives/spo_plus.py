@@ -14,20 +14,21 @@ from topreach.objectives.linear_program import LinearProgramSettings
 class SPOPlus(LinearProgramSettings):
     """SPO+: lowers Σ_t w_t [max_w (2r_t − y_t)·w − 2 r_t·w*(y_t) + y_t·w*(y_t)].
 
-    w ranges over the program's plans and w*(v) is the best one for v: TopKMask(v, K) for K sites. The loss is
-    convex in the scores r, 0 for r = y, and never below the regret y·w*(y) − y·w*(r), the events
-    missed by choosing with r; its subgradient is 2 (w*(2r − y) − w*(y)). So r predicts y, and has to
-    be in its unit: see `target`. A period without events counts as zero and gives no gradient.
-    Sources: Elmachtoub & Grigas (2022), Smart "predict, then optimize", Definition 3; a competitor in
-    the 2025 paper, §5.2, where PyEPO computes it. The sum over periods is PyEPO's
+    w ranges over the program's plans and w*(v) is the best one for v: TopKMask(v, K) for K sites.
+    The loss is convex in the scores r, 0 for r = y, and never below the regret y·w*(y) − y·w*(r),
+    the events missed by choosing with r; its subgradient is 2 (w*(2r − y) − w*(y)). So r predicts
+    y, and has to be in its unit: see `target`. A period without events counts as zero and gives no
+    gradient.
+    Sources: Elmachtoub & Grigas (2022), Smart "predict, then optimize", Definition 3; a competitor
+    in the 2025 paper, §5.2, where PyEPO computes it. The sum over periods is PyEPO's
     ``reduction="sum"``.
 
     Args:
         k: a `Program`, or K, the number of sites that can be acted on, for `TopK(K)`.
         ranking: r of a probabilistic model, as in `DirectBPR`; of no effect for a scorer.
-        target: the unit of y in the loss: "count", y itself; "share", y / Σ_s y; None for that of r:
-            shares for the ratio ranking, counts for the mean and for a scorer. The code published
-            with the 2025 paper compares the ratio ranking with counts: target="count".
+        target: the unit of y in the loss: "count", y itself; "share", y / Σ_s y; None for that of
+            r: shares for the ratio ranking, counts for the mean and for a scorer. The code
+            published with the 2025 paper compares the ratio ranking with counts: target="count".
         model_samples, ranking_estimator, offset, time_weights: see `DirectBPR`.
 
     Calling it: see `DirectBPR`.

@@ -15,12 +15,13 @@ from topreach.objectives.base import TimeWeights
 def batch_of(model: nn.Module, data: Panel | Batch, device: torch.device, name: str) -> Batch:
     """The batch that a model trains on or is judged by, on its device.
 
-    Cells of sites that are not open (`Batch.open`) need no count. Periods whose past counts are not known are left out, with one warning.
+    Cells of sites that are not open (`Batch.open`) need no count. Periods whose past counts are
+    not known are left out, with one warning.
 
     Raises:
         TypeError: neither a panel nor a batch.
-        ValueError: a period without any count, NaN counts in a batch that does not say which sites are
-            open, features that are not finite.
+        ValueError: a period without any count, NaN counts in a batch that does not say which sites
+            are open, features that are not finite.
     """
     if isinstance(data, Panel):
         window = getattr(model, "window", None) or None

@@ -26,8 +26,8 @@ def fingerprint_of(
     train: Batch,
     settings: dict[str, str],
 ) -> dict[str, str]:
-    """What must agree for a checkpoint to continue; what may change (max_epochs, patience, device) is
-    not in it."""
+    """What must agree for a checkpoint to continue; what may change (max_epochs, patience, device)
+    is not in it."""
     shapes = ", ".join(f"{n} {list(v.shape)}" for n, v in model.state_dict().items())
     config = getattr(model, "config", {})
     config = config if isinstance(config, dict) else {}
@@ -56,10 +56,12 @@ def fingerprint_of(
 
 
 def save(path: str | os.PathLike, content: dict[str, Any], *, check: bool) -> None:
-    """Write the state of a run; with `check`, first try that it can be read back without running code.
+    """Write the state of a run; with `check`, first try that it can be read back without running
+    code.
 
     Raises:
-        TypeError: an optimizer's or scheduler's state holds other things than tensors and plain values.
+        TypeError: an optimizer's or scheduler's state holds other things than tensors and plain
+            values.
     """
     content = {"format": CHECKPOINT_FORMAT, "format_version": CHECKPOINT_VERSION, **content}
     if check:
@@ -70,8 +72,8 @@ def save(path: str | os.PathLike, content: dict[str, Any], *, check: bool) -> No
             torch.load(buffer, weights_only=True)
         except Exception as error:
             raise TypeError(
-                "Trainer.fit: checkpoint must hold tensors and plain values only, got others in the "
-                f"state of the optimizer or scheduler ({error}). Use another one, or "
+                "Trainer.fit: checkpoint must hold tensors and plain values only, got others in "
+                f"the state of the optimizer or scheduler ({error}). Use another one, or "
                 "Trainer(checkpoint=None)."
             ) from error
     atomic_save(content, path)
@@ -91,8 +93,8 @@ def load(path: str | os.PathLike, fingerprint: dict[str, str]) -> dict[str, Any]
         raise ValueError(
             f"Trainer.fit: checkpoint {os.fspath(path)} must be of the same run, got another "
             f"{', '.join(differing)} ({_shorten(saved.get(name))} there, "
-            f"{_shorten(fingerprint[name])} here). Use the same settings, another checkpoint file, or "
-            "resume=False to start afresh."
+            f"{_shorten(fingerprint[name])} here). Use the same settings, another checkpoint file, "
+            "or resume=False to start afresh."
         )
     return content
 

@@ -1,5 +1,5 @@
-"""What watches over a fit: losses that are not finite, gradients that are zero, and the comparison with
-the mean of past counts."""
+"""What watches over a fit: losses that are not finite, gradients that are zero, and the comparison
+with the mean of past counts."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ class TrainingInterrupted(UserWarning):
 
 
 class NothingLearnt(UserWarning):
-    """The gradient was zero throughout, or the loss did not move; the message says how to mend it."""
+    """The gradient was zero throughout, or the loss did not move; the message says how to mend
+    it."""
 
 
 class GradientWatch:
@@ -178,9 +179,9 @@ def compare_with_past_means(
     if not means > model:
         return None
     return (
-        f"In {where} the mean of past counts reaches {100 * means:.0f} % of what was possible, this "
-        f"model {100 * model:.0f} %: prefer the mean (TopKRanker(model='empirical_bayes') starts from "
-        "it), or train longer, with another lr or sigma."
+        f"In {where} the mean of past counts reaches {100 * means:.0f} % of what was possible, "
+        f"this model {100 * model:.0f} %: prefer the mean (TopKRanker(model='empirical_bayes') "
+        "starts from it), or train longer, with another lr or sigma."
     )
 
 
@@ -195,7 +196,8 @@ def beats_past_means(
     """Whether a fit ranks better than the mean of past counts does; a sentence where it does not.
 
     On the validation periods, or without any on the last training period. The model has learnt from
-    that one, while the mean takes only what was known before it: a mean that wins there wins surely.
+    that one, while the mean takes only what was known before it: a mean that wins there wins
+    surely.
 
     Args:
         model: as `Trainer.fit` left it.
@@ -204,8 +206,8 @@ def beats_past_means(
         ranking: of a probabilistic model, as in `DirectBPR`.
 
     Returns:
-        A sentence to show, or None where the model does as well or better, or where there is nothing to
-        compare: suppressed counts, no events, or no period before.
+        A sentence to show, or None where the model does as well or better, or where there is
+        nothing to compare: suppressed counts, no events, or no period before.
     """
     from topreach.training.validation import rank_scores
 

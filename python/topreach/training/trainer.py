@@ -108,7 +108,8 @@ class Trainer:
     or those of the last epoch if there was none. A fit that raises leaves the model, and the fitted
     attributes, as they were.
 
-    A warning `NothingLearnt` says that the gradient was zero throughout, or that the loss did not move.
+    A warning `NothingLearnt` says that the gradient was zero throughout, or that the loss did not
+    move.
 
     Example:
         >>> trainer = Trainer(NLL(), lr=0.05, max_epochs=200, k=100).fit(model, train, valid)
@@ -203,7 +204,8 @@ class Trainer:
 
         Args:
             model: any module; `forward` names what it takes of x [T,S,P], time [T], history
-                [T,S,W], exposure [T,S]. One that takes history says how much in an attribute `window`.
+                [T,S,W], exposure [T,S]. One that takes history says how much in an attribute
+                `window`.
             train: what to learn from: a panel, or a batch made of one.
             valid: what to choose the best epoch by. None keeps the last epoch.
             resume: go on from `checkpoint` if that file exists. False starts afresh and writes over
@@ -211,8 +213,8 @@ class Trainer:
 
         Raises:
             NonFiniteLossError: the loss or a gradient became NaN or infinite.
-            ValueError: the checkpoint belongs to another model, objective, optimizer or panel; one of
-                train and valid alone has an exposure.
+            ValueError: the checkpoint belongs to another model, objective, optimizer or panel; one
+                of train and valid alone has an exposure.
         """
         if not isinstance(model, nn.Module):
             raise TypeError(
