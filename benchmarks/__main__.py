@@ -47,9 +47,7 @@ def sampled_topk(estimator: str, rows: int, sites: int, k: int, sigma: float, ba
 
     def ours():
         free = scores.requires_grad_(backward)
-        b = tr.perturbed_topk(
-            free, k, sigma=sigma, num_samples=DRAWS, estimator=estimator, key=key
-        )
+        b = tr.perturbed_topk(free, k, sigma=sigma, num_samples=DRAWS, estimator=estimator, key=key)
         if backward:
             torch.autograd.grad(b, free, v)
 
@@ -310,7 +308,8 @@ def resident(field: str) -> int:
 def memory_of_one(task: str, name: str) -> None:
     """Run in a process of its own: prints the growth of the peak, in kilobytes."""
     call = TASKS[task]()[name]
-    # Threads, libraries and the allocator's first pages are not the method's: a small problem first.
+    # Threads, libraries and the allocator's first pages are not the method's: a small problem
+    # first.
     for warm_up in score_task(2, 300, BUDGET, SIGMA, True).values():
         warm_up()
     ctypes.CDLL(None).malloc_trim(0)  # freed pages would hide what the call takes
@@ -435,26 +434,29 @@ Python {platform.python_version()}, topreach {tr.__version__}. All in float32.
 
 ## Time to a good gradient
 
-Until the mean cosine between a gradient and the exact one is {COSINE}: {_SIZE}, sigma = {SIGMA:g}, all rows,
-forward and backward. An unbiased gradient of relative variance r has a cosine near 1 / √(1 + r), and r falls
-like 1 / J: that gives the draws. "Extrapolated" is the time of {DRAWS} draws times draws / {DRAWS}, since so many
-would take too long or too much memory; the papers' formulation always is. Other sizes, and the check of
+Until the mean cosine between a gradient and the exact one is {COSINE}: {_SIZE}, sigma = {SIGMA:g},
+all rows, forward and backward. An unbiased gradient of relative variance r has a cosine near 1 /
+√(1 + r), and r falls like 1 / J: that gives the draws. "Extrapolated" is the time of {DRAWS} draws
+times draws / {DRAWS}, since so many would take too long or too much memory; the papers'
+formulation always is. Other sizes, and the check of
 the rule against measured cosines: `topreach experiment gradient_quality`.
 
 {cosine_table(times)}
 
 ## Times and memory
 
-All contenders of a task run in turn in one process; times are medians. (a) is the papers' formulation
-in eager PyTorch: one-hot indicators, Jacobians by einsum. (b) is the best composition of plain PyTorch
+All contenders of a task run in turn in one process; times are medians. (a) is the papers'
+formulation
+in eager PyTorch: one-hot indicators, Jacobians by einsum. (b) is the best composition of plain
+    PyTorch
 operations that we know: for the sampled top-K, top-K without sorting, scatter, gather and
-vector-Jacobian products; for the exact one, the characteristic function as complex tensors, thresholds
-by frequencies by sites, in float64; for the exact ratio ranking, 32 Gauss-Legendre nodes in float64.
-They are in `benchmarks/formulations.py`. The floor of the sampled top-K is drawing the needed noise
-alone, by this library's generator (twice for forward + backward, where it is drawn again); of the ratio
-ranking, reading the samples once; of the papers' DAML step, drawing samples and noise. Extra memory is
-the growth of the peak resident size over one call in a fresh process, so what is below about 1 MB is
-not resolved.
+vector-Jacobian products; for the exact one, the characteristic function as complex tensors,
+thresholds by frequencies by sites, in float64; for the exact ratio ranking, 32 Gauss-Legendre
+nodes in float64. They are in `benchmarks/formulations.py`. The floor of the sampled top-K is
+drawing the needed noise alone, by this library's generator (twice for forward + backward, where it
+is drawn again); of the ratio ranking, reading the samples once; of the papers' DAML step, drawing
+samples and noise. Extra memory is the growth of the peak resident size over one call in a fresh
+process, so what is below about 1 MB is not resolved.
 
 {table(times, memory)}
 """

@@ -1,7 +1,7 @@
 """What the library is measured against: (a) the papers' formulation in eager PyTorch, with one-hot
 indicators and Jacobians by einsum, and (b) the best composition of plain PyTorch operations, with
-vector-Jacobian products. Both give the same values and gradients as the library: in expectation where
-they sample, else to the rounding and the error of their quadrature.
+vector-Jacobian products. Both give the same values and gradients as the library: in expectation
+where they sample, else to the rounding and the error of their quadrature.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 from torch.distributions import NegativeBinomial
 
-# ---- perturbed top-K: scores [T, S], v [T, S] -> (b [T, S], gradient [T, S]) ------------------------
+# ---- perturbed top-K: scores [T, S], v [T, S] -> (b [T, S], gradient [T, S])
+# ------------------------
 
 
 def topk_paper(scores: Tensor, k: int, sigma: float, draws: int, v: Tensor | None):
-    """(a): indicators one-hot [T, J, K, S]; Jacobian [T, S, S] by einsum [L23 Eq. 4, D25 Eq. 11]."""
+    """(a): indicators one-hot [T, J, K, S]; Jacobian [T, S, S] by einsum [L23 Eq. 4, D25 Eq.
+    11]."""
     z = torch.randn(scores.shape[0], draws, scores.shape[1], dtype=scores.dtype)
     chosen = torch.topk(scores[:, None] + sigma * z, k, dim=-1).indices
     one_hot = torch.zeros(*chosen.shape, scores.shape[1], dtype=scores.dtype)
@@ -43,7 +45,8 @@ def topk_plain(scores: Tensor, k: int, sigma: float, draws: int, v: Tensor | Non
     return b, torch.bmm(reach, z).squeeze(1) / (draws * sigma)
 
 
-# ---- expected top-K: scores [T, S], v [T, S] -> (b [T, S], gradient [T, S]), both float64 -----------
+# ---- expected top-K: scores [T, S], v [T, S] -> (b [T, S], gradient [T, S]), both float64
+# -----------
 
 
 def threshold_plain(scores: Tensor, k: int, sigma: float) -> Tensor:
@@ -71,9 +74,9 @@ def mean_field_plain(scores: Tensor, k: int, sigma: float, v: Tensor):
 
 
 def exact_plain(scores: Tensor, k: int, sigma: float, v: Tensor, nodes: int = 20):
-    """(b): thresholds x frequencies x sites as complex tensors, by the characteristic function of the
-    number of sites above a threshold; only the frequencies that count. For large S: where its variance
-    V is below some 10 all frequencies are needed, and this is not right."""
+    """(b): thresholds x frequencies x sites as complex tensors, by the characteristic function of
+    the number of sites above a threshold; only the frequencies that count. For large S: where its
+    variance V is below some 10 all frequencies are needed, and this is not right."""
     values, gradients = [], []
     for r, pull in zip(scores.double(), v.double(), strict=True):
         tau = threshold_plain(r[None], k, sigma)[0]
@@ -100,7 +103,8 @@ def exact_plain(scores: Tensor, k: int, sigma: float, v: Tensor, nodes: int = 20
     return torch.stack(values), torch.stack(gradients)
 
 
-# ---- ratio ranking: samples y [M, T, S], d log p / d theta [M, T, S], g [T, S] ----------------------
+# ---- ratio ranking: samples y [M, T, S], d log p / d theta [M, T, S], g [T, S]
+# ----------------------
 
 
 def ratio_paper(y: Tensor, score: Tensor, g: Tensor | None):
@@ -136,7 +140,8 @@ def expected_ratio_plain(total_count: Tensor, logits: Tensor, nodes: int = 32) -
     return (w * a / (1 - x) ** 2 * torch.exp(-t) * survival * n * odds / (1 + odds * below)).sum(0)
 
 
-# ---- one DAML step [D25 Eq. 13, Alg. A.1] on the negative-binomial model: gradients into parameters -
+# ---- one DAML step [D25 Eq. 13, Alg. A.1] on the negative-binomial model: gradients into
+# parameters -
 
 
 def daml_step(model, batch, k, sigma, draws, samples, epsilon, weight, *, paper: bool) -> Tensor:

@@ -1,8 +1,8 @@
 """`python -m benchmarks.gpu`: times the CUDA kernels against what bounds them.
 
 Sampled operators against the floor of drawing their noise, expected ones and rankings against the
-memory that they must read and write, at the bandwidth of a copy measured in the same run. Each time is
-the median of rounds between two CUDA events, launches included.
+memory that they must read and write, at the bandwidth of a copy measured in the same run. Each
+time is the median of rounds between two CUDA events, launches included.
 """
 
 from __future__ import annotations

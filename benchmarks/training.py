@@ -1,9 +1,10 @@
-"""`python -m benchmarks.training`: does an exact gradient of the top-K train better than a cheap one?
+"""`python -m benchmarks.training`: does an exact gradient of the top-K train better than a cheap
+one?
 
-A scorer is trained on the reach of its soft choice, -BPR(b(r), y), with b from each of the soft top-K
-operators, and judged by the BPR of its hard choice on periods that it has not seen. Same data, first
-weights and number of steps for all. Counts are Poisson with a rate that a linear score cannot follow, so
-that it matters which sites the scorer gets right.
+A scorer is trained on the reach of its soft choice, -BPR(b(r), y), with b from each of the soft
+top-K operators, and judged by the BPR of its hard choice on periods that it has not seen. Same
+data, first weights and number of steps for all. Counts are Poisson with a rate that a linear score
+cannot follow, so that it matters which sites the scorer gets right.
 
 "softmax" is a stand-in that is no marginal of any noise: min(1, K softmax(r / sigma)).
 """
@@ -64,7 +65,8 @@ METHODS: dict[str, Callable[[Tensor, int, float], Tensor]] = {
 
 
 def make_data(task: Task, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Features [T, S, P] and counts [T, S] of the periods to learn from, and of as many to judge by."""
+    """Features [T, S, P] and counts [T, S] of the periods to learn from, and of as many to judge
+    by."""
     generator = torch.Generator().manual_seed(seed)
 
     def periods(count: int) -> tuple[Tensor, Tensor]:

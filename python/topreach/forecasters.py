@@ -101,8 +101,9 @@ class NegBin(Forecaster):
     """`NegBinMixedEffects`: counts from features and time, with effects of each site [D25 Eq. 15].
 
     Args:
-        link: "log" (the papers' text) or "softplus" (their code). None: "softplus" for mean counts below
-            10, which ranks better there, else "log", which does not depend on the counts' unit.
+        link: "log" (the papers' text) or "softplus" (their code). None: "softplus" for mean counts
+            below 10, which ranks better there, else "log", which does not depend on the counts'
+            unit.
         penalty: of the site effects in training by steps; None for the model's default.
         site_path: None, "ar1" or "random_walk": effects that vary over time, for "marginal" only.
         family: "nb1", "nb2" or "poisson"; zero_inflation: whether there are extra zeros.

@@ -50,7 +50,8 @@ DISTRIBUTION = {
 
 
 def conditional_topk(scores, k, sigma, z, v, noise):
-    """The conditional estimator of one row, scores [S], by SciPy in float64, noise z [J, S] and v [S].
+    """The conditional estimator of one row, scores [S], by SciPy in float64, noise z [J, S] and v
+    [S].
 
     For each draw and site the K-th largest of the others is found by sorting without that site.
     Returns each draw's terms of b and of its vector-Jacobian product, [J, S] each."""

@@ -1,5 +1,6 @@
 """The conditional estimator of the perturbed top-K: b_i = mean_j 1 - F(x_ij) and
-g_i = mean_j f(x_ij) (v_i - v_a) / sigma, x_ij from the K-th largest of the others (kernels/perturbed_topk.h).
+g_i = mean_j f(x_ij) (v_i - v_a) / sigma, x_ij from the K-th largest of the others
+(kernels/perturbed_topk.h).
 
 Expectations are tested over many rows, each with its own noise: means within 5 standard errors."""
 
@@ -34,7 +35,8 @@ def assert_mean_is(sample, want, slack=0.0):
     assert (error <= 5 * sample.std(0) / len(sample) ** 0.5 + slack).all()
 
 
-# ---- the same noise ------------------------------------------------------------------------------------
+# ---- the same noise
+# ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("noise", NOISES)
@@ -46,8 +48,8 @@ def test_matches_reference(noise, dtype, sites, k):
     sigma, draws = 0.25, 37
     b, g = vjp(scores, v, k, sigma=sigma, num_samples=draws, noise=noise)
     z = tr.topk_noise(KEY, draws, 2, sites, noise=noise)
-    # x rounds at 2 max r / sigma + |z|, |z| < 25, F and f have slopes of at most 1/2; they are right to
-    # 1e-6 as floats, 1e-14 as doubles, where not tiny; then a sum of 37
+    # x rounds at 2 max r / sigma + |z|, |z| < 25, F and f have slopes of at most 1/2; they are
+    # right to # 1e-6 as floats, 1e-14 as doubles, where not tiny; then a sum of 37
     eps = torch.finfo(dtype).eps
     bound = eps * (2 / sigma + 25 + draws) + (1e-6 if dtype == torch.float32 else 1e-14)
     for row in range(2):
@@ -74,7 +76,8 @@ def test_only_differences_of_scores_matter():
         assert torch.equal(a, b)
 
 
-# ---- closed forms, quadrature, enumeration --------------------------------------------------------------
+# ---- closed forms, quadrature, enumeration
+# --------------------------------------------------------------
 
 
 def test_two_sites_closed_form():
@@ -127,7 +130,8 @@ def test_best_of_four_by_quadrature(noise):
 @pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize("k", [1, 2, 4])
 def test_small_case_by_enumeration(k, noise):
-    """Value and gradient at S = 5 against a sum over subsets within an integral, and its differences."""
+    """Value and gradient at S = 5 against a sum over subsets within an integral, and its
+    differences."""
     sigma, dist = 0.4, reference.DISTRIBUTION[noise]
     scores = np.array([0.1, 0.5, -0.2, 0.45, 0.0])
     v = np.array([0.3, 1.0, -0.5, 0.2, 0.7])
@@ -178,7 +182,8 @@ def test_one_draw_is_unbiased():
     assert_mean_is(g, slope)
 
 
-# ---- variance --------------------------------------------------------------------------------------------
+# ---- variance
+# --------------------------------------------------------------------------------------------
 
 
 def test_has_far_less_variance():
@@ -195,7 +200,8 @@ def test_has_far_less_variance():
 
 @pytest.mark.parametrize("sigma", [0.01, 1.0])
 def test_rows_sum_to_k_in_expectation(sigma):
-    """Per draw the sum's variance is about V = sum P (1 - P) <= min(K, S - K); over J draws V / J."""
+    """Per draw the sum's variance is about V = sum P (1 - P) <= min(K, S - K); over J draws V /
+    J."""
     torch.manual_seed(0)
     r = torch.rand(1620)
     b, _ = over_rows(r, r, 100, 200, sigma=sigma)
@@ -208,7 +214,8 @@ def test_rows_sum_to_k_in_expectation(sigma):
     assert total.std() < 1.2
 
 
-# ---- edges ------------------------------------------------------------------------------------------------
+# ---- edges
+# ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("noise", NOISES)

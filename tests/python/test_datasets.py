@@ -224,7 +224,8 @@ def test_environment_before_cache(tmp_path, monkeypatch):
 
 @contextlib.contextmanager
 def serve(folder):
-    """A server of `folder` on a free port of this machine; yields its address and the paths asked."""
+    """A server of `folder` on a free port of this machine; yields its address and the paths
+    asked."""
     asked = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -459,7 +460,8 @@ def ma_file(ma_table, tmp_path):
 
 
 def test_ma_overdose_follows_the_papers_protocols(ma_file, ma_table):
-    """2023 section 3: W = 5, 2013-2017, 2018, 2019-2020; 2025 section 5.2: 2011-2018, 2019, 2020-21."""
+    """2023 section 3: W = 5, 2013-2017, 2018, 2019-2020; 2025 section 5.2: 2011-2018, 2019,
+    2020-21."""
     train, valid, test = ma_overdose(ma_file)
     assert (train.times, valid.times, test.times) == (list(range(2013, 2018)), [2018], [2019, 2020])
     assert train.site_ids[0] == "25001000100"
@@ -536,7 +538,8 @@ def test_simulated_massachusetts_form(tmp_path):
         assert not torch.equal(one.test.y, other.test.y)
         assert one.test.num_sites == 1620
         assert one.train.history_y.shape == (12, 1620)
-        # Statewide totals of 2016 and 2020; the gamma mixing adds a third to a Poisson sum's variance.
+        # Statewide totals of 2016 and 2020; the gamma mixing adds a third to a Poisson sum's
+        # variance.
         assert abs(one.train.y[3].sum() - 2100) < 6 * 2100**0.5
         assert abs(one.test.y[1].sum() - 2110) < 6 * 2110**0.5
         np.testing.assert_allclose(placed.test.x[0, :, 5:].numpy(), place, rtol=1e-6)

@@ -306,7 +306,10 @@ def test_twice_differentiating_raises():
     (g,) = torch.autograd.grad(
         tr.expected_ratio_ranking(td.Poisson(n)).square().sum(), n, create_graph=True
     )
-    with pytest.raises(RuntimeError, match="expected_ratio_ranking: .* must be differentiated once only, got a second derivative"):
+    with pytest.raises(
+        RuntimeError,
+        match="expected_ratio_ranking: .* must be differentiated once only, got a second derivative",
+    ):
         torch.autograd.grad(g.sum(), n)
 
 
@@ -596,8 +599,10 @@ def test_interval_log_prob(kind):
         ),
         "site_mixture": (
             lambda a, b: SiteMixture(torch.stack([b, -b], -1), td.Poisson(tensor(1.0, 8.0))),
-            lambda y, a, b: stats.poisson.cdf(y, 8.0)
-            + (stats.poisson.cdf(y, 1.0) - stats.poisson.cdf(y, 8.0)) / (1 + np.exp(-2 * b)),
+            lambda y, a, b: (
+                stats.poisson.cdf(y, 8.0)
+                + (stats.poisson.cdf(y, 1.0) - stats.poisson.cdf(y, 8.0)) / (1 + np.exp(-2 * b))
+            ),
         ),
     }[kind]
     parameters = [p.requires_grad_() for p in (a, b)]
@@ -695,13 +700,15 @@ def test_go_survives_vanishing_probabilities(dtype):
     [
         (None, None, ValueError, "log_prob and cdf must be given for estimator 'go'"),
         (
-            torch.ones(4), torch.ones(4, 3),
+            torch.ones(4),
+            torch.ones(4, 3),
             ValueError,
             r"log_prob must have shape \[4, 3\] for estimator 'go', got \[4\]",
         ),
         (torch.ones(4, 3), torch.ones(4), ValueError, r"cdf must have shape \[4, 3\]"),
         (
-            torch.ones(4, 3), torch.ones(4, 3).double(),
+            torch.ones(4, 3),
+            torch.ones(4, 3).double(),
             TypeError,
             "cdf must have the dtype of samples",
         ),

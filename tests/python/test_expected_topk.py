@@ -1,4 +1,5 @@
-"""The expected top-K, exact and by mean field, against oracles that share nothing with its method."""
+"""The expected top-K, exact and by mean field, against oracles that share nothing with its
+method."""
 
 import itertools
 import subprocess
@@ -33,7 +34,8 @@ def value_and_product(scores, k, sigma, v, method="exact"):
 
 
 def check(scores, k, sigma, v=None, dtype=torch.float64, bound=BOUND):
-    """Value within `bound`, product within bound max |v| / sigma, of the convolution; float32 results
+    """Value within `bound`, product within bound max |v| / sigma, of the convolution; float32
+    results
     are rounded: eps / 2 of b, and of J v."""
     scores = tensor(scores, dtype)
     if v is None:
@@ -179,8 +181,8 @@ def test_random_cases(seed):
 
 
 def by_clusters(x, counts, k, v):
-    """(b, J v) for clusters of equal sites at x (sigma 1): binomial laws convolved, pair by pair with
-    one site of each cluster taken out."""
+    """(b, J v) for clusters of equal sites at x (sigma 1): binomial laws convolved, pair by pair
+    with one site of each cluster taken out."""
     cumulated = np.cumsum(np.asarray(counts)[np.argsort(-np.asarray(x))])
     order = np.sort(x)[::-1]
     low = order[np.searchsorted(cumulated, k + 1)] - 10
@@ -228,8 +230,8 @@ def by_clusters(x, counts, k, v):
     ],
 )
 def test_many_sites_in_clusters(x, counts, k):
-    """Rows that go through the grid: 1e5 equal sites, a small V beside a large cluster (the last as on
-    the cranes, where all but fifty sites are empty)."""
+    """Rows that go through the grid: 1e5 equal sites, a small V beside a large cluster (the last
+    as on the cranes, where all but fifty sites are empty)."""
     v = np.random.default_rng(0).normal(size=sum(counts))
     want_b, want_g = by_clusters(x, counts, k, v)
     b, g = value_and_product(tensor(np.repeat(x, counts)), k, 1.0, tensor(v))
@@ -471,7 +473,10 @@ def test_differentiating_twice_raises(method):
     scores = torch.randn(10, requires_grad=True)
     b = tr.expected_topk(scores, 3, sigma=0.5, method=method)
     (g,) = torch.autograd.grad(b.square().sum(), scores, create_graph=True)
-    with pytest.raises(RuntimeError, match="expected_topk: .* must be differentiated once only, got a second derivative"):
+    with pytest.raises(
+        RuntimeError,
+        match="expected_topk: .* must be differentiated once only, got a second derivative",
+    ):
         torch.autograd.grad(g.sum(), scores)
 
 

@@ -90,9 +90,9 @@ def test_gradient_against_differences(family, link, zero_inflated, censored):
         dispersion = None if d is None else shared.pop(0)
         zero_logit = None if z is None else shared.pop(0)
         high = upper if censored else None
-        return OP(
-            eta, loading, y, high, exposure, weights, dispersion, zero_logit, family, link
-        )[:2]
+        return OP(eta, loading, y, high, exposure, weights, dispersion, zero_logit, family, link)[
+            :2
+        ]
 
     arguments = [p.clone().requires_grad_() for p in (eta, loading, *given)]
     assert torch.autograd.gradcheck(outputs, arguments, eps=1e-5, atol=1e-7, rtol=1e-6)
@@ -106,12 +106,22 @@ def by_quadrature(eta, loading, y, log_p, nodes=80):
     def joint(u):
         return log_p(eta + loading @ u).sum() - u @ u / 2
 
-    start = minimize(lambda u: -joint(u), np.zeros(2), method="Nelder-Mead", options={
-        "xatol": 1e-8, "fatol": 1e-12})
+    start = minimize(
+        lambda u: -joint(u),
+        np.zeros(2),
+        method="Nelder-Mead",
+        options={"xatol": 1e-8, "fatol": 1e-12},
+    )
     e = np.eye(2) * 1e-3
     curvature = [
-        [joint(start.x + a + b) - joint(start.x + a - b) - joint(start.x - a + b)
-         + joint(start.x - a - b) for b in e] for a in e
+        [
+            joint(start.x + a + b)
+            - joint(start.x + a - b)
+            - joint(start.x - a + b)
+            + joint(start.x - a - b)
+            for b in e
+        ]
+        for a in e
     ]
     root = np.linalg.cholesky(np.linalg.inv(-np.array(curvature) / 4e-6))
     x, w = np.polynomial.hermite_e.hermegauss(nodes)
@@ -137,10 +147,19 @@ def test_close_to_adaptive_quadrature(family, mean, bound):
         eta = eta - d
     y = rng.poisson(mean * rng.gamma(4, 0.25, (times, sites))).astype(float)
     value, _, _ = OP(
-        torch.from_numpy(eta), torch.from_numpy(loading), torch.from_numpy(y), None, None, None,
-        None if d is None else f64(d), None, family, "log",
+        torch.from_numpy(eta),
+        torch.from_numpy(loading),
+        torch.from_numpy(y),
+        None,
+        None,
+        None,
+        None if d is None else f64(d),
+        None,
+        family,
+        "log",
     )
     for s in range(sites):
+
         def log_p(at, s=s):
             return log_pmf(family, "log", y[:, s], at, 1.0, d, None)
 
@@ -156,11 +175,20 @@ def test_error_falls_with_the_counts():
         y = np.round(mean * np.array([0.5, 0.8, 1.2, 1.6]))
         eta = np.full((4, 1), math.log(mean))
         value, _, _ = OP(
-            torch.from_numpy(eta), torch.from_numpy(loading), torch.from_numpy(y)[:, None], None,
-            None, None, None, None, "poisson", "log",
+            torch.from_numpy(eta),
+            torch.from_numpy(loading),
+            torch.from_numpy(y)[:, None],
+            None,
+            None,
+            None,
+            None,
+            None,
+            "poisson",
+            "log",
         )
-        want = by_quadrature(eta[:, 0], loading, y, lambda at, y=y: stats.poisson.logpmf(
-            y, np.exp(at)))
+        want = by_quadrature(
+            eta[:, 0], loading, y, lambda at, y=y: stats.poisson.logpmf(y, np.exp(at))
+        )
         errors.append(abs(value.item() - want))
     assert errors[0] < 0.02
     for before, after in itertools.pairwise(errors):
@@ -183,8 +211,13 @@ def test_modes_are_stationary_and_precision_is_the_curvature():
         gradient = [(joint(u + e[i], s) - joint(u - e[i], s)) / (2 * h) for i in (0, 1)]
         assert np.allclose(gradient, 0, atol=1e-6)  # h^2 and rounding / h
         hessian = [
-            (joint(u + e[i] + e[j], s) - joint(u + e[i] - e[j], s) - joint(u - e[i] + e[j], s)
-             + joint(u - e[i] - e[j], s)) / (4 * h * h)
+            (
+                joint(u + e[i] + e[j], s)
+                - joint(u + e[i] - e[j], s)
+                - joint(u - e[i] + e[j], s)
+                + joint(u - e[i] - e[j], s)
+            )
+            / (4 * h * h)
             for i, j in ((0, 0), (0, 1), (1, 1))
         ]
         assert np.allclose(-np.array(hessian), precision[s].numpy(), rtol=1e-4, atol=1e-4)
@@ -205,9 +238,7 @@ def test_modes_are_found_from_anywhere(family, zero_inflated):
     for scale in (1e-3, 0.3, 3.0, 30.0):
         loading = torch.tensor([[1.0, -1.0], [1.0, 0.0], [1.0, 1.0]], dtype=torch.float64) * scale
         eta_ = eta.clone().requires_grad_()
-        value, modes, precision = OP(
-            eta_, loading, y, None, None, weights, d, z, family, "log"
-        )
+        value, modes, precision = OP(eta_, loading, y, None, None, weights, d, z, family, "log")
         assert value.isfinite().all() and modes.isfinite().all()
         # At the mode u = sum_t l1_t v_t, and d value / d eta without the determinant's part is l1.
         assert (precision[:, 0] * precision[:, 2] > precision[:, 1] ** 2).all()
@@ -233,8 +264,9 @@ def singular_site(d):
 
 
 def test_a_singular_information_does_not_make_the_value_infinite():
-    """Its logarithm goes over into that of the information without its negative terms. The gradient is that of differences on both sides and at the worst point, and
-    precisions keep away from singular ones."""
+    """Its logarithm goes over into that of the information without its negative terms. The
+    gradient is that of differences on both sides and at the worst point, and precisions keep away
+    from singular ones."""
     values = []
     for at in torch.linspace(-4.0, -3.6, 41, dtype=torch.float64):
         d = at.clone().requires_grad_()
@@ -259,8 +291,16 @@ def test_negative_information_of_a_cell_stays_as_it_is():
         return log_pmf("nb1", "log", y, at, 1.0, d, None)
 
     value, modes, precision = OP(
-        torch.from_numpy(eta)[:, None], torch.from_numpy(loading), torch.from_numpy(y)[:, None],
-        None, None, None, f64(d), None, "nb1", "log",
+        torch.from_numpy(eta)[:, None],
+        torch.from_numpy(loading),
+        torch.from_numpy(y)[:, None],
+        None,
+        None,
+        None,
+        f64(d),
+        None,
+        "nb1",
+        "log",
     )
     u, h = modes[0].numpy(), 1e-3
     at = eta + loading @ u
@@ -286,7 +326,17 @@ def test_gradient_of_quadrature_against_differences(family, link, zero_inflated)
         dispersion = None if d is None else shared.pop(0)
         zero_logit = None if z is None else shared.pop(0)
         return OP(
-            eta, loading, y, upper, exposure, weights, dispersion, zero_logit, family, link, None,
+            eta,
+            loading,
+            y,
+            upper,
+            exposure,
+            weights,
+            dispersion,
+            zero_logit,
+            family,
+            link,
+            None,
             nodes,
         )[:2]
 
@@ -301,8 +351,9 @@ def test_gradient_of_quadrature_against_differences(family, link, zero_inflated)
 @pytest.mark.parametrize("mean", [6.0, 0.3])
 def test_quadrature_goes_to_the_integral(family, mean):
     """One node is Laplace; the error against dense two-dimensional quadrature about a mode found by
-    another search falls with the nodes, to 1e-6 at 25 in each effect. 4 and 7 nodes are of the orders 2
-    and 3 in the number of counts, (k + 2) // 3 of k nodes; 2 and 3 nodes are of that of Laplace."""
+    another search falls with the nodes, to 1e-6 at 25 in each effect. 4 and 7 nodes are of the
+    orders 2 and 3 in the number of counts, (k + 2) // 3 of k nodes; 2 and 3 nodes are of that of
+    Laplace."""
     rng = np.random.default_rng(3)
     times, sites = 5, 3
     loading = np.column_stack((np.full(times, 0.6), 0.3 * np.linspace(-1.4, 1.4, times)))
@@ -310,22 +361,31 @@ def test_quadrature_goes_to_the_integral(family, mean):
     eta = np.full((times, sites), math.log(mean) - (d if family == "nb1" else 0.0))
     y = rng.poisson(mean * rng.gamma(4, 0.25, (times, sites))).astype(float)
     arguments = (
-        torch.from_numpy(eta), torch.from_numpy(loading), torch.from_numpy(y), None, None, None,
-        None if d is None else f64(d), None, family, "log", None,
+        torch.from_numpy(eta),
+        torch.from_numpy(loading),
+        torch.from_numpy(y),
+        None,
+        None,
+        None,
+        None if d is None else f64(d),
+        None,
+        family,
+        "log",
+        None,
     )
     laplace = OP(*arguments[:-1])
     one = OP(*arguments, 1)
     assert all(torch.equal(a, b) for a, b in zip(laplace, one, strict=True))
     want = [
         by_quadrature(
-            eta[:, s], loading, y[:, s],
+            eta[:, s],
+            loading,
+            y[:, s],
             lambda at, s=s: log_pmf(family, "log", y[:, s], at, 1.0, d, None),
         )
         for s in range(sites)
     ]
-    errors = [
-        np.abs(OP(*arguments, nodes)[0].numpy() - want).max() for nodes in (1, 4, 7, 25)
-    ]
+    errors = [np.abs(OP(*arguments, nodes)[0].numpy() - want).max() for nodes in (1, 4, 7, 25)]
     assert errors[2] < errors[1] < errors[0] and errors[2] < errors[0] / 3
     assert errors[3] < 1e-6  # of the oracle: 80 nodes, and its mode to 1e-8
 
@@ -367,12 +427,18 @@ def test_it_does_not_depend_on_threads_order_or_dtype():
     y, upper = y.clamp_max(9), upper.clamp(max=9)
 
     def gradients(order):
-        arguments = [
-            p.clone().requires_grad_() for p in (eta[:, order], loading, d, z)
-        ]
+        arguments = [p.clone().requires_grad_() for p in (eta[:, order], loading, d, z)]
         value, modes, _ = OP(
-            arguments[0], arguments[1], y[:, order], None, exposure[:, order], weights[:, order],
-            arguments[2], arguments[3], "nb1", "log",
+            arguments[0],
+            arguments[1],
+            y[:, order],
+            None,
+            exposure[:, order],
+            weights[:, order],
+            arguments[2],
+            arguments[3],
+            "nb1",
+            "log",
         )
         return value, torch.autograd.grad(value.sum() + modes.sum(), arguments)
 
@@ -390,8 +456,16 @@ def test_it_does_not_depend_on_threads_order_or_dtype():
     moved, other = gradients(order)
     assert torch.equal(moved, value[order]) and torch.equal(other[0], grads[0][:, order])
     single, _, _ = OP(
-        eta.float(), loading.float(), y.float(), None, exposure.float(), weights.float(),
-        d.float(), z.float(), "nb1", "log",
+        eta.float(),
+        loading.float(),
+        y.float(),
+        None,
+        exposure.float(),
+        weights.float(),
+        d.float(),
+        z.float(),
+        "nb1",
+        "log",
     )
     assert single.dtype == torch.float32
     assert torch.allclose(single.double(), value, rtol=1e-5, atol=1e-5)
@@ -400,8 +474,16 @@ def test_it_does_not_depend_on_threads_order_or_dtype():
 def test_opcheck():
     eta, loading, y, upper, exposure, weights, d, z = problem("nb2", True)
     arguments = (
-        eta.requires_grad_(), loading.requires_grad_(), y, upper, exposure, weights,
-        d.requires_grad_(), z.requires_grad_(), "nb2", "log",
+        eta.requires_grad_(),
+        loading.requires_grad_(),
+        y,
+        upper,
+        exposure,
+        weights,
+        d.requires_grad_(),
+        z.requires_grad_(),
+        "nb2",
+        "log",
     )
     torch.library.opcheck(OP.default, arguments)
     torch.library.opcheck(OP.default, (*arguments, None, 3))
@@ -430,8 +512,16 @@ def test_opcheck():
 def test_errors(change, message):
     eta, loading, y, upper, exposure, weights, d, z = problem("nb1", True)
     given = dict(
-        eta=eta, loading=loading, y=y, upper=upper, exposure=exposure, weights=weights,
-        dispersion=d, zero_logit=z, family="nb1", link="log",
+        eta=eta,
+        loading=loading,
+        y=y,
+        upper=upper,
+        exposure=exposure,
+        weights=weights,
+        dispersion=d,
+        zero_logit=z,
+        family="nb1",
+        link="log",
     )
     with pytest.raises(ValueError, match="laplace_marginal: " + message):
         OP(*{**given, **change}.values())
@@ -439,7 +529,15 @@ def test_errors(change, message):
 
 def test_an_overflow_is_nan_not_a_number():
     value, _, _ = OP(
-        torch.full((1, 1), 800.0).double(), torch.zeros(1, 2).double(), torch.ones(1, 1).double(),
-        None, None, None, None, None, "poisson", "log",
+        torch.full((1, 1), 800.0).double(),
+        torch.zeros(1, 2).double(),
+        torch.ones(1, 1).double(),
+        None,
+        None,
+        None,
+        None,
+        None,
+        "poisson",
+        "log",
     )
     assert not value.isfinite().any()

@@ -320,7 +320,10 @@ def test_double_backward_raises():
     slope = torch.autograd.grad(
         log_prob(torch.ones(3), n, torch.zeros(3)).sum(), n, create_graph=True
     )
-    with pytest.raises(RuntimeError, match="negbin_log_prob: .* must be differentiated once only, got a second derivative"):
+    with pytest.raises(
+        RuntimeError,
+        match="negbin_log_prob: .* must be differentiated once only, got a second derivative",
+    ):
         slope[0].sum().backward()
 
 

@@ -19,8 +19,20 @@ from topreach.models import NegBinMixedEffects
 TIMES = 6
 
 
-def simulated(seed=0, sites=120, features=2, *, sigma=(0.6, 0.3), rho=-0.4, family="nb1",
-              dispersion=0.0, zero=None, intercept=0.6, beta=(0.4, -0.3), times=TIMES):
+def simulated(
+    seed=0,
+    sites=120,
+    features=2,
+    *,
+    sigma=(0.6, 0.3),
+    rho=-0.4,
+    family="nb1",
+    dispersion=0.0,
+    zero=None,
+    intercept=0.6,
+    beta=(0.4, -0.3),
+    times=TIMES,
+):
     """x, y, time drawn from the model by NumPy."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(times, sites, features))
@@ -72,12 +84,13 @@ def test_plain_regression_is_that_of_statsmodels(family):
     if zero is None and family == "poisson":
         theirs = discrete.Poisson(counts, design, exposure=exposed)
     elif zero is None:
-        theirs = discrete.NegativeBinomial(
-            counts, design, exposure=exposed, loglike_method=family
-        )
+        theirs = discrete.NegativeBinomial(counts, design, exposure=exposed, loglike_method=family)
     else:
-        kind = inflated.ZeroInflatedPoisson if family == "zip" else (
-            inflated.ZeroInflatedNegativeBinomialP)
+        kind = (
+            inflated.ZeroInflatedPoisson
+            if family == "zip"
+            else (inflated.ZeroInflatedNegativeBinomialP)
+        )
         theirs = kind(counts, design, exposure=exposed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -129,7 +142,8 @@ def test_the_marginal_maximum_is_that_of_a_search_of_its_own():
     sigma = model.variance_parameters().loc["sd(intercept)"]
     assert sigma["Estimate"] == pytest.approx(math.exp(best.x[2]), abs=5e-3)
     assert table["Std. Error"].to_numpy() == pytest.approx(
-        np.sqrt(np.diag(best.hess_inv))[:2], rel=0.1  # BFGS's estimate of the curvature
+        np.sqrt(np.diag(best.hess_inv))[:2],
+        rel=0.1,  # BFGS's estimate of the curvature
     )
 
 
@@ -176,9 +190,7 @@ def test_order_of_sites_and_origin_of_time_do_not_matter():
     later = NegBinMixedEffects(120, 2).double().fit(x, y, time + 1)
     assert later.fit_.log_likelihood == pytest.approx(model.fit_.log_likelihood, abs=1e-6)
     assert torch.allclose(later.site_slope, model.site_slope, atol=1e-4)
-    assert torch.allclose(
-        later.site_intercept, model.site_intercept - model.site_slope, atol=1e-4
-    )
+    assert torch.allclose(later.site_intercept, model.site_intercept - model.site_slope, atol=1e-4)
     a, b = model.covariance, later.covariance
     assert b[1, 1].item() == pytest.approx(a[1, 1].item(), rel=1e-3)
     assert b[0, 0].item() == pytest.approx((a[0, 0] - 2 * a[0, 1] + a[1, 1]).item(), rel=1e-3)
@@ -205,8 +217,10 @@ def test_weights_are_repetitions_and_zero_leaves_out():
     d = NegBinMixedEffects(60, 2).double().fit(x[index], y[index], time[index])
     assert c.fit_.log_likelihood == pytest.approx(d.fit_.log_likelihood, abs=1e-6)
     # A hundredfold exposure is an intercept lower by log 100.
-    e = NegBinMixedEffects(60, 2).double().fit(
-        x[:-1], y[:-1], time[:-1], exposure=torch.full_like(y[:-1], 100)
+    e = (
+        NegBinMixedEffects(60, 2)
+        .double()
+        .fit(x[:-1], y[:-1], time[:-1], exposure=torch.full_like(y[:-1], 100))
     )
     assert e.intercept.item() == pytest.approx(b.intercept.item() - math.log(100), abs=1e-3)
 
@@ -263,9 +277,7 @@ def test_stepwise_likelihood_takes_exposure_and_intervals():
         tr.objectives.DirectBPR(3, 0.1)(model, batch)
 
 
-@pytest.mark.parametrize(
-    ("family", "dispersion"), [("nb1", 0.3), ("nb2", 1.0), ("poisson", None)]
-)
+@pytest.mark.parametrize(("family", "dispersion"), [("nb1", 0.3), ("nb2", 1.0), ("poisson", None)])
 def test_recovery_and_coverage(family, dispersion):
     """95 % intervals over 12 panels: their coverage of 5 or 6 parameters is binomial; Laplace's
     bias is small at these counts. 99.9 % limits for n = 60 at .95: at least 50."""
@@ -281,9 +293,7 @@ def test_recovery_and_coverage(family, dispersion):
             100 + seed, 100, family=family, dispersion=dispersion or 0.0, intercept=1.2
         )
         model = NegBinMixedEffects(100, 2, family=family).double().fit(x, y, time)
-        for table, values in (
-            (model.coefficients(), truth), (model.variance_parameters(), spread)
-        ):
+        for table, values in ((model.coefficients(), truth), (model.variance_parameters(), spread)):
             for row, value in values.items():
                 low, high = table.loc[row, "2.5 %"], table.loc[row, "97.5 %"]
                 assert low < table.loc[row, "Estimate"] < high
@@ -303,10 +313,21 @@ def test_summary_is_that_of_r():
     text = str(model.summary())
     assert repr(model.summary()) == text
     for part in (
-        " Family: nbinom1  ( log )", "AIC", "BIC", "logLik", "df.resid", "Std.Dev.", "Corr",
-        "Number of obs: 720, groups:  site, 120", "Dispersion parameter for nbinom1 family (): ",
-        "Conditional model:", "Estimate Std. Error z value Pr(>|z|)", "(Intercept)", "poverty",
-        "Zero-inflation model:", "Signif. codes:",
+        " Family: nbinom1  ( log )",
+        "AIC",
+        "BIC",
+        "logLik",
+        "df.resid",
+        "Std.Dev.",
+        "Corr",
+        "Number of obs: 720, groups:  site, 120",
+        "Dispersion parameter for nbinom1 family (): ",
+        "Conditional model:",
+        "Estimate Std. Error z value Pr(>|z|)",
+        "(Intercept)",
+        "poverty",
+        "Zero-inflation model:",
+        "Signif. codes:",
     ):
         assert part in text
     assert f"{model.fit_.aic:.1f}" in text
@@ -315,9 +336,7 @@ def test_summary_is_that_of_r():
     )
     table = model.coefficients(level=0.9)
     assert list(table.index) == ["(Intercept)", "poverty", "age"]
-    assert list(table.columns) == [
-        "Estimate", "Std. Error", "z value", "Pr(>|z|)", "5 %", "95 %"
-    ]
+    assert list(table.columns) == ["Estimate", "Std. Error", "z value", "Pr(>|z|)", "5 %", "95 %"]
     row = table.loc["age"]
     assert row["Pr(>|z|)"] == pytest.approx(2 * stats.norm.sf(abs(row["z value"])))
     assert row["95 %"] == pytest.approx(row["Estimate"] + 1.6448536 * row["Std. Error"])
@@ -326,8 +345,9 @@ def test_summary_is_that_of_r():
 def test_random_effects_and_their_errors():
     """Poisson, intercepts only: the mode solves its equation, and its error is that of the
     posterior by quadrature (counts are many)."""
-    x, y, time = simulated(8, 30, 0, family="poisson", sigma=(0.7, 0), rho=0, intercept=2.5,
-                           beta=())
+    x, y, time = simulated(
+        8, 30, 0, family="poisson", sigma=(0.7, 0), rho=0, intercept=2.5, beta=()
+    )
     model = NegBinMixedEffects(30, 0, family="poisson").double()
     names = [f"tract {s}" for s in range(30)]
     model.fit(x, y, time * 0, site_ids=names)
@@ -423,8 +443,9 @@ def test_distributions_of_families():
     assert ((zeros - chance).abs() < 5 * (chance * (1 - chance) / 20000).sqrt() + 1e-6).all()
     assert torch.allclose(
         tr.expected_ratio_ranking(inflated),
-        tr.expected_ratio_ranking(ZeroInflated(torch.distributions.Poisson(poisson.rate),
-                                               torch.tensor(0.4))),
+        tr.expected_ratio_ranking(
+            ZeroInflated(torch.distributions.Poisson(poisson.rate), torch.tensor(0.4))
+        ),
     )
 
 
@@ -479,7 +500,9 @@ def test_boundaries_are_reported():
     assert model.fit_.held
     variance = model.variance_parameters()
     for row, name in (
-        ("sd(intercept)", "raw_sigma[0]"), ("sd(slope)", "raw_sigma[1]"), ("phi", "raw_probs")
+        ("sd(intercept)", "raw_sigma[0]"),
+        ("sd(slope)", "raw_sigma[1]"),
+        ("phi", "raw_probs"),
     ):
         if name in model.fit_.held:
             assert "boundary" in model.fit_.held[name]
@@ -728,9 +751,11 @@ def test_counts_of_any_size_recover_the_truth(link, mean):
     rate = mean * (factor if link == "softplus" else np.exp(factor - 1))
     y = torch.from_numpy(rng.poisson(rate, (TIMES, 80))).double()
     x, time = torch.zeros(TIMES, 80, 0).double(), torch.linspace(-1.5, 1.5, TIMES).double()
-    model = NegBinMixedEffects(
-        80, 0, family="poisson", link=link, site_slopes="none"
-    ).double().fit(x, y, time)
+    model = (
+        NegBinMixedEffects(80, 0, family="poisson", link=link, site_slopes="none")
+        .double()
+        .fit(x, y, time)
+    )
     assert model.fit_.converged
     got = model(x, time).mean.detach().sum(0).numpy()
     total = y.sum(0).numpy()

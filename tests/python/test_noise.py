@@ -1,4 +1,5 @@
-"""The noise of perturbed_topk: Philox4x32-10 through Box-Muller or an inverse distribution function."""
+"""The noise of perturbed_topk: Philox4x32-10 through Box-Muller or an inverse distribution
+function."""
 
 import os
 import subprocess

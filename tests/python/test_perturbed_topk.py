@@ -24,7 +24,8 @@ def vjp(scores, v, k, **options):
     return b.detach(), torch.autograd.grad(b, scores, v)[0]
 
 
-# ---- against the plain reference with the same noise ------------------------------------------------
+# ---- against the plain reference with the same noise
+# ------------------------------------------------
 
 
 @pytest.mark.parametrize("estimator", ["score", "score_loo"])
@@ -58,7 +59,8 @@ def test_matches_reference(estimator, noise, dtype, sites, k):
     data=st.data(),
 )
 def test_any_shape_with_ties_and_infinities(shape, sites, draws, levels, data):
-    """Few score levels and a noise far below float32 resolution of some of them: ties are common."""
+    """Few score levels and a noise far below float32 resolution of some of them: ties are
+    common."""
     k = data.draw(st.integers(0, sites))
     seed = data.draw(st.integers(0, 2**31))
     generator = torch.Generator().manual_seed(seed)
@@ -76,7 +78,8 @@ def test_any_shape_with_ties_and_infinities(shape, sites, draws, levels, data):
     assert torch.allclose(b.sum(-1), torch.full(scores.shape[:-1], float(k)))
 
 
-# ---- closed forms and enumeration --------------------------------------------------------------------
+# ---- closed forms and enumeration
+# --------------------------------------------------------------------
 
 
 def test_two_sites_closed_form():
@@ -151,7 +154,8 @@ def test_leave_one_out_has_less_variance():
     assert grads["score_loo"].var(0).sum() < grads["score"].var(0).sum() / 20
 
 
-# ---- reproducibility ----------------------------------------------------------------------------------
+# ---- reproducibility
+# ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("estimator", ["score_loo", "conditional"])
@@ -224,7 +228,8 @@ def test_seeds_rule():
     )
 
 
-# ---- edges ---------------------------------------------------------------------------------------------
+# ---- edges
+# ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -308,7 +313,8 @@ def peak():  # kilobytes; getrusage would count the parent's too
     return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 scores = torch.rand(1, 200_000, requires_grad=True)
 def step(draws):
-    tr.perturbed_topk(scores, 100, sigma=.01, num_samples=draws, estimator=sys.argv[1]).sum().backward()
+    tr.perturbed_topk(scores, 100, sigma=.01, num_samples=draws,
+    estimator=sys.argv[1]).sum().backward()
 for _ in range(3):  # until the allocator keeps what it was given back
     step(100)
 before = peak()
@@ -321,7 +327,8 @@ print(peak() - before)
     assert int(run.stdout) < 40_000  # kilobytes
 
 
-# ---- errors --------------------------------------------------------------------------------------------
+# ---- errors
+# --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -361,7 +368,8 @@ def test_topk_mask_errors():
         tr.topk_mask(torch.tensor([0.0, 0.0, float("nan")]), 1)
 
 
-# ---- torch's own checks --------------------------------------------------------------------------------
+# ---- torch's own checks
+# --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("estimator", ["score", "score_loo", "conditional"])
@@ -403,7 +411,8 @@ def test_compiled_step_equals_eager(estimator):
 
 
 def test_monte_carlo_must_not_pass_gradcheck():
-    """The value is piecewise constant for a fixed key: finite differences cannot see its gradient."""
+    """The value is piecewise constant for a fixed key: finite differences cannot see its
+    gradient."""
     scores = torch.randn(6, dtype=torch.float64, requires_grad=True)
     passed = torch.autograd.gradcheck(
         lambda s: tr.perturbed_topk(s, 2, sigma=1.0, num_samples=50, key=KEY), (scores,), raise_exception=False
@@ -437,5 +446,8 @@ def test_double_backward_raises(estimator):
     scores = torch.randn(6, requires_grad=True)
     b = tr.perturbed_topk(scores, 2, sigma=1.0, estimator=estimator, key=KEY)
     (g,) = torch.autograd.grad(b.square().sum(), scores, create_graph=True)
-    with pytest.raises(RuntimeError, match="perturbed_topk: .* must be differentiated once only, got a second derivative"):
+    with pytest.raises(
+        RuntimeError,
+        match="perturbed_topk: .* must be differentiated once only, got a second derivative",
+    ):
         g.sum().backward()

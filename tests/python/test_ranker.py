@@ -49,8 +49,15 @@ def batch_of(r, panel):
     """The panel as the fitted model takes it."""
     needs = needs_of(r.model_)
     return prepare(
-        panel, r.standardizer_, r.time_origin_, r.time_scale_, needs, needs.window,
-        r.site_history_, TRAIN, r.uses_exposure_,
+        panel,
+        r.standardizer_,
+        r.time_origin_,
+        r.time_scale_,
+        needs,
+        needs.window,
+        r.site_history_,
+        TRAIN,
+        r.uses_exposure_,
     )
 
 
@@ -172,16 +179,20 @@ def test_marginal_likelihood_is_the_models_own_fit(tmp_path):
     r.save(tmp_path / "model.pt")
     again = TopKRanker.load(tmp_path / "model.pt")
     np.testing.assert_array_equal(again.site_scores(VALID), r.site_scores(VALID))
-    with pytest.raises(TypeError, match="objective must be one of 'bpr' for the model 'mlp', got "
-                       "'marginal'"):
+    with pytest.raises(
+        TypeError, match="objective must be one of 'bpr' for the model 'mlp', got 'marginal'"
+    ):
         ranker(model="mlp", objective="marginal").fit(TRAIN, VALID)
 
 
 def expected_with_path(r):
     """Expected counts of VALID by the formula, one and two periods after the fitted ones."""
     model, batch = r.model_, batch_of(r, VALID)
-    eta = model.intercept + batch.x @ model.weight + model.site_intercept + (
-        model.slope_time(batch.time)[:, None] * model.site_slope
+    eta = (
+        model.intercept
+        + batch.x @ model.weight
+        + model.site_intercept
+        + (model.slope_time(batch.time)[:, None] * model.site_slope)
     )
     phi = model.raw_path_rho.sigmoid().item() if model.config["site_path"] == "ar1" else 1.0
     path = model.path_effect[-1] * torch.tensor([[phi], [phi**2]])
@@ -219,7 +230,8 @@ def test_site_effects_that_vary_over_time(site_path, tmp_path):
     np.testing.assert_allclose(again.predict(VALID), r.predict(VALID), rtol=1e-5)
     without = torch.load(tmp_path / "model.pt", weights_only=True)
     for name, bad in (
-        ("path_effect", torch.zeros(2, 20)), ("path_time", without["state"]["path_time"].flip(0))
+        ("path_effect", torch.zeros(2, 20)),
+        ("path_time", without["state"]["path_time"].flip(0)),
     ):
         content = without | {"state": without["state"] | {name: bad}}
         write_model_file(content, tmp_path / "bad.pt")
@@ -229,8 +241,10 @@ def test_site_effects_that_vary_over_time(site_path, tmp_path):
 
 def test_paths_are_for_the_marginal_likelihood():
     for objective in ("nll", "auto", "daml", "bpr"):
-        with pytest.raises(ValueError, match="site_path must be None for training by steps, got "
-                           "'ar1'.*objective='marginal'"):
+        with pytest.raises(
+            ValueError,
+            match="site_path must be None for training by steps, got 'ar1'.*objective='marginal'",
+        ):
             ranker(model="negbin", objective=objective, site_path="ar1").fit(TRAIN)
     # Of another kind of model it is passed over, as every setting of another kind.
     with_path, without = (
@@ -457,8 +471,14 @@ def test_repeated_rankings_spread_around_the_score():
 
 def with_exposure(panel, exposure, y_upper=None):
     return Panel(
-        panel.x, panel.y, panel.site_ids, panel.times, panel.feature_names,
-        history_y=panel.history_y, exposure=exposure, y_upper=y_upper,
+        panel.x,
+        panel.y,
+        panel.site_ids,
+        panel.times,
+        panel.feature_names,
+        history_y=panel.history_y,
+        exposure=exposure,
+        y_upper=y_upper,
     )
 
 
@@ -482,9 +502,7 @@ def test_the_unit_of_the_exposure_does_not_matter():
     twice = own.exposure.clone()
     twice[:, 3] *= 2
     changed = with_exposure(own, twice)
-    np.testing.assert_allclose(
-        a.predict(changed)[:, 3], 2 * a.predict(own)[:, 3], rtol=1e-5
-    )
+    np.testing.assert_allclose(a.predict(changed)[:, 3], 2 * a.predict(own)[:, 3], rtol=1e-5)
     q = a.model_.probs.item()
     n = a.predict(changed).astype(float) * (1 - q) / q
     total = n.sum(axis=1, keepdims=True)
@@ -542,9 +560,7 @@ def test_models_that_cannot_take_exposure_or_intervals_say_so(model):
 
 def test_suppressed_counts_are_fitted_by_likelihood_and_not_scored():
     hidden = (TRAIN.y >= 1) & (TRAIN.y <= 2)
-    train = with_exposure(
-        TRAIN, None, torch.where(hidden, 2.0, TRAIN.y)
-    )
+    train = with_exposure(TRAIN, None, torch.where(hidden, 2.0, TRAIN.y))
     valid = with_exposure(VALID, None, torch.where((VALID.y >= 1) & (VALID.y <= 2), 2.0, VALID.y))
     r = ranker(objective="marginal", link="log").fit(train)
     model, batch = r.model_, batch_of(r, train)
@@ -745,7 +761,12 @@ def test_cook_county_by_likelihood():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         r = TopKRanker(
-            100, model="negbin", objective="nll", link="softplus", max_epochs=60, validate_every=5,
+            100,
+            model="negbin",
+            objective="nll",
+            link="softplus",
+            max_epochs=60,
+            validate_every=5,
             progress=False,
         ).fit(train, valid)
     assert np.abs(r.predict(test) - test.y.numpy()).mean() <= 1.0

@@ -97,7 +97,8 @@ def test_appendix_b2():
 
 
 def bernoulli_problem(sites=4, rows=2000, draws=50, seed=0):
-    """Independent Bernoulli sites with logits: exact gradients by enumeration, and many estimates."""
+    """Independent Bernoulli sites with logits: exact gradients by enumeration, and many
+    estimates."""
     torch.manual_seed(seed)
     logits = torch.randn(sites, dtype=torch.float64)
     g = torch.randn(sites, dtype=torch.float64)

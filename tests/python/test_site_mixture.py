@@ -466,9 +466,7 @@ def test_compiled_and_opcheck():
 
     y, time = torch.rand(4, 5).double(), torch.zeros(4)
     torch._dynamo.reset()
-    torch.testing.assert_close(
-        torch.compile(loss, backend="aot_eager")(y, time), loss(y, time)
-    )
+    torch.testing.assert_close(torch.compile(loss, backend="aot_eager")(y, time), loss(y, time))
 
 
 def test_clear_errors():

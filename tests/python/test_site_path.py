@@ -40,8 +40,10 @@ def random_walk(times, sigma):
 
 def paths(times=TIMES):
     return {
-        "ar1": ar1(times, 0.5, 0.6), "ar1_close_to_1": ar1(times, 0.8, 0.999),
-        "random_walk": random_walk(times, 0.4), "none": ar1(times, 0.0, 0.5),
+        "ar1": ar1(times, 0.5, 0.6),
+        "ar1_close_to_1": ar1(times, 0.8, 0.999),
+        "random_walk": random_walk(times, 0.4),
+        "none": ar1(times, 0.0, 0.5),
     }
 
 
@@ -183,8 +185,11 @@ def test_close_to_quadrature_over_the_predictors(family, kind):
     mode = optimize.minimize(lambda b: -joint(b), np.zeros(3), method="BFGS").x
     e = np.eye(3) * 1e-3
     curvature = [
-        [joint(mode + a + b) - joint(mode + a - b) - joint(mode - a + b) + joint(mode - a - b)
-         for b in e] for a in e
+        [
+            joint(mode + a + b) - joint(mode + a - b) - joint(mode - a + b) + joint(mode - a - b)
+            for b in e
+        ]
+        for a in e
     ]
     root = np.linalg.cholesky(np.linalg.inv(-np.array(curvature) / 4e-6))
     x, w = np.polynomial.hermite_e.hermegauss(24)
@@ -196,8 +201,17 @@ def test_close_to_quadrature_over_the_predictors(family, kind):
         )
     want = total + np.log(np.diag(root)).sum() - np.linalg.slogdet(2 * np.pi * prior)[1] / 2
     value, _, _ = OP(
-        f64(eta)[:, None], f64(loading), f64(y)[:, None], None, None, None,
-        None if d is None else f64(d), None, family, "log", steps,
+        f64(eta)[:, None],
+        f64(loading),
+        f64(y)[:, None],
+        None,
+        None,
+        None,
+        None if d is None else f64(d),
+        None,
+        family,
+        "log",
+        steps,
     )
     assert value.item() == pytest.approx(want, abs=2e-2)
 
@@ -214,7 +228,16 @@ def test_gaussian_limit(kind):
     total = covariance + loading.numpy() @ loading.numpy().T
     y = np.round(np.exp(eta + rng.multivariate_normal(np.zeros(6), total)))
     value, modes, _ = OP(
-        f64(eta)[:, None], loading, f64(y)[:, None], None, None, None, None, None, "poisson", "log",
+        f64(eta)[:, None],
+        loading,
+        f64(y)[:, None],
+        None,
+        None,
+        None,
+        None,
+        None,
+        "poisson",
+        "log",
         steps,
     )
     seen = total + np.diag(1 / y)
@@ -362,8 +385,9 @@ def test_it_does_not_depend_on_threads_order_or_dtype():
     permuted, other = gradients(moved, steps)
     assert torch.equal(permuted, value[order]) and torch.equal(other[0], grads[0][:, order])
     assert torch.allclose(other[3], grads[3], rtol=1e-10)
-    single, _, _ = OP(*[p.float() if isinstance(p, torch.Tensor) else p for p in arguments],
-                      steps.float())
+    single, _, _ = OP(
+        *[p.float() if isinstance(p, torch.Tensor) else p for p in arguments], steps.float()
+    )
     assert single.dtype == torch.float32
     assert torch.allclose(single.double(), value, rtol=1e-5, atol=1e-5)
 
@@ -402,8 +426,18 @@ def test_errors():
 # ---- NegBinMixedEffects with a path --------------------------------------------------------------
 
 
-def simulated(seed, *, kind="ar1", times=20, sites=100, sigma=0.5, phi=0.7, family="poisson",
-              intercept=0.8, effects=(0.6, 0.3)):
+def simulated(
+    seed,
+    *,
+    kind="ar1",
+    times=20,
+    sites=100,
+    sigma=0.5,
+    phi=0.7,
+    family="poisson",
+    intercept=0.8,
+    effects=(0.6, 0.3),
+):
     """x, y, time and the paths, drawn by NumPy: AR(1) or random walk over even periods."""
     rng = np.random.default_rng(seed)
     x, time = rng.normal(size=(times, sites, 2)), np.linspace(-1.5, 1.5, times)
@@ -438,9 +472,7 @@ def test_recovery_and_coverage(kind, family):
         x, y, time, path = simulated(seed, kind=kind, sigma=sigma, family=family)
         model = model_of(y, kind, family=family).fit(x, y, time)
         assert model.fit_.converged and not model.fit_.held
-        for table, values in (
-            (model.coefficients(), truth), (model.variance_parameters(), spread)
-        ):
+        for table, values in ((model.coefficients(), truth), (model.variance_parameters(), spread)):
             assert values.keys() <= set(table.index)
             for row, value in values.items():
                 low, high = table.loc[row, "2.5 %"], table.loc[row, "97.5 %"]
@@ -486,8 +518,10 @@ def test_fit_is_that_of_a_gaussian_model_for_large_counts(kind):
     row = "sd(path)" if kind == "ar1" else "sd(step)"
     errors = model.variance_parameters()["Std. Error"]
     for name, want in (
-        ("sd(intercept)", math.exp(best[0])), ("sd(slope)", math.exp(best[1])),
-        (row, math.exp(best[2])), ("cor", math.tanh(best[3])),
+        ("sd(intercept)", math.exp(best[0])),
+        ("sd(slope)", math.exp(best[1])),
+        (row, math.exp(best[2])),
+        ("cor", math.tanh(best[3])),
         *([("cor(path)", special.expit(best[4]))] if kind == "ar1" else []),
     ):
         assert table[name] == pytest.approx(want, abs=0.05 * errors[name]), name
@@ -553,14 +587,17 @@ def test_a_variance_that_vanishes_without_reaching_zero_is_held_there():
     def objective(x):
         sigma2 = (2 * x[0]).exp()
         value = -sigma2 * (1 + x[1] ** 2) - (x[2] - 1) ** 2
-        slope = torch.stack(
-            (-2 * sigma2 * (1 + x[1] ** 2), -2 * sigma2 * x[1], -2 * (x[2] - 1))
-        )
+        slope = torch.stack((-2 * sigma2 * (1 + x[1] ** 2), -2 * sigma2 * x[1], -2 * (x[2] - 1)))
         return value.item(), slope
 
     best = marginal_fit.maximise(
-        objective, f64([-1.0, 0.5, 0.0]), held={}, limits={0: (-30.0, 30.0, "at its boundary 0")},
-        tied={0: [1]}, names=["log_sigma", "rho", "mean"], max_iterations=200,
+        objective,
+        f64([-1.0, 0.5, 0.0]),
+        held={},
+        limits={0: (-30.0, 30.0, "at its boundary 0")},
+        tied={0: [1]},
+        names=["log_sigma", "rho", "mean"],
+        max_iterations=200,
     )
     assert best.converged and best.held.keys() == {0, 1}
     assert best.x[2].item() == pytest.approx(1, abs=1e-4)
@@ -597,13 +634,19 @@ def test_it_predicts_with_the_path():
         model = model_of(y, kind, family="poisson", site_slopes="linear").fit(x, y, time)
         gap = (time[1] - time[0]).item()
         phi = model.raw_path_rho.sigmoid().item() if kind == "ar1" else 1.0
-        eta = model.intercept + x @ model.weight + model.site_intercept + (
-            time[:, None] * model.site_slope
+        eta = (
+            model.intercept
+            + x @ model.weight
+            + model.site_intercept
+            + (time[:, None] * model.site_slope)
         )
         assert torch.allclose(model(x, time).mean.log(), eta + model.path_effect)
         ahead = torch.tensor([1.5 + 2 * gap, -1.5 - gap], dtype=torch.float64)
-        eta = model.intercept + x[:2] @ model.weight + model.site_intercept + (
-            ahead[:, None] * model.site_slope
+        eta = (
+            model.intercept
+            + x[:2] @ model.weight
+            + model.site_intercept
+            + (ahead[:, None] * model.site_slope)
         )
         path = torch.stack((phi**2 * model.path_effect[-1], phi * model.path_effect[0]))
         assert torch.allclose(model(x[:2], ahead).mean.log(), eta + path)

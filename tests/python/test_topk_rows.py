@@ -58,7 +58,8 @@ def test_expected_topk_of_rows(method, dtype):
 
 @pytest.mark.parametrize("estimator", ["score", "score_loo", "conditional"])
 def test_perturbed_topk_of_rows(estimator):
-    """The same noise as with numbers, in units of sigma: the same sets but for ties within rounding."""
+    """The same noise as with numbers, in units of sigma: the same sets but for ties within
+    rounding."""
     scores = normal(6, 40)
     k = torch.tensor([0, 7, 12, 40, 39, 1])
     sigma = torch.tensor([0.3, 1.0, 0.02, 0.5, 3.0, 0.0], dtype=F64)

@@ -80,8 +80,9 @@ def test_vjp_of_torch_func_is_backward(name):
 
 @pytest.mark.parametrize("name", [n for n in CASES if n != "expected_ratio"])
 def test_forward_mode(name):
-    """u . J t either way. The Monte Carlo top-K uses its estimate of J^T t, so that J^T = J there: its
-    tangent is the gradient for t. The rankings' estimates are linear in log_prob: exact transposes."""
+    """u . J t either way. The Monte Carlo top-K uses its estimate of J^T t, so that J^T = J there:
+    its tangent is the gradient for t. The rankings' estimates are linear in log_prob: exact
+    transposes."""
     f, arguments, _ = CASES[name]
     tangents = tuple(torch.randn_like(a) for a in arguments)
     value, tangent = torch.func.jvp(f, arguments, tangents)
@@ -142,7 +143,8 @@ def test_vmap_gives_each_row_noise_of_its_own(estimator, dim):
 
 
 def test_vmap_over_gradients_and_keys():
-    """jacrev: one set of draws, many v, each with the row numbers of forward. Keys: each its own draws."""
+    """jacrev: one set of draws, many v, each with the row numbers of forward. Keys: each its own
+    draws."""
     r = normal(5, 6)
 
     def f(x, key=KEY):

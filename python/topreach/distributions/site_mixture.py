@@ -57,9 +57,7 @@ class SiteMixture(CountForecast):
     def __post_init__(self):
         shape = self.logits.shape
         if len(shape) < 2:
-            raise ValueError(
-                f"SiteMixture: logits must have shape [..., S, L], got {tuple(shape)}"
-            )
+            raise ValueError(f"SiteMixture: logits must have shape [..., S, L], got {tuple(shape)}")
         for parameter in self.parameters[1:]:
             if parameter is None:
                 continue

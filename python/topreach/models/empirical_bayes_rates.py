@@ -209,9 +209,7 @@ class EmpiricalBayesRates(nn.Module):
         shrunken, near, own = model._forecasts(x)
         base = _ops.empirical_bayes_base(shrunken, model.memory)
         terms = _ops.empirical_bayes_terms(base, shrunken, near, own)
-        likelihood(
-            [model.correction, model.raw_dispersion], lambda: model._counts(base, terms)
-        )
+        likelihood([model.correction, model.raw_dispersion], lambda: model._counts(base, terms))
         model.raw_dispersion.clamp_(-10, 10)
         self.load_state_dict(model.state_dict())
 

@@ -76,7 +76,8 @@ class MarginalFit:
         """All but `data`, in plain numbers, strings, lists and dictionaries."""
         state = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "data"}
         return state | {
-            "estimate": self.estimate.tolist(), "covariance": self.covariance.flatten().tolist()
+            "estimate": self.estimate.tolist(),
+            "covariance": self.covariance.flatten().tolist(),
         }
 
     @classmethod
@@ -314,9 +315,7 @@ def coefficient_lines(table: pd.DataFrame) -> list[str]:
     head = ["Estimate", "Std. Error", "z value", "Pr(>|z|)"]
     cells = [[h, *column] for h, column in zip(head, columns, strict=True)]
     lines = aligned(["", *table.index], *cells)
-    return [
-        f"{line} {mark}".rstrip() for line, mark in zip(lines, [""] + stars, strict=True)
-    ]
+    return [f"{line} {mark}".rstrip() for line, mark in zip(lines, [""] + stars, strict=True)]
 
 
 def aligned(labels: list[str], *columns: list[str]) -> list[str]:

@@ -47,9 +47,9 @@ class SiteMixtureModel(nn.Module):
             *self.config["batch"], num_sites, num_components, dtype=torch.float32
         ).square()
         logits = nn.Parameter(gamma.clamp_min(1e-30).log().log_softmax(-1))
-        location = torch.empty(
-            *self.config["batch"], num_components, dtype=torch.float32
-        ).uniform_(low, high)
+        location = torch.empty(*self.config["batch"], num_components, dtype=torch.float32).uniform_(
+            low, high
+        )
         self._start_components(location.clamp_min(1e-3))
         self.logits = logits
 

@@ -180,11 +180,7 @@ class ProgramSettings:
         return first | settings
 
     def _check_whole(self, argument: str, value: Any, least: int) -> None:
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, numbers.Integral)
-            or value < least
-        ):
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
             raise ValueError(
                 f"{type(self).__name__}: {argument} must be a whole number >= {least}, got "
                 f"{value!r}."

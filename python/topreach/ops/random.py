@@ -13,8 +13,8 @@ from topreach.ops.arguments import as_integer, as_name, as_tensor_argument
 def cpu_capability() -> str:
     """Instruction set of the CPU kernels in use: "baseline", "avx2" or "avx512".
 
-    The best one that the machine has; the environment variable TOPREACH_CPU_CAPABILITY, read when the
-    first kernel runs, can ask for a lower one. Results are the same bits on all of them.
+    The best one that the machine has; the environment variable TOPREACH_CPU_CAPABILITY, read when
+    the first kernel runs, can ask for a lower one. Results are the same bits on all of them.
     """
     return torch.ops.topreach.cpu_capability()
 

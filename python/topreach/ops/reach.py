@@ -17,12 +17,12 @@ def soft_bpr(membership: Tensor, counts: Tensor, k: int) -> Tensor:
         k: number of sites to choose, 1 <= k <= S.
 
     Returns:
-        [...] in the dtype of ``membership``; NaN, with a zero gradient, where no site has a count. Leave
-        such rows out with ``torch.where``, not by multiplying.
+        [...] in the dtype of ``membership``; NaN, with a zero gradient, where no site has a count.
+        Leave such rows out with ``torch.where``, not by multiplying.
 
     Raises:
-        ValueError: k outside 1..S, shapes that do not agree, a negative or NaN count (CPU; on CUDA a
-            NaN makes its row NaN).
+        ValueError: k outside 1..S, shapes that do not agree, a negative or NaN count (CPU; on CUDA
+            a NaN makes its row NaN).
         TypeError: an argument of another type.
 
     Example:

@@ -30,12 +30,12 @@ def topk_mask(scores: Tensor, k: int | Tensor) -> Tensor:
         k: number of sites to choose, 0 <= k <= S; or an integer tensor [...] with that of each row.
 
     Returns:
-        [..., S] of zeros and exactly k ones a row, in the dtype of ``scores``; ties go to the lowest
-        index. It has no gradient: see :func:`perturbed_topk`.
+        [..., S] of zeros and exactly k ones a row, in the dtype of ``scores``; ties go to the
+        lowest index. It has no gradient: see :func:`perturbed_topk`.
 
     Raises:
-        ValueError: k outside 0..S, or of another shape than the rows; a NaN score (both on the CPU; on
-            CUDA the row of a NaN score, or of a k outside 0..S in a tensor, comes out NaN).
+        ValueError: k outside 0..S, or of another shape than the rows; a NaN score (both on the
+            CPU; on CUDA the row of a NaN score, or of a k outside 0..S in a tensor, comes out NaN).
         TypeError: scores that are no tensor, or of another dtype; k that is no integer.
 
     Example:
@@ -64,37 +64,39 @@ def perturbed_topk(
     """Differentiable top-K: each site's share of J perturbed top-K sets [L23 Eq. 3-4, D25 Eq. 11].
 
     The value is b = (1/J) sum_j TopKMask(r + sigma z_j, K). The gradient for an incoming v is
-    (1/(J sigma)) sum_j (b_j . v) z_j (``"score"``, the papers'), or the same with b_j . v centred by
-    the mean of the other draws (``"score_loo"``: as unbiased, and of far less variance); for other
-    noises z_j gives way to its score: 1 - exp(-z_j) for Gumbel, tanh(z_j / 2) for logistic, sign(z_j) for
-    Laplace.
+    (1/(J sigma)) sum_j (b_j . v) z_j (``"score"``, the papers'), or the same with b_j . v centred
+    by the mean of the other draws (``"score_loo"``: as unbiased, and of far less variance); for
+    other
+    noises z_j gives way to its score: 1 - exp(-z_j) for Gumbel, tanh(z_j / 2) for logistic,
+    sign(z_j) for Laplace.
 
-    ``"conditional"`` integrates out each site's own noise (Rao & Blackwell). In draw j, site i's rival a
-    is the site of the K-th largest of the other perturbed scores; with F and f the noise's distribution
-    function and density and x_ij = (r_a + sigma z_a - r_i) / sigma,
+    ``"conditional"`` integrates out each site's own noise (Rao & Blackwell). In draw j, site i's
+    rival a is the site of the K-th largest of the other perturbed scores; with F and f the noise's
+    distribution function and density and x_ij = (r_a + sigma z_a - r_i) / sigma,
 
         b_i = (1/J) sum_j 1 - F(x_ij),    g_i = (1/(J sigma)) sum_j f(x_ij) (v_i - v_a),
 
-    unbiased for the same expectation and its gradient, from two rivals a draw. At S = 1620, K = J = 100
-    its gradient has a relative variance of .01, where "score_loo" has 30 to 60 and "score" 10,000 or
-    more, and the value 50 to 1600 times less variance than theirs. Its rows sum to k in expectation
-    only: the sum's standard deviation is about sqrt(min(k, S - k) / J) at most (measured at S = 1620,
-    K = J = 100: .28 for sigma = .01 of the scores' range, .89 for sigma of the range).
+    unbiased for the same expectation and its gradient, from two rivals a draw. At S = 1620, K = J
+    = 100 its gradient has a relative variance of .01, where "score_loo" has 30 to 60 and "score"
+    10,000 or more, and the value 50 to 1600 times less variance than theirs. Its rows sum to k in
+    expectation
+    only: the sum's standard deviation is about sqrt(min(k, S - k) / J) at most (measured at S =
+    1620, K = J = 100: .28 for sigma = .01 of the scores' range, .89 for sigma of the range).
 
     No Jacobian and nothing of size J x S is stored: the noise is drawn in the kernel and again in
-    backward. Forward mode (``torch.func.jvp``) gives the same estimate as backward: the Jacobian of the
-    expectation is symmetric (Berthet et al. 2020). Under ``torch.func.vmap`` the batch counts as rows,
-    so each has its own noise. Differentiating twice raises.
+    backward. Forward mode (``torch.func.jvp``) gives the same estimate as backward: the Jacobian
+    of the expectation is symmetric (Berthet et al. 2020). Under ``torch.func.vmap`` the batch
+    counts as rows, so each has its own noise. Differentiating twice raises.
 
     Args:
-        scores: [..., S] float32 or float64, in any unit; -inf marks sites that must not be chosen. Under
-            autocast half and bfloat16 are converted to float32.
+        scores: [..., S] float32 or float64, in any unit; -inf marks sites that must not be chosen.
+            Under autocast half and bfloat16 are converted to float32.
         k: number of sites to choose, 0 <= k <= S; or an integer tensor [...] with that of each row.
-        sigma: noise scale in the unit of the scores, >= 0; 0, or less than the smallest normal number
-            of their dtype, gives the hard mask and no gradient. Or a tensor [...] with that of each row
-            (one number for all rows is a tensor []), which gets a gradient: an estimate from the same
-            draws. With a tensor for sigma or k the scores are taken in units of sigma in float64, and
-            results differ from those of numbers by rounding.
+        sigma: noise scale in the unit of the scores, >= 0; 0, or less than the smallest normal
+            number of their dtype, gives the hard mask and no gradient. Or a tensor [...] with that
+            of each row (one number for all rows is a tensor []), which gets a gradient: an
+            estimate from the same draws. With a tensor for sigma or k the scores are taken in
+            units of sigma in float64, and results differ from those of numbers by rounding.
         num_samples: number of draws J.
         estimator: "score", "score_loo" (which needs J >= 2) or "conditional". Use the first for the
             papers' results, the last to train; :func:`expected_topk` is what all three estimate.
@@ -147,44 +149,46 @@ def expected_topk(
 ) -> Tensor:
     """Differentiable top-K without noise: the limit of :func:`perturbed_topk` for many draws.
 
-    b_i = P(site i is among the K largest of r + sigma z), z standard normal. "exact" integrates over
-    the K-th largest perturbed score and, by the characteristic function, over the number of sites above
-    it; the sites enter through sums on a grid of spacing sigma / 8. Cost: O(S) for the sites, and some
-    30 thresholds x 20 frequencies for the integrals, whatever S is.
+    b_i = P(site i is among the K largest of r + sigma z), z standard normal. "exact" integrates
+    over the K-th largest perturbed score and, by the characteristic function, over the number of
+    sites above it; the sites enter through sums on a grid of spacing sigma / 8. Cost: O(S) for the
+    sites, and some 30 thresholds x 20 frequencies for the integrals, whatever S is.
 
     The error bound rests on choices made for each row (kernels/expected_topk.h has the reasoning).
-    Thresholds and frequencies are left out only where Bernstein's or Chernoff's inequality bounds what
-    they add by e^-28. The number of DFT points exceeds the support kept. The thresholds form two
-    interleaved trapezoidal rules that must agree to 3e-5 for every site; their mean is then right to
-    about 1e-9. The density of the K-th largest score must integrate to 1 +- 1e-9. Where a check fails,
-    the step is halved and the number of DFT points is doubled.
+    Thresholds and frequencies are left out only where Bernstein's or Chernoff's inequality bounds
+    what they add by e^-28. The number of DFT points exceeds the support kept. The thresholds form
+    two interleaved trapezoidal rules that must agree to 3e-5 for every site; their mean is then
+    right to about 1e-9. The density of the K-th largest score must integrate to 1 +- 1e-9. Where a
+    check fails, the step is halved and the number of DFT points is doubled.
 
     "mean_field" takes the one threshold with E[sites above] = K. Its error was measured at about
-    .02 / V in value, V = sum b (1 - b), for V above 1, and at most .09 below; the gradient's relative
-    error at .06 / V. So S = 12, sigma = sd of the scores: .014; S = 1620, K = 100, sigma = .1 sd: .0015.
+    .02 / V in value, V = sum b (1 - b), for V above 1, and at most .09 below; the gradient's
+    relative error at .06 / V. So S = 12, sigma = sd of the scores: .014; S = 1620, K = 100, sigma
+    = .1 sd: .0015.
 
     The Jacobian is symmetric and its rows sum to zero; both modes of differentiation are given
-    (``torch.func.jvp``, ``jacfwd``, ``jacrev`` and ``vmap`` work), once: differentiating twice raises.
-    Under autocast half and bfloat16 scores are converted to float32.
+    (``torch.func.jvp``, ``jacfwd``, ``jacrev`` and ``vmap`` work), once: differentiating twice
+    raises. Under autocast half and bfloat16 scores are converted to float32.
 
     Args:
         scores: [..., S] float32 or float64, in any unit; -inf marks sites that must not be chosen.
         k: number of sites to choose, 0 <= k <= S; or an integer tensor [...] with that of each row.
-        sigma: noise scale in the unit of the scores, >= 0; 0 gives the hard mask and no gradient. Or a
-            tensor [...] with that of each row (one number for all rows is a tensor []), whose gradient
-            is exact: db/dsigma = -J (r - c) / sigma for any constant c. With a tensor for sigma or k the
-            scores are taken in units of sigma in float64.
+        sigma: noise scale in the unit of the scores, >= 0; 0 gives the hard mask and no gradient.
+            Or a tensor [...] with that of each row (one number for all rows is a tensor []), whose
+            gradient
+            is exact: db/dsigma = -J (r - c) / sigma for any constant c. With a tensor for sigma or
+            k the scores are taken in units of sigma in float64.
         method: "exact", right to 3e-9 in value, and in gradient in units of max |v| / sigma (before
             it is rounded to the dtype); or "mean_field".
 
     Returns:
         [..., S] in [0, 1] in the dtype of ``scores``; each row sums to k. The hard mask, with zero
-        gradient, where nothing is left to chance: k = 0, k = S, fewer than k + 1 scores above -inf, or
-        the k best more than 18 sigma above the rest. Ties are shared for sigma > 0.
+        gradient, where nothing is left to chance: k = 0, k = S, fewer than k + 1 scores above
+        -inf, or the k best more than 18 sigma above the rest. Ties are shared for sigma > 0.
 
     Raises:
-        ValueError: k, sigma or method out of range; a NaN score on the CPU (on CUDA, where the check
-            would synchronise, its row comes out NaN).
+        ValueError: k, sigma or method out of range; a NaN score on the CPU (on CUDA, where the
+            check would synchronise, its row comes out NaN).
         TypeError: an argument of another type, scores of another dtype.
         NotImplementedError: a second derivative.
 
@@ -213,7 +217,8 @@ def topk_probability(scores: Tensor, k: int | Tensor, sigma: float | Tensor) -> 
     Args:
         scores: [..., S] float32 or float64, for instance forecasts.
         k: number of sites, 0 <= k <= S, or that of each row.
-        sigma: standard deviation of the scores' errors, independent between sites, or that of each row.
+        sigma: standard deviation of the scores' errors, independent between sites, or that of each
+            row.
 
     Returns:
         [..., S] in [0, 1]; each row sums to k.

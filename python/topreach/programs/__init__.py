@@ -1,7 +1,8 @@
 """Programs: which plans are allowed. The classes are C++ objects, shared with the C++ library.
 
 A program has `best(values)`, the allowed plan of highest value; `soft(values, sigma)`, its smoothed
-version with a gradient; `reach(plan, y)`; `bpr(scores, y)`; `chance(samples)`. Subclass `Program` to
+version with a gradient; `reach(plan, y)`; `bpr(scores, y)`; `chance(samples)`. Subclass `Program`
+to
 write one of your own: define `name`, `config`, `check`, `size` and `best`.
 """
 
@@ -33,7 +34,8 @@ def as_program(program: Program | int, caller: str = "as_program") -> Program:
         return program
     if isinstance(program, bool) or not isinstance(program, numbers.Integral):
         raise TypeError(
-            f"{caller}: k must be a whole number >= 1 or a Program, got {program!r}. For the 100 best "
+            f"{caller}: k must be a whole number >= 1 or a Program, got {program!r}. For the 100 "
+            f"best "
             "sites give k=100."
         )
     if program < 1:

@@ -87,8 +87,7 @@ def weights_of(train: Batch, time_weights: TimeWeights) -> Tensor | None:
         torch.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0
     ):
         raise ValueError(
-            "Trainer.fit: time_weights must be finite, >= 0 and not all 0, got "
-            f"{weights.tolist()}."
+            f"Trainer.fit: time_weights must be finite, >= 0 and not all 0, got {weights.tolist()}."
         )
     return weights
 

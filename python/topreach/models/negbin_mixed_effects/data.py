@@ -37,7 +37,10 @@ def fit_data(
     if weights is not None and weights.shape == shape[:1]:
         weights = weights.unsqueeze(-1).expand(shape)
     for argument, value in (
-        ("y", y), ("y_upper", y_upper), ("exposure", exposure), ("weights", weights),
+        ("y", y),
+        ("y_upper", y_upper),
+        ("exposure", exposure),
+        ("weights", weights),
     ):
         if value is not None and value.shape != shape:
             raise ValueError(
@@ -70,9 +73,7 @@ def fit_data(
         "time": double(time),
         "y_upper": double(y_upper),
         "exposure": double(exposure),
-        "weights": torch.ones_like(y, dtype=torch.float64)
-        if weights is None
-        else double(weights),
+        "weights": torch.ones_like(y, dtype=torch.float64) if weights is None else double(weights),
         "reference": double(time if fitted is None or fitted.numel() == 0 else fitted),
     }
 

@@ -37,17 +37,14 @@ def fit(
 ) -> None:
     data = fit_data(model, "fit", x, y, time, y_upper, exposure, weights, quadrature)
     data["reference"] = data["time"]
-    data = {
-        key: value.cpu() if isinstance(value, Tensor) else value for key, value in data.items()
-    }
+    data = {key: value.cpu() if isinstance(value, Tensor) else value for key, value in data.items()}
     for argument, names, size in (
         ("feature_names", feature_names, model.config["num_features"]),
         ("site_ids", site_ids, model.config["num_sites"]),
     ):
         if names is not None and len(names) != size:
             raise ValueError(
-                f"NegBinMixedEffects.fit: {argument} must have {size} entries, got "
-                f"{len(names)}."
+                f"NegBinMixedEffects.fit: {argument} must have {size} entries, got {len(names)}."
             )
     features = list(feature_names or (f"x{p}" for p in range(model.config["num_features"])))
     data["site_ids"] = list(site_ids or range(model.config["num_sites"]))
@@ -189,9 +186,7 @@ def _coordinates(
     index = {name: i for i, name in enumerate(names)}
     a, c = torch.eye(len(names), dtype=torch.float64), torch.zeros(len(names)).double()
     free = {name: value.requires_grad for name, value in shared(model).items()}
-    start = torch.cat(
-        [value.detach().double().cpu().flatten() for value in shared(model).values()]
-    )
+    start = torch.cat([value.detach().double().cpu().flatten() for value in shared(model).values()])
     # Under the softplus link η has the unit of the counts, and so have σ and the coefficients.
     mean = (total / exposed).item()
     unit = max(1.0, mean) if model.config["link"] == "softplus" else 1.0

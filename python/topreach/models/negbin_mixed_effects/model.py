@@ -286,7 +286,10 @@ class NegBinMixedEffects(FitReports, nn.Module):
         return counts
 
     def penalty(
-        self, x: Tensor | None = None, time: Tensor | None = None, weights: Tensor | None = None,
+        self,
+        x: Tensor | None = None,
+        time: Tensor | None = None,
+        weights: Tensor | None = None,
         exposure: Tensor | None = None,
     ) -> Tensor:
         """The penalty of the site effects, a scalar (see the class).
@@ -351,9 +354,7 @@ class NegBinMixedEffects(FitReports, nn.Module):
         or of these before there is a fit. Source: [D25 Eq. 15], Tierney and Kadane (1986), Skaug
         and Fournier (2006).
         """
-        data = fit_data(
-            self, "log_marginal", x, y, time, y_upper, exposure, weights, quadrature
-        )
+        data = fit_data(self, "log_marginal", x, y, time, y_upper, exposure, weights, quadrature)
         parameters = {name: value.double() for name, value in self.named_parameters()}
         return likelihood.marginal(self, parameters, data)[0]
 

@@ -105,7 +105,8 @@ def _draw_effects(
         drawn = modes + (root @ noise.unsqueeze(-1)).squeeze(-1)
     else:
         rows = loading(parameters, data["time"])
-        drawn = modes + torch.ops.topreach.laplace_path_posterior(
-            precision[:, 3:], rows, steps, noise
-        )[0]
+        drawn = (
+            modes
+            + torch.ops.topreach.laplace_path_posterior(precision[:, 3:], rows, steps, noise)[0]
+        )
     return drawn[:, :2] @ factor(parameters).T, drawn[:, 2:].T

@@ -34,14 +34,17 @@ def summary(model: NegBinMixedEffects) -> Summary:
     if config["zero_inflation"]:
         lines.append(" Zero inflation: constant  ( logit )")
     residual = fit.num_observations - fit.num_parameters
-    lines += ["", *marginal_fit.aligned(
-        ["", ""],
-        ["AIC", f"{fit.aic:.1f}"],
-        ["BIC", f"{fit.bic:.1f}"],
-        ["logLik", f"{fit.log_likelihood:.1f}"],
-        ["-2*log(L)", f"{-2 * fit.log_likelihood:.1f}"],
-        ["df.resid", str(residual)],
-    )]
+    lines += [
+        "",
+        *marginal_fit.aligned(
+            ["", ""],
+            ["AIC", f"{fit.aic:.1f}"],
+            ["BIC", f"{fit.bic:.1f}"],
+            ["logLik", f"{fit.log_likelihood:.1f}"],
+            ["-2*log(L)", f"{-2 * fit.log_likelihood:.1f}"],
+            ["df.resid", str(residual)],
+        ),
+    ]
     table = variance_parameters(model, 0.95)["Estimate"]
     slopes = has_slopes(model)
     sd = table[["sd(intercept)", "sd(slope)"] if slopes else ["sd(intercept)"]].tolist()
@@ -64,9 +67,7 @@ def summary(model: NegBinMixedEffects) -> Summary:
     )
     if fit.quadrature > 1:
         lines.append(f"Adaptive Gauss-Hermite quadrature, {fit.quadrature} nodes in each effect")
-    lines.append(
-        f"Number of obs: {fit.num_observations}, groups:  site, {config['num_sites']}"
-    )
+    lines.append(f"Number of obs: {fit.num_observations}, groups:  site, {config['num_sites']}")
     for row, text in (
         ("phi", f"Dispersion parameter for {family} family (): "),
         ("size", f"Dispersion parameter for {family} family (): "),

@@ -64,9 +64,7 @@ def coefficients(model: NegBinMixedEffects, level: float) -> pd.DataFrame:
     jacobian, names = _fixed_effects(model)
     variance = jacobian @ fit.covariance @ jacobian.T
     errors = errors_of(variance.diagonal())
-    return marginal_fit.wald_table(
-        names, jacobian @ fit.estimate, errors, level, tests=True
-    )
+    return marginal_fit.wald_table(names, jacobian @ fit.estimate, errors, level, tests=True)
 
 
 def variance_parameters(model: NegBinMixedEffects, level: float) -> pd.DataFrame:
@@ -91,8 +89,12 @@ def variance_parameters(model: NegBinMixedEffects, level: float) -> pd.DataFrame
             variance = torch.full((), torch.nan, dtype=torch.float64)
         tables.append(
             marginal_fit.wald_table(
-                [row], fit.estimate[at : at + 1], errors_of(variance[None]), level,
-                tests=False, scale=scale,
+                [row],
+                fit.estimate[at : at + 1],
+                errors_of(variance[None]),
+                level,
+                tests=False,
+                scale=scale,
             )
         )
     return pd.concat(tables)
