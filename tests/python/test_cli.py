@@ -105,7 +105,7 @@ def test_exposure_and_suppressed_counts(tmp_path, capsys):
     for arguments, message in (
         (
             ["evaluate", *counts, *columns, "--k", "4"],
-            r"got '\*' at line 2 .*--suppressed '\*=1-9'",
+            r"got '\*' at line 2 .*--suppressed '\*=least-most'",
         ),
         (["fit", *counts, *columns, *words, "--k", "4", "--out", model, "--force"], "exact counts"),
         (

@@ -430,7 +430,7 @@ def test_predict_median():
     counts = ranker.predict_distribution(test)
     np.testing.assert_array_equal(counts.mean[0].detach().numpy(), mean)
     exact = stats.nbinom.logpmf(test.y[0].numpy(), mean / phi, 1 / (1 + phi))
-    np.testing.assert_allclose(counts.site_log_prob(test.y)[0].numpy(), exact, rtol=1e-4)
+    np.testing.assert_allclose(counts.site_log_prob(test.y)[0].detach().numpy(), exact, rtol=1e-4)
     with pytest.raises(ValueError, match="kind must be 'mean' or 'median'"):
         ranker.predict(test, kind="mode")
 

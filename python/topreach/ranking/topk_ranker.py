@@ -444,9 +444,31 @@ class TopKRanker:
         ranker = self._ranker(method, k)
         if panel is None and ahead is None:
             ahead = 1
-        plans = ranker.plans(self._inputs(method, panel, ahead, ranker))
-        self._say(dict.fromkeys(note for plan in plans for note in plan.notes))
+        inputs, notes = self._plannable(method, panel, ahead, ranker)
+        plans = ranker.plans(inputs)
+        self._say(dict.fromkeys([*notes, *(note for plan in plans for note in plan.notes)]))
         return plans
+
+    def _plannable(
+        self, method: str, panel: Panel | None, ahead: int | None, ranker: Any
+    ) -> tuple[Any, list[str]]:
+        """The inputs of the panel's periods; for a model that reads the last counts, without the
+        first periods, whose last counts are not known, and a note of it."""
+        last = 0 if panel is None or ahead is not None else panel.num_times - 1
+        first = 0
+        while True:
+            part = panel if first == 0 or panel is None else panel.select_times(panel.times[first:])
+            try:
+                inputs = self._inputs(method, part, ahead, ranker)
+            except ValueError as error:
+                if first == last or "for the model reads them" not in str(error):
+                    raise
+                first += 1
+                continue
+            if first == 0 or panel is None:
+                return inputs, []
+            left = f"{panel.times[0]} to {panel.times[first - 1]}" if first > 1 else panel.times[0]
+            return inputs, [f"{left} left out: the counts before are not known"]
 
     def _inputs(self, method: str, panel: Panel | None, ahead: int | None, ranker: Any) -> Any:
         if panel is not None and not isinstance(panel, Panel):
