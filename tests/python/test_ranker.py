@@ -235,7 +235,7 @@ def test_site_effects_that_vary_over_time(site_path, tmp_path):
     ):
         content = without | {"state": without["state"] | {name: bad}}
         write_model_file(content, tmp_path / "bad.pt")
-        with pytest.raises(ValueError, match=f"(?s)path must hold a whole model.*{name}"):
+        with pytest.raises(ValueError, match=f"(?s)set_path: {name.removeprefix('path_')} must"):
             TopKRanker.load(tmp_path / "bad.pt")
 
 
