@@ -264,7 +264,7 @@ def singular_site(d):
 
 
 @pytest.mark.xfail(
-    reason="below the floor of the determinant the present blend is further from the integral than asked"
+    reason="below the determinant's floor the blend is further from the integral than asked"
 )
 def test_a_singular_information_does_not_make_the_value_infinite():
     """Its logarithm goes over into that of the information without its negative terms. The
@@ -394,7 +394,7 @@ def test_quadrature_goes_to_the_integral(family, mean):
 
 
 @pytest.mark.xfail(
-    reason="below the floor of the determinant the present blend is further from the integral than asked"
+    reason="below the determinant's floor the blend is further from the integral than asked"
 )
 def test_quadrature_where_the_information_is_singular():
     """The nodes are spread without the negative information: 9 in each effect agree with 61."""
