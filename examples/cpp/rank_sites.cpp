@@ -83,11 +83,17 @@ std::vector<topreach::Plan> plans(const topreach::Ranker& ranker,
                                   const std::vector<std::string>& names) {
   if (names.empty()) return {ranker.plan_next()};
   const auto panel = read_panel(ranker, names);
-  const auto all = ranker.plan(panel);
-  std::vector<topreach::Plan> blank;
-  for (int64_t t = 0; t < panel.num_times(); ++t)
-    if (panel.y[t].isnan().all().item<bool>()) blank.push_back(all[size_t(t)]);
-  return blank.empty() ? std::vector{ranker.plan_next(panel)} : blank;
+  int64_t known = panel.num_times();  // periods with counts; those after them are planned for
+  while (known > 0 && panel.y[known - 1].isnan().all().item<bool>()) --known;
+  if (known == panel.num_times()) return {ranker.plan_next(panel)};
+  topreach::Panel coming = panel;
+  coming.history_times.assign(panel.times.begin(), panel.times.begin() + known);
+  coming.times.assign(panel.times.begin() + known, panel.times.end());
+  if (known > 0) coming.history = panel.y.slice(0, 0, known);
+  coming.y = panel.y.slice(0, known);
+  if (panel.x.defined()) coming.x = panel.x.slice(0, known);
+  if (panel.exposure.defined()) coming.exposure = panel.exposure.slice(0, known);
+  return ranker.plan(coming);
 }
 
 }  // namespace
