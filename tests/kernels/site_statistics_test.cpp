@@ -64,10 +64,10 @@ TEST(SiteStatistics, PriorMeanOfNestedNeighbourhoods) {
 TEST(SiteStatistics, SeasonsAreLearnt) {
   TotalLevel level(0.3, 0.1, 2);
   EXPECT_FALSE(level.has_forecast());
-  for (int64_t row = 0; row < 60; ++row) level.update(row, row % 2 ? 399.5 : 99.5);
-  EXPECT_NEAR(std::exp(level.log_forecast(60)), 100, 1);
-  EXPECT_NEAR(std::exp(level.log_forecast(61)), 400, 4);
-  EXPECT_NEAR(std::exp(level.log_forecast(62)), 100, 1);
+  for (int64_t row = 0; row < 120; ++row) level.update(row, row % 2 ? 399.5 : 99.5);
+  EXPECT_NEAR(std::exp(level.log_forecast(120)), 100, 1);
+  EXPECT_NEAR(std::exp(level.log_forecast(121)), 400, 4);
+  EXPECT_NEAR(std::exp(level.log_forecast(122)), 100, 1);
 }
 
 }  // namespace
