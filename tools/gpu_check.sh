@@ -106,7 +106,7 @@ run() {
       skip "$name" "$missing"
     done
   else
-    step "CUDA tests" 150 "${pytest[@]}" -m "not slow" "$tests" -k "not graph and not wait"
+    step "CUDA tests" 150 "${pytest[@]}" "$tests" -k "not graph and not wait"
     step "no waiting, CUDA graphs" 60 "${pytest[@]}" "$tests" -k "graph or wait"
     sanitizer=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)
     if [[ -x $sanitizer ]]; then

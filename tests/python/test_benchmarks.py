@@ -136,3 +136,18 @@ def test_the_page_says_whether_what_was_asked_is_met(benchmark, monkeypatch, tmp
 )
 def test_durations(benchmark, seconds, shown):
     assert benchmark.duration(seconds) == shown
+
+
+def test_training_compares_methods_on_the_same_data(benchmark):
+    """Same seed, same data and weights: a method repeats; softmax is a soft set."""
+    from benchmarks import training
+
+    task = training.Task("small", 12, 2, 0.3, 1.0)
+    (x, y, *_), (again, *_) = (training.make_data(task, 3) for _ in range(2))
+    assert torch.equal(x, again) and y.shape == (training.PERIODS, 12)
+    reach = [training.train(task, "exact", 3, steps=3)[0] for _ in range(2)]
+    assert reach[0] == reach[1] and 0 < reach[0] <= 1
+    soft = training.clamped_softmax(torch.randn(4, 12), 3, 0.2)
+    assert ((soft >= 0) & (soft <= 1)).all() and (soft.sum(-1) < 3 + 1e-5).all()
+    text = training.table((task,), ("exact", "mean_field"), seeds=2, steps=2)
+    assert "less that of `exact`" in text and text.count("| `mean_field` |") == 1

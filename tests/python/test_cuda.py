@@ -22,7 +22,7 @@ pytestmark = [
 OPS = torch.ops.topreach
 KEY = torch.tensor([12345, 678910], dtype=torch.int64)
 DTYPES = [torch.float32, torch.float64]
-INF = float("inf")
+INF, NAN = float("inf"), float("nan")
 
 
 def random_scores(*shape, dtype, seed=0):
@@ -101,6 +101,25 @@ def test_mask_and_special_values(dtype):
         b = tr.perturbed_topk(scores, k, sigma=0.1, key=KEY)
         on_gpu = tr.perturbed_topk(scores.cuda(), k, sigma=0.1, key=KEY.cuda())
         assert torch.equal(b, on_gpu.cpu())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_budgets_and_noise_of_rows_are_those_of_the_cpu(dtype):
+    """Masks bit for bit; the soft choices to their error bounds, as with numbers. A budget or sigma
+    out of range makes its row NaN."""
+    scores = random_scores(4, 60, dtype=dtype)
+    k, sigma = torch.tensor([0, 7, 60, 3]), torch.tensor([0.3, 0.1, 0.5, 0.0], dtype=dtype)
+    on_gpu = [t.cuda() for t in (scores, k, sigma)]
+    assert torch.equal(tr.topk_mask(scores, k), tr.topk_mask(*on_gpu[:2]).cpu())
+    b = tr.expected_topk(scores, k, sigma=sigma)
+    assert (b - tr.expected_topk(*on_gpu[:2], sigma=on_gpu[2]).cpu()).abs().max() < 1e-6
+    b = tr.perturbed_topk(scores, k, sigma=sigma, key=KEY)
+    assert torch.equal(b, tr.perturbed_topk(*on_gpu[:2], sigma=on_gpu[2], key=KEY.cuda()).cpu())
+    bad_k, bad_sigma = torch.tensor([1, 61, -1, 2]).cuda(), torch.tensor([1.0, -1, NAN, 1]).cuda()
+    wanted = [False, True, True, False]
+    assert tr.topk_mask(on_gpu[0], bad_k).isnan().all(-1).tolist() == wanted
+    assert tr.expected_topk(on_gpu[0], bad_k, sigma=0.1).isnan().all(-1).tolist() == wanted
+    assert tr.expected_topk(on_gpu[0], 5, sigma=bad_sigma).isnan().all(-1).tolist() == wanted
 
 
 @pytest.mark.parametrize("sigma, k", [(0.1, 5), (0.0, 5), (0.1, 0), (0.1, 50)])
