@@ -35,6 +35,11 @@ class Merge {
         needs_(needs),
         table_(table) {
     for (const double time : file.fitted_times) fitted_.insert(file.calendar.index(time));
+    TR_REQUIRE(
+        table == nullptr || !table->exposure.defined() || file.uses_exposure || !needs.exposure,
+        "{}: panel must have no exposure, as the training panel, got one. Name its column for "
+        "both, or for neither.",
+        function);
     find_sites();
     find_periods();
     add_past();
@@ -316,7 +321,7 @@ class Merge {
       for (size_t p = 0; p < table_->feature_names.size(); ++p)
         in_table[table_->feature_names[p]] = int64_t(p);
     }
-    std::vector<std::string> missing, carried;
+    std::vector<std::string> missing;
     std::string missing_at;
     for (const int64_t p : scaling.kept) {
       const std::string& name = scaling.feature_names[size_t(p)];

@@ -99,8 +99,7 @@ def _load(context: Context, **years: Any) -> Splits:
         return ma_overdose(deaths, **years)
     print(
         "SIMULATED DATA: Massachusetts' counts come on request only (--deaths FILE), so that the "
-        "numbers "
-        "below say nothing about any real place.",
+        "numbers below say nothing about any real place.",
         file=sys.stderr,
     )
     with warnings.catch_warnings():

@@ -222,10 +222,9 @@ def needs_of(module: nn.Module) -> Needs:
         return needs
     raise TypeError(
         f"TopKRanker: {type(module).__name__} must say what it needs, got no attribute `needs`. "
-        f"Set in "
-        "the class, for instance, needs = tr.models.Needs(time=True, counts=True): which of "
-        "features, "
-        "time, window and exposure forward takes, and whether it predicts counts or gives scores."
+        "Set in the class, for instance, needs = tr.models.Needs(time=True, counts=True): which "
+        "of features, time, window and exposure forward takes, and whether it predicts counts or "
+        "gives scores."
     )
 
 
@@ -249,8 +248,7 @@ def as_forecaster(model: Any, settings: dict[str, Any]) -> Forecaster:
         if model not in FORECASTERS:
             raise ValueError(
                 f"TopKRanker: model must be one of {', '.join(map(repr, FORECASTERS))}, a "
-                f"forecaster "
-                f"or a module, got {model!r}."
+                f"forecaster or a module, got {model!r}."
             )
         known = {f.name for f in dataclasses.fields(FORECASTERS[model])}
         # A setting of another kind of model is passed over, as in a search over kinds.
@@ -261,6 +259,5 @@ def as_forecaster(model: Any, settings: dict[str, Any]) -> Forecaster:
         return dataclasses.replace(model, **settings) if settings else model
     raise TypeError(
         "TopKRanker: model must be a name, a forecaster of topreach.forecasters or a torch "
-        "module, got "
-        f"{type(model).__name__}."
+        f"module, got {type(model).__name__}."
     )

@@ -81,7 +81,11 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         metavar="N",
         help="earlier counts that linear and mlp see (5)",
     )
-    sub.add_argument("--link", choices=["log", "softplus"], help="of --model negbin (default: log)")
+    sub.add_argument(
+        "--link",
+        choices=["log", "softplus"],
+        help="of --model negbin (default: softplus for mean counts below 10, else log)",
+    )
     sub.add_argument(
         "--ranking",
         choices=["auto", "exact", "ratio", "mean"],
@@ -168,8 +172,7 @@ def run(options: argparse.Namespace) -> None:
     fitted.save(options.out, with_past=not options.without_past)
     print(
         f"{panel.num_sites} sites, {panel.num_times} periods ({panel.times[0]} to "
-        f"{panel.times[-1]}), "
-        f"{_features(fitted)}"
+        f"{panel.times[-1]}), {_features(fitted)}"
     )
     if held is not None and judged is not None:
         print(_skill(judged, held, options.k, chosen=by_steps))
@@ -254,8 +257,7 @@ def _skill(ranker: TopKRanker, held: Panel, k: int, *, chosen: bool) -> str:
         how = "The epoch was chosen by" if chosen else "Fitted without"
         sentences.append(
             f"{how} {periods}{text}: its {k} sites reach {reach:.1%} of the best possible there, "
-            f"those "
-            f"of the mean of past periods {_percent(mean)}."
+            f"those of the mean of past periods {_percent(mean)}."
         )
     return "\n".join(sentences)
 

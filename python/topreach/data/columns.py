@@ -197,9 +197,8 @@ def missing_count(
             )
     return ValueError(
         f"{name}: count {label!r} must hold whole numbers from 0 to {MAX_COUNT}, got nan at "
-        f"{place} "
-        f"({number} such rows). {advice} If blank cells are suppressed counts, say what they can "
-        f"be: {option('suppressed', {'': ('1', '9')})}."
+        f"{place} ({number} such rows). {advice} If blank cells are suppressed counts, say what "
+        f"they can be: {option('suppressed', {'': ('1', '9')})}."
     )
 
 

@@ -131,8 +131,8 @@ def load_plain(
     except Exception as error:  # torch raises whatever its unpickler and zip reader do
         raise ValueError(
             f"{caller}: {noun} must be a whole file of format {file_format!r}, got {name}, which "
-            "cannot be read "
-            f"({type(error).__name__}). It is damaged, cut short, or not such a file."
+            f"cannot be read ({type(error).__name__}). It is damaged, cut short, or not such a "
+            "file."
         ) from error
     if not isinstance(content, dict) or content.get("format") != file_format:
         raise ValueError(

@@ -138,8 +138,8 @@ def frame_table(
         raise ValueError(
             f"{name}: df must have a row for every site and time, got {int((~wanted).sum())} "
             f"missing of {wanted.size}, the first for site {ids[s]!r} at time {times.given[t]!r} "
-            f"(columns {site!r}, {time!r}). "
-            f"Add the rows, or pass {option('missing', 'zero')} if no row means a count of zero."
+            f"(columns {site!r}, {time!r}). Add the rows, or pass {option('missing', 'zero')} if "
+            "no row means a count of zero."
         )
     y, y_upper = grid.counts(count, intervals, counts, filled, is_open)
     grid_exposure = None if exposure is None else grid.exposure(exposure)
@@ -300,10 +300,9 @@ class _Grid:
         first = first_row[np.searchsorted(cells, self.cell[second])]
         raise ValueError(
             f"{self.name}: df must have one row per site and time, got "
-            f"{len(self.cell) - len(cells)} "
-            f"more, the first for {self._named(self.cell[second])} ({self.where(first)} and "
-            f"{self.where(second)}). "
-            f"Pass {option('duplicates', 'sum')} to add their counts and average their features."
+            f"{len(self.cell) - len(cells)} more, the first for {self._named(self.cell[second])} "
+            f"({self.where(first)} and {self.where(second)}). Pass {option('duplicates', 'sum')} "
+            "to add their counts and average their features."
         )
 
     def total(self, values: np.ndarray) -> np.ndarray:
@@ -349,9 +348,8 @@ class _Grid:
                 row = int(np.argmax((self.cell == cell) & (low > 0)))
                 raise ValueError(
                     f"{self.name}: count {count!r} must be blank or 0 where a site is not open, "
-                    "got "
-                    f"{low[row]:g} at {self.where(row)} for {self._named(cell)}. Mend the opening "
-                    "or closing time."
+                    f"got {low[row]:g} at {self.where(row)} for {self._named(cell)}. Mend the "
+                    "opening or closing time."
                 )
         absent = np.isnan(low)
         if counts != "optional" and absent.any():

@@ -170,9 +170,8 @@ def warn_of_similar_ids(ids: Sequence[str], name: str) -> None:
         shown = "; ".join(" and ".join(repr(s) for s in group) for group in similar[:5])
         warnings.warn(
             f"{name}: sites must differ in more than case, accents, punctuation or leading zeros, "
-            "got "
-            f"{len(similar)} group(s): {shown}. Each is a site of its own here: if two are one "
-            "place, give them one id.",
+            f"got {len(similar)} group(s): {shown}. Each is a site of its own here: if two are "
+            "one place, give them one id.",
             stacklevel=4,
         )
 
@@ -228,9 +227,8 @@ def warn_of_changed_sites(
         more = f", … ({len(which)} in all)" if len(which) > 5 else ""
         warnings.warn(
             f"{name}: some sites have ended: {', '.join(shown)}{more} have no events or rows "
-            "since, after "
-            "many before. They can still be selected: if they are closed, give a column of closing "
-            "times (closed), or drop their rows.",
+            "since, after many before. They can still be selected: if they are closed, give a "
+            "column of closing times (closed), or drop their rows.",
             stacklevel=4,
         )
     fading = active & (silent > 0) & ((evidence > _FADING) | ends)
@@ -249,8 +247,8 @@ def warn_of_changed_sites(
         shown = [f"{old!r} ended when {new!r} began ({when!s})" for old, new, when in pairs[:5]]
         warnings.warn(
             f"{name}: one site may stand under two ids: {', '.join(shown)}. If it was renamed, "
-            "give all "
-            "its rows one id; if it was split, give opening and closing times (opened, closed).",
+            "give all its rows one id; if it was split, give opening and closing times (opened, "
+            "closed).",
             stacklevel=4,
         )
 

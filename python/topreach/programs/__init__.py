@@ -35,8 +35,7 @@ def as_program(program: Program | int, caller: str = "as_program") -> Program:
     if isinstance(program, bool) or not isinstance(program, numbers.Integral):
         raise TypeError(
             f"{caller}: k must be a whole number >= 1 or a Program, got {program!r}. For the 100 "
-            f"best "
-            "sites give k=100."
+            "best sites give k=100."
         )
     if program < 1:
         raise ValueError(f"{caller}: k must be a whole number >= 1, got {program!r}.")

@@ -73,7 +73,7 @@ def fit(
         )
     learns_valid = objective == "direct" and valid is not None
     _check_suppressed(panel, valid, needs, objective)
-    if valid is not None and valid.history_y is None and valid.calendar == panel.calendar:
+    if valid is not None and valid.history_y is None:
         valid = valid.align(site_ids=panel.site_ids).with_history(panel)
     uses_exposure = needs.exposure and panel.exposure is not None
     if panel.exposure is not None and not uses_exposure:
@@ -233,8 +233,7 @@ def _objective_name(settings: Settings) -> Any:
     if objective not in ("daml", "nll", "bpr", "marginal", "direct"):
         raise ValueError(
             "TopKRanker: objective must be 'auto', 'daml', 'nll', 'marginal', 'bpr' or an "
-            "objective, "
-            f"got {objective!r}."
+            f"objective, got {objective!r}."
         )
     if objective not in allowed:
         raise TypeError(

@@ -23,8 +23,7 @@ def table_of(panel: Panel, ranker: Any) -> Any:
         raise ValueError(
             "TopKRanker: panel must have exact counts for this model, got "
             f"{int((panel.y_upper > panel.y).sum())} that are only known to lie in an interval. "
-            f"Take "
-            "panel.at_bound('lower') or panel.at_bound('upper')."
+            "Take panel.at_bound('lower') or panel.at_bound('upper')."
         )
     low = panel.at_bound("lower")
     rows = set(int(row) for row in panel.rows)

@@ -19,11 +19,11 @@ from topreach.data.panel import Panel
 from topreach.distributions.counts import count_quantile
 from topreach.distributions.forecast import as_forecast
 from topreach.evaluation import metrics
-from topreach.forecasters import KINDS, SETTINGS, Forecaster, as_forecaster
-from topreach.objectives.base import derived_key, resolved_ranking
+from topreach.forecasters import SETTINGS, Forecaster, as_forecaster
+from topreach.objectives.base import derived_key, forward, resolved_ranking
 from topreach.ops import draw_key, ratio_ranking
 from topreach.programs import Program, as_program
-from topreach.ranking.fitting import Fit, Settings, fit
+from topreach.ranking.fitting import Fit, Settings, fit, prepare
 from topreach.ranking.plan import plan_frame
 from topreach.ranking.serving import columns_of, model_file, own_forecaster, restored, table_of
 from topreach.ranking.settings import SHORT, Decision, Ranking, Training
@@ -190,9 +190,8 @@ class TopKRanker:
         for name, part in (("panel", panel), ("valid", valid)):
             if not isinstance(part, Panel) and not (name == "valid" and part is None):
                 raise TypeError(
-                    f"TopKRanker.fit: {name} must be a Panel, got {type(part).__name__}. Make "
-                    f"one with "
-                    "Panel.from_frame."
+                    f"TopKRanker.fit: {name} must be a Panel, got {type(part).__name__}. Make one "
+                    "with Panel.from_frame."
                 )
         settings.program.check("TopKRanker", panel.num_sites)
         notes: list[str] = []
@@ -236,12 +235,8 @@ class TopKRanker:
     def _resolved_ranking(settings: Settings, done: Fit, panel: Panel) -> str:
         if not done.needs.counts:
             return "score"
-        if settings.ranking.by != "auto":
-            if settings.ranking.by != "exact":
-                return settings.ranking.by
-        from topreach.objectives.base import forward
-        from topreach.ranking.fitting import prepare
-
+        if settings.ranking.by in ("ratio", "mean"):
+            return settings.ranking.by
         last = panel.select_times([panel.times[-1]])
         batch = prepare(
             last,
@@ -479,12 +474,6 @@ class TopKRanker:
             raise TypeError(
                 f"TopKRanker.{method}: periods_ahead must be a whole number >= 1, got {ahead!r}."
             )
-        given = panel is not None and panel.exposure is not None
-        if given and ranker.needs.exposure and not self.uses_exposure_:
-            raise ValueError(
-                f"TopKRanker.{method}: panel must have no exposure, as the training panel, got "
-                "one. Name its column for both, or for neither."
-            )
         table = None if panel is None else table_of(panel, ranker)
         inputs = ranker.inputs(f"TopKRanker.{method}", table, ahead)
         if method not in ("rank", "plan"):
@@ -514,11 +503,10 @@ class TopKRanker:
             raise ValueError(
                 f"TopKRanker.{method}: panel must have exact counts, got "
                 f"{int((panel.y_upper > panel.y).sum())} that are only known to lie in an "
-                f"interval, for "
-                "what a choice reaches is not known then, or take panel.at_bound('lower') and "
-                "panel.at_bound('upper')."
+                "interval, for what a choice reaches is not known then, or take "
+                "panel.at_bound('lower') and panel.at_bound('upper')."
             )
-        if KINDS and self.ranker_.needs.sites:
+        if self.ranker_.needs.sites:
             panel = panel.align(site_ids=self.site_ids_)
         return panel.y.cpu().nan_to_num(0.0)
 

@@ -67,9 +67,8 @@ def ma_overdose(
     if not os.path.isfile(path):
         raise FileNotFoundError(
             f"{name}: path must be an existing CSV file, got {os.fspath(path)!r}. The counts come "
-            "on "
-            "request from the Massachusetts Registry of Vital Records and Statistics; without them "
-            "use simulate_massachusetts."
+            "on request from the Massachusetts Registry of Vital Records and Statistics; without "
+            "them use simulate_massachusetts."
         )
     table = read_csv(path, name, text=("geoid",))
     expected = ("geoid", "year", "deaths", *THEMES)
