@@ -101,6 +101,8 @@ def fit(
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(settings.seed)
             model = forecaster.make(task)
+        if hasattr(model, "set_fitted_times"):  # beyond them slopes are damped, in validation too
+            model.set_fitted_times(((panel.time_values - origin) / scale).float())
         return model if settings.device is None else model.to(settings.device)
 
     def prepared(data: Panel, window: int) -> Batch:
@@ -155,8 +157,6 @@ def fit(
             resume=resume,
             refit=None if history is None else lambda m: fit_directly(m, [train_batch]),
         )
-        if hasattr(model, "set_fitted_times"):  # from here on slopes are damped
-            model.set_fitted_times(train_batch.time)
         notes.extend(_guard(settings, model, panel, valid, prepared, needs))
     learnt = [float(t) for t in panel.time_values]
     if valid is not None:

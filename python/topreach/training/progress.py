@@ -33,6 +33,7 @@ class Report:
         bpr = row.get("valid_bpr", row.get("train_bpr"))
         if bpr is not None:
             self._latest["BPR"] = f"{bpr:.3f}"
+            self._latest.pop("train BPR", None)
         elif "BPR" not in self._latest and "bpr" in row:
             self._latest["train BPR"] = f"{row['bpr']:.3f}"
         if self._bar is not None:
