@@ -17,7 +17,7 @@
 #include "models/negbin_mixed_effects.h"
 #include "models/normal_mixture.h"
 #include "models/poisson_mixture.h"
-#include "models/site_history.h"
+#include "site_history.h"
 #include "objectives/decision_aware.h"
 #include "objectives/direct_bpr.h"
 #include "objectives/nll.h"

@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "../calendar.h"
-#include "../models/site_history.h"
+#include "../site_history.h"
 
 namespace topreach {
 

@@ -268,6 +268,74 @@ def test_rank_sites_gives_python_s_plan(programs, model_and_table, tmp_path):
         np.testing.assert_array_equal(ours, expected[column].to_numpy(np.float32), err_msg=column)
 
 
+# Every kind in the registry, with settings that keep its fit short; `exposure` where it takes it.
+EQUIVALENT = {
+    "empirical_bayes": {},
+    "linear": {"window": 2, "max_epochs": 20},
+    "mlp": {"window": 2, "max_epochs": 10},
+    "negbin": {"objective": "marginal"},
+    "normal_mixture": {"objective": "nll", "max_epochs": 10},
+    "poisson_mixture": {"objective": "nll", "max_epochs": 20},
+}
+
+
+def test_every_forecaster_is_held_to_equivalence():
+    assert set(tr.forecasters.KINDS) == set(EQUIVALENT)
+
+
+@pytest.mark.parametrize("exposure", [None, "people"])
+@pytest.mark.parametrize("model", EQUIVALENT)
+def test_cpp_ranks_as_python_does(build_programs, model, exposure, tmp_path):
+    """From no table, the whole table, its last part, the next period alone; with exposure too."""
+    if exposure and not tr.forecasters.KINDS[model].needs.exposure:
+        pytest.skip(f"{model} takes no exposure")
+    draw = np.random.default_rng(0)
+    sites, periods = [f"{i:03d}" for i in range(40)], range(2010, 2020)
+    rates, people = draw.gamma(1, 3, 40), draw.uniform(500, 5000, 40)
+    table = pd.DataFrame(
+        [(s, t, draw.poisson(rates[i]), people[i]) for t in periods for i, s in enumerate(sites)],
+        columns=["site", "year", "n", "people"],
+    )
+    spec = {"site": "site", "time": "year", "count": "n", "features": [], "exposure": exposure}
+
+    def panel(rows):
+        return tr.Panel.from_frame(table[rows], **spec)
+
+    program = build_programs("wheel") / "rank_sites"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        settings = EQUIVALENT[model] | {"progress": False, "rank_samples": 100}
+        ranker = tr.TopKRanker(5, model=model, **settings).fit(panel(table["year"] < 2018))
+        ranker.save(tmp_path / "model.pt")
+        tables = {
+            "whole": table["year"] < 2020,
+            "part": table["year"] >= 2015,
+            "next": table["year"] == 2018,
+        }
+        plans = {"none": (ranker.rank(), [])}
+        for name, rows in tables.items():
+            table[rows].to_csv(tmp_path / f"{name}.csv", index=False)
+            words = [
+                tmp_path / f"{name}.csv",
+                "site",
+                "year",
+                "n",
+                *([exposure] if exposure else []),
+            ]
+            plans[name] = ranker.rank(panel(rows), periods_ahead=1), words
+    for name, (expected, words) in plans.items():
+        expected = expected.query("selected")
+        printed = run(program, tmp_path / "model.pt", *words, cwd=tmp_path).stdout
+        lines = [line for line in printed.splitlines() if not line.startswith("note: ")]
+        found = pd.read_csv(io.StringIO("\n".join(lines)), dtype={"site": str})
+        assert found["site"].tolist() == expected["site"].tolist(), name
+        for column in ("score", "expected_count"):
+            np.testing.assert_allclose(
+                found[column], expected[column], rtol=1e-7, atol=1e-12, err_msg=f"{name} {column}"
+            )
+    assert list(plans["none"][0].site) != list(plans["whole"][0].site)  # the newer years tell
+
+
 def test_plan_next_gives_python_s_plan(programs, tmp_path):
     """Of the period after the last one, from what the model knows alone."""
     counts = np.random.default_rng(0).poisson(np.arange(1, 21), (6, 20))

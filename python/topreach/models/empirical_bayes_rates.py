@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from topreach.distributions.negative_binomial import NegativeBinomial
 
@@ -21,6 +22,7 @@ CORRECTION_SD = 0.1
 _LOWEST = 0.01  # relative risk of the first point
 _STEPS = 100  # of the EM algorithm
 _MAX_CELLS = 200_000  # periods × sites that all but the prior is fitted to
+_FIRST_CELLS = 20_000  # of these, about so many give the start, where they are many
 
 _ops = torch.ops.topreach
 
@@ -198,20 +200,59 @@ class EmpiricalBayesRates(nn.Module):
         if not known.all():
             cell_weights = known.double() if cell_weights is None else cell_weights * known
             y = y.nan_to_num()
-        likelihood = partial(_maximise, penalty=model.penalty, y=y, weights=cell_weights)
-        forecasts = None if len(model.weight) else model._forecasts(x)
-
-        def first() -> NegativeBinomial:
-            shrunken = (model._forecasts(x) if forecasts is None else forecasts)[0]
-            return model._counts(_ops.empirical_bayes_base(shrunken, model.memory), None)
-
-        likelihood([model.memory, model.weight, model.raw_dispersion], first)
-        shrunken, near, own = model._forecasts(x)
-        base = _ops.empirical_bayes_base(shrunken, model.memory)
-        terms = _ops.empirical_bayes_terms(base, shrunken, near, own)
-        likelihood([model.correction, model.raw_dispersion], lambda: model._counts(base, terms))
+        # Where cells are many, a part of the sites gives start and curvature: a third of the time.
+        curvatures = None
+        if y.numel() >= 4 * _FIRST_CELLS:
+            part = slice(None, None, y.numel() // _FIRST_CELLS)
+            own = None if cell_weights is None else cell_weights[:, part]
+            curvatures = model._raise_likelihood(x[:, part], y[:, part], own, y.numel())
+        model._raise_likelihood(x, y, cell_weights, y.numel(), curvatures)
         model.raw_dispersion.clamp_(-10, 10)
         self.load_state_dict(model.state_dict())
+
+    def _raise_likelihood(
+        self,
+        x: Tensor,
+        y: Tensor,
+        weights: Tensor | None,
+        cells: int,
+        curvatures: Sequence[Tensor] | None = None,
+    ) -> list[Tensor]:
+        """Over memory, β and φ, without the correction; then over the correction and φ.
+
+        x, y, weights may be those of a part of the sites, of `cells` cells in all. `curvatures` are
+        second derivatives near the maximum, for each of the two; returned are those found here,
+        where x is a part.
+        """
+        forecasts = None if len(self.weight) else self._forecasts(x)
+
+        def first() -> NegativeBinomial:
+            shrunken = (self._forecasts(x) if forecasts is None else forecasts)[0]
+            return self._counts(_ops.empirical_bayes_base(shrunken, self.memory), None)
+
+        def second() -> NegativeBinomial:
+            return self._counts(base, terms)
+
+        found = []
+        for stage, (counts, parts) in enumerate(
+            [(first, [self.memory, self.weight]), (second, [self.correction])]
+        ):
+            free = [part for part in (*parts, self.raw_dispersion) if part.numel()]
+            if counts is second:
+                shrunken, near, own = self._forecasts(x)
+                base = _ops.empirical_bayes_base(shrunken, self.memory)
+                terms = _ops.empirical_bayes_terms(base, shrunken, near, own)
+            loss = partial(_loss, free, counts, self.penalty, y, weights, cells)
+            if curvatures is not None:
+                _descend(free, loss, curvatures[stage])
+                continue
+            optimizer = torch.optim.LBFGS(
+                free, max_iter=100, line_search_fn="strong_wolfe", tolerance_change=1e-9
+            )
+            optimizer.step(loss)
+            if y.numel() < cells:
+                found.append(_curvature(free, loss))
+        return found
 
     def _forecasts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of each memory [..., S, H]: shrunken by its prior; the neighbours'; the site's own."""
@@ -241,35 +282,69 @@ class EmpiricalBayesRates(nn.Module):
 
 
 @torch.enable_grad()
-def _maximise(
+def _loss(
     free: Sequence[nn.Parameter],
     counts: Callable[[], NegativeBinomial],
-    *,
     penalty: Callable[[], Tensor],
     y: Tensor,
     weights: Tensor | None,
-) -> None:
-    """Raise the counts' penalised likelihood over the free parameters, the last of them log φ.
+    cells: int,
+) -> Tensor:
+    """Minus the penalised log-likelihood per cell, whose gradient goes into `free`, the last of
+    them log φ. The priors are those of `cells` cells."""
+    log_prob = counts().log_prob(y)
+    if weights is not None:
+        log_prob = log_prob * weights
+    # A weak prior keeps φ finite where counts are few or no more spread than Poisson's.
+    prior = penalty() + (free[-1] + 1).square() / 8
+    loss = (prior - log_prob.sum() * (cells / y.numel())) / cells
+    for parameter, grad in zip(free, torch.autograd.grad(loss, free), strict=True):
+        parameter.grad = grad
+    return loss.detach()
 
-    weights: of the cells of y, or None where each counts as 1.
-    """
-    free = [parameter for parameter in free if parameter.numel()]
-    optimizer = torch.optim.LBFGS(
-        free, max_iter=100, line_search_fn="strong_wolfe", tolerance_change=1e-9
-    )
 
-    def closure() -> Tensor:
-        log_prob = counts().log_prob(y)
-        if weights is not None:
-            log_prob = log_prob * weights
-        # A weak prior keeps φ finite where counts are few or no more spread than Poisson's.
-        loss = -log_prob.sum() + penalty() + (free[-1] + 1).square() / 8
-        loss = loss / y.numel()
-        for parameter, grad in zip(free, torch.autograd.grad(loss, free), strict=True):
-            parameter.grad = grad
-        return loss.detach()
+def _gradient(free: Sequence[nn.Parameter]) -> Tensor:
+    return torch.cat([parameter.grad.flatten() for parameter in free])
 
-    optimizer.step(closure)
+
+def _curvature(free: Sequence[nn.Parameter], loss: Callable[[], Tensor]) -> Tensor:
+    """Second derivatives of the loss by differences of its gradient."""
+    at, step = parameters_to_vector(free), 1e-4
+    rows = []
+    for i in range(len(at)):
+        sides = []
+        for sign in (1.0, -1.0):
+            moved = at.clone()
+            moved[i] += sign * step
+            vector_to_parameters(moved, free)
+            loss()
+            sides.append(_gradient(free))
+        rows.append((sides[0] - sides[1]) / (2 * step))
+    vector_to_parameters(at, free)
+    matrix = torch.stack(rows)
+    return (matrix + matrix.T) / 2
+
+
+def _descend(free: Sequence[nn.Parameter], loss: Callable[[], Tensor], curvature: Tensor) -> None:
+    """Newton's steps with a curvature that is nearly right, until they gain less than 1e-11."""
+    size, axes = torch.linalg.eigh(curvature)
+    inverse = (axes / size.abs().clamp_min(1e-6 * size.abs().max())) @ axes.T
+    value = loss()
+    for _ in range(50):
+        at, gradient = parameters_to_vector(free), _gradient(free)
+        move = inverse @ gradient
+        gain = (gradient @ move).item()
+        for halving in range(30):
+            vector_to_parameters(at - move * 0.5**halving, free)
+            new = loss()
+            if new <= value - 1e-4 * 0.5**halving * gain:
+                break
+        else:
+            vector_to_parameters(at, free)
+            return
+        value = new
+        if gain < 2e-11:
+            return
 
 
 def _parameter(value: Tensor) -> nn.Parameter:

@@ -112,13 +112,16 @@ def fit(
 
     model = make()
     needs = needs_of(model)  # with its window
-    train_batch = prepared(panel, needs.window)
-    valid_batch = None if valid is None else prepared(valid, needs.window)
     weights = settings.training.time_weights
     if callable(weights):
         weights = torch.as_tensor(weights(panel.time_values), dtype=torch.float32)
     if weights is not None:
         weights = torch.as_tensor(weights, dtype=torch.float32)
+    read = panel
+    if objective == "direct":
+        read, weights = _last_read(panel, weights, model.periods_used(panel.num_sites))
+    train_batch = prepared(read, needs.window)
+    valid_batch = None if valid is None else prepared(valid, needs.window)
     names = [standardizer.feature_names_[i] for i in standardizer.kept_]
 
     def fit_directly(model: nn.Module, batches: list[Batch]) -> None:
@@ -174,6 +177,19 @@ def fit(
         sorted(learnt),
         panel if valid is None else valid,
     )
+
+
+def _last_read(panel: Panel, weights: Tensor | None, number: int) -> tuple[Panel, Tensor | None]:
+    """The last `number` periods that a direct fit can read, and their weights."""
+    known = panel.has_counts.cpu()
+    if weights is not None and weights.shape != known.shape:
+        return panel, weights  # the model's own check says what is wrong
+    read = known if weights is None else known & (weights > 0)
+    rows = torch.nonzero(read)[-number:, 0]
+    if not len(rows):
+        return panel, weights
+    start = int(min(rows[0], torch.nonzero(known)[-1, 0]))
+    return panel.select_times(panel.times[start:]), None if weights is None else weights[start:]
 
 
 def prepare(

@@ -6,10 +6,10 @@
 
 #include <cmath>
 
-#include "../../kernels/site_statistics.h"
-#include "../ops/negbin.h"
-#include "../ops/site_statistics.h"
-#include "../require.h"
+#include "../kernels/site_statistics.h"
+#include "ops/negbin.h"
+#include "ops/site_statistics.h"
+#include "require.h"
 
 namespace topreach {
 
