@@ -22,17 +22,8 @@ import torch.compiler  # noqa: E402
 torch.compiler.config.force_disable_caches = True
 
 
-PENDING = Path(__file__).with_name("pending.txt")
-
-
 def pytest_collection_modifyitems(items):
-    """Files named in pending.txt cannot fail the run. torch.compile's own C++ build takes no folder
-    with a space in its name."""
-    lines = PENDING.read_text().splitlines()
-    pending = {PENDING.parents[1] / line for line in lines if line and not line.startswith("#")}
-    for item in items:
-        if item.path in pending:
-            item.add_marker(pytest.mark.xfail(reason="tests/pending.txt", strict=False))
+    """torch.compile's own C++ build takes no folder with a space in its name."""
     if " " not in str(Path(torch.__file__)):
         return
     skip = pytest.mark.skip(reason="torch.compile: torch lies in a folder with a space in its name")

@@ -233,6 +233,28 @@ def build_programs(request, built, tmp_path_factory):
     return build
 
 
+def test_an_operator_of_ones_own(installed, tmp_path):
+    """As docs/architecture.md says: kernel, schema, CPU, Meta, Autograd; held to plain ATen."""
+    code = "import topreach; print(topreach.cmake_prefix_path)"
+    prefix = run(installed, "-c", code, cwd=tmp_path).stdout.strip()
+    run(
+        tool("cmake"),
+        *("-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}"),
+        *("-S", ROOT / "tests" / "consumer" / "operator", "-B", tmp_path / "build"),
+        f"-DCMAKE_PREFIX_PATH={prefix};{torch.utils.cmake_prefix_path}",
+        cwd=tmp_path,
+    )
+    run(tool("cmake"), "--build", tmp_path / "build", cwd=tmp_path)
+    torch.ops.load_library(str(tmp_path / "build" / "libnewcomer.so"))
+    capped_total = torch.ops.newcomer.capped_total
+    x = torch.rand(5, 9, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(capped_total(x, 0.5), x.clamp_max(0.5).sum(1))
+    torch.library.opcheck(capped_total.default, (x, 0.5))
+    assert torch.autograd.gradcheck(lambda t: capped_total(t, 0.5), (x,))
+    with pytest.raises(ValueError, match="capped_total: cap must be above 0, got -1"):
+        capped_total(x, -1.0)
+
+
 @pytest.fixture(params=["wheel", "cmake --install"])
 def programs(request, build_programs) -> Path:
     return build_programs(request.param)
