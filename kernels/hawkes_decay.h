@@ -15,18 +15,16 @@ TR_HD double two_to_the(double whole) {  // 2^k of k + kRoundToWhole, -1022 <= k
   return double_of((bits_of(whole) + 1023) << 52);
 }
 
-// exp(x), relative error below 4e-16; 0 below -708, +inf above 709.
+// exp(x) for -708 <= x <= 709, relative error below 4e-16: Taylor to r^13 on |r| <= log(2) / 2, even and
+// odd powers apart so that the chains are short.
 template <typename V>
-TR_HD V exponential_lane(V x) {
+TR_HD V exponential_inside(V x) {
   const V zero{};
-  const V raised = x < -708.0 ? zero - 708.0 : x;
-  const V inside = raised > 709.0 ? zero + 709.0 : raised;
-  const V whole = fused(inside, zero + 1.44269504088896338700e+00, zero + kRoundToWhole);
+  const V whole = fused(x, zero + 1.44269504088896338700e+00, zero + kRoundToWhole);
   const V k = whole - kRoundToWhole;
-  const V high = fused(k, zero - 6.93147180369123816490e-01, inside);
+  const V high = fused(k, zero - 6.93147180369123816490e-01, x);
   const V r = fused(k, zero - 1.90821492927058770002e-10, high);
   const V z = r * r;
-  // Taylor to r^13, even and odd powers apart: two short chains.
   V even = fused(z, zero + 1.0 / 479001600.0, zero + 1.0 / 3628800.0);
   V odd = fused(z, zero + 1.0 / 6227020800.0, zero + 1.0 / 39916800.0);
   even = fused(even, z, zero + 1.0 / 40320.0);
@@ -39,9 +37,25 @@ TR_HD V exponential_lane(V x) {
   odd = fused(odd, z, zero + 1.0 / 6.0);
   const V minus_one = fused(fused(odd, r, even), z, r);
   const V scale = two_to_the(whole);
-  const V value = fused(scale, minus_one, scale);
+  return fused(scale, minus_one, scale);
+}
+
+// exp(x); 0 below -708, +inf above 709.
+template <typename V>
+TR_HD V exponential_lane(V x) {
+  const V zero{};
+  const V raised = x < -708.0 ? zero - 708.0 : x;
+  const V value = exponential_inside(raised > 709.0 ? zero + 709.0 : raised);
   const V above = x > 709.0 ? zero + kInfinity : value;
   return x < -708.0 ? zero : above;
+}
+
+// exp(-x) for x >= 0; 0 above 708.
+template <typename V>
+TR_HD V decay_lane(V x) {
+  const V zero{};
+  const V value = exponential_inside(zero - (x > 708.0 ? zero + 708.0 : x));
+  return x > 708.0 ? zero : value;
 }
 
 // E_j = int_0^L s^j exp(-d s) ds for j = 0, 1, 2.
@@ -85,7 +99,7 @@ TR_HD DecayIntegrals<V> decay_integrals_series(V x, V length, V decay, V d) {
 
 // Either, as x tells; x = d L.
 TR_HD DecayIntegrals<double> decay_integrals(double d, double length) {
-  const double x = d * length, decay = exponential_lane(-x);
+  const double x = d * length, decay = decay_lane(x);
   return x < 0.5 ? decay_integrals_series(x, length, decay, d)
                  : decay_integrals_closed(x, decay, 1.0 / d);
 }

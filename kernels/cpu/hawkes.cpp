@@ -17,6 +17,13 @@ struct Piece {
   int64_t block;  // -1: history
 };
 
+// An own event of a lane. Events before `before` are earlier than it.
+struct Stop {
+  int64_t event, before;
+  double rho;  // w / lambda_n exp(delta_k (hi - t_n))
+  int32_t lane;
+};
+
 struct Sizes {
   int64_t events, blocks, nodes, refreshes, p, q, parameters;
 };
@@ -45,19 +52,19 @@ struct Arena {
 
 struct Memory {
   Lane *mark, *decay;                  // [N] exp(omega . m), exp(-delta_k (hi - t))
-  double* rho;                         // [N * lanes], a stack: w / lambda_n exp(delta_k (hi - t_n))
+  Stop* stop;                          // [N * lanes + 1] own events of the group, in order
   Piece* piece;                        // [B + 2 N + 2]
-  Lane* network;                       // [Q, M] A_uv
+  Lane* network;                       // [Q + 1, M] A_uv; the last 0, for history
   Lane* omega;                         // [q]
   Lane *reach, *distance;              // [M] alpha exp(-delta_g dist), dist
   Lane* state;                         // [M, q + 2]: R_v, its sums with marks and lags
   Lane* adjoint;                       // [M, 3]: dl/dR_v and its derivatives for delta_k
   Lane* row;                           // [q + 2]: P with distances, marks, lags
-  Lane *c, *c_decay, *c_distance, *c_mark;  // [kChunk]
+  Lane *c, *c_decay, *c_distance, *c_mark;  // [kChunk] coefficients of events
   Lane* sum;                           // [q (q + 3)]: c m, c dist m, c' m, c m m'
   double* slope;                       // [P] of lambda at one event
   double* base_theta;                  // [2, M]
-  uint32_t* lanes_of;                  // [M] bit l: lane l's node
+  int64_t *own_start, *own;            // [M + 1], [N]: events by node
   int64_t bytes;
 };
 
@@ -67,9 +74,9 @@ TR_INLINE Memory memory_of(const HawkesProblem& p, void* scratch) {
   Memory m;
   m.mark = a.take<Lane>(n.events);
   m.decay = a.take<Lane>(n.events);
-  m.rho = a.take<double>(n.events * kLanes);
+  m.stop = a.take<Stop>(n.events * kLanes + 1);
   m.piece = a.take<Piece>(n.blocks + 2 * n.events + 2);
-  m.network = a.take<Lane>(n.refreshes * n.nodes);
+  m.network = a.take<Lane>((n.refreshes + 1) * n.nodes);
   m.omega = a.take<Lane>(n.q);
   m.reach = a.take<Lane>(n.nodes);
   m.distance = a.take<Lane>(n.nodes);
@@ -83,7 +90,8 @@ TR_INLINE Memory memory_of(const HawkesProblem& p, void* scratch) {
   m.sum = a.take<Lane>(n.q * (n.q + 3));
   m.slope = a.take<double>(n.parameters);
   m.base_theta = a.take<double>(2 * n.nodes);
-  m.lanes_of = a.take<uint32_t>(n.nodes);
+  m.own_start = a.take<int64_t>(n.nodes + 1);
+  m.own = a.take<int64_t>(n.events);
   m.bytes = a.used;
   return m;
 }
@@ -182,48 +190,79 @@ TR_INLINE void fill_network(const HawkesProblem& p, int64_t refresh, int64_t u, 
   }
 }
 
-// Adds to sum[r] the products of values[e] with the marks r = from..q-1 of event top - e.
-TR_INLINE void sum_with_marks(const double* marks, int64_t top, int64_t q, int64_t from, int count,
-                              const Lane* values, Lane* sum) {
-  int64_t r = from;
-  for (; r + 4 <= q; r += 4) {
-    Lane s0 = sum[r], s1 = sum[r + 1], s2 = sum[r + 2], s3 = sum[r + 3];
-    const double* at = marks + top * q + r;
-    for (int e = 0; e < count; ++e, at -= q) {
-      const Lane c = values[e];
-      s0 = fused(c, all_lanes(at[0]), s0);
-      s1 = fused(c, all_lanes(at[1]), s1);
-      s2 = fused(c, all_lanes(at[2]), s2);
-      s3 = fused(c, all_lanes(at[3]), s3);
-    }
-    sum[r] = s0, sum[r + 1] = s1, sum[r + 2] = s2, sum[r + 3] = s3;
+// Adds to sum[r] the products of values[e] with mark r of event e, at[e step + r], for `width` values of r.
+template <int width>
+TR_INLINE void sum_some(const double* at, int64_t step, int count, const Lane* values, Lane* sum) {
+  Lane s[width];
+#pragma GCC unroll 8
+  for (int r = 0; r < width; ++r) s[r] = sum[r];
+  for (int e = 0; e < count; ++e, at += step) {
+    const Lane c = values[e];
+#pragma GCC unroll 8
+    for (int r = 0; r < width; ++r) s[r] = fused(c, all_lanes(at[r]), s[r]);
   }
-  for (; r < q; ++r) {
-    Lane s = sum[r];
-    const double* at = marks + top * q + r;
-    for (int e = 0; e < count; ++e, at -= q) s = fused(values[e], all_lanes(at[0]), s);
-    sum[r] = s;
+#pragma GCC unroll 8
+  for (int r = 0; r < width; ++r) sum[r] = s[r];
+}
+
+// For all q - from marks from `from` on.
+void sum_with_marks(const double* at, int64_t step, int64_t q, int64_t from, int count,
+                    const Lane* values, Lane* sum) {
+  int64_t r = from;
+  for (; r + 8 <= q; r += 8) sum_some<8>(at + r, step, count, values, sum + r);
+  switch (q - r) {
+    case 7: return sum_some<7>(at + r, step, count, values, sum + r);
+    case 6: return sum_some<6>(at + r, step, count, values, sum + r);
+    case 5: return sum_some<5>(at + r, step, count, values, sum + r);
+    case 4: return sum_some<4>(at + r, step, count, values, sum + r);
+    case 3: return sum_some<3>(at + r, step, count, values, sum + r);
+    case 2: return sum_some<2>(at + r, step, count, values, sum + r);
+    case 1: return sum_some<1>(at + r, step, count, values, sum + r);
+    default: return;
   }
 }
 
-// exp(omega . m) and exp(-delta_k (hi - t)) of the sources from..to-1.
-TR_INLINE void decay_sources(const HawkesProblem& p, const Group& g, const Lane* omega, double hi,
-                             int64_t from, int64_t to, Lane* mark, Lane* decay) {
+// exp(omega . m) and exp(-delta_k (hi - t)) of `width` sources from x on.
+template <int width>
+TR_INLINE void decay_some(const HawkesProblem& p, Lane decay_rate, const Lane* omega, double hi,
+                          int64_t x, Lane* mark, Lane* decay) {
   const int64_t q = p.marks_per_event;
-  for (int64_t x = from; x < to; ++x) {
-    Lane linear{};
-    const double* m = p.marks + x * q;
-    for (int64_t r = 0; r < q; ++r) linear = fused(omega[r], all_lanes(m[r]), linear);
-    mark[x - from] = exponential_lane(linear);
-    decay[x - from] = exponential_lane(-g.decay_rate * (hi - p.time[x]));
+  const double* m = p.marks + x * q;
+  Lane linear[width] = {};
+  for (int64_t r = 0; r < q; ++r) {
+    const Lane w = omega[r];
+#pragma GCC unroll 4
+    for (int e = 0; e < width; ++e) linear[e] = fused(w, all_lanes(m[e * q + r]), linear[e]);
   }
+#pragma GCC unroll 4
+  for (int e = 0; e < width; ++e) {
+    mark[e] = exponential_lane(linear[e]);
+    decay[e] = decay_lane(decay_rate * all_lanes(hi - p.time[x + e]));
+  }
+}
+
+void decay_sources(const HawkesProblem& p, Lane decay_rate, const Lane* omega, double hi,
+                   int64_t from, int64_t to, Lane* mark, Lane* decay) {
+  int64_t x = from;
+  for (; x + 4 <= to; x += 4, mark += 4, decay += 4)
+    decay_some<4>(p, decay_rate, omega, hi, x, mark, decay);
+  for (; x < to; ++x, ++mark, ++decay) decay_some<1>(p, decay_rate, omega, hi, x, mark, decay);
 }
 
 struct Totals {
-  Lane alpha{}, distance{}, decay{};                          // c, c dist, c'
-  Lane distance_distance{}, decay_distance{}, decay_decay{};  // c dist dist, c' dist, c''
+  Lane alpha, distance, decay;                          // c, c dist, c'
+  Lane distance_distance, decay_distance, decay_decay;  // c dist dist, c' dist, c''
 };
 
+
+// A piece as a walk sees it.
+struct Span {
+  int64_t from, to;  // its sources
+  double hi, length, weight;
+  const Lane* network;
+  Lane x, shift;  // delta_k length, exp(-x)
+  Short series;
+};
 
 // One group of items. order 0: value; 1: and gradient; 2: and Hessian.
 template <int order>
@@ -234,27 +273,22 @@ struct Walk {
   const Memory m;
   Group g;
   Lane value;
-  int64_t rho_top, pieces;
+  int64_t pieces, stops;
   int64_t failed[kLanes];
+  double mu[kLanes], r_sum[kLanes];
+  const double* y[kLanes];  // covariates in the block
 
   double* gradient(int lane) const { return out.gradient + g.item[lane] * n.parameters; }
   double* hessian(int lane) const {
     return out.hessian + g.item[lane] * n.parameters * n.parameters;
   }
-  int64_t refresh_of(const Piece& piece) const {
-    return piece.block < 0 ? 0 : hawkes_refresh(p, piece.block);
-  }
-  Lane* network_of(const Piece& piece) const { return m.network + refresh_of(piece) * n.nodes; }
 
   void start() {
     value = Lane{};
-    rho_top = 0;
-    for (int64_t v = 0; v < n.nodes; ++v) m.lanes_of[v] = 0;
     for (int l = 0; l < kLanes; ++l) {
       const double* exciting = g.z[l] + 1 + n.p;
       g.decay_rate[l] = exciting[2 + n.q];
       failed[l] = -1;
-      if (l < g.lanes) m.lanes_of[g.node[l]] |= 1u << l;
       for (int64_t r = 0; r < n.q; ++r) m.omega[r][l] = exciting[2 + r];
       for (int64_t j = 0; j < p.places; ++j) {
         const double distance = p.distance[g.node[l] / p.types * p.places + j];
@@ -264,291 +298,358 @@ struct Walk {
           m.reach[v][l] = reach;
         }
       }
-      if (order >= 1 && l < g.lanes) {
-        for (int64_t a = 0; a < n.parameters; ++a) gradient(l)[a] = 0.0;
-        if (order >= 2)
-          for (int64_t a = 0; a < n.parameters * n.parameters; ++a) hessian(l)[a] = 0.0;
-      }
+      if (order < 1 || l >= g.lanes) continue;
+      for (int64_t a = 0; a < n.parameters; ++a) gradient(l)[a] = 0.0;
+      if (order < 2) continue;
+      for (int64_t a = 0; a < n.parameters * n.parameters; ++a) hessian(l)[a] = 0.0;
     }
     g.inverse = 1.0 / g.decay_rate;
     const int64_t rows = order >= 2 ? n.q + 2 : 1;
     for (int64_t a = 0; a < n.nodes * rows; ++a) m.state[a] = Lane{};
+    for (int64_t v = 0; v < n.nodes; ++v) m.network[n.refreshes * n.nodes + v] = Lane{};
     pieces = cut(p, g.decay_rate[0], m.piece);
+    merge_own_events();
   }
 
-  // An own event of `lane`: lambda = mu + rise P, P being discounted to the piece's end.
-  double own_event(int lane, int64_t x, double hi, double mu, double weight, const Lane& sum) {
-    const double lag = hi - p.time[x];
-    const double rise = exponential_lane(g.decay_rate[lane] * lag);
-    const double excited = rise * sum[lane], rate = mu + excited;
-    if (!(rate > 0.0 && rate < kInfinity)) {
-      if (failed[lane] < 0) failed[lane] = x;
-      if (order >= 1) m.rho[rho_top++] = 0.0;
-      value[lane] = -kInfinity;
-      return 0.0;
+  void merge_own_events() {
+    stops = 0;
+    int64_t next[kLanes];
+    for (int l = 0; l < g.lanes; ++l) {
+      next[l] = m.own_start[g.node[l]];
+      while (next[l] < m.own_start[g.node[l] + 1] && !(p.time[m.own[next[l]]] > p.edge[0])) ++next[l];
     }
-    value[lane] += weight * natural_log(rate);
-    const double r = weight / rate;
-    if (order >= 1) m.rho[rho_top++] = r * rise;
-    if (order >= 2) {
-      const int64_t k = p.types > 0 ? n.p + 1 : 0;  // of log alpha
-      double* s = m.slope;
-      const double* y = current_covariates[lane];
-      s[0] = mu;
-      for (int64_t a = 0; a < n.p; ++a) s[1 + a] = mu * y[a];
-      s[k] = excited;
-      s[k + 1] = -rise * m.row[0][lane];
-      for (int64_t a = 0; a < n.q; ++a) s[k + 2 + a] = rise * m.row[1 + a][lane];
-      s[k + 2 + n.q] = -rise * fused(-lag, sum[lane], m.row[n.q + 1][lane]);
-      const double scale = -r / rate;
-      for (int64_t a = 0; a < n.parameters; ++a) {
-        const double c = scale * s[a];
-        double* h = hessian(lane) + a * n.parameters;
-        for (int64_t b = a; b < n.parameters; ++b) h[b] = fused(c, s[b], h[b]);
+    for (;;) {
+      int first = -1;
+      for (int l = 0; l < g.lanes; ++l) {
+        if (next[l] == m.own_start[g.node[l] + 1]) continue;
+        if (first < 0 || m.own[next[l]] < m.own[next[first]]) first = l;
       }
+      if (first < 0 || p.time[m.own[next[first]]] > p.edge[n.blocks]) break;
+      const int64_t event = m.own[next[first]++];
+      int64_t before = event;
+      while (before > 0 && p.time[before - 1] == p.time[event]) --before;
+      m.stop[stops++] = {event, before, 0.0, first};
     }
-    return r;
   }
 
-  const double* current_covariates[kLanes];
+  Span span_of(int64_t i) const {
+    const Piece& piece = m.piece[i];
+    const bool history = piece.block < 0;
+    const double lo = i > 0 ? m.piece[i - 1].hi : (history ? p.time[0] : p.edge[0]);
+    const int64_t refresh = history ? n.refreshes : hawkes_refresh(p, piece.block);
+    Span s{piece.source, m.piece[i + 1].source, piece.hi, piece.hi - lo,
+           history ? 0.0 : p.weight[piece.block], m.network + refresh * n.nodes,
+           Lane{}, Lane{}, {}};
+    s.x = g.decay_rate * all_lanes(s.length);
+    s.shift = decay_lane(s.x);
+    s.series.by_series = s.x < 0.5;
+    for (int l = 0; l < kLanes; ++l) s.series.any |= !history && s.series.by_series[l] != 0;
+    return s;
+  }
+
+  void enter_block(int64_t block, bool refreshed) {
+    for (int l = 0; l < g.lanes; ++l) {
+      y[l] = hawkes_covariates(p, block, g.node[l]);
+      double linear = g.z[l][0];
+      for (int64_t a = 0; a < n.p; ++a) linear = kernels::fused(g.z[l][1 + a], y[l][a], linear);
+      mu[l] = exponential_lane(linear);
+    }
+    if (!refreshed) return;
+    const int64_t refresh = hawkes_refresh(p, block);
+    for (int l = 0; l < kLanes; ++l)
+      fill_network(p, refresh, g.node[l], l, m, m.network + refresh * n.nodes);
+  }
+
+  // lambda = mu + rise P, P being discounted to the piece's end.
+  void own_event(Stop& stop, double hi, double weight, Lane sum) {
+    const int lane = stop.lane;
+    const double lag = hi - p.time[stop.event];
+    const double rise = exponential_lane(g.decay_rate[lane] * lag);
+    const double excited = rise * sum[lane], rate = mu[lane] + excited;
+    stop.rho = 0.0;
+    if (!(rate > 0.0 && rate < kInfinity)) {
+      if (failed[lane] < 0) failed[lane] = stop.event;
+      value[lane] = -kInfinity;
+      return;
+    }
+    value[lane] = kernels::fused(weight, natural_log(rate), value[lane]);
+    const double r = weight / rate;
+    r_sum[lane] += r;
+    stop.rho = r * rise;
+    if (order < 2) return;
+    const int64_t k = n.p + 1;  // of log alpha
+    double* s = m.slope;
+    s[0] = mu[lane];
+    for (int64_t a = 0; a < n.p; ++a) s[1 + a] = mu[lane] * y[lane][a];
+    s[k] = excited;
+    s[k + 1] = -rise * m.row[0][lane];
+    for (int64_t a = 0; a < n.q; ++a) s[k + 2 + a] = rise * m.row[1 + a][lane];
+    s[k + 2 + n.q] = rise * (lag * sum[lane] - m.row[n.q + 1][lane]);
+    const double scale = -r / rate;
+    for (int64_t a = 0; a < n.parameters; ++a) {
+      const double c = scale * s[a];
+      double* h = hessian(lane) + a * n.parameters;
+      for (int64_t b = a; b < n.parameters; ++b) h[b] = kernels::fused(c, s[b], h[b]);
+    }
+  }
+
+  struct Sums {
+    Lane now, whole, series;  // P; of the weights undiscounted; of their integrals, by series
+  };
+
+  template <bool by_series>
+  void forward_sources(const Span& s, int64_t from, int64_t to, Sums& sums) {
+    const int64_t q = n.q, rows = order >= 2 ? q + 2 : 1, base = order == 0 ? s.from : 0;
+    Lane now = sums.now, whole = sums.whole, series = sums.series;
+    for (int64_t first = from; first < to; first += kChunk) {
+      const int64_t end = first + kChunk < to ? first + kChunk : to;
+      for (int64_t x = first; x < end; ++x) {
+        const int64_t v = p.node[x];
+        const Lane e = m.mark[x - base], f = m.decay[x - base];
+        const Lane excites = s.network[v] * e;
+        whole += excites;
+        now = fused(excites, f, now);
+        Lane* state = m.state + v * rows;
+        if (by_series) {
+          const Lane lag = all_lanes(s.hi - p.time[x]);
+          series = fused(excites, decay_integrals_series(g.decay_rate * lag, lag, f, g.decay_rate).e0,
+                         series);
+        }
+        if (order < 2) {
+          state[0] = fused(e, f, state[0]);
+        } else {
+          const Lane lag = all_lanes(s.hi - p.time[x]), decayed = e * f, increment = excites * f;
+          m.c[x - first] = increment;
+          m.row[0] = fused(increment, m.distance[v], m.row[0]);
+          m.row[q + 1] = fused(increment, lag, m.row[q + 1]);
+          state[0] = fused(e, f, state[0]);
+          state[q + 1] = fused(decayed, lag, state[q + 1]);
+          const double* marks = p.marks + x * q;
+#pragma GCC unroll 8
+          for (int64_t a = 0; a < q; ++a)
+            state[1 + a] = fused(decayed, all_lanes(marks[a]), state[1 + a]);
+        }
+      }
+      if (order >= 2) sum_with_marks(p.marks + first * q, q, q, 0, int(end - first), m.c, m.row + 1);
+    }
+    sums = {now, whole, series};
+  }
+
+  // Sum and shift of R_v, v = 0..M-1; returns sum_v A_uv R_v at the piece's start.
+  Lane forward_past(const Span& s) {
+    const int64_t q = n.q, rows = order >= 2 ? q + 2 : 1;
+    Lane past{};
+    for (int64_t v = 0; v < n.nodes; ++v) {
+      Lane* state = m.state + v * rows;
+      const Lane a = s.network[v], before = state[0];
+      past = fused(a, before, past);
+      state[0] = before * s.shift;
+      if (order < 2) continue;
+      m.row[0] = fused(a * m.distance[v], state[0], m.row[0]);
+#pragma GCC unroll 8
+      for (int64_t r = 1; r <= q; ++r) {
+        const Lane shifted = state[r] * s.shift;
+        state[r] = shifted;
+        m.row[r] = fused(a, shifted, m.row[r]);
+      }
+      state[q + 1] = fused(all_lanes(s.length), state[0], state[q + 1] * s.shift);
+      m.row[q + 1] = fused(a, state[q + 1], m.row[q + 1]);
+    }
+    return past;
+  }
 
   void forward() {
-    const int64_t rows = order >= 2 ? n.q + 2 : 1, q = n.q;
-    const Lane d = g.decay_rate;
-    double mu[kLanes] = {};
-    int64_t block = -1, refresh = -1;
-    double lo = p.events > 0 ? p.time[0] : p.edge[0];
+    int64_t block = -1, refresh = -1, at = 0;
     for (int64_t i = 0; i < pieces; ++i) {
-      const Piece& piece = m.piece[i];
-      if (piece.block < 0 && n.refreshes > 0) {
-      } else if (piece.block != block) {
-        if (block < 0) lo = p.edge[0];
-        block = piece.block;
-        for (int l = 0; l < g.lanes; ++l) {
-          const double* y = hawkes_covariates(p, block, g.node[l]);
-          double linear = g.z[l][0];
-          for (int64_t a = 0; a < n.p; ++a) linear = fused(g.z[l][1 + a], y[a], linear);
-          mu[l] = exponential_lane(linear);
-          current_covariates[l] = y;
-        }
-        if (refresh_of(piece) != refresh) {
-          refresh = refresh_of(piece);
-          for (int l = 0; l < kLanes; ++l)
-            fill_network(p, refresh, g.node[l], l, m, network_of(piece));
-        }
+      const int64_t k = m.piece[i].block;
+      if (k != block) {
+        block = k;
+        enter_block(k, hawkes_refresh(p, k) != refresh);
+        refresh = hawkes_refresh(p, k);
       }
-      const bool history = piece.block < 0;
-      const double length = piece.hi - lo, weight = history ? 0.0 : p.weight[block];
-      const Lane x_length = d * length, shift = exponential_lane(-x_length);
-      Short series;
-      series.by_series = LaneBits(x_length < 0.5);
-      series.any = false;
-      for (int l = 0; l < kLanes; ++l) series.any |= series.by_series[l] != 0;
-      const Lane* network = network_of(piece);
-
-      // The past: its integral, its sum at the piece's end, and R_v there.
-      Lane past{}, mass{};
+      const Span s = span_of(i);
       if (order >= 2)
-        for (int64_t a = 0; a < q + 2; ++a) m.row[a] = Lane{};
-      if (!history) {
-        for (int64_t v = 0; v < n.nodes; ++v) {
-          Lane* state = m.state + v * rows;
-          past = fused(network[v], state[0], past);
-          const Lane before = state[0];
-          state[0] = before * shift;
-          if (order >= 2) {
-            for (int64_t a = 1; a <= q; ++a) {
-              state[a] = state[a] * shift;
-              m.row[a] = fused(network[v], state[a], m.row[a]);
-            }
-            state[q + 1] = fused(all_lanes(length), state[0], state[q + 1] * shift);
-            m.row[q + 1] = fused(network[v], state[q + 1], m.row[q + 1]);
-            m.row[0] = fused(network[v] * m.distance[v], state[0], m.row[0]);
-          }
+        for (int64_t a = 0; a < n.q + 2; ++a) m.row[a] = Lane{};
+      const Lane past = k < 0 ? Lane{} : forward_past(s);
+      Sums sums{past * s.shift, Lane{}, Lane{}};
+      const Lane start = sums.now;
+      for (int l = 0; l < kLanes; ++l) r_sum[l] = 0.0;
+      const int64_t base = order == 0 ? s.from : 0;
+      decay_sources(p, g.decay_rate, m.omega, s.hi, s.from, s.to, m.mark + s.from - base,
+                    m.decay + s.from - base);
+      const auto walk_to = [&](int64_t from, int64_t to) {
+        if (s.series.any) {
+          forward_sources<true>(s, from, to, sums);
+        } else {
+          forward_sources<false>(s, from, to, sums);
         }
-        mass = past * integrals(g, x_length, all_lanes(length), shift, series).e0;
+      };
+      int64_t from = s.from;
+      for (; at < stops && p.time[m.stop[at].event] <= s.hi; ++at) {
+        const int64_t to = m.stop[at].before < s.to ? m.stop[at].before : s.to;
+        walk_to(from, to);
+        from = to;
+        own_event(m.stop[at], s.hi, s.weight, sums.now);
       }
-      Lane sum = past * shift;
-
-      const int64_t from = piece.source, to = m.piece[i + 1].source;
-      Lane* mark = m.mark + (order == 0 ? 0 : from);
-      Lane* decay = m.decay + (order == 0 ? 0 : from);
-      decay_sources(p, g, m.omega, piece.hi, from, to, mark, decay);
-      double r_sum[kLanes] = {};
-      for (int64_t x = from; x < to;) {
-        int64_t next = x + 1;  // events at one time: none excites another
-        while (next < to && p.time[next] == p.time[x]) ++next;
-        if (!history && p.time[x] > lo) {
-          for (int64_t y = x; y < next; ++y) {
-            const uint32_t lanes = m.lanes_of[p.node[y]];
-            if (lanes == 0) continue;
-            for (int l = 0; l < kLanes; ++l)
-              if ((lanes >> l & 1u) != 0)
-                r_sum[l] += own_event(l, y, piece.hi, mu[l], weight, sum);
-          }
-        }
-        for (; x < next; ++x) {
-          const int64_t v = p.node[x];
-          const Lane e = mark[x - from], f = decay[x - from], lag = all_lanes(piece.hi - p.time[x]);
-          Lane* state = m.state + v * rows;
-          const Lane decayed = e * f;
-          if (!history) {
-            const Lane excites = network[v] * e;
-            mass = fused(excites, integrals(g, d * lag, lag, f, series).e0, mass);
-            sum = fused(excites, f, sum);
-            if (order >= 2) {
-              const Lane now = excites * f;
-              m.row[0] = fused(now, m.distance[v], m.row[0]);
-              m.row[q + 1] = fused(now, lag, m.row[q + 1]);
-              for (int64_t a = 0; a < q; ++a)
-                m.row[1 + a] = fused(now, all_lanes(p.marks[x * q + a]), m.row[1 + a]);
-            }
-          }
-          state[0] += decayed;
-          if (order >= 2) {
-            state[q + 1] = fused(decayed, lag, state[q + 1]);
-            for (int64_t a = 0; a < q; ++a)
-              state[1 + a] = fused(decayed, all_lanes(p.marks[x * q + a]), state[1 + a]);
-          }
-        }
-      }
-      for (int64_t x = to; !history && x < n.events && p.time[x] == piece.hi; ++x)
-        for (int l = 0; l < kLanes; ++l)
-          if ((m.lanes_of[p.node[x]] >> l & 1u) != 0)
-            r_sum[l] += own_event(l, x, piece.hi, mu[l], weight, sum);
-      if (!history) end_of_piece(mu, r_sum, weight, length, mass);
-      lo = piece.hi;
+      walk_to(from, s.to);
+      if (k < 0) continue;
+      const Lane closed = (sums.whole - (sums.now - start)) * g.inverse;
+      const Lane mass = fused(past, integrals(g, s.x, all_lanes(s.length), s.shift, s.series).e0,
+                              s.series.by_series != 0 ? sums.series : closed);
+      end_of_piece(s, mass);
     }
   }
 
-  void end_of_piece(const double* mu, const double* r_sum, double weight, double length,
-                    const Lane& mass) {
+  void end_of_piece(const Span& s, Lane mass) {
     for (int l = 0; l < g.lanes; ++l) {
-      value[l] -= weight * fused(mu[l], length, mass[l]);
-      if (order == 0) continue;
-      const double change = mu[l] * fused(-weight, length, r_sum[l]);
-      const double* y = current_covariates[l];
-      gradient(l)[0] += change;
-      for (int64_t a = 0; a < n.p; ++a) gradient(l)[1 + a] = fused(change, y[a], gradient(l)[1 + a]);
+      value[l] -= s.weight * kernels::fused(mu[l], s.length, mass[l]);
+      if (order < 1) continue;
+      const double change = mu[l] * (r_sum[l] - s.weight * s.length);
+      double* gr = gradient(l);
+      gr[0] += change;
+      for (int64_t a = 0; a < n.p; ++a) gr[1 + a] = kernels::fused(change, y[l][a], gr[1 + a]);
       if (order < 2) continue;
       for (int64_t a = 0; a <= n.p; ++a) {
-        const double c = change * (a == 0 ? 1.0 : y[a - 1]);
+        const double c = change * (a == 0 ? 1.0 : y[l][a - 1]);
         double* h = hessian(l) + a * n.parameters;
-        for (int64_t b = a; b <= n.p; ++b) h[b] = fused(c, b == 0 ? 1.0 : y[b - 1], h[b]);
+        for (int64_t b = a; b <= n.p; ++b)
+          h[b] = kernels::fused(c, b == 0 ? 1.0 : y[l][b - 1], h[b]);
       }
     }
   }
 
-  // Sums over a chunk of events top, top - 1, ...
+  // Sums over the chunk of events top, top - 1, ...
   void flush(int64_t top, int count) {
     const int64_t q = n.q;
-    sum_with_marks(p.marks, top, q, 0, count, m.c, m.sum);
+    const double* marks = p.marks + top * q;
+    sum_with_marks(marks, -q, q, 0, count, m.c, m.sum);
     if (order < 2) return;
-    sum_with_marks(p.marks, top, q, 0, count, m.c_distance, m.sum + q);
-    sum_with_marks(p.marks, top, q, 0, count, m.c_decay, m.sum + 2 * q);
+    sum_with_marks(marks, -q, q, 0, count, m.c_distance, m.sum + q);
+    sum_with_marks(marks, -q, q, 0, count, m.c_decay, m.sum + 2 * q);
     for (int64_t a = 0; a < q; ++a) {
-      const double* at = p.marks + top * q + a;
-      for (int e = 0; e < count; ++e, at -= q) m.c_mark[e] = m.c[e] * at[0];
-      sum_with_marks(p.marks, top, q, a, count, m.c_mark, m.sum + (3 + a) * q);
+      for (int e = 0; e < count; ++e) m.c_mark[e] = m.c[e] * all_lanes(marks[a - e * q]);
+      sum_with_marks(marks, -q, q, a, count, m.c_mark, m.sum + (3 + a) * q);
+    }
+  }
+
+  // sum_n r_n exp(delta_k (hi - t_n)) (hi - t_n)^j over the own events passed, j = 0, 1, 2.
+  struct Rho {
+    Lane r0, r1, r2;
+  };
+
+  // Coefficients of the sources to - 1 down to from. Closed forms of the integrals shift rho: with
+  // 1 - exp(-x) = -(exp(-x) - 1), the part that decays joins rho, and `lost` is the part that does not.
+  template <bool by_series>
+  void backward_sources(const Span& s, int64_t from, int64_t to, const Rho& rho, Totals& total,
+                        int64_t& top, int& count) {
+    const Lane lost0 = all_lanes(s.weight) * g.inverse, lost1 = lost0 * g.inverse,
+               lost2 = 2.0 * lost1 * g.inverse;
+    const Rho closed{rho.r0 + lost0, rho.r1 - lost1, rho.r2 + lost2};
+    Totals t = total;
+    int64_t x = to - 1;
+    while (x >= from) {
+      const int64_t room = kChunk - count, last = x - room + 1 > from ? x - room + 1 : from;
+      for (; x >= last; --x, ++count) {
+        const int64_t v = p.node[x];
+        const Lane e = m.mark[x], f = m.decay[x], a = s.network[v];
+        const Lane lag = all_lanes(s.hi - p.time[x]);
+        const Lane* adjoint = m.adjoint + 3 * v;
+        const Lane u0 = fused(a, closed.r0, adjoint[0]), u1 = fused(a, closed.r1, adjoint[1]);
+        const Lane e_f = e * f, e_a = e * a;
+        Lane c0 = fused(e_f, u0, -e_a * lost0);
+        Lane c1 = fused(e_f, fused(-lag, u0, u1), e_a * lost1), c2{};
+        if (order >= 2) {
+          const Lane u2 = fused(a, closed.r2, adjoint[2]);
+          c2 = fused(e_f, fused(lag, fused(lag, u0, -2.0 * u1), u2), -e_a * lost2);
+        }
+        if (by_series) {
+          const DecayIntegrals<Lane> i =
+              decay_integrals_series(g.decay_rate * lag, lag, f, g.decay_rate);
+          const Lane w = e_a * all_lanes(s.weight);
+          const Lane w0 = fused(a, rho.r0, adjoint[0]), w1 = fused(a, rho.r1, adjoint[1]);
+          const Lane d0 = fused(e_f, w0, -w * i.e0), d1 = fused(e_f, fused(-lag, w0, w1), w * i.e1);
+          c0 = s.series.by_series != 0 ? d0 : c0;
+          c1 = s.series.by_series != 0 ? d1 : c1;
+          if (order >= 2) {
+            const Lane w2 = fused(a, rho.r2, adjoint[2]);
+            const Lane d2 = fused(e_f, fused(lag, fused(lag, w0, -2.0 * w1), w2), -w * i.e2);
+            c2 = s.series.by_series != 0 ? d2 : c2;
+          }
+        }
+        const Lane distance = m.distance[v];
+        t.alpha += c0;
+        t.decay += c1;
+        t.distance = fused(c0, distance, t.distance);
+        m.c[count] = c0;
+        if (order < 2) continue;
+        m.c_distance[count] = c0 * distance;
+        m.c_decay[count] = c1;
+        t.decay_decay += c2;
+        t.distance_distance = fused(c0 * distance, distance, t.distance_distance);
+        t.decay_distance = fused(c1, distance, t.decay_distance);
+      }
+      if (count < kChunk) break;
+      flush(top, count);
+      top -= count;
+      count = 0;
+    }
+    total = t;
+  }
+
+  void backward_past(const Span& s, const Rho& rho) {
+    const DecayIntegrals<Lane> e = integrals(g, s.x, all_lanes(s.length), s.shift, s.series);
+    const Lane length = all_lanes(s.length), weight = all_lanes(s.weight), shift = s.shift;
+    const Lane start0 = fused(shift, rho.r0, -weight * e.e0);
+    const Lane start1 = fused(shift, fused(-length, rho.r0, rho.r1), weight * e.e1);
+    const Lane start2 =
+        fused(shift, fused(length, fused(length, rho.r0, -2.0 * rho.r1), rho.r2), -weight * e.e2);
+    for (int64_t v = 0; v < n.nodes; ++v) {
+      Lane* adjoint = m.adjoint + 3 * v;
+      const Lane a = s.network[v], a0 = adjoint[0], a1 = adjoint[1];
+      adjoint[0] = fused(shift, a0, a * start0);
+      adjoint[1] = fused(shift, fused(-length, a0, a1), a * start1);
+      if (order < 2) continue;
+      const Lane inner = fused(length, fused(length, a0, -2.0 * a1), adjoint[2]);
+      adjoint[2] = fused(shift, inner, a * start2);
     }
   }
 
   void backward() {
     const int64_t q = n.q;
-    const Lane d = g.decay_rate;
-    Totals total;
+    Totals total{};
     for (int64_t a = 0; a < q * (order >= 2 ? q + 3 : 1); ++a) m.sum[a] = Lane{};
     for (int64_t a = 0; a < n.nodes * 3; ++a) m.adjoint[a] = Lane{};
+    int64_t top = m.piece[pieces].source - 1, at = stops - 1;
     int count = 0;
-    int64_t top = m.piece[pieces].source - 1;
     for (int64_t i = pieces - 1; i >= 0; --i) {
-      const Piece& piece = m.piece[i];
-      const bool history = piece.block < 0;
-      const double lo = i > 0 ? m.piece[i - 1].hi : (history ? p.time[0] : p.edge[0]);
-      const double length = piece.hi - lo, weight = history ? 0.0 : p.weight[piece.block];
-      const Lane x_length = d * length, shift = exponential_lane(-x_length);
-      Short series;
-      series.by_series = LaneBits(x_length < 0.5);
-      series.any = false;
-      for (int l = 0; l < kLanes; ++l) series.any |= series.by_series[l] != 0;
-      const Lane* network = network_of(piece);
-      Lane rho{}, rho1{}, rho2{};
-      const auto pop = [&](int64_t x) {
-        const uint32_t lanes = m.lanes_of[p.node[x]];
-        if (lanes == 0) return;
-        const double lag = piece.hi - p.time[x];
-        for (int l = kLanes - 1; l >= 0; --l) {
-          if ((lanes >> l & 1u) == 0) continue;
-          const double value = m.rho[--rho_top];
-          rho[l] += value;
-          rho1[l] = fused(value, lag, rho1[l]);
-          rho2[l] = fused(value * lag, lag, rho2[l]);
+      const Span s = span_of(i);
+      Rho rho{};
+      const auto walk_down = [&](int64_t from, int64_t to) {
+        if (s.series.any) {
+          backward_sources<true>(s, from, to, rho, total, top, count);
+        } else {
+          backward_sources<false>(s, from, to, rho, total, top, count);
         }
       };
-      const int64_t from = piece.source, to = m.piece[i + 1].source;
-      if (!history) {
-        int64_t end = to;
-        while (end < n.events && p.time[end] == piece.hi) ++end;
-        for (int64_t x = end - 1; x >= to; --x) pop(x);
+      int64_t to = s.to;
+      for (; at >= 0 && m.piece[i].block >= 0 && p.time[m.stop[at].event] > piece_start(i); --at) {
+        const Stop& stop = m.stop[at];
+        const int64_t from = stop.before < s.to ? stop.before : s.to;
+        walk_down(from, to);
+        to = from;
+        const double lag = s.hi - p.time[stop.event];
+        rho.r0[stop.lane] += stop.rho;
+        rho.r1[stop.lane] += stop.rho * lag;
+        rho.r2[stop.lane] += stop.rho * lag * lag;
       }
-      const Lane half_weight = all_lanes(weight);
-      for (int64_t last = to; last > from;) {
-        int64_t first = last - 1;
-        while (first > from && p.time[first - 1] == p.time[last - 1]) --first;
-        for (int64_t x = last - 1; x >= first; --x) {
-          const int64_t v = p.node[x];
-          const Lane e = m.mark[x], f = m.decay[x], lag = all_lanes(piece.hi - p.time[x]);
-          const Lane* adjoint = m.adjoint + 3 * v;
-          const Lane a = history ? Lane{} : network[v];
-          const Lane u0 = fused(a, rho, adjoint[0]), u1 = fused(a, rho1, adjoint[1]);
-          const DecayIntegrals<Lane> s = integrals(g, d * lag, lag, f, series);
-          const Lane loss = a * half_weight;
-          const Lane c = e * fused(f, u0, -loss * s.e0);
-          const Lane c1 = e * fused(f, fused(-lag, u0, u1), loss * s.e1);
-          total.alpha += c;
-          total.decay += c1;
-          m.c[count] = c;
-          const Lane c_distance = c * m.distance[v];
-          total.distance += c_distance;
-          if (order >= 2) {
-            const Lane u2 = fused(a, rho2, adjoint[2]);
-            const Lane inner = fused(lag, fused(lag, u0, -2.0 * u1), u2);
-            total.decay_decay += e * fused(f, inner, -loss * s.e2);
-            total.distance_distance = fused(c_distance, m.distance[v], total.distance_distance);
-            total.decay_distance = fused(c1, m.distance[v], total.decay_distance);
-            m.c_distance[count] = c_distance;
-            m.c_decay[count] = c1;
-          }
-          if (++count == kChunk) {
-            flush(top, count);
-            top -= count;
-            count = 0;
-          }
-        }
-        if (!history && p.time[first] > lo)
-          for (int64_t x = last - 1; x >= first; --x) pop(x);
-        last = first;
-      }
-      if (history) continue;
-      const DecayIntegrals<Lane> s = integrals(g, x_length, all_lanes(length), shift, series);
-      const Lane start0 = fused(shift, rho, -half_weight * s.e0);
-      const Lane start1 = fused(shift, rho1 - length * rho, half_weight * s.e1);
-      const Lane start2 =
-          fused(shift, rho2 - length * (2.0 * rho1 - length * rho), -half_weight * s.e2);
-      for (int64_t v = 0; v < n.nodes; ++v) {
-        Lane* adjoint = m.adjoint + 3 * v;
-        const Lane a = network[v], a0 = adjoint[0], a1 = adjoint[1];
-        adjoint[0] = fused(shift, a0, a * start0);
-        adjoint[1] = fused(shift, fused(all_lanes(-length), a0, a1), a * start1);
-        if (order >= 2) {
-          const Lane inner = fused(all_lanes(length), fused(all_lanes(length), a0, -2.0 * a1), adjoint[2]);
-          adjoint[2] = fused(shift, inner, a * start2);
-        }
-      }
+      walk_down(s.from, to);
+      if (m.piece[i].block >= 0) backward_past(s, rho);
     }
     flush(top, count);
     write(total);
   }
+
+  double piece_start(int64_t i) const { return i > 0 ? m.piece[i - 1].hi : p.edge[0]; }
 
   void write(const Totals& total) {
     const int64_t q = n.q, size = n.parameters, k = n.p + 1, d = n.p + 3 + q;
@@ -579,10 +680,21 @@ struct Walk {
   }
 };
 
+// Events by node, in order of time.
+void list_own_events(const HawkesProblem& p, const Memory& m) {
+  const int64_t nodes = p.places * p.types;
+  for (int64_t v = 0; v <= nodes; ++v) m.own_start[v] = 0;
+  for (int64_t x = 0; x < p.events; ++x) ++m.own_start[p.node[x] + 1];
+  for (int64_t v = 0; v < nodes; ++v) m.own_start[v + 1] += m.own_start[v];
+  for (int64_t x = 0; x < p.events; ++x) m.own[m.own_start[p.node[x]]++] = x;
+  for (int64_t v = nodes; v > 0; --v) m.own_start[v] = m.own_start[v - 1];
+  m.own_start[0] = 0;
+}
+
 template <int order>
 void run_group(const HawkesProblem& p, const HawkesItems& out, const Group& group,
                const Memory& memory) {
-  Walk<order> walk{p, out, sizes_of(p), memory, group, Lane{}, 0, 0, {}, {}};
+  Walk<order> walk{p, out, sizes_of(p), memory, group, Lane{}, 0, 0, {}, {}, {}, {}};
   walk.start();
   walk.forward();
   if constexpr (order >= 1) walk.backward();
@@ -597,6 +709,7 @@ void evaluate(const HawkesProblem& p, const HawkesItems& out, int64_t begin, int
               void* scratch) {
   const Memory memory = memory_of(p, scratch);
   const int64_t size = hawkes_parameters(p);
+  list_own_events(p, memory);
   const auto decay_rate = [&](int64_t item) { return out.parameters[(item + 1) * size - 1]; };
   for (int64_t item = begin; item < end;) {
     Group group{};
