@@ -34,14 +34,14 @@ namespace topreach::kernels {
 constexpr double kHawkesLongest = 64.0;
 
 // theta_uv of refresh r from tables of deaths, for u = (i, s) and v = (j, s'):
-//   (joint_i + [i != j] joint_j + w prior) / (either_i + [i != j] either_j + w), at (r, s, ., s')
+//   (joint_i + [i != j] joint_j + w prior) / (either_i + [i != j] either_j + w), at (r, s, s', .)
 // `share`: joint = deaths at the place that name s and s', either = all deaths there.
 // `jaccard`: the same joint, either = those that name s or s'. prior: the ratio of the whole state.
 // With all pointers null, theta = 1; `dense`, if given, holds theta itself.
 struct HawkesTheta {
   const double* dense;   // [Q, M, M] or null
-  const float* joint;    // [Q, S, I, S] or null; whole numbers
-  const float* either;   // [Q, S, I, S]
+  const float* joint;    // [Q, S, S, I] or null; whole numbers
+  const float* either;   // [Q, S, S, I]
   const double* prior;   // [Q, S, S]
   double prior_weight;   // w, in deaths: 5
   int64_t refreshes;     // Q >= 1
@@ -89,12 +89,12 @@ TR_HD double hawkes_theta_of(const HawkesProblem& p, int64_t refresh, int64_t u,
   const int64_t nodes = p.places * p.types;
   if (t.dense != nullptr) return t.dense[(refresh * nodes + u) * nodes + v];
   if (t.joint == nullptr) return 1.0;
-  const int64_t s = u % p.types, s2 = v % p.types, row = (refresh * p.types + s) * nodes;
-  const int64_t own = row + u / p.types * p.types + s2;
-  const bool other = u / p.types != v / p.types;
-  return hawkes_theta(double(t.joint[own]) + (other ? double(t.joint[row + v]) : 0.0),
-                      double(t.either[own]) + (other ? double(t.either[row + v]) : 0.0),
-                      t.prior[(refresh * p.types + s) * p.types + s2], t.prior_weight);
+  const int64_t i = u / p.types, j = v / p.types;
+  const int64_t pair = (refresh * p.types + u % p.types) * p.types + v % p.types;
+  const float *joint = t.joint + pair * p.places, *either = t.either + pair * p.places;
+  const double other = i != j ? 1.0 : 0.0;
+  return hawkes_theta(double(joint[i]) + other * double(joint[j]),
+                      double(either[i]) + other * double(either[j]), t.prior[pair], t.prior_weight);
 }
 
 // Items and where their results go; a null result is not made.

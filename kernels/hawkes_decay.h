@@ -15,8 +15,12 @@ TR_HD double two_to_the(double whole) {  // 2^k of k + kRoundToWhole, -1022 <= k
   return double_of((bits_of(whole) + 1023) << 52);
 }
 
-// exp(x) for -708 <= x <= 709, relative error below 4e-16: Taylor to r^13 on |r| <= log(2) / 2, even and
-// odd powers apart so that the chains are short.
+TR_HD double lesser(double a, double b) { return a < b ? a : b; }
+TR_HD double greater(double a, double b) { return a > b ? a : b; }
+
+// exp(x) for -708 <= x <= 709, relative error below 3e-16: 1 + r + r^2 q(r) on |r| <= log(2) / 2, with q the
+// polynomial of degree 9 through (exp(r) - 1 - r) / r^2 at Chebyshev's points; even and odd powers apart,
+// so that the chains are short.
 template <typename V>
 TR_HD V exponential_inside(V x) {
   const V zero{};
@@ -25,37 +29,37 @@ TR_HD V exponential_inside(V x) {
   const V high = fused(k, zero - 6.93147180369123816490e-01, x);
   const V r = fused(k, zero - 1.90821492927058770002e-10, high);
   const V z = r * r;
-  V even = fused(z, zero + 1.0 / 479001600.0, zero + 1.0 / 3628800.0);
-  V odd = fused(z, zero + 1.0 / 6227020800.0, zero + 1.0 / 39916800.0);
-  even = fused(even, z, zero + 1.0 / 40320.0);
-  odd = fused(odd, z, zero + 1.0 / 362880.0);
-  even = fused(even, z, zero + 1.0 / 720.0);
-  odd = fused(odd, z, zero + 1.0 / 5040.0);
-  even = fused(even, z, zero + 1.0 / 24.0);
-  odd = fused(odd, z, zero + 1.0 / 120.0);
-  even = fused(even, z, zero + 0.5);
-  odd = fused(odd, z, zero + 1.0 / 6.0);
+  V even = fused(z, zero + 2.7620088445409746e-07, zero + 2.4801521295954376e-05);
+  V odd = fused(z, zero + 2.510038549551032e-08, zero + 2.7557268459997064e-06);
+  even = fused(even, z, zero + 0.0013888888917213717);
+  odd = fused(odd, z, zero + 0.00019841269863053618);
+  even = fused(even, z, zero + 0.04166666666662413);
+  odd = fused(odd, z, zero + 0.008333333333330062);
+  even = fused(even, z, zero + 0.5000000000000001);
+  odd = fused(odd, z, zero + 0.16666666666666669);
   const V minus_one = fused(fused(odd, r, even), z, r);
   const V scale = two_to_the(whole);
   return fused(scale, minus_one, scale);
 }
 
 // exp(x); 0 below -708, +inf above 709.
-template <typename V>
-TR_HD V exponential_lane(V x) {
-  const V zero{};
-  const V raised = x < -708.0 ? zero - 708.0 : x;
-  const V value = exponential_inside(raised > 709.0 ? zero + 709.0 : raised);
-  const V above = x > 709.0 ? zero + kInfinity : value;
-  return x < -708.0 ? zero : above;
+TR_HD double exponential_lane(double x) {
+  const double value = exponential_inside(lesser(greater(x, -708.0), 709.0));
+  return x < -708.0 ? 0.0 : (x > 709.0 ? kInfinity : (x == x ? value : x));
 }
 
-// exp(-x) for x >= 0; 0 above 708.
+// exp(x) with x cut to [-708, 709]: 3e-308 serves as 0.
+template <typename V>
+TR_HD V exponential_cut(V x) {
+  const V zero{};
+  return exponential_inside(lesser(greater(x, zero - 708.0), zero + 709.0));
+}
+
+// exp(-x) for x >= 0, cut likewise.
 template <typename V>
 TR_HD V decay_lane(V x) {
   const V zero{};
-  const V value = exponential_inside(zero - (x > 708.0 ? zero + 708.0 : x));
-  return x > 708.0 ? zero : value;
+  return exponential_inside(zero - lesser(x, zero + 708.0));
 }
 
 // E_j = int_0^L s^j exp(-d s) ds for j = 0, 1, 2.

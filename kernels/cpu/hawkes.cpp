@@ -56,14 +56,14 @@ struct Memory {
   Piece* piece;                        // [B + 2 N + 2]
   Lane* network;                       // [Q + 1, M] A_uv; the last 0, for history
   Lane* omega;                         // [q]
-  Lane *reach, *distance;              // [M] alpha exp(-delta_g dist), dist
+  Lane* distance;                      // [M] dist
+  double* reach;                       // [lanes, I] alpha exp(-delta_g dist)
   Lane* state;                         // [M, q + 2]: R_v, its sums with marks and lags
   Lane* adjoint;                       // [M, 3]: dl/dR_v and its derivatives for delta_k
   Lane* row;                           // [q + 2]: P with distances, marks, lags
-  Lane *c, *c_decay, *c_distance, *c_mark;  // [kChunk] coefficients of events
+  Lane *c, *c_decay, *c_distance;      // [kChunk] coefficients of events
   Lane* sum;                           // [q (q + 3)]: c m, c dist m, c' m, c m m'
   double* slope;                       // [P] of lambda at one event
-  double* base_theta;                  // [2, M]
   int64_t *own_start, *own;            // [M + 1], [N]: events by node
   int64_t bytes;
 };
@@ -78,7 +78,7 @@ TR_INLINE Memory memory_of(const HawkesProblem& p, void* scratch) {
   m.piece = a.take<Piece>(n.blocks + 2 * n.events + 2);
   m.network = a.take<Lane>((n.refreshes + 1) * n.nodes);
   m.omega = a.take<Lane>(n.q);
-  m.reach = a.take<Lane>(n.nodes);
+  m.reach = a.take<double>(kLanes * p.places);
   m.distance = a.take<Lane>(n.nodes);
   m.state = a.take<Lane>(n.nodes * (n.q + 2));
   m.adjoint = a.take<Lane>(n.nodes * 3);
@@ -86,10 +86,8 @@ TR_INLINE Memory memory_of(const HawkesProblem& p, void* scratch) {
   m.c = a.take<Lane>(kChunk);
   m.c_decay = a.take<Lane>(kChunk);
   m.c_distance = a.take<Lane>(kChunk);
-  m.c_mark = a.take<Lane>(kChunk);
   m.sum = a.take<Lane>(n.q * (n.q + 3));
   m.slope = a.take<double>(n.parameters);
-  m.base_theta = a.take<double>(2 * n.nodes);
   m.own_start = a.take<int64_t>(n.nodes + 1);
   m.own = a.take<int64_t>(n.events);
   m.bytes = a.used;
@@ -154,39 +152,29 @@ TR_INLINE bool needs_cutting(const HawkesProblem& p, double decay_rate) {
 }
 
 // A_uv of one refresh, for the lane's receiver.
-TR_INLINE void fill_network(const HawkesProblem& p, int64_t refresh, int64_t u, int lane,
-                            const Memory& m, Lane* out) {
-  const int64_t nodes = p.places * p.types, types = p.types, s = u % types, i = u / types;
-  double* to = reinterpret_cast<double*>(out) + lane;
-  const double* reach = reinterpret_cast<const double*>(m.reach) + lane;
-  if (p.theta.dense != nullptr) {
-    const double* row = p.theta.dense + (refresh * nodes + u) * nodes;
-    for (int64_t v = 0; v < nodes; ++v) to[v * kLanes] = reach[v * kLanes] * row[v];
+void fill_network(const HawkesProblem& p, int64_t refresh, int64_t u, int lane, const Memory& m,
+                  Lane* out) {
+  const int64_t places = p.places, types = p.types, s = u % types, i = u / types;
+  double* const to = reinterpret_cast<double*>(out) + lane;
+  const double* reach = m.reach + lane * places;
+  const HawkesTheta& theta = p.theta;
+  if (theta.joint == nullptr || theta.dense != nullptr) {
+    for (int64_t v = 0; v < places * types; ++v)
+      to[v * kLanes] = reach[v / types] * hawkes_theta_of(p, refresh, u, v);
     return;
   }
-  if (p.theta.joint == nullptr) {
-    for (int64_t v = 0; v < nodes; ++v) to[v * kLanes] = reach[v * kLanes];
-    return;
-  }
-  const float* joint = p.theta.joint + (refresh * types + s) * nodes;
-  const float* either = p.theta.either + (refresh * types + s) * nodes;
-  const double* prior = p.theta.prior + (refresh * types + s) * types;
-  const double weight = p.theta.prior_weight;
-  double* own_joint = m.base_theta;
-  double* own_either = m.base_theta + nodes;
-  for (int64_t j = 0; j < p.places; ++j) {
-    for (int64_t t = 0; t < types; ++t) {
-      own_joint[j * types + t] = j == i ? 0.0 : double(joint[i * types + t]);
-      own_either[j * types + t] = j == i ? 0.0 : double(either[i * types + t]);
-    }
-  }
-  for (int64_t j = 0; j < p.places; ++j) {
-    for (int64_t t = 0; t < types; ++t) {
-      const int64_t v = j * types + t;
-      to[v * kLanes] = reach[v * kLanes] * hawkes_theta(double(joint[v]) + own_joint[v],
-                                                        double(either[v]) + own_either[v],
-                                                        prior[t], weight);
-    }
+  for (int64_t t = 0; t < types; ++t) {
+    const int64_t pair = (refresh * types + s) * types + t;
+    const float *joint = theta.joint + pair * places, *either = theta.either + pair * places;
+    const double own_joint = double(joint[i]), own_either = double(either[i]);
+    const double prior = theta.prior[pair], weight = theta.prior_weight;
+#pragma omp simd
+    for (int64_t j = 0; j < places; ++j)
+      to[(j * types + t) * kLanes] = reach[j] * hawkes_theta(own_joint + double(joint[j]),
+                                                             own_either + double(either[j]), prior,
+                                                             weight);
+    const int64_t own = i * types + t;
+    to[own * kLanes] = reach[i] * hawkes_theta_of(p, refresh, u, own);
   }
 }
 
@@ -222,6 +210,40 @@ void sum_with_marks(const double* at, int64_t step, int64_t q, int64_t from, int
   }
 }
 
+// The same for two rows of values at once.
+template <int width>
+TR_INLINE void sum_pair(const double* at, int64_t step, int count, const Lane* first,
+                        const Lane* second, Lane* sum, Lane* other) {
+  Lane s[width], t[width];
+#pragma GCC unroll 8
+  for (int r = 0; r < width; ++r) s[r] = sum[r], t[r] = other[r];
+  for (int e = 0; e < count; ++e, at += step) {
+    const Lane c = first[e], d = second[e];
+#pragma GCC unroll 8
+    for (int r = 0; r < width; ++r) {
+      const Lane m = all_lanes(at[r]);
+      s[r] = fused(c, m, s[r]);
+      t[r] = fused(d, m, t[r]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < width; ++r) sum[r] = s[r], other[r] = t[r];
+}
+
+void sum_pair_with_marks(const double* at, int64_t step, int64_t q, int64_t from, int count,
+                         const Lane* first, const Lane* second, Lane* sum, Lane* other) {
+  int64_t r = from;
+  for (; r + 4 <= q && q - r != 5; r += 4)
+    sum_pair<4>(at + r, step, count, first, second, sum + r, other + r);
+  switch (q - r) {
+    case 5: return sum_pair<5>(at + r, step, count, first, second, sum + r, other + r);
+    case 3: return sum_pair<3>(at + r, step, count, first, second, sum + r, other + r);
+    case 2: return sum_pair<2>(at + r, step, count, first, second, sum + r, other + r);
+    case 1: return sum_pair<1>(at + r, step, count, first, second, sum + r, other + r);
+    default: return;
+  }
+}
+
 // exp(omega . m) and exp(-delta_k (hi - t)) of `width` sources from x on.
 template <int width>
 TR_INLINE void decay_some(const HawkesProblem& p, Lane decay_rate, const Lane* omega, double hi,
@@ -236,7 +258,7 @@ TR_INLINE void decay_some(const HawkesProblem& p, Lane decay_rate, const Lane* o
   }
 #pragma GCC unroll 4
   for (int e = 0; e < width; ++e) {
-    mark[e] = exponential_lane(linear[e]);
+    mark[e] = exponential_cut(linear[e]);
     decay[e] = decay_lane(decay_rate * all_lanes(hi - p.time[x + e]));
   }
 }
@@ -292,11 +314,8 @@ struct Walk {
       for (int64_t r = 0; r < n.q; ++r) m.omega[r][l] = exciting[2 + r];
       for (int64_t j = 0; j < p.places; ++j) {
         const double distance = p.distance[g.node[l] / p.types * p.places + j];
-        const double reach = exponential_lane(exciting[0] - exciting[1] * distance);
-        for (int64_t v = j * p.types; v < (j + 1) * p.types; ++v) {
-          m.distance[v][l] = distance;
-          m.reach[v][l] = reach;
-        }
+        m.reach[l * p.places + j] = exponential_lane(exciting[0] - exciting[1] * distance);
+        for (int64_t v = j * p.types; v < (j + 1) * p.types; ++v) m.distance[v][l] = distance;
       }
       if (order < 1 || l >= g.lanes) continue;
       for (int64_t a = 0; a < n.parameters; ++a) gradient(l)[a] = 0.0;
@@ -522,13 +541,22 @@ struct Walk {
   void flush(int64_t top, int count) {
     const int64_t q = n.q;
     const double* marks = p.marks + top * q;
-    sum_with_marks(marks, -q, q, 0, count, m.c, m.sum);
-    if (order < 2) return;
-    sum_with_marks(marks, -q, q, 0, count, m.c_distance, m.sum + q);
+    if (order < 2) return sum_with_marks(marks, -q, q, 0, count, m.c, m.sum);
+    sum_pair_with_marks(marks, -q, q, 0, count, m.c, m.c_distance, m.sum, m.sum + q);
     sum_with_marks(marks, -q, q, 0, count, m.c_decay, m.sum + 2 * q);
-    for (int64_t a = 0; a < q; ++a) {
-      for (int e = 0; e < count; ++e) m.c_mark[e] = m.c[e] * all_lanes(marks[a - e * q]);
-      sum_with_marks(marks, -q, q, a, count, m.c_mark, m.sum + (3 + a) * q);
+    Lane *first = m.c_decay, *second = m.c_distance, *sum = m.sum + 3 * q;  // c m m', two rows at once
+    for (int64_t a = 0; a < q; a += 2, sum += 2 * q) {
+      const bool both = a + 1 < q;
+      for (int e = 0; e < count; ++e) {
+        const double* at = marks - e * q + a;
+        first[e] = m.c[e] * all_lanes(at[0]);
+        if (both) second[e] = m.c[e] * all_lanes(at[1]);
+      }
+      if (both) {
+        sum_pair_with_marks(marks, -q, q, a, count, first, second, sum, sum + q);
+      } else {
+        sum_with_marks(marks, -q, q, a, count, first, sum);
+      }
     }
   }
 

@@ -40,6 +40,26 @@ TR_INLINE TR_ISA::Lane fused(TR_ISA::Lane a, TR_ISA::Lane b, TR_ISA::Lane c) {
 #endif
 }
 
+TR_INLINE TR_ISA::Lane lesser(TR_ISA::Lane a, TR_ISA::Lane b) {
+#if defined(__AVX512F__)
+  return _mm512_min_pd(a, b);
+#elif defined(__AVX2__)
+  return _mm256_min_pd(a, b);
+#else
+  return a < b ? a : b;
+#endif
+}
+
+TR_INLINE TR_ISA::Lane greater(TR_ISA::Lane a, TR_ISA::Lane b) {
+#if defined(__AVX512F__)
+  return _mm512_max_pd(a, b);
+#elif defined(__AVX2__)
+  return _mm256_max_pd(a, b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
 TR_INLINE TR_ISA::Lane two_to_the(TR_ISA::Lane whole) {
   return TR_ISA::Lane(((TR_ISA::LaneBits)whole + 1023) << 52);
 }

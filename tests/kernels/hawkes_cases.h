@@ -69,7 +69,7 @@ struct Case {
     if (joint.empty()) return 1.0;
     const int64_t i = u / types, s = u % types, j = v / types, t = v % types;
     const auto at = [&](const std::vector<float>& table, int64_t place) {
-      return double(table[size_t(((r * types + s) * places + place) * types + t)]);
+      return double(table[size_t(((r * types + s) * types + t) * places + place)]);
     };
     double a = at(joint, i), b = at(either, i);
     if (i != j) a += at(joint, j), b += at(either, j);
