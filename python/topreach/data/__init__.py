@@ -2,6 +2,7 @@
 
 from topreach.data import datasets
 from topreach.data.batch import Batch, Splits
+from topreach.data.events import Events
 from topreach.data.files import atomic_path
 from topreach.data.messages import wording
 from topreach.data.panel import Panel
@@ -10,6 +11,7 @@ from topreach.data.table import TableSpec
 
 __all__ = [
     "Batch",
+    "Events",
     "Panel",
     "Splits",
     "Standardizer",
