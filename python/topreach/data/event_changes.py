@@ -26,7 +26,8 @@ class EventChanges:
 
         Events reported later are not there (without `reported`: events that happened later), and
         records stand as they stood then: later uploads, corrections and deletions are undone. The
-        marks are scaled by what was known then. Places and types stay. The window ends there.
+        marks are scaled by what was known then. Places and types stay. The window ends there, if
+        it did not end before.
 
         Args:
             complete_through: until when records were complete then. None: as long before the date
@@ -44,14 +45,15 @@ class EventChanges:
             1
         """
         name = "Events.until"
-        end = min(self._last_moment(date, name, "date"), self.end)
+        moment = self._last_moment(date, name, "date")
+        end = min(moment, self.end)
         complete = min(end, self.complete_through)
         if complete_through is not None:
             complete = self._last_moment(complete_through, name, "complete_through")
         elif self._spec.reported is not None:
             complete = end - (self.end - self.complete_through)
         self._check_window(complete, end, name, "date")
-        log = self._log.known_by(end)
+        log = self._log.known_by(moment)
         return self._with(log, end=end, complete_through=complete, mark_scaler=None)
 
     def append(
@@ -88,6 +90,7 @@ class EventChanges:
             last = max(last, self._last_moment(at, name, "at"))
         if end is not None:
             last = self._last_moment(end, name, "end")
+            complete = min(complete, last)
         if complete_through is not None:
             complete = self._last_moment(complete_through, name, "complete_through")
         self._check_window(complete, last, name, "end")

@@ -75,7 +75,7 @@ class EventCounts:
         start, end = self.start, self.complete_through
         first, last = (int(i) for i in period_of(np.array([start, end]), calendar))
         first += calendar.at(first) < start - 1e-9
-        if last < first:
+        if last <= first:
             raise ValueError(
                 f"{name}: every must leave a whole period between "
                 f"{moment_label(start, self.is_dates)} and {end_label(end, self.is_dates)}, got "

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .times import plain
+
 # A column whose spread is within a few roundings of its values tells nothing.
 _ROUNDING = 8 * np.finfo(np.float64).eps
 
@@ -128,8 +130,8 @@ def mark_columns(
             advice = "" if is_number else ", write a category such as 'unknown'"
             raise ValueError(
                 f"{name}: marks {column!r} must hold {kind} with none missing, got "
-                f"{values.iloc[row]!r} at {where(row)} ({int(bad.sum())} such rows). Fill them "
-                f"in{advice}, or leave the column out of marks."
+                f"{plain(values.iloc[row])!r} at {where(row)} ({int(bad.sum())} such rows). Fill "
+                f"them in{advice}, or leave the column out of marks."
             )
         made[column] = numbers if is_number else values.astype(str).str.strip().to_numpy(object)
     return pd.DataFrame(made, index=pd.RangeIndex(len(df)))

@@ -80,7 +80,9 @@ class EventSpec:
                 f"{name}: time, place, reported and id must be different columns, got "
                 f"{repeated!r} twice."
             )
-        again = _columns.first_repeated([c for r, c in roles if r in ("types", "marks")])
+        again = _columns.first_repeated(
+            [*(self.types if isinstance(self.types, tuple) else set(flags)), *self.marks]
+        )
         if again is not None:
             raise ValueError(
                 f"{name}: types and marks must be different columns, got {again!r} twice."
@@ -295,9 +297,10 @@ def _flag(column: pd.Series, name: str, label: str, where: Where) -> np.ndarray:
     if (found < 0).any():
         row = int(np.argmax(found < 0))
         raise ValueError(
-            f"{name}: types {label!r} must hold 0 or 1, got {column.iloc[row]!r} at {where(row)} "
-            f"({int((found < 0).sum())} such rows). Write 1 where the event is of the type and 0 "
-            "where it is not; for one column that names the types, pass its name as types."
+            f"{name}: types {label!r} must hold 0 or 1, got {plain(column.iloc[row])!r} at "
+            f"{where(row)} ({int((found < 0).sum())} such rows). Write 1 where the event is of "
+            "the type and 0 where it is not; for one column that names the types, pass its name as "
+            "types."
         )
     return found == 1
 

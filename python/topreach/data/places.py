@@ -136,7 +136,7 @@ def _finite(column: pd.Series, name: str, where: Any) -> np.ndarray:
     if not np.isfinite(values).all():
         row = int(np.argmin(np.isfinite(values)))
         raise ValueError(
-            f"{name}: places {column.name!r} must hold finite numbers, got {column.iloc[row]!r} at "
-            f"{where(row)}."
+            f"{name}: places {column.name!r} must hold finite numbers, got "
+            f"{plain(column.iloc[row])!r} at {where(row)}."
         )
     return values
