@@ -24,6 +24,21 @@ void check_names(const char* argument, const std::vector<std::string>& names) {
   }
 }
 
+// Days; far below a second.
+constexpr double kRounding = 1e-9;
+
+void check_calendar(const char* function, const Calendar& calendar, const EventData& data) {
+  TR_REQUIRE(calendar.is_dates() == data.dates,
+             "{}: calendar must be of {} as the events' times are, got {}", function,
+             data.dates ? "dates" : "numbers", calendar.describe());
+}
+
+/// Number of the period that a time lies in; of numbers too, where they begin none.
+int64_t period_of(const Calendar& calendar, double time) {
+  if (calendar.is_dates()) return calendar.index(time);
+  return int64_t(std::floor((time - calendar.origin()) / calendar.step() + 1e-6));
+}
+
 void check_ascending(const char* function, const char* argument, const std::vector<double>& times) {
   for (size_t i = 0; i < times.size(); ++i) {
     TR_REQUIRE(std::isfinite(times[i]), "{}: {} must be finite, got {}", function, argument,
@@ -155,6 +170,28 @@ std::vector<int64_t> Events::counts_before(const std::vector<double>& times, Cou
   return made;
 }
 
+std::vector<double> Events::recent_rate(const std::vector<double>& times, double length,
+                                        CountBy by) const {
+  TR_REQUIRE(length > 0 && std::isfinite(length),
+             "Events.recent_rate: days must be a finite number > 0, got {}", length);
+  const double first = data_.times.empty() ? 0.0 : std::min(0.0, data_.times.front());
+  std::vector<double> from;
+  for (double time : times) from.push_back(std::max(time - length, first));
+  const auto now = counts_before(times, by), before = counts_before(from, by);
+  const size_t columns = size_t(width(by));
+  std::vector<double> made;
+  made.reserve(now.size());
+  for (size_t b = 0; b < times.size(); ++b) {
+    const double observed = std::max(times[b] - from[b], 0.0);
+    double total = 0.0;
+    for (size_t i = b * columns; i < (b + 1) * columns; ++i) total += double(now[i] - before[i]);
+    const double mean = total > 0 ? total / double(columns) / observed : 1.0 / length;
+    for (size_t i = b * columns; i < (b + 1) * columns; ++i)
+      made.push_back(std::log((double(now[i] - before[i]) + 0.5) / (observed + 0.5 / mean)));
+  }
+  return made;
+}
+
 SharedTypes Events::shared_types(const std::vector<double>& times) const {
   check_ascending("Events.shared_types", "times", times);
   const size_t places = data_.places.size(), types = data_.types.size();
@@ -178,6 +215,33 @@ SharedTypes Events::shared_types(const std::vector<double>& times) const {
     made.events.insert(made.events.end(), events.begin(), events.end());
   }
   return made;
+}
+
+// ---- periods -----------------------------------------------------------------------------------
+
+std::vector<double> Events::whole_periods(const Calendar& calendar) const {
+  check_calendar("Events.whole_periods", calendar, data_);
+  const double until = data_.start + data_.complete_through;
+  std::vector<double> edges;
+  for (int64_t i = period_of(calendar, data_.start); calendar.at(i) <= until + kRounding; ++i)
+    if (calendar.at(i) >= data_.start - kRounding) edges.push_back(calendar.at(i) - data_.start);
+  if (edges.size() < 2) edges.clear();
+  return edges;
+}
+
+std::vector<double> Events::block_edges(const Calendar& calendar,
+                                        const std::vector<double>& also) const {
+  check_calendar("Events.block_edges", calendar, data_);
+  const double end = data_.complete_through;
+  std::vector<double> edges = {0.0, end};
+  for (double time : also)
+    if (time > 0 && time < end) edges.push_back(time);
+  for (int64_t i = period_of(calendar, data_.start); calendar.at(i) < data_.start + end; ++i)
+    if (calendar.at(i) > data_.start) edges.push_back(calendar.at(i) - data_.start);
+  std::ranges::sort(edges);
+  const auto repeated = std::ranges::unique(edges);
+  edges.erase(repeated.begin(), repeated.end());
+  return edges;
 }
 
 // ---- shifts ------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include "calendar.h"
+
 namespace topreach {
 
 /// The arrays of a table of N events at I places, of S types, with Q marks. Time runs in days (or in the
@@ -69,11 +71,26 @@ class Events {
 
   NodeEvents node_events() const;
 
+  /// Edges of the calendar's whole periods within (0, complete_through]; empty where there is none.
+  std::vector<double> whole_periods(const Calendar& calendar) const;
+
+  /// Edges of blocks over (0, complete_through]: 0, where periods of the calendar begin, those of `also`
+  /// that lie within, and complete_through; ascending.
+  std::vector<double> block_edges(const Calendar& calendar,
+                                  const std::vector<double>& also = {}) const;
+
   /// Number of events in (edges[k], edges[k+1]], [B, I, S or M] for B + 1 ascending edges.
   std::vector<int64_t> counts(const std::vector<double>& edges, CountBy by) const;
 
   /// Number of events strictly before each of these ascending times, [B, I, S or M].
   std::vector<int64_t> counts_before(const std::vector<double>& times, CountBy by) const;
+
+  /// The logarithm of each node's (place's, type's) own recent rate per unit of time, as known at each of
+  /// these ascending times: of the n events in [t - length, t), log((n + 1/2) / (o + 1 / (2 r))). o: how
+  /// much of that span comes after the first event or the window's start. r: the mean rate of all nodes in
+  /// it, 1 / length where they had no event.
+  std::vector<double> recent_rate(const std::vector<double>& times, double length,
+                                  CountBy by) const;
 
   /// Of the events strictly before each of these ascending times. O(N S² + B I S²).
   SharedTypes shared_types(const std::vector<double>& times) const;

@@ -120,6 +120,32 @@ Raises:
           py::arg("times"), py::arg("by"),
           "Number of events strictly before each time, int64 [B, I, S or M].")
       .def(
+          "whole_periods",
+          [](const Events& e, const Calendar& calendar) {
+            const auto made = e.whole_periods(calendar);
+            return to_array(made, {int64_t(made.size())});
+          },
+          py::arg("calendar"),
+          "Edges of the calendar's whole periods within (0, complete_through].")
+      .def(
+          "block_edges",
+          [](const Events& e, const Calendar& calendar, const Array<double>& also) {
+            const auto made = e.block_edges(calendar, to_vector(also));
+            return to_array(made, {int64_t(made.size())});
+          },
+          py::arg("calendar"), py::arg("also"),
+          "0, where periods begin, `also` and complete_through, ascending.")
+      .def(
+          "recent_rate",
+          [](const Events& e, const Array<double>& times, double length, const std::string& name) {
+            const CountBy by = count_by("Events.recent_rate", name);
+            const auto made = e.recent_rate(to_vector(times), length, by);
+            return to_array(made, {int64_t(times.size()), columns(e, by)});
+          },
+          py::arg("times"), py::arg("length"), py::arg("by"),
+          "log of the recent rate of each place, type or node as known at each time, float64 [B, "
+          "...].")
+      .def(
           "shared_types",
           [](const Events& e, const Array<double>& times) {
             const SharedTypes made = e.shared_types(to_vector(times));

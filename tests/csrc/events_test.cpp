@@ -126,6 +126,57 @@ TEST(Events, AnEventIsAtEachOfItsNodesAndCountsOnce) {
   for (double share : shares) EXPECT_NEAR(share, 1.0, 1e-15);
 }
 
+TEST(Events, RecentRateByItsFormula) {
+  const EventData d = random_data();
+  const Events events(d);
+  const std::vector<double> times = {-3.0, 0.0, 2.0, 9.0};
+  constexpr double length = 4.0;
+  const auto rate = events.recent_rate(times, length, CountBy::kNode);
+  for (size_t b = 0; b < times.size(); ++b) {
+    const double from = std::max(times[b] - length, d.times.front());
+    std::vector<double> count(12, 0.0);
+    double total = 0.0;
+    for (size_t n = 0; n < kNumber; ++n) {
+      if (d.times[n] < from || d.times[n] >= times[b]) continue;
+      for (size_t s = 0; s < kTypes; ++s) {
+        count[size_t(d.place[n]) * kTypes + s] += d.flags[n * kTypes + s];
+        total += d.flags[n * kTypes + s];
+      }
+    }
+    const double observed = times[b] - from, mean = total > 0 ? total / 12 / observed : 0.25;
+    for (size_t u = 0; u < 12; ++u)
+      EXPECT_NEAR(rate[b * 12 + u], std::log((count[u] + 0.5) / (observed + 0.5 / mean)), 1e-14);
+  }
+  EXPECT_THROW(events.recent_rate(times, 0.0, CountBy::kNode), c10::ValueError);
+}
+
+TEST(Events, PeriodsAndBlocks) {
+  EventData d;
+  d.places = {"A"};
+  d.types = {"u"};
+  d.start = 19737;  // 2024-01-15
+  d.dates = true;
+  d.complete_through = d.end = 148;  // to 11 June
+  const topreach::Calendar months("month", 1, 0), years("year", 1, 0);
+  using Edges = std::vector<double>;
+  EXPECT_EQ(Events(d).whole_periods(months), (Edges{17, 46, 77, 107, 138}));
+  EXPECT_EQ(Events(d).block_edges(months, {-1, 5.5, 46, 200}),
+            (Edges{0, 5.5, 17, 46, 77, 107, 138, 148}));
+  EXPECT_EQ(Events(d).whole_periods(years), Edges{});
+  EXPECT_EQ(Events(d).block_edges(years), (Edges{0, 148}));
+  d.complete_through = 138;  // a period that ends there is whole
+  EXPECT_EQ(Events(d).whole_periods(months), (Edges{17, 46, 77, 107, 138}));
+  EXPECT_EQ(Events(d).block_edges(months), (Edges{0, 17, 46, 77, 107, 138}));
+  EXPECT_THROW(Events(d).whole_periods(topreach::Calendar()), c10::ValueError);
+  d.dates = false;
+  d.start = 0.5;
+  d.complete_through = 2.75;
+  const topreach::Calendar halves("number", 0.5, 0.5);
+  EXPECT_EQ(Events(d).whole_periods(halves), (Edges{0, 0.5, 1, 1.5, 2, 2.5}));
+  EXPECT_EQ(Events(d).block_edges(halves), (Edges{0, 0.5, 1, 1.5, 2, 2.5, 2.75}));
+  EXPECT_THROW(Events(d).block_edges(months), c10::ValueError);
+}
+
 class EventsFile : public testing::Test {
  protected:
   void TearDown() override { std::remove(path_.c_str()); }

@@ -146,7 +146,8 @@ class EventChanges:
     # ---- checks ----------------------------------------------------------------------------------
 
     def _last_moment(self: Events, value: Any, name: str, argument: str) -> float:
-        return read_moment(value, name, argument, dates=self.is_dates, end=True)
+        form = self._spec.time_format
+        return read_moment(value, name, argument, dates=self.is_dates, end=True, time_format=form)
 
     def _check_window(self: Events, complete: float, end: float, name: str, argument: str) -> None:
         if not self.start < complete <= end:

@@ -19,7 +19,6 @@ from .event_features import (
 )
 from .moments import end_label, moment_label
 from .panel import Panel
-from .sites import period_of
 
 if TYPE_CHECKING:
     from .events import Events
@@ -73,15 +72,13 @@ class EventCounts:
         _columns.check_one_of(name, "by", by, ("place", "type", "node"))
         calendar = period_calendar(every, self, name)
         start, end = self.start, self.complete_through
-        first, last = (int(i) for i in period_of(np.array([start, end]), calendar))
-        first += calendar.at(first) < start - 1e-9
-        if last <= first:
+        begins = start + self._core.whole_periods(calendar)
+        if not len(begins):
             raise ValueError(
                 f"{name}: every must leave a whole period between "
                 f"{moment_label(start, self.is_dates)} and {end_label(end, self.is_dates)}, got "
                 f"{every!r}."
             )
-        begins = np.array([calendar.at(i) for i in range(first, last + 1)])
         notes = list(self.notes)
         for a, b in ((start, begins[0]), (begins[-1], end)):
             if b - a > 1e-9:

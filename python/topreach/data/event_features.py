@@ -82,19 +82,17 @@ def block_edges(
     events: Events, every: Any, covariates: Panel | None, at: Iterable[Any], name: str
 ) -> Tensor:
     """See `Events.block_edges`."""
-    end = events.start + events.duration
-    inner: list[float] = [events.moment(value, name=name, argument="at") for value in at]
-    if every is not None:
-        calendar = period_calendar(every, events, name)
-        first, last = (int(period_of(np.array([t]), calendar)[0]) for t in (events.start, end))
-        inner += [calendar.at(i) for i in range(first, last + 1)]
+    also = [events.moment(value, name=name, argument="at") for value in at]
     if covariates is not None:
         _check_panel(events, covariates, name)
-        inner += covariates.time_values.tolist()
-        last_index = covariates.calendar.index(float(covariates.time_values[-1]))
-        inner.append(covariates.calendar.at(last_index + 1))
-    kept = sorted({t - events.start for t in inner if events.start < t < end})
-    return torch.tensor([0.0, *kept, events.duration], dtype=torch.float64)
+        also += covariates.time_values.tolist()
+        also.append(covariates.calendar.next(also[-1]))
+    also = np.array(also, dtype=np.float64) - events.start
+    if every is None:
+        inner = np.unique(also[(also > 0) & (also < events.duration)])
+        return torch.from_numpy(np.concatenate([[0.0], inner, [events.duration]]))
+    calendar = period_calendar(every, events, name)
+    return torch.from_numpy(events._core.block_edges(calendar, also))
 
 
 def check_edges(events: Events, edges: Any, name: str) -> np.ndarray:
@@ -157,14 +155,7 @@ def recent_rate(events: Events, edges: Any, days: float, by: str, name: str) -> 
     if not (isinstance(days, int | float) and 0 < days < np.inf):
         raise ValueError(f"{name}: days must be a finite number > 0, got {days!r}.")
     at = check_edges(events, edges, name)
-    first = min(0.0, float(events.times[0]) if events.num_events else 0.0)
-    now, from_ = at[:-1], np.maximum(at[:-1] - days, first)
-    recent = events._core.counts_before(now, by) - events._core.counts_before(from_, by)
-    observed = np.maximum(now - from_, 0.0)[:, None]
-    # Half an event at the mean rate of all nodes in the same time, or of one in `days`.
-    total = recent.mean(axis=1, keepdims=True)
-    pooled = np.where(total > 0, total / np.maximum(observed, 1e-300), 1.0 / days)
-    rate = np.log((recent + 0.5) / (observed + 0.5 / pooled))
+    rate = events._core.recent_rate(at[:-1], days, by)
     return StepCovariates(
         torch.from_numpy(rate[:, :, None]), torch.from_numpy(at.copy()), ["log_recent_rate"]
     )

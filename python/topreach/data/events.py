@@ -271,13 +271,20 @@ class Events(EventCounts, EventChanges):
             if isinstance(window, str) or not isinstance(window, Sequence) or len(window) != 2:
                 raise ValueError(f"{name}: window must be (start, end), got {window!r}.")
             start, end = (
-                read_moment(value, name, "window", dates=dates, end=last)
+                read_moment(
+                    value, name, "window", dates=dates, end=last, time_format=spec.time_format
+                )
                 for value, last in zip(window, (False, True), strict=True)
             )
         complete = end
         if complete_through is not None:
             complete = read_moment(
-                complete_through, name, "complete_through", dates=dates, end=True
+                complete_through,
+                name,
+                "complete_through",
+                dates=dates,
+                end=True,
+                time_format=spec.time_format,
             )
         if not start < complete <= end:
             raise ValueError(
@@ -337,7 +344,8 @@ class Events(EventCounts, EventChanges):
 
     def moment(self, value: Any, *, name: str = "Events.moment", argument: str = "value") -> float:
         """The first moment of a date, as a number (see `start`)."""
-        return read_moment(value, name, argument, dates=self.is_dates, end=False)
+        form = self._spec.time_format
+        return read_moment(value, name, argument, dates=self.is_dates, end=False, time_format=form)
 
     def label(self, time: float) -> str:
         """A time in days from the window's start, as a date."""
