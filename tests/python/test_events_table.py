@@ -406,8 +406,17 @@ def test_other_refusals():
         read(table().iloc[:0])
     with pytest.raises(ValueError, match="resolution must be a number >= 0, got 'day'"):
         at([1.0, 2.0], resolution="day")
-    with pytest.raises(ValueError, match="window must be a number, as the times are|numbers"):
+    with pytest.raises(ValueError, match="window must hold numbers for .*got '2024-01-01'"):
         at([1.0, 2.0], window=("2024-01-01", "2024-02-01"))
+
+
+def test_a_window_may_be_written_as_the_times_are():
+    days = ["03/02/2024", "01/03/2024"]
+    options = {"time_format": "%d/%m/%Y"}
+    one = at(days, window=("01/02/2024", "31/03/2024"), **options)
+    other = at(days, window=("2024-02-01", "2024-03-31"), **options)
+    assert (one.start, one.end) == (other.start, other.end) and one.duration == 60
+    assert one.until("05/02/2024").num_events == 1
 
 
 # ---- files ---------------------------------------------------------------------------------------

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
 from . import columns as _columns
+from .event_base import EventBase
 from .event_table import EventLog, frame_events
 from .moments import end_label, moment_label, read_moment
 from .places import Places
 from .times import plain
 
-if TYPE_CHECKING:
-    from .events import Events
 
-
-class EventChanges:
+class EventChanges(EventBase):
     """Each method gives other events, and keeps all versions of all records."""
 
-    def until(self: Events, date: Any, *, complete_through: Any = None) -> Events:
+    def until(self, date: Any, *, complete_through: Any = None) -> Self:
         """What was known at the end of a day (or month, ...), or at a moment.
 
         Events reported later are not there (without `reported`: events that happened later), and
@@ -57,13 +55,13 @@ class EventChanges:
         return self._with(log, end=end, complete_through=complete, mark_scaler=None)
 
     def append(
-        self: Events,
-        other: Events | pd.DataFrame,
+        self,
+        other: EventBase | pd.DataFrame,
         *,
         at: Any = None,
         end: Any = None,
         complete_through: Any = None,
-    ) -> Events:
+    ) -> Self:
         """These events and others with new ids.
 
         Marks are scaled as here. New types and, unless `places` was given, new places stand at the
@@ -105,7 +103,7 @@ class EventChanges:
             )
         return self._with(joined, end=last, complete_through=complete, places=table)
 
-    def correct(self: Events, other: Events | pd.DataFrame, *, at: Any) -> Events:
+    def correct(self, other: EventBase | pd.DataFrame, *, at: Any) -> Self:
         """Records of known ids, written anew: from the end of the day `at` on they stand in place
         of the old ones.
 
@@ -123,7 +121,7 @@ class EventChanges:
         end = max(self.end, float(log.rows["known"].iloc[0]))
         return self._with(self._log.followed_by(log), end=end, places=table)
 
-    def delete(self: Events, ids: Iterable[str], *, at: Any) -> Events:
+    def delete(self, ids: Iterable[str], *, at: Any) -> Self:
         """Without the records of these ids, from the end of the day `at` on.
 
         Raises:
@@ -145,11 +143,11 @@ class EventChanges:
 
     # ---- checks ----------------------------------------------------------------------------------
 
-    def _last_moment(self: Events, value: Any, name: str, argument: str) -> float:
+    def _last_moment(self, value: Any, name: str, argument: str) -> float:
         form = self._spec.time_format
         return read_moment(value, name, argument, dates=self.is_dates, end=True, time_format=form)
 
-    def _check_window(self: Events, complete: float, end: float, name: str, argument: str) -> None:
+    def _check_window(self, complete: float, end: float, name: str, argument: str) -> None:
         if not self.start < complete <= end:
             raise ValueError(
                 f"{name}: {argument} must leave start < complete_through <= end, got "
@@ -157,7 +155,7 @@ class EventChanges:
                 f"and {end_label(end, self.is_dates)}."
             )
 
-    def _records(self: Events, other: Any, name: str) -> tuple[EventLog, Places, float, float]:
+    def _records(self, other: Any, name: str) -> tuple[EventLog, Places, float, float]:
         """Records of `other`, all places, and the window's end and complete_through with them."""
         fixed, end, complete = self.place_table.fixed, self.end, self.complete_through
         if isinstance(other, pd.DataFrame):
@@ -174,7 +172,7 @@ class EventChanges:
             last = float((log.rows["floor"] + log.rows["width"]).max())
             if last > end:
                 end = complete = last
-        elif isinstance(other, type(self)):
+        elif isinstance(other, EventBase):
             log, places = other._log.current(), other.places
             if other.is_dates != self.is_dates or other._spec.overlap != self._spec.overlap:
                 kinds = ["dates" if e.is_dates else "numbers" for e in (self, other)]
@@ -199,7 +197,7 @@ class EventChanges:
             raise ValueError(f"{name}: place must be one of places, got {table.unknown(new[0])}")
         return log, Places([*table.ids, *new]) if new else table, end, complete
 
-    def _check_ids(self: Events, log: EventLog, have: set[str], name: str, *, known: bool) -> None:
+    def _check_ids(self, log: EventLog, have: set[str], name: str, *, known: bool) -> None:
         wrong = [i for i in log.rows["id"] if (i in have) != known]
         if wrong and known:
             raise ValueError(
@@ -214,7 +212,7 @@ class EventChanges:
                 f"{name}: other must have new ids, got {_columns.listed(wrong)}. {advice}"
             )
 
-    def _known_at(self: Events, log: EventLog, at: Any, name: str) -> EventLog:
+    def _known_at(self, log: EventLog, at: Any, name: str) -> EventLog:
         moment = self._last_moment(at, name, "at")
         late = (log.rows["floor"] + log.rows["width"] > moment + 1e-9).to_numpy()
         if late.any():
@@ -225,7 +223,7 @@ class EventChanges:
             )
         return log.with_rows(known=moment)
 
-    def _check_order(self: Events, ids: Iterable[str], moment: float, at: Any, name: str) -> None:
+    def _check_order(self, ids: Iterable[str], moment: float, at: Any, name: str) -> None:
         """Versions of a record come in order."""
         rows = self._now.rows
         known = dict(zip(rows["id"], rows["known"], strict=True))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from . import columns as _columns
+from .event_base import EventBase
 from .event_features import (
     StepCovariates,
     block_edges,
@@ -19,9 +20,6 @@ from .event_features import (
 )
 from .moments import end_label, moment_label
 from .panel import Panel
-
-if TYPE_CHECKING:
-    from .events import Events
 
 
 class NodeEvents(NamedTuple):
@@ -45,11 +43,11 @@ class SharedTypes(NamedTuple):
     events: Tensor
 
 
-class EventCounts:
+class EventCounts(EventBase):
     """Formulas are those of topreach::Events (csrc/events.h)."""
 
     def counts(
-        self: Events, every: str | float = "month", by: str = "place", *, source: str | None = None
+        self, every: str | float = "month", by: str = "place", *, source: str | None = None
     ) -> Panel:
         """Counts by period, as a `Panel` for every other model.
 
@@ -104,7 +102,7 @@ class EventCounts:
             notes=notes,
         )
 
-    def _place_features(self: Events, by: str) -> tuple[np.ndarray, list[str]]:
+    def _place_features(self, by: str) -> tuple[np.ndarray, list[str]]:
         places, parts, names = self.place_table, [], []
         if by == "type":
             return np.zeros((self.num_types, 0)), []
@@ -117,11 +115,11 @@ class EventCounts:
         x = np.concatenate(parts, axis=1) if parts else np.zeros((self.num_places, 0))
         return (np.repeat(x, self.num_types, axis=0) if by == "node" else x), names
 
-    def node_events(self: Events) -> NodeEvents:
+    def node_events(self) -> NodeEvents:
         """Each event at each of its nodes; the shares of one event sum to 1."""
         return NodeEvents(*(torch.from_numpy(a) for a in self._core.node_events()))
 
-    def shared_types(self: Events, times: Any) -> SharedTypes:
+    def shared_types(self, times: Any) -> SharedTypes:
         """How often types occur together at each place, of the events strictly before each time.
 
         A network between types is made of these: see docs/events.md.
@@ -141,7 +139,7 @@ class EventCounts:
         return SharedTypes(torch.from_numpy(together), torch.from_numpy(events))
 
     def block_edges(
-        self: Events,
+        self,
         every: str | float | None = "month",
         *,
         covariates: Panel | None = None,
@@ -158,7 +156,7 @@ class EventCounts:
         return block_edges(self, every, covariates, at, "Events.block_edges")
 
     def step_covariates(
-        self: Events, panel: Panel, edges: Any, *, lag: int = 1, by: str = "place"
+        self, panel: Panel, edges: Any, *, lag: int = 1, by: str = "place"
     ) -> StepCovariates:
         """Features of a panel as step covariates: on each block (b_k, b_{k+1}] the values that were
         known at b_k.
@@ -176,9 +174,7 @@ class EventCounts:
         """
         return step_covariates(self, panel, edges, lag, by, "Events.step_covariates")
 
-    def recent_rate(
-        self: Events, edges: Any, *, days: float = 365.0, by: str = "node"
-    ) -> StepCovariates:
+    def recent_rate(self, edges: Any, *, days: float = 365.0, by: str = "node") -> StepCovariates:
         """log of each node's (or place's) own recent rate per day, known at b_k: of the n events in
         [b_k - days, b_k), log((n + 1/2) / (o + 1/(2 r))).
 
@@ -189,7 +185,7 @@ class EventCounts:
         """
         return recent_rate(self, edges, days, by, "Events.recent_rate")
 
-    def distances(self: Events, *, scaled: bool = True) -> Tensor:
+    def distances(self, *, scaled: bool = True) -> Tensor:
         """Distances between places, float64 [I, I]: kilometres by latitude and longitude
         (haversine), or in the units of x and y; divided by the largest if `scaled`.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +13,10 @@ from torch import Tensor
 from topreach._C import Calendar
 
 from . import columns as _columns
+from .event_base import EventBase
 from .moments import UNITS, moment_label, unit_calendar
 from .panel import Panel
 from .sites import period_of
-
-if TYPE_CHECKING:
-    from .events import Events
 
 PERIODS = tuple(u for u in UNITS if u not in ("second", "minute"))
 
@@ -60,7 +58,7 @@ class StepCovariates:
         return StepCovariates(values, self.edges, [*self.names, *other.names])
 
 
-def period_calendar(every: Any, events: Events, name: str) -> Calendar:
+def period_calendar(every: Any, events: EventBase, name: str) -> Calendar:
     """The calendar of whole periods that `every` names; n days are counted from the window's
     start."""
     known = every in PERIODS if isinstance(every, str) else False
@@ -79,15 +77,15 @@ def period_calendar(every: Any, events: Events, name: str) -> Calendar:
 
 
 def block_edges(
-    events: Events, every: Any, covariates: Panel | None, at: Iterable[Any], name: str
+    events: EventBase, every: Any, covariates: Panel | None, at: Iterable[Any], name: str
 ) -> Tensor:
     """See `Events.block_edges`."""
-    also = [events.moment(value, name=name, argument="at") for value in at]
+    begins = [events.moment(value, name=name, argument="at") for value in at]
     if covariates is not None:
         _check_panel(events, covariates, name)
-        also += covariates.time_values.tolist()
-        also.append(covariates.calendar.next(also[-1]))
-    also = np.array(also, dtype=np.float64) - events.start
+        begins += covariates.time_values.tolist()
+        begins.append(covariates.calendar.next(begins[-1]))
+    also = np.array(begins, dtype=np.float64) - events.start
     if every is None:
         inner = np.unique(also[(also > 0) & (also < events.duration)])
         return torch.from_numpy(np.concatenate([[0.0], inner, [events.duration]]))
@@ -95,7 +93,7 @@ def block_edges(
     return torch.from_numpy(events._core.block_edges(calendar, also))
 
 
-def check_edges(events: Events, edges: Any, name: str) -> np.ndarray:
+def check_edges(events: EventBase, edges: Any, name: str) -> np.ndarray:
     values = np.asarray(edges, dtype=np.float64)
     if values.ndim != 1 or len(values) < 2 or not (np.diff(values) > 0).all():
         raise ValueError(
@@ -106,7 +104,7 @@ def check_edges(events: Events, edges: Any, name: str) -> np.ndarray:
 
 
 def step_covariates(
-    events: Events, panel: Panel, edges: Any, lag: int, by: str, name: str
+    events: EventBase, panel: Panel, edges: Any, lag: int, by: str, name: str
 ) -> StepCovariates:
     """See `Events.step_covariates`."""
     _check_panel(events, panel, name)
@@ -141,7 +139,7 @@ def step_covariates(
     return StepCovariates(values, torch.from_numpy(at.copy()), list(panel.feature_names))
 
 
-def _check_panel(events: Events, panel: Any, name: str) -> None:
+def _check_panel(events: EventBase, panel: Any, name: str) -> None:
     if not isinstance(panel, Panel):
         raise TypeError(f"{name}: panel must be a Panel, got {type(panel).__name__}.")
     if panel.calendar.is_dates != events.is_dates:
@@ -149,7 +147,7 @@ def _check_panel(events: Events, panel: Any, name: str) -> None:
         raise ValueError(f"{name}: panel must have {kinds[0]} as the events do, got {kinds[1]}.")
 
 
-def recent_rate(events: Events, edges: Any, days: float, by: str, name: str) -> StepCovariates:
+def recent_rate(events: EventBase, edges: Any, days: float, by: str, name: str) -> StepCovariates:
     """See `Events.recent_rate`."""
     _columns.check_one_of(name, "by", by, ("place", "node"))
     if not (isinstance(days, int | float) and 0 < days < np.inf):

@@ -70,7 +70,9 @@ class EventSpec:
             )
         roles: list[tuple[str, Any]] = [("time", self.time), ("place", self.place)]
         roles += [(r, getattr(self, r)) for r in ("reported", "id") if getattr(self, r) is not None]
-        roles += [("types", c) for c in (flags or [self.types] if self.types is not None else [])]
+        roles += [("types", c) for c in flags]
+        if isinstance(self.types, str):
+            roles.append(("types", self.types))
         roles += [("marks", c) for c in self.marks]
         for role, column in roles:
             _columns.check_column(df, name, role, column)

@@ -314,45 +314,7 @@ class Events(EventCounts, EventChanges):
             made.notes.append(f"Left out the marks {list(dropped)}, which are constant.")
         return made
 
-    # ---- sizes and views -------------------------------------------------------------------------
-
-    @property
-    def num_events(self) -> int:
-        return len(self.times)
-
-    @property
-    def num_places(self) -> int:
-        return len(self.places)
-
-    @property
-    def num_types(self) -> int:
-        return len(self.types)
-
-    @property
-    def num_nodes(self) -> int:
-        return self.num_places * self.num_types
-
-    @property
-    def nodes(self) -> list[tuple[str, str]]:
-        """(place, type) of the M = I · S nodes."""
-        return [(p, s) for p in self.places for s in self.types]
-
-    @property
-    def duration(self) -> float:
-        """T: days from the window's start to complete_through. Models are fitted to (0, T]."""
-        return self.complete_through - self.start
-
-    def moment(self, value: Any, *, name: str = "Events.moment", argument: str = "value") -> float:
-        """The first moment of a date, as a number (see `start`)."""
-        form = self._spec.time_format
-        return read_moment(value, name, argument, dates=self.is_dates, end=False, time_format=form)
-
-    def label(self, time: float) -> str:
-        """A time in days from the window's start, as a date."""
-        return moment_label(self.start + float(time), self.is_dates)
-
-    def __len__(self) -> int:
-        return self.num_events
+    # ---- views -----------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
         sizes = (

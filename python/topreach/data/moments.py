@@ -10,7 +10,6 @@ import numpy as np
 
 from topreach._C import Calendar
 
-from .messages import option
 from .times import Times, plain, read_times
 
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
@@ -115,21 +114,17 @@ def read_moment(
         ValueError: no time, or one of another kind than the table's.
     """
     value = plain(value)
-    if not dates:
-        time_format = "number"
     read = None
-    if time_format is not None and time_format != "number":
+    if dates and time_format is not None:
         try:
             read = read_times([value], name, argument, time_format=time_format)
         except ValueError:
-            read = None  # the table's form, or any that can be read
+            pass  # written in another way than the table
     if read is None:
-        form = time_format if time_format == "number" else None
-        read = read_times([value], name, argument, time_format=form)
+        read = read_times([value], name, argument, time_format=None if dates else "number")
     if read.dates != dates:
         kind = "a date such as '2021-03-31'" if dates else "a number, as the times are"
-        advice = f" Or pass {option('time_format', 'number')}." if dates else ""
-        raise ValueError(f"{name}: {argument} must be {kind}, got {value!r}.{advice}")
+        raise ValueError(f"{name}: {argument} must be {kind}, got {value!r}.")
     first = float(read.values[0])
     unit = written_unit(read) if dates else ""
     if not end or unit in ("", "clock"):
