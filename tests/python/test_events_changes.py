@@ -70,6 +70,14 @@ def test_until_goes_by_reports():
     assert events.until("2024-02-10").ids == ["c1", "c3"]
 
 
+def test_before_the_first_event_there_are_none():
+    events = read().until("2024-01-04")
+    assert events.num_events == 0 and events.places == ["A", "B"] and events.duration == 4
+    assert events.counts("day").y.sum() == 0 and events.summary()["events"].tolist() == [0, 0, 0]
+    assert events.recent_rate([0.0, 4.0]).values.shape == (1, 4, 1)
+    assert events.append(LATER).num_events == 2
+
+
 def test_append_equals_the_whole_table():
     both = pd.concat([FIRST, LATER], ignore_index=True)
     whole = read(both, window=("2024-01", "2024-04"), marks=None)

@@ -123,6 +123,12 @@ def test_resolution_can_be_set():
     assert (fifths.times / 0.2).floor().tolist() == [1, 2]
 
 
+def test_parts_of_a_second_are_dropped():
+    times = pd.to_datetime(["2024-01-05 13:05:07.25", "2024-01-05 13:05:08.75"])
+    events = at(times, resolution=0, window=("2024-01-05", "2024-01-05"))
+    assert (events.times * 86_400).round(decimals=6).tolist() == [47107, 47108]
+
+
 def test_exact_times_are_kept():
     events = at([0.31, 0.93, 0.93], window=(0, 4.25))
     assert events.times.tolist() == [0.31, 0.93, 0.93] and events.duration == 4.25

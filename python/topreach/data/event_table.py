@@ -204,7 +204,9 @@ def frame_events(
 def _times(
     column: pd.Series, name: str, argument: str, where: Where, time_format: str | None
 ) -> Times:
-    """A time for each row."""
+    """A time for each row; datetimes to the second."""
+    if pd.api.types.is_datetime64_any_dtype(column):
+        column = column.dt.floor("s")
     codes, given = _columns.codes_of(column)
     blank = np.array([isinstance(g, str) and not g.strip() for g in given] + [True])
     missing = blank[codes]
