@@ -9,6 +9,7 @@
 #include "distributions/sampled.h"
 #include "distributions/site_mixture.h"
 #include "distributions/zero_inflated.h"
+#include "events.h"
 #include "io/model_file.h"
 #include "metrics/bpr.h"
 #include "models/empirical_bayes_rates.h"
