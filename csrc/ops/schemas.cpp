@@ -211,6 +211,30 @@ TORCH_LIBRARY(topreach, m) {
   // A parameter [batch.., S, L] for every one of `time` [T..]: a view [batch.., T.., S, L].
   m.def("mixture_over_time(Tensor parameter, Tensor time) -> Tensor");
 
+  // ---- networked Hawkes process [STEMMED Eq. 4-8] ------------------------------------------------
+  // N events at nodes, M = I S nodes, B blocks of time, R items (a node with P = p + q + 4 natural
+  // parameters): (value [R], gradient [R, P], Hessian [R, P, P], first event without a positive rate
+  // or -1 [R]); order 0, 1 or 2 says how much is made.
+  m.def(
+      "hawkes_derivatives(Tensor time, Tensor node, Tensor marks, Tensor edges, Tensor weights, "
+      "Tensor covariates, Tensor distance, Tensor refresh, Tensor? joint, Tensor? either, "
+      "Tensor? prior, float prior_weight, Tensor item_node, Tensor parameters, int order) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
+  // Its value [R] with autograd in the parameters.
+  m.def(
+      "hawkes_log_likelihood(Tensor time, Tensor node, Tensor marks, Tensor edges, Tensor weights, "
+      "Tensor covariates, Tensor distance, Tensor refresh, Tensor? joint, Tensor? either, "
+      "Tensor? prior, float prior_weight, Tensor item_node, Tensor parameters) -> Tensor");
+  // Tables (joint [Q, S, S, I], either, prior [Q, S, S]) of the network; and theta [M, M] of one refresh.
+  m.def("hawkes_network(Tensor together, Tensor events, str kind) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "hawkes_theta(Tensor joint, Tensor either, Tensor prior, float prior_weight, int refresh) "
+      "-> Tensor");
+  // (mean [H, M], covariance [H, M, M] or [H, 0, 0]) of counts to come.
+  m.def(
+      "hawkes_moments(Tensor base, Tensor decay, Tensor excitation, Tensor jump, Tensor? second, "
+      "Tensor edges, bool covariance, bool cumulative) -> (Tensor, Tensor)");
+
   // ---- scorers [L23 Sec. 3] ----------------------------------------------------------------------
   // Scores [..., S] of a network over past counts [..., S, W], divided by history_scale [], and
   // features x [..., S, P]; weights[i] [out, in], biases[i] [out].
