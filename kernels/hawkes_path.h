@@ -101,4 +101,21 @@ inline int64_t hawkes_path(const HawkesProblem& p, int64_t u, const double* z,
   return own;
 }
 
+// S_u = sum_v theta_uv R_v(b_B) with the last refresh of theta, events at b_B included: what a forecast
+// starts from. Events whose decay is below exp(-50) are left out, so the cost is that of the recent past.
+inline double hawkes_excitation(const HawkesProblem& p, int64_t u, const double* z) {
+  const double d = z[hawkes_parameters(p) - 1], end = p.edge[p.blocks];
+  const int64_t refresh = hawkes_refresh(p, p.blocks - 1);
+  double sum = 0.0;
+  for (int64_t x = p.events - 1; x >= 0; --x) {
+    const double lag = end - p.time[x];
+    if (lag < 0.0) continue;
+    if (d * lag > 50.0) break;
+    const double* marks = p.marks + x * p.marks_per_event;
+    sum += hawkes_theta_of(p, refresh, u, p.node[x]) *
+           exponential_lane(hawkes_log_weight(p, z, u, p.node[x], marks) - d * lag);
+  }
+  return sum;
+}
+
 }  // namespace topreach::kernels
