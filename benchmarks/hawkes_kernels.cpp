@@ -19,7 +19,7 @@
 #include <vector>
 
 #include "../kernels/hawkes.h"
-//BR#include "../kernels/hawkes_branching.h"
+#include "../kernels/hawkes_branching.h"
 
 namespace {
 
@@ -295,6 +295,50 @@ void compare(int64_t places, int64_t events, int repeats, bool plain_too) {
   std::free(scratch[1]);
 }
 
+// Paths of 12 periods: events made per second of processor time by each way.
+void compare_futures(int64_t places, int repeats) {
+  Data d = simulate(places, 10'000);
+  const HawkesProblem p = problem_of(d);
+  const int64_t size = hawkes_parameters(p), nodes = d.nodes, periods = 12;
+  HawkesFuture f{};
+  std::vector<double> edge, base(static_cast<size_t>(periods * nodes), 0.05 * 300.0 / double(nodes)),
+      excitation(static_cast<size_t>(nodes), 0.1);
+  for (int64_t k = 0; k <= periods; ++k) edge.push_back(double(k));
+  for (int64_t u = 0; u < nodes; ++u)  // about half of all events are children
+    d.z[size_t(u * size + kCovariates + 1)] = std::log(8.0 / double(nodes));
+  std::vector<int64_t> start{0}, pool;
+  for (int64_t v = 0; v < nodes; ++v) {
+    for (int64_t x = 0; x < d.events; ++x)
+      if (d.node[size_t(x)] == v) pool.push_back(x);
+    start.push_back(int64_t(pool.size()));
+  }
+  constexpr int64_t fast = 1000, slow = 50;
+  std::vector<int32_t> counts(static_cast<size_t>(fast * periods * nodes));
+  std::vector<uint8_t> failed(static_cast<size_t>(fast));
+  f.problem = &p, f.key = {1, 2}, f.sets = 1, f.paths_per_set = 1;
+  f.parameters = d.z.data(), f.excitation = excitation.data(), f.base = base.data();
+  f.edge = edge.data(), f.periods = periods, f.pool_start = start.data(), f.pool = pool.data();
+  f.most_events = 100'000, f.counts = counts.data(), f.failed = failed.data();
+  const auto& cpu = hawkes_branching_cpu();
+  void* scratch = std::aligned_alloc(64, size_t((cpu.scratch(f) + 63) / 64 * 64));
+  const auto best = [&](HawkesMode mode, int64_t paths) {
+    f.mode = mode;
+    double least = std::numeric_limits<double>::infinity();
+    for (int i = 0; i < repeats; ++i)
+      least = std::min(least, processor_ms([&] { cpu.simulate(f, 0, paths, scratch); }));
+    double events = 0.0;
+    for (int64_t i = 0; i < paths * periods * nodes; ++i) events += counts[size_t(i)];
+    std::printf("  %.2f ms a path, %.0f events in it;", least / double(paths), events / double(paths));
+    return least / double(paths);
+  };
+  std::printf("futures, M=%lld: branching", (long long)nodes);
+  const double branching = best(HawkesMode::kBranching, fast);
+  std::printf(" thinning");
+  const double thinning = best(HawkesMode::kThinning, slow);
+  std::printf(" %.1f times branching\n", thinning / branching);
+  std::free(scratch);
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -303,4 +347,6 @@ int main(int count, char** arguments) {
   compare(60, 10'000, repeats, true);
   compare(9, 100'000, repeats, true);
   compare(60, 100'000, std::max(1, repeats / 4), false);
+  compare_futures(9, repeats);
+  compare_futures(60, repeats);
 }

@@ -107,19 +107,8 @@ struct HawkesItems {
   int64_t* failed_event;     // [R]: the first own event where lambda is not a positive number, or -1
 };
 
-// A node's history of rates. Arrays over the node's own events in (b_0, b_B], in order, have room for
-// all of them.
-struct HawkesPath {
-  double* intensity;    // lambda at own events
-  double* immigrant;    // mu at own events; mu / lambda is the chance of being nobody's child
-  double* compensator;  // Lambda_u(t_n) from b_0, unweighted: its increments are Exp(1)
-  double* block_total;  // [B], int lambda over each block
-  double* block_base;   // [B], int mu
-  double* excitation;   // [M], R_v(T) = sum alpha exp(-delta_g dist) eta exp(-delta_k (T - t_x)), t_x <= T
-};
-
 struct HawkesCpu {
-  // Bytes of working memory for `evaluate` and for `path`, 64-byte aligned.
+  // Bytes of working memory for `evaluate`, 64-byte aligned.
   int64_t (*scratch)(const HawkesProblem&);
   // The items begin..end; value alone, with gradient, or with both derivatives, as results are given.
   void (*evaluate)(const HawkesProblem&, const HawkesItems&, int64_t begin, int64_t end,
@@ -128,24 +117,6 @@ struct HawkesCpu {
 
 // That of the machine's instruction set; the results are the same for each.
 const HawkesCpu& hawkes_cpu();
-
-// ------------------------------------------------------------------------------- online
-
-// R_v at `to` from R_v at `from`, where no event lies between; add the new ones by hawkes_add_event.
-TR_HD void hawkes_advance(double delta_k, double from, double to, int64_t nodes, double* excitation) {
-  const double decay = exponential_lane(-delta_k * (to - from));
-  for (int64_t v = 0; v < nodes; ++v) excitation[v] *= decay;
-}
-
-// What one event of node v adds to R_v of receiver u at time `at`; negative for a deleted record.
-TR_HD double hawkes_event_weight(const HawkesProblem& p, const double* z, int64_t u, int64_t v,
-                                 const double* marks, double lag) {
-  const double* exciting = z + 1 + p.covariates_per_node;
-  double linear =
-      exciting[0] - exciting[1] * p.distance[u / p.types * p.places + v / p.types];
-  for (int64_t r = 0; r < p.marks_per_event; ++r) linear = fused(exciting[2 + r], marks[r], linear);
-  return exponential_lane(linear - exciting[2 + p.marks_per_event] * lag);
-}
 
 // ------------------------------------------------------------------------------- working coordinates
 
