@@ -68,4 +68,34 @@ std::tuple<at::Tensor, at::Tensor> hawkes_moments(const at::Tensor& base, const 
                                                   const at::Tensor& edges, bool covariance,
                                                   bool cumulative);
 
+/// The course of fitted rates. Of the n own events of all items together, those in (b_0, b_B], item by item
+/// (item r has those from start[r] to start[r + 1] - 1): intensity lambda, base rate mu, and compensator
+/// int_{b_0}^{t} lambda, [n] each; and of each block int lambda and int mu [R, B].
+struct HawkesCourse {
+  at::Tensor start, intensity, immigrant, compensator, block_total, block_base;
+};
+HawkesCourse hawkes_course(const HawkesEvents& events, const at::Tensor& item_node,
+                           const at::Tensor& parameters);
+
+/// What the future starts from, at the last edge T and with the last block's covariates and refresh: base
+/// rate mu [M], excitation S [M], mean jump [M, M] (receiver, source) of S by an event, and, if wanted,
+/// E[k_v k_v'] [M, M, M] (source, receiver, receiver), else [0]. An event of node v takes the marks of one of
+/// the records pool[pool_start[v]..pool_start[v + 1] - 1].
+struct HawkesState {
+  at::Tensor base, excitation, jump, second;
+};
+HawkesState hawkes_state(const HawkesEvents& events, const at::Tensor& parameters,
+                         const at::Tensor& pool_start, const at::Tensor& pool, bool second);
+
+/// Counts int32 [paths, H, M] of simulated futures, and which paths were cut off at `most_events` [paths]:
+/// see kernels/hawkes_branching.h. Path r has the parameters of set r / ceil(paths / sets).
+///
+/// parameters [sets, M, P], excitation [sets, M], base [sets, H, M], edges [H + 1] from 0; mode
+/// "branching", "thinning" or "paper"; key int64[2]. The draws depend on key and path alone.
+std::tuple<at::Tensor, at::Tensor> hawkes_simulate(
+    const HawkesEvents& events, const at::Tensor& parameters, const at::Tensor& excitation,
+    const at::Tensor& base, const at::Tensor& edges, const at::Tensor& pool_start,
+    const at::Tensor& pool, int64_t num_paths, std::string_view mode, int64_t most_events,
+    const at::Tensor& key);
+
 }  // namespace topreach

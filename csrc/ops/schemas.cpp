@@ -230,6 +230,28 @@ TORCH_LIBRARY(topreach, m) {
   m.def(
       "hawkes_theta(Tensor joint, Tensor either, Tensor prior, float prior_weight, int refresh) "
       "-> Tensor");
+  // Of fitted items, (start [R + 1], intensity [n], base rate [n], compensator [n] at their n own events;
+  // int lambda and int mu [R, B] of each block).
+  m.def(
+      "hawkes_course(Tensor time, Tensor node, Tensor marks, Tensor edges, Tensor weights, "
+      "Tensor covariates, Tensor distance, Tensor refresh, Tensor? joint, Tensor? either, "
+      "Tensor? prior, float prior_weight, Tensor item_node, Tensor parameters) "
+      "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  // At the last edge, with parameters [M, P]: (base [M], excitation [M], jump [M, M], second [M, M, M] or
+  // [0]); node v's events have the marks of records pool[pool_start[v]..pool_start[v + 1] - 1].
+  m.def(
+      "hawkes_state(Tensor time, Tensor node, Tensor marks, Tensor edges, Tensor weights, "
+      "Tensor covariates, Tensor distance, Tensor refresh, Tensor? joint, Tensor? either, "
+      "Tensor? prior, float prior_weight, Tensor parameters, Tensor pool_start, "
+      "Tensor pool, bool second) -> (Tensor, Tensor, Tensor, Tensor)");
+  // (counts int32 [paths, H, M], whether a path was cut off [paths]) of simulated futures, with sets of
+  // parameters [sets, M, P]; mode "branching", "thinning" or "paper".
+  m.def(
+      "hawkes_simulate(Tensor time, Tensor node, Tensor marks, Tensor edges, Tensor weights, "
+      "Tensor covariates, Tensor distance, Tensor refresh, Tensor? joint, Tensor? either, "
+      "Tensor? prior, float prior_weight, Tensor parameters, Tensor excitation, "
+      "Tensor base, Tensor period_edges, Tensor pool_start, Tensor pool, int num_paths, str mode, "
+      "int most_events, Tensor key) -> (Tensor, Tensor)");
   // (mean [H, M], covariance [H, M, M] or [H, 0, 0]) of counts to come.
   m.def(
       "hawkes_moments(Tensor base, Tensor decay, Tensor excitation, Tensor jump, Tensor? second, "
