@@ -197,6 +197,70 @@ at::Tensor hawkes_theta(const at::Tensor& joint, const at::Tensor& either, const
   return theta;
 }
 
+namespace {
+
+void check_coordinates(const char* name, const at::Tensor& t, int64_t covariates) {
+  TR_REQUIRE(t.dim() >= 1 && covariates >= 0 && t.size(-1) >= covariates + 4,
+             "{}: parameters must have shape [..., p + q + 4] with p = {}, got {}", name,
+             covariates, t.sizes());
+}
+
+template <typename Map>
+at::Tensor by_row(const char* name, const at::Tensor& given, int64_t covariates, const Map& map) {
+  check_coordinates(name, given, covariates);
+  const at::Tensor in = doubles(given);
+  at::Tensor out = at::empty_like(in);
+  const int64_t size = in.size(-1), rows = in.numel() / size;
+  for (int64_t r = 0; r < rows; ++r)
+    map(covariates, size - covariates - 4, in.const_data_ptr<double>() + r * size,
+        out.mutable_data_ptr<double>() + r * size);
+  return out;
+}
+
+}  // namespace
+
+at::Tensor hawkes_natural(const at::Tensor& working, int64_t covariates) {
+  return by_row("hawkes_natural", working, covariates, kernels::hawkes_natural);
+}
+
+at::Tensor hawkes_working(const at::Tensor& parameters, int64_t covariates) {
+  return by_row("hawkes_working", parameters, covariates, kernels::hawkes_working);
+}
+
+std::tuple<at::Tensor, at::Tensor> hawkes_chain(const at::Tensor& working,
+                                                const at::Tensor& gradient,
+                                                const at::Tensor& hessian, int64_t covariates) {
+  constexpr const char* name = "hawkes_chain";
+  check_coordinates(name, working, covariates);
+  const int64_t items = working.size(0), size = working.size(-1);
+  TR_REQUIRE(working.dim() == 2 && gradient.sizes() == working.sizes() &&
+                 hessian.sizes() == at::IntArrayRef({items, size, size}),
+             "{}: gradient must have shape [R, P] and hessian [R, P, P], got {} and {}", name,
+             gradient.sizes(), hessian.sizes());
+  const at::Tensor w = doubles(working);
+  at::Tensor g = doubles(gradient).clone(), h = doubles(hessian).clone();
+  for (int64_t r = 0; r < items; ++r)
+    kernels::hawkes_chain(covariates, size - covariates - 4, w.const_data_ptr<double>() + r * size,
+                          g.mutable_data_ptr<double>() + r * size,
+                          h.mutable_data_ptr<double>() + r * size * size);
+  return {g, h};
+}
+
+std::tuple<at::Tensor, at::Tensor> hawkes_anchor(const at::Tensor& decay, const at::Tensor& jump,
+                                                 const at::Tensor& rate) {
+  constexpr double kMost = 0.8;  // of a recent rate that excitation may explain
+  TR_REQUIRE(decay.dim() == 1 && rate.sizes() == decay.sizes() && jump.dim() == 2 &&
+                 jump.size(0) == decay.size(0) && jump.size(1) == decay.size(0),
+             "hawkes_anchor: decay and rate must have shape [M] and jump [M, M], got {}, {} and {}",
+             decay.sizes(), rate.sizes(), jump.sizes());
+  TR_REQUIRE(rate.gt(0).all().item<bool>(),
+             "hawkes_anchor: rate must be above 0 at every node, got {}",
+             rate.min().item<double>());
+  const at::Tensor excited = (jump / decay.unsqueeze(1)).matmul(rate);
+  const at::Tensor factor = (kMost * rate / excited.clamp_min(1e-300)).clamp_max(1.0);
+  return {rate - factor * excited, factor};
+}
+
 TORCH_LIBRARY_IMPL(topreach, CPU, m) { m.impl("hawkes_derivatives", derivatives_cpu); }
 TORCH_LIBRARY_IMPL(topreach, Meta, m) { m.impl("hawkes_derivatives", derivatives_meta); }
 TORCH_LIBRARY_IMPL(topreach, Autograd, m) {
@@ -204,6 +268,10 @@ TORCH_LIBRARY_IMPL(topreach, Autograd, m) {
 }
 TORCH_LIBRARY_IMPL(topreach, CompositeImplicitAutograd, m) {
   m.impl("hawkes_log_likelihood", log_likelihood);
+  m.impl("hawkes_natural", hawkes_natural);
+  m.impl("hawkes_working", hawkes_working);
+  m.impl("hawkes_chain", hawkes_chain);
+  m.impl("hawkes_anchor", hawkes_anchor);
   m.impl("hawkes_network", hawkes_network);
   m.impl("hawkes_theta", hawkes_theta);
 }

@@ -68,6 +68,23 @@ std::tuple<at::Tensor, at::Tensor> hawkes_moments(const at::Tensor& base, const 
                                                   const at::Tensor& edges, bool covariance,
                                                   bool cumulative);
 
+/// Natural parameters from working coordinates [..., P] = (log gamma, beta[p], log nu, softplus^-1 delta_g,
+/// omega[q], log delta_k), nu = alpha / delta_k, and back (delta_g, delta_k > 0).
+at::Tensor hawkes_natural(const at::Tensor& working, int64_t covariates);
+at::Tensor hawkes_working(const at::Tensor& parameters, int64_t covariates);
+
+/// Gradient [R, P] and Hessian [R, P, P] for natural parameters, at working coordinates [R, P], as those for
+/// the working coordinates.
+std::tuple<at::Tensor, at::Tensor> hawkes_chain(const at::Tensor& working,
+                                                const at::Tensor& gradient,
+                                                const at::Tensor& hessian, int64_t covariates);
+
+/// Dynamics that start from today's excitation and relax to the recent rates, so that growth is not taken for
+/// excitation [STEMMED 5, `anchor`]: factors f [M] <= 1 for jump and excitation, such that
+/// (B rate)_u <= .8 rate_u with B = f jump / decay, and the base rate (I - B) rate. Gives (base, f).
+std::tuple<at::Tensor, at::Tensor> hawkes_anchor(const at::Tensor& decay, const at::Tensor& jump,
+                                                 const at::Tensor& rate);
+
 /// The course of fitted rates. Of the n own events of all items together, those in (b_0, b_B], item by item
 /// (item r has those from start[r] to start[r + 1] - 1): intensity lambda, base rate mu, and compensator
 /// int_{b_0}^{t} lambda, [n] each; and of each block int lambda and int mu [R, B].

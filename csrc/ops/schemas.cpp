@@ -225,6 +225,15 @@ TORCH_LIBRARY(topreach, m) {
       "hawkes_log_likelihood(Tensor time, Tensor node, Tensor marks, Tensor edges, Tensor weights, "
       "Tensor covariates, Tensor distance, Tensor refresh, Tensor? joint, Tensor? either, "
       "Tensor? prior, float prior_weight, Tensor item_node, Tensor parameters) -> Tensor");
+  // Natural parameters [..., P] from working coordinates, with p covariates, and back; derivatives for the
+  // one as derivatives for the other.
+  m.def("hawkes_natural(Tensor working, int covariates) -> Tensor");
+  m.def("hawkes_working(Tensor parameters, int covariates) -> Tensor");
+  m.def(
+      "hawkes_chain(Tensor working, Tensor gradient, Tensor hessian, int covariates) "
+      "-> (Tensor, Tensor)");
+  // (base [M], factor [M]) of dynamics that relax to the recent rates [M].
+  m.def("hawkes_anchor(Tensor decay, Tensor jump, Tensor rate) -> (Tensor, Tensor)");
   // Tables (joint [Q, S, S, I], either, prior [Q, S, S]) of the network; and theta [M, M] of one refresh.
   m.def("hawkes_network(Tensor together, Tensor events, str kind) -> (Tensor, Tensor, Tensor)");
   m.def(
