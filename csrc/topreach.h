@@ -18,7 +18,7 @@
 #include "models/negbin_mixed_effects.h"
 #include "models/normal_mixture.h"
 #include "models/poisson_mixture.h"
-#include "site_history.h"
+#include "models/stemmed.h"
 #include "objectives/decision_aware.h"
 #include "objectives/direct_bpr.h"
 #include "objectives/nll.h"
@@ -36,3 +36,4 @@
 #include "programs/program.h"
 #include "programs/topk.h"
 #include "ranker.h"
+#include "site_history.h"

@@ -86,6 +86,8 @@ TORCH_LIBRARY(topreach, m) {
 
   // (mean, variance) [..., S].
   m.def("negbin_moments(Tensor total_count, Tensor logits) -> (Tensor, Tensor)");
+  // (total_count, logits) of these moments.
+  m.def("negbin_of_moments(Tensor mean, Tensor variance) -> (Tensor, Tensor)");
 
   // ---- Poisson and zero-inflated counts ---------------------------------------------------------
   // Draws [M, ..., S] and log P(value), as for negative binomial counts.

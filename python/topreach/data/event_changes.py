@@ -54,6 +54,21 @@ class EventChanges(EventBase):
         log = self._log.known_by(moment)
         return self._with(log, end=end, complete_through=complete, mark_scaler=None)
 
+    def complete_to(self, time: float) -> Self:
+        """The same records, taken to be complete up to a moment only (a number as `start`, days
+        since 1970-01-01 for dates).
+
+        Raises:
+            ValueError: a moment that is not after the start, or after `complete_through`.
+        """
+        if not self.start < time <= self.complete_through + 1e-9:
+            raise ValueError(
+                "Events.complete_to: time must lie after the window's start, "
+                f"{moment_label(self.start, self.is_dates)}, and not after complete_through, "
+                f"{end_label(self.complete_through, self.is_dates)}, got {time!r}."
+            )
+        return self._with(self._log, complete_through=float(time))
+
     def append(
         self,
         other: EventBase | pd.DataFrame,

@@ -1,9 +1,9 @@
 """Trust-region Newton for all nodes at once, and empirical Bayes over nodes.
 
-In working coordinates w = (log γ, β, log ν, softplus⁻¹ δ_g, ω, log δ_k) of a node u the fit maximises
-ℓ_u(w) - ½ Σ_a λ_ua (w_a - m_ua)² + κ log(1 - ε - X_u(w)): likelihood, pooling prior and barrier.
-X_u = (B r)_u / r_u, with r the recent rates of all nodes; X_u <= 1 - ε for all u keeps the spectral
-radius of B below 1 - ε (Collatz-Wielandt).
+In working coordinates w = (log γ, β, log ν, softplus⁻¹ δ_g, ω, log δ_k) of a node u the fit
+maximises ℓ_u(w) - ½ Σ_a λ_ua (w_a - m_ua)² + κ log(1 - ε - X_u(w)): likelihood, pooling prior and
+barrier. X_u = (B r)_u / r_u, with r the recent rates of all nodes; X_u <= 1 - ε for all u keeps the
+spectral radius of B below 1 - ε (Collatz-Wielandt).
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Limits(NamedTuple):
 
 @dataclass(frozen=True)
 class Barrier:
-    """What X_u needs: source weights θ_uv(T) r_v / r_u [M, M], distances [M, M], and mean [M, q] and
-    covariance [M, q, q] of each source's marks, whose effect is taken to second order."""
+    """What X_u needs: source weights θ_uv(T) r_v / r_u [M, M], distances [M, M], and mean [M, q]
+    and covariance [M, q, q] of each source's marks, whose effect is taken to second order."""
 
     weight: Tensor
     distance: Tensor
@@ -124,7 +124,7 @@ def no_prior(problem: Problem) -> Prior:
 
 
 def limits_of(problem: Problem) -> Limits:
-    """log δ_k from log 1/T to log 1/resolution; the others where a coordinate means 0 or is absurd."""
+    """log δ_k from log 1/T to log 1/resolution; the others up to what means 0 or is absurd."""
     p, nodes, size = problem.num_covariates, problem.num_nodes, len(problem.names)
     low = torch.full((nodes, size), -50.0, dtype=torch.float64)
     high = torch.full((nodes, size), 50.0, dtype=torch.float64)
@@ -247,7 +247,7 @@ def inverse_of(information: Tensor, held: Tensor) -> Tensor:
 
 
 def best_starts(problem: Problem, prior: Prior, barrier: Barrier | None) -> tuple[Fitted, Tensor]:
-    """The best of several starts for each node, in one batch; and how far apart their maxima are."""
+    """The best of several starts for each node, in one batch; how far apart their maxima are."""
     nodes = torch.arange(problem.num_nodes).repeat(len(START_LAGS))
     starts = torch.cat([start_of(problem, lag) for lag in START_LAGS])
     repeated = Prior(*(part.repeat(len(START_LAGS), 1) for part in prior))

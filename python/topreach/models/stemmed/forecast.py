@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from topreach.data.event_features import period_calendar
+from topreach.data.events import Events
 from topreach.data.sites import period_of
 from topreach.distributions.negative_binomial import NegativeBinomial
 from topreach.models.stemmed.problem import HawkesArguments
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from topreach.models.stemmed.model import Stemmed
 
 MODES = ("moments", "mean", "branching", "thinning", "paper")
-LEAST_EXCESS = 1e-6  # of a variance over its mean, relative: nearly Poisson
 
 _ops = torch.ops.topreach
 
@@ -74,11 +74,8 @@ def dynamics_of(
     return Dynamics(base, decay, excitation, jump, squares), factor
 
 
-def periods_after(
-    model: Stemmed, number: int, every: str | float, cumulative: Any, name: str
-) -> Periods:
+def periods_after(events: Events, number: int, every: str | float, name: str) -> Periods:
     """`number` whole periods from where the first one begins at or after the fit's end."""
-    events = model.events_
     calendar = period_calendar(every, events, name)
     end = events.start + events.duration
     at = int(period_of(np.array([end]), calendar)[0])
@@ -92,13 +89,6 @@ def periods_after(
         edges = np.concatenate([[0.0], edges])
     labels = [calendar.label(t) if events.is_dates else t for t in starts[:-1]]
     return Periods(torch.from_numpy(edges), bool(lag), labels, starts[:-1])
-
-
-def matched(mean: Tensor, variance: Tensor) -> NegativeBinomial:
-    """The negative binomial of these moments; nearly a Poisson where they are those of one."""
-    mean = mean.clamp_min(1e-12)
-    excess = torch.maximum(variance / mean - 1, torch.full_like(mean, LEAST_EXCESS))
-    return NegativeBinomial(mean / excess, excess.log())
 
 
 @dataclass(frozen=True)
@@ -134,7 +124,7 @@ class StemmedForecast:
                 "StemmedForecast.distribution: the forecast must have variances, got mode 'mean'. "
                 "Take mode='moments'."
             )
-        return matched(self.mean, self.variance)
+        return NegativeBinomial(*_ops.negbin_of_moments(self.mean, self.variance))
 
     def quantile(self, probability: float) -> Tensor:
         """[T, S]: of the samples if there are any, else of `distribution`."""
@@ -201,9 +191,9 @@ def forecast(
     name: str,
 ) -> StemmedForecast:
     """See `Stemmed.forecast`."""
-    periods = periods_after(model, number, every, cumulative, name)
+    periods = periods_after(model.events_, number, every, name)
     rate = model.recent_rates(anchor) if anchor is not None else None
-    weight, sites = _aggregate(model, by)
+    weight, sites = aggregate(model.events_, model.problem_.share, by)
     notes = list(model.notes_)
     dynamics, _ = model.dynamics(model.working_, rate, second=mode == "moments")
     radius = spectral_radius(dynamics.branching)
@@ -318,9 +308,8 @@ def _simulated(
     return counts
 
 
-def _aggregate(model: Stemmed, by: str) -> tuple[Tensor, list[str]]:
+def aggregate(events: Events, share: Tensor, by: str) -> tuple[Tensor, list[str]]:
     """Weights [S, M] that make counts of places, types or nodes from those of nodes."""
-    events = model.events_
     places, types = events.num_places, events.num_types
     if by == "node":
         sites = [f"{p} | {s}" for p, s in events.nodes]
@@ -329,7 +318,7 @@ def _aggregate(model: Stemmed, by: str) -> tuple[Tensor, list[str]]:
     if by == "type":
         return (torch.arange(types)[:, None] == kind).double(), list(events.types)
     own = (torch.arange(places)[:, None] == place).double()
-    return own * model.problem_.share, list(events.places)
+    return own * share, list(events.places)
 
 
 def spectral_radius(matrix: Tensor) -> float:

@@ -23,7 +23,8 @@ class Stemmed(nn.Module):
     """Events in continuous time that make further events likelier, at M = I · S nodes (place i,
     type s) [STEMMED Eq. 4-8]:
 
-        λ_u(t) = γ_u e^{β_u·y_u(t)} + Σ_v α_u e^{-δ_g,u dist_ij} θ_uv(t) Σ_{x∈v, t_x<t} e^{ω_u·m_x} e^{-δ_k,u (t - t_x)}
+        λ_u(t) = γ_u e^{β_u·y_u(t)}
+                 + Σ_v α_u e^{-δ_g,u dist_ij} θ_uv(t) Σ_{x∈v, t_x<t} e^{ω_u·m_x - δ_k,u (t - t_x)}
 
     y: covariates, constant on blocks of time. θ: how often the two types occur together near the
     two places. m: marks. Every parameter is the receiving node's own, pooled over nodes by
@@ -87,6 +88,17 @@ class Stemmed(nn.Module):
                 raise TypeError(f"{name}: {field} must be True or False, got {value!r}.")
         _check_anchor(name, anchor)
         self.pooled, self.stable, self.anchor = pooled, stable, anchor
+        self.config: dict[str, Any] = {
+            "theta": theta,
+            "network": network,
+            "half_life": half_life,
+            "recent_rate": recent_rate,
+            "use_distance": use_distance,
+            "use_marks": use_marks,
+            "pooled": pooled,
+            "stable": stable,
+            "anchor": anchor,
+        }
 
     def fit(
         self,
@@ -141,12 +153,13 @@ class Stemmed(nn.Module):
         self.names_, self.held_ = list(problem.names), dict(problem.why)
         self.covariates_ = covariates
         self.notes_ = self._notes()
+        self._serve()
         for note in self.notes_:
             warnings.warn(f"{name}: {note}", UserWarning, stacklevel=2)
         return self
 
     def _covariance(self, problem: Problem, fitted: fitting.Fitted, prior: Any) -> Tensor:
-        """H⁻¹, or with weights of time H⁻¹ (J + Λ) H⁻¹, J minus the Hessian with squared weights."""
+        """H⁻¹; with weights of time H⁻¹ (J + Λ) H⁻¹, J minus the Hessian with squared weights."""
         inverse = fitting.inverse_of(fitted.information, problem.held)
         if self.options.half_life is None:
             return inverse
@@ -157,6 +170,38 @@ class Stemmed(nn.Module):
         free = (~problem.held).double()
         middle = middle * free[:, :, None] * free[:, None, :]
         return inverse @ middle @ inverse
+
+    def _serve(self) -> None:
+        """The buffers that a model file holds: see csrc/models/stemmed.h. `known`, which a ranker
+        sets, is the number of periods of counts in the file."""
+        events = self.events_
+        rate = None if self.anchor is None else self.recent_rates(self.anchor)
+        dynamics, _ = self.dynamics(self.working_, rate, second=self.problem_.num_marks > 0)
+        weight, _ = futures.aggregate(events, self.problem_.share, "place")
+        end = torch.tensor(events.start + events.duration, dtype=torch.float64)
+        buffers = {
+            **dynamics._asdict(),
+            "weight": weight,
+            "end": end,
+            "known": torch.tensor(0),
+            "working": self.working_,
+            "covariance": self.covariance_,
+        }
+        for name, value in buffers.items():
+            self.register_buffer(name, value.clone())
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Takes the buffers of a fitted model, as a model file holds them."""
+        wanted = {*futures.Dynamics._fields, "weight", "end", "known", "working", "covariance"}
+        if set(state_dict) != wanted:
+            raise RuntimeError(
+                f"Stemmed.load_state_dict: state must have {sorted(wanted)}, got "
+                f"{sorted(state_dict)}."
+            )
+        for name, value in state_dict.items():
+            self.register_buffer(name, value.clone())
+        self.working_, self.covariance_ = self.working, self.covariance
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def _notes(self) -> list[str]:
         notes = []
@@ -343,8 +388,14 @@ class Stemmed(nn.Module):
         )
 
     def _fitted(self, method: str) -> None:
-        if not hasattr(self, "working_"):
-            raise RuntimeError(f"Stemmed.{method}: the model must be fitted first. Call fit().")
+        if hasattr(self, "events_"):
+            return
+        if hasattr(self, "working_"):
+            raise RuntimeError(
+                f"Stemmed.{method}: the model must hold its events, which a model file does not. "
+                "Fit it to the events; or plan with the ranker that was loaded."
+            )
+        raise RuntimeError(f"Stemmed.{method}: the model must be fitted first. Call fit().")
 
 
 def _check_anchor(name: str, anchor: Any) -> None:

@@ -90,6 +90,10 @@ class Problem:
     def num_covariates(self) -> int:
         return len(self.covariates)
 
+    @property
+    def num_marks(self) -> int:
+        return self.arguments.marks.shape[1]
+
     def derivatives(self, nodes: Tensor, working: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Value [R], gradient [R, P] and Hessian [R, P, P] of items in working coordinates; a value
         is -inf where a rate is not positive at an event."""
