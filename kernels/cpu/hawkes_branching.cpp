@@ -148,11 +148,12 @@ struct Set {
 
   // omega_u . m for all receivers.
   TR_INLINE void linear_marks(const double* marks, double* out) const {
+    for (int64_t u = 0; u < nodes; ++u) out[u] = 0.0;
+    for (int64_t r = 0; r < q; ++r) {
+      const double* omega = m.omega + r * nodes;
+      const double mark = marks[r];
 #pragma omp simd
-    for (int64_t u = 0; u < nodes; ++u) {
-      double linear = 0.0;
-      for (int64_t r = 0; r < q; ++r) linear = fused(m.omega[r * nodes + u], marks[r], linear);
-      out[u] = linear;
+      for (int64_t u = 0; u < nodes; ++u) out[u] = fused(omega[u], mark, out[u]);
     }
   }
 
@@ -181,7 +182,7 @@ struct Path {
   int64_t waiting = 0;
   bool failed = false;
   int32_t* counts;
-  double horizon;
+  double horizon, periods_per_time;
 
   TR_INLINE PhiloxWords words(HawkesStream stream, uint32_t event, uint32_t draw) const {
     return philox4x32(f.key, {draw, event, uint32_t(path), uint32_t(stream)});
@@ -196,7 +197,9 @@ struct Path {
   }
 
   TR_INLINE void count(double time, int32_t node) const {
-    int64_t k = 0;
+    int64_t k = int64_t(time * periods_per_time);  // right where periods are of one length
+    k = k < f.periods ? k : f.periods - 1;
+    while (k > 0 && time <= f.edge[k]) --k;
     while (k + 1 < f.periods && time > f.edge[k + 1]) ++k;
     ++counts[k * s.nodes + node];
   }
@@ -343,7 +346,8 @@ void simulate(const HawkesFuture& f, int64_t begin, int64_t end, void* scratch) 
     }
     int32_t* counts = f.counts + path * f.periods * set.nodes;
     for (int64_t i = 0; i < f.periods * set.nodes; ++i) counts[i] = 0;
-    Path walk{set, f, path, 0, 0, false, counts, f.edge[f.periods]};
+    const double horizon = f.edge[f.periods];
+    Path walk{set, f, path, 0, 0, false, counts, horizon, double(f.periods) / horizon};
     switch (f.mode) {
       case HawkesMode::kThinning: walk.thin(); break;
       case HawkesMode::kPaper: walk.paper(); break;
