@@ -10,12 +10,7 @@ namespace {
 constexpr int kLanes = kHawkesLanes;
 constexpr int kChunk = 64;  // events whose coefficients are summed together
 
-// (lo, hi] with lo the end of the piece before; sources [source, source of the next) lie in [lo, hi).
-struct Piece {
-  double hi;
-  int64_t source;
-  int64_t block;  // -1: history
-};
+using Piece = HawkesPiece;
 
 // An own event of a lane. Events before `before` are earlier than it.
 struct Stop {
@@ -32,7 +27,7 @@ TR_INLINE Sizes sizes_of(const HawkesProblem& p) {
   return {p.events,
           p.blocks,
           p.places * p.types,
-          p.refresh != nullptr ? p.refresh[p.blocks - 1] + 1 : p.blocks,
+          hawkes_refreshes(p),
           p.covariates_per_node,
           p.marks_per_event,
           hawkes_parameters(p)};
@@ -75,7 +70,7 @@ TR_INLINE Memory memory_of(const HawkesProblem& p, void* scratch) {
   m.mark = a.take<Lane>(n.events);
   m.decay = a.take<Lane>(n.events);
   m.stop = a.take<Stop>(n.events * kLanes + 1);
-  m.piece = a.take<Piece>(n.blocks + 2 * n.events + 2);
+  m.piece = a.take<Piece>(hawkes_most_pieces(p));
   m.network = a.take<Lane>((n.refreshes + 1) * n.nodes);
   m.omega = a.take<Lane>(n.q);
   m.reach = a.take<double>(kLanes * p.places);
@@ -115,40 +110,6 @@ TR_INLINE DecayIntegrals<Lane> integrals(const Group& g, Lane x, Lane length, La
   const DecayIntegrals<Lane> t = decay_integrals_series(x, length, decay, g.decay_rate);
   return {s.by_series != 0 ? t.e0 : e.e0, s.by_series != 0 ? t.e1 : e.e1,
           s.by_series != 0 ? t.e2 : e.e2};
-}
-
-// Blocks, cut where they are too long for the first lane's delta_k.
-TR_INLINE int64_t cut(const HawkesProblem& p, double decay_rate, Piece* piece) {
-  int64_t x = 0, count = 0;
-  if (p.events > 0 && p.time[0] < p.edge[0]) piece[count++] = {p.edge[0], 0, -1};
-  while (x < p.events && p.time[x] < p.edge[0]) ++x;
-  for (int64_t k = 0; k < p.blocks; ++k) {
-    double lo = p.edge[k];
-    while (lo < p.edge[k + 1]) {
-      double hi = p.edge[k + 1];
-      if (decay_rate * (hi - lo) > kHawkesLongest) {
-        hi = lo + kHawkesLongest / decay_rate;
-        const bool empty = x >= p.events || p.time[x] >= hi;
-        if (empty && x < p.events && p.time[x] < p.edge[k + 1]) hi = p.time[x];
-        if ((empty && !(x < p.events && p.time[x] < p.edge[k + 1])) || !(hi > lo))
-          hi = p.edge[k + 1];
-      }
-      piece[count++] = {hi, x, k};
-      while (x < p.events && p.time[x] < hi) ++x;
-      lo = hi;
-    }
-  }
-  piece[count] = {0.0, x, -1};
-  return count;
-}
-
-TR_INLINE bool needs_cutting(const HawkesProblem& p, double decay_rate) {
-  double longest = 0.0;
-  for (int64_t k = 0; k < p.blocks; ++k) {
-    const double length = p.edge[k + 1] - p.edge[k];
-    longest = length > longest ? length : longest;
-  }
-  return decay_rate * longest > kHawkesLongest;
 }
 
 // A_uv of one refresh, for the lane's receiver.
@@ -326,7 +287,7 @@ struct Walk {
     const int64_t rows = order >= 2 ? n.q + 2 : 1;
     for (int64_t a = 0; a < n.nodes * rows; ++a) m.state[a] = Lane{};
     for (int64_t v = 0; v < n.nodes; ++v) m.network[n.refreshes * n.nodes + v] = Lane{};
-    pieces = cut(p, g.decay_rate[0], m.piece);
+    pieces = hawkes_cut(p, g.decay_rate[0], m.piece);
     merge_own_events();
   }
 
@@ -741,10 +702,10 @@ void evaluate(const HawkesProblem& p, const HawkesItems& out, int64_t begin, int
   const auto decay_rate = [&](int64_t item) { return out.parameters[(item + 1) * size - 1]; };
   for (int64_t item = begin; item < end;) {
     Group group{};
-    const bool alone = needs_cutting(p, decay_rate(item));
+    const bool alone = hawkes_needs_cutting(p, decay_rate(item));
     do {
       group.item[group.lanes++] = item++;
-    } while (!alone && group.lanes < kLanes && item < end && !needs_cutting(p, decay_rate(item)));
+    } while (!alone && group.lanes < kLanes && item < end && !hawkes_needs_cutting(p, decay_rate(item)));
     for (int l = 0; l < kLanes; ++l) {
       const int64_t from = group.item[l < group.lanes ? l : 0];
       group.item[l] = from;
