@@ -6,7 +6,8 @@
 namespace topreach::kernels::TR_ISA {
 namespace {
 
-constexpr int kSums = 8;  // partial sums: the order of additions does not depend on the vector's width
+constexpr int kSums =
+    8;  // partial sums: the order of additions does not depend on the vector's width
 
 struct Pending {
   double time;
@@ -22,18 +23,18 @@ struct Choice {
 };
 
 struct Memory {
-  double* reach;        // [M (v), M (u)] A_uv
-  double* top;          // [M (v), M (u)] max over v's pool of omega_u . m
-  uint32_t* keep;       // [M (v), M (u)], then [K, M] immigrants, then [M] the past
-  int32_t* alias;       // likewise
-  double* mean;         // [M] C_v
-  double* none;         // [M] exp(-C_v)
+  double* reach;   // [M (v), M (u)] A_uv
+  double* top;     // [M (v), M (u)] max over v's pool of omega_u . m
+  uint32_t* keep;  // [M (v), M (u)], then [K, M] immigrants, then [M] the past
+  int32_t* alias;  // likewise
+  double* mean;    // [M] C_v
+  double* none;    // [M] exp(-C_v)
   double *weight, *scaled, *omega, *decay_rate;  // [M], [M], [q, M], [M]
-  double* base_total;   // [K]
-  double* state;        // [M]
-  int32_t* work;        // [M]
-  int32_t* period_events;  // [M]
-  Pending* stack;       // [most_events + 1]
+  double* base_total;                            // [K]
+  double* state;                                 // [M]
+  int32_t* work;                                 // [M]
+  int32_t* period_events;                        // [M]
+  Pending* stack;                                // [most_events + 1]
   double past_total;
   int64_t bytes;
 };
@@ -234,7 +235,8 @@ struct Path {
         const double time = event.time + lag;
         if (time > horizon) continue;
         double linear = -s.m.top[v * s.nodes + u];
-        for (int64_t r = 0; r < s.q; ++r) linear = fused(s.m.omega[r * s.nodes + u], marks[r], linear);
+        for (int64_t r = 0; r < s.q; ++r)
+          linear = fused(s.m.omega[r * s.nodes + u], marks[r], linear);
         if (hawkes_unit(w.z) < exponential_cut(linear)) put(time, u);
       }
     }

@@ -44,7 +44,8 @@ TR_HD Work work_of(const HawkesProblem& p, void* scratch, int64_t* bytes) {
     used += aligned(size);
     return here;
   };
-  const int64_t per_event = p.events * int64_t(sizeof(double)), per_node = nodes * int64_t(sizeof(double));
+  const int64_t per_event = p.events * int64_t(sizeof(double)),
+                per_node = nodes * int64_t(sizeof(double));
   Work w;
   w.mark = reinterpret_cast<double*>(take(per_event));
   w.decay = reinterpret_cast<double*>(take(per_event));
@@ -57,7 +58,8 @@ TR_HD Work work_of(const HawkesProblem& p, void* scratch, int64_t* bytes) {
   w.adjoint1 = reinterpret_cast<double*>(take(per_node));
   w.reach = reinterpret_cast<double*>(take(p.places * int64_t(sizeof(double))));
   w.next = reinterpret_cast<int64_t*>(take(per_node));
-  w.piece = reinterpret_cast<HawkesPiece*>(take(hawkes_most_pieces(p) * int64_t(sizeof(HawkesPiece))));
+  w.piece =
+      reinterpret_cast<HawkesPiece*>(take(hawkes_most_pieces(p) * int64_t(sizeof(HawkesPiece))));
   if (bytes != nullptr) *bytes = used;
   return w;
 }
@@ -139,7 +141,8 @@ struct Walk {
     failed = p.events;
     for (int64_t j = t; j < p.places; j += kThreads) {
       const double* exciting = z + 1 + p.covariates_per_node;
-      w.reach[j] = exponential_lane(exciting[0] - exciting[1] * p.distance[u / p.types * p.places + j]);
+      w.reach[j] =
+          exponential_lane(exciting[0] - exciting[1] * p.distance[u / p.types * p.places + j]);
     }
     for (int64_t v = t; v < nodes; v += kThreads) {
       w.state[v] = 0.0;
@@ -281,7 +284,8 @@ struct Walk {
       const double rho = n >= own.first ? w.rho[n] : 0.0;
       const double late = n >= own.first ? rho * (hi - own_time(n)) : 0.0;
       double total0, total1;
-      const double sum0 = block_scan(shared, rho, &total0), sum1 = block_scan(shared, late, &total1);
+      const double sum0 = block_scan(shared, rho, &total0),
+                   sum1 = block_scan(shared, late, &total1);
       if (n >= own.first) {
         w.later0[n] = carry0 + sum0 + rho;
         w.later1[n] = carry1 + sum1 + late;
@@ -312,9 +316,11 @@ struct Walk {
       for (int64_t x = from + t; x < to; x += kThreads) {
         const int64_t v = p.node[x];
         const double time = p.time[x], lag = piece.hi - time, decay = w.decay[x];
-        const int64_t n = partition(own.first, own.last, [&](int64_t m) { return !(own_time(m) > time); });
+        const int64_t n =
+            partition(own.first, own.last, [&](int64_t m) { return !(own_time(m) > time); });
         const double a = history ? 0.0 : network(refresh, v);
-        const double later0 = n < own.last ? w.later0[n] : 0.0, later1 = n < own.last ? w.later1[n] : 0.0;
+        const double later0 = n < own.last ? w.later0[n] : 0.0,
+                     later1 = n < own.last ? w.later1[n] : 0.0;
         const double u0 = fused(a, later0, w.adjoint0[v]), u1 = fused(a, later1, w.adjoint1[v]);
         const DecayIntegrals<double> e = integrals(series, lag, decay);
         const double lost = history ? 0.0 : a * weight;
@@ -349,7 +355,8 @@ struct Walk {
     for (int64_t r = t / 32; r < q; r += kWarps) {
       double sum = 0.0;
       for (int64_t x = t % 32; x < last; x += 32) sum = fused(w.prefix[x], p.marks[x * q + r], sum);
-      for (int width = 16; width > 0; width /= 2) sum += __shfl_down_sync(kAll, sum, unsigned(width));
+      for (int width = 16; width > 0; width /= 2)
+        sum += __shfl_down_sync(kAll, sum, unsigned(width));
       if (t % 32 == 0) exciting[2 + r] = sum;
     }
   }
