@@ -105,6 +105,10 @@ struct Set {
   const double* base(int64_t k) const { return f.base + (set * f.periods + k) * nodes; }
   const double* excitation() const { return f.excitation + set * nodes; }
 
+  const double* omega_of(int64_t u) const {
+    return f.parameters + (set * nodes + u) * hawkes_parameters(p) + p.covariates_per_node + 3;
+  }
+
   void tabulate(const double* weight, const Choice& to) const {
     if (to.total > 0.0) alias_table(weight, nodes, to.total, to.keep, to.alias, m.scaled, m.work);
   }
@@ -234,9 +238,9 @@ struct Path {
         const double lag = -natural_log(hawkes_unit(w.w)) / s.m.decay_rate[u];
         const double time = event.time + lag;
         if (time > horizon) continue;
+        const double* omega = s.omega_of(u);
         double linear = -s.m.top[v * s.nodes + u];
-        for (int64_t r = 0; r < s.q; ++r)
-          linear = fused(s.m.omega[r * s.nodes + u], marks[r], linear);
+        for (int64_t r = 0; r < s.q; ++r) linear = fused(omega[r], marks[r], linear);
         if (hawkes_unit(w.z) < exponential_cut(linear)) put(time, u);
       }
     }
