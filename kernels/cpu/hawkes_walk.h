@@ -418,7 +418,7 @@ struct Walk {
       walk_down(s.from, to);
       if (m.piece[i].block >= 0) backward_past(s, rho);
     }
-    flush(top, count);
+    if (count > 0) flush(top, count);
     write(total);
   }
 
