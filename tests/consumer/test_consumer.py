@@ -324,6 +324,15 @@ def test_cpp_ranks_events_as_python_does(build_programs, tmp_path):
     assert found["site"].tolist() == expected["site"].tolist()
     for column in ("score", "expected_count"):
         np.testing.assert_allclose(found[column], expected[column], rtol=1e-7, err_msg=column)
+    # The events themselves, in C++.
+    events.to_csv(tmp_path / "events.csv")
+    example = program.parent / "forecast_events"
+    printed = run(example, tmp_path / "events.csv", tmp_path / "model.pt", cwd=tmp_path).stdout
+    listed = pd.read_csv(io.StringIO(printed), dtype={"place": str})
+    late = table[(table["t"] > 672)].groupby("place").size()
+    counts = dict(zip(listed["place"], listed["last_28_days"], strict=True))
+    assert counts == {f"{i:02d}": int(late.get(f"{i:02d}", 0)) for i in range(8)}
+    assert listed[listed["selected"] == 1]["place"].tolist() == expected["site"].tolist()
 
 
 @pytest.mark.parametrize("exposure", [None, "people"])
