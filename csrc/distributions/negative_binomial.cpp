@@ -12,6 +12,14 @@ std::tuple<torch::Tensor, torch::Tensor> negbin_moments(const torch::Tensor& tot
   return {mean, mean * (1 + odds)};
 }
 
+NegativeBinomial negbin_of_moments(const torch::Tensor& mean, const torch::Tensor& variance) {
+  constexpr double kLeastMean = 1e-12,
+                   kLeastExcess = 1e-6;  // of a variance over its mean, relative
+  const torch::Tensor known = mean.clamp_min(kLeastMean),
+                      excess = (variance / known - 1).clamp_min(kLeastExcess);
+  return {known / excess, excess.log()};
+}
+
 torch::Tensor NegativeBinomial::mean() const {
   return std::get<0>(negbin_moments(total_count, logits));
 }
@@ -41,8 +49,19 @@ torch::Tensor NegativeBinomial::expected_ratio(double offset) const {
   return ratio_family().expected_ratio(offset);
 }
 
+namespace {
+
+std::tuple<torch::Tensor, torch::Tensor> of_moments(const torch::Tensor& mean,
+                                                    const torch::Tensor& variance) {
+  const NegativeBinomial found = negbin_of_moments(mean, variance);
+  return {found.total_count, found.logits};
+}
+
+}  // namespace
+
 TORCH_LIBRARY_IMPL(topreach, CompositeImplicitAutograd, m) {
   m.impl("negbin_moments", negbin_moments);
+  m.impl("negbin_of_moments", of_moments);
 }
 
 }  // namespace topreach

@@ -53,12 +53,12 @@ torch::Tensor Binomial::sample(int64_t num_samples, const NegBinSampleOptions& o
   torch::NoGradGuard no_grad;
   std::vector<int64_t> shape = mean().sizes().vec();
   shape.insert(shape.begin(), num_samples);
-  std::optional<at::Generator> generator = options.generator;
-  if (options.key) {
+  const auto generator = [&]() -> std::optional<at::Generator> {
+    if (!options.key) return options.generator;
     const torch::Tensor key = options.key->cpu();
-    generator = at::detail::createCPUGenerator(uint64_t(key[0].item<int64_t>()) << 32 |
-                                               uint64_t(key[1].item<int64_t>()));
-  }
+    return at::detail::createCPUGenerator(uint64_t(key[0].item<int64_t>()) << 32 |
+                                          uint64_t(key[1].item<int64_t>()));
+  }();
   const torch::Tensor trials = total_count.to(probs.scalar_type()).cpu().expand(shape);
   return at::binomial(trials.contiguous(), probs.cpu().expand(shape).contiguous(), generator)
       .to(probs.device());

@@ -10,6 +10,7 @@
 #include "negbin_mixed_effects.h"
 #include "normal_mixture.h"
 #include "poisson_mixture.h"
+#include "stemmed.h"
 
 namespace topreach {
 
@@ -235,6 +236,41 @@ ForecasterPtr load_mlp(const ModelFile& file, torch::Device device, const Needs&
   return load_scorer<MLPScorer>(file, device, needs, hidden);
 }
 
+ForecasterPtr load_stemmed(const ModelFile& file, torch::Device device, const Needs& needs) {
+  check_sizes(file, std::nullopt, std::nullopt);
+  TR_REQUIRE(
+      !file.past.times.empty(),
+      "Ranker: past must be in the file of a Stemmed model, got none. Save it with its past");
+  Stemmed model;
+  auto forecaster = std::make_shared<BuiltForecaster>(
+      file, device, needs, model,
+      [model, calendar = file.calendar,
+       last = file.past.times.back()](const ForecastInputs& in) mutable {
+        const int64_t known = model->known.item<int64_t>();
+        TR_REQUIRE(
+            in.timeline.size(0) == known,
+            "Stemmed: a table must add no counts, for the model learns from dated events, got "
+            "{} period(s) after the {} that it knows. Fit it to the events up to now",
+            in.timeline.size(0) - known, known);
+        std::vector<torch::Tensor> totals, logits;
+        for (const int64_t row : in.rows) {
+          TR_REQUIRE(
+              row >= known,
+              "Stemmed: a plan must be for a period after those that the model learned from, "
+              "got one that lies {} period(s) before its end",
+              known - row);
+          const NegativeBinomial counts = model->forward(
+              {calendar.next(last, row - known + 1), calendar.next(last, row - known + 2)});
+          totals.push_back(counts.total_count);
+          logits.push_back(counts.logits);
+        }
+        return CountDistribution(NegativeBinomial{torch::cat(totals), torch::cat(logits)});
+      },
+      nullptr);
+  model->check(int64_t(file.site_ids.size()));
+  return forecaster;
+}
+
 std::vector<ForecasterKind> built_in() {
   std::vector<ForecasterKind> kinds;
   const auto add = [&](const char* name, const char* short_name, const char* summary, Needs needs,
@@ -261,6 +297,8 @@ std::vector<ForecasterKind> built_in() {
       {.features = false, .time = true}, load_mixture<NormalMixture>);
   add("PoissonMixture", "poisson_mixture", "the same counts in every period: Poissons",
       {.features = false, .time = true, .suppressed = true}, load_mixture<PoissonMixture>);
+  add("Stemmed", "stemmed", "a networked point process of dated events: each makes others likelier",
+      {.features = false, .past = true, .events = true}, load_stemmed);
   return kinds;
 }
 

@@ -23,6 +23,7 @@ struct Needs {
   bool suppressed = false;  // can learn from counts that are known to lie in an interval only
   bool sites = true;        // knows its sites one by one, so that it can rank no others
   bool counts = true;       // predicts counts; false: gives scores, which rank sites only
+  bool events = false;      // learns from dated events; its file holds counts of them
 };
 
 /// What a forecaster reads, for T periods and S sites; tensors that it does not need are undefined.

@@ -86,6 +86,8 @@ TORCH_LIBRARY(topreach, m) {
 
   // (mean, variance) [..., S].
   m.def("negbin_moments(Tensor total_count, Tensor logits) -> (Tensor, Tensor)");
+  // (total_count, logits) of these moments.
+  m.def("negbin_of_moments(Tensor mean, Tensor variance) -> (Tensor, Tensor)");
 
   // ---- Poisson and zero-inflated counts ---------------------------------------------------------
   // Draws [M, ..., S] and log P(value), as for negative binomial counts.
@@ -210,6 +212,61 @@ TORCH_LIBRARY(topreach, m) {
   m.def("normal_mixture_components(Tensor raw_mean, Tensor raw_scale) -> (Tensor, Tensor)");
   // A parameter [batch.., S, L] for every one of `time` [T..]: a view [batch.., T.., S, L].
   m.def("mixture_over_time(Tensor parameter, Tensor time) -> Tensor");
+
+  // ---- networked Hawkes process [STEMMED Eq. 4-8] ------------------------------------------------
+  // N events at nodes, M = I S nodes, B blocks of time, R items (a node with P = p + q + 4 natural
+  // parameters): (value [R], gradient [R, P], Hessian [R, P, P], first event without a positive rate
+  // or -1 [R]); order 0, 1 or 2 says how much is made.
+  m.def(
+      "hawkes_derivatives(Tensor time, Tensor node, Tensor marks, Tensor edges, Tensor weights, "
+      "Tensor covariates, Tensor distance, Tensor refresh, Tensor? joint, Tensor? either, "
+      "Tensor? prior, float prior_weight, Tensor item_node, Tensor parameters, int order) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
+  // Its value [R] with autograd in the parameters.
+  m.def(
+      "hawkes_log_likelihood(Tensor time, Tensor node, Tensor marks, Tensor edges, Tensor weights, "
+      "Tensor covariates, Tensor distance, Tensor refresh, Tensor? joint, Tensor? either, "
+      "Tensor? prior, float prior_weight, Tensor item_node, Tensor parameters) -> Tensor");
+  // Natural parameters [..., P] from working coordinates, with p covariates, and back; derivatives for the
+  // one as derivatives for the other.
+  m.def("hawkes_natural(Tensor working, int covariates) -> Tensor");
+  m.def("hawkes_working(Tensor parameters, int covariates) -> Tensor");
+  m.def(
+      "hawkes_chain(Tensor working, Tensor gradient, Tensor hessian, int covariates) "
+      "-> (Tensor, Tensor)");
+  // (base [M], factor [M]) of dynamics that relax to the recent rates [M].
+  m.def("hawkes_anchor(Tensor decay, Tensor jump, Tensor rate) -> (Tensor, Tensor)");
+  // Tables (joint [Q, S, S, I], either, prior [Q, S, S]) of the network; and theta [M, M] of one refresh.
+  m.def("hawkes_network(Tensor together, Tensor events, str kind) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "hawkes_theta(Tensor joint, Tensor either, Tensor prior, float prior_weight, int refresh) "
+      "-> Tensor");
+  // Of fitted items, (start [R + 1], intensity [n], base rate [n], compensator [n] at their n own events;
+  // int lambda and int mu [R, B] of each block).
+  m.def(
+      "hawkes_course(Tensor time, Tensor node, Tensor marks, Tensor edges, Tensor weights, "
+      "Tensor covariates, Tensor distance, Tensor refresh, Tensor? joint, Tensor? either, "
+      "Tensor? prior, float prior_weight, Tensor item_node, Tensor parameters) "
+      "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  // At the last edge, with parameters [M, P]: (base [M], excitation [M], jump [M, M], second [M, M, M] or
+  // [0]); node v's events have the marks of records pool[pool_start[v]..pool_start[v + 1] - 1].
+  m.def(
+      "hawkes_state(Tensor time, Tensor node, Tensor marks, Tensor edges, Tensor weights, "
+      "Tensor covariates, Tensor distance, Tensor refresh, Tensor? joint, Tensor? either, "
+      "Tensor? prior, float prior_weight, Tensor parameters, Tensor pool_start, "
+      "Tensor pool, bool second) -> (Tensor, Tensor, Tensor, Tensor)");
+  // (counts int32 [paths, H, M], whether a path was cut off [paths]) of simulated futures, with sets of
+  // parameters [sets, M, P]; mode "branching", "thinning" or "paper".
+  m.def(
+      "hawkes_simulate(Tensor time, Tensor node, Tensor marks, Tensor edges, Tensor weights, "
+      "Tensor covariates, Tensor distance, Tensor refresh, Tensor? joint, Tensor? either, "
+      "Tensor? prior, float prior_weight, Tensor parameters, Tensor excitation, "
+      "Tensor base, Tensor period_edges, Tensor pool_start, Tensor pool, int num_paths, str mode, "
+      "int most_events, Tensor key) -> (Tensor, Tensor)");
+  // (mean [H, M], covariance [H, M, M] or [H, 0, 0]) of counts to come.
+  m.def(
+      "hawkes_moments(Tensor base, Tensor decay, Tensor excitation, Tensor jump, Tensor? second, "
+      "Tensor edges, bool covariance, bool cumulative) -> (Tensor, Tensor)");
 
   // ---- scorers [L23 Sec. 3] ----------------------------------------------------------------------
   // Scores [..., S] of a network over past counts [..., S, W], divided by history_scale [], and

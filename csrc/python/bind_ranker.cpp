@@ -328,12 +328,14 @@ void bind_plan(py::module_& m) {
 void bind_ranker(py::module_& m) {
   py::class_<Needs>(m, "Needs")
       .def(py::init([](bool features, bool time, bool past, int64_t window, bool exposure,
-                       bool suppressed, bool sites, bool counts) {
-             return Needs{features, time, past, window, exposure, suppressed, sites, counts};
+                       bool suppressed, bool sites, bool counts, bool events) {
+             return Needs{features,   time,  past,   window, exposure,
+                          suppressed, sites, counts, events};
            }),
            py::kw_only(), py::arg("features") = true, py::arg("time") = false,
            py::arg("past") = false, py::arg("window") = 0, py::arg("exposure") = false,
-           py::arg("suppressed") = false, py::arg("sites") = true, py::arg("counts") = true)
+           py::arg("suppressed") = false, py::arg("sites") = true, py::arg("counts") = true,
+           py::arg("events") = false)
       .def_readonly("features", &Needs::features)
       .def_readonly("time", &Needs::time)
       .def_readonly("past", &Needs::past)
@@ -341,7 +343,8 @@ void bind_ranker(py::module_& m) {
       .def_readonly("exposure", &Needs::exposure)
       .def_readonly("suppressed", &Needs::suppressed)
       .def_readonly("sites", &Needs::sites)
-      .def_readonly("counts", &Needs::counts);
+      .def_readonly("counts", &Needs::counts)
+      .def_readonly("events", &Needs::events);
   m.def("make_program", [](const std::string& name, const py::dict& config) {
     return std::const_pointer_cast<Program>(make_program(name, items_of<double>(config)));
   });

@@ -5,6 +5,7 @@
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Objects that topreach's Python and C++ share.";
   topreach::python::bind_calendar(m);
+  topreach::python::bind_events(m);
   topreach::python::bind_forecast(m);
   topreach::python::bind_programs(m);
   topreach::python::bind_ranker(m);

@@ -6,6 +6,7 @@
 namespace topreach::python {
 
 void bind_calendar(pybind11::module_& m);
+void bind_events(pybind11::module_& m);
 void bind_forecast(pybind11::module_& m);
 void bind_objectives(pybind11::module_& m);
 void bind_programs(pybind11::module_& m);

@@ -7,6 +7,8 @@
 #include <cstring>
 
 #include "../expected_topk.h"
+#include "../hawkes.h"
+#include "../hawkes_branching.h"
 #include "../negbin.h"
 #include "../perturbed_topk.h"
 #include "../posterior_risk.h"
@@ -29,6 +31,8 @@ namespace topreach::kernels {
   extern const PosteriorRiskCpu<float> posterior_risk_float;             \
   extern const PosteriorRiskCpu<double> posterior_risk_double;           \
   extern const PriorEm prior_em;                                         \
+  extern const HawkesCpu hawkes;                                         \
+  extern const HawkesBranchingCpu hawkes_branching;                      \
   }
 
 TR_DECLARE_ISA(baseline)
@@ -143,5 +147,9 @@ const PosteriorRiskCpu<double>& posterior_risk_cpu<double>() {
 }
 
 const PriorEm& prior_em_cpu() { return TR_PICK(prior_em); }
+
+const HawkesCpu& hawkes_cpu() { return TR_PICK(hawkes); }
+
+const HawkesBranchingCpu& hawkes_branching_cpu() { return TR_PICK(hawkes_branching); }
 
 }  // namespace topreach::kernels

@@ -22,7 +22,7 @@ from . import (  # noqa: E402
     training,
 )
 from ._C import Calendar  # noqa: E402
-from .data import Batch, Panel, Splits, Standardizer, TableSpec, datasets  # noqa: E402
+from .data import Batch, Events, Panel, Splits, Standardizer, TableSpec, datasets  # noqa: E402
 from .distributions.counts import (  # noqa: E402
     count_cdf,
     count_quantile,
@@ -50,6 +50,7 @@ cmake_prefix_path = str(_PACKAGE / "share" / "cmake")
 __all__ = [
     "Batch",
     "Calendar",
+    "Events",
     "Panel",
     "Splits",
     "Standardizer",

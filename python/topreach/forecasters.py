@@ -25,6 +25,7 @@ from topreach.models import (
     NormalMixture,
     PoissonMixture,
     SiteHistory,
+    Stemmed,
 )
 
 KINDS = {kind.short_name: kind for kind in _C.forecaster_registry()}
@@ -184,6 +185,35 @@ class NormalMixtureOf(_Mixture):
     _model: ClassVar[type] = NormalMixture
 
 
+@dataclass(frozen=True)
+class StemmedOf(Forecaster):
+    """`Stemmed`: a networked point process, learnt from `Events`; it plans for whole periods.
+
+    Args:
+        every: the period that plans are for: "week", "month", "quarter", "year" or days.
+        theta, network, half_life, recent_rate, use_distance, use_marks, pooled, stable, anchor: of
+            `Stemmed`.
+    """
+
+    name: ClassVar[str] = "stemmed"
+    objectives: ClassVar[tuple[str, ...]] = ("direct",)
+    every: str | float = "month"
+    theta: str = "jaccard"
+    network: str = "full"
+    half_life: float | None = None
+    recent_rate: bool = True
+    use_distance: bool = True
+    use_marks: bool = True
+    pooled: bool = True
+    stable: bool = True
+    anchor: float | None = 12.0
+
+    def unfitted(self) -> Stemmed:
+        options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        options.pop("every")
+        return Stemmed(**options)
+
+
 class OwnModule(Forecaster):
     """A module of the user's own. It is copied and not changed.
 
@@ -229,10 +259,20 @@ def needs_of(module: nn.Module) -> Needs:
     )
 
 
-NEEDS = ("features", "time", "past", "window", "exposure", "suppressed", "sites", "counts")
+NEEDS = (
+    "features",
+    "time",
+    "past",
+    "window",
+    "exposure",
+    "suppressed",
+    "sites",
+    "counts",
+    "events",
+)
 FORECASTERS: dict[str, type[Forecaster]] = {
     cls.name: cls
-    for cls in (EmpiricalBayes, NegBin, Linear, MLP, NormalMixtureOf, PoissonMixtureOf)
+    for cls in (EmpiricalBayes, NegBin, Linear, MLP, NormalMixtureOf, PoissonMixtureOf, StemmedOf)
 }
 # Settings that may be given to TopKRanker by their own name.
 SETTINGS = sorted({f.name for cls in FORECASTERS.values() for f in dataclasses.fields(cls)})

@@ -8,7 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from topreach.data.datasets import chicago_assault, cook_overdose_events, ct_overdose
+from topreach.data.datasets import (
+    chicago_assault,
+    cook_overdose_deaths,
+    cook_overdose_events,
+    ct_overdose,
+    ct_overdose_deaths,
+)
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("TOPREACH_DATA"), reason="needs real data: set TOPREACH_DATA to its folder"
@@ -69,6 +75,59 @@ def test_cook_events(small):
     assert cook_overdose_events(500.0, root=small).num_sites == 1
 
 
+@pytest.fixture
+def deaths(tmp_path):
+    """Tables with what events need: types, marks, districts."""
+    write(
+        tmp_path / "ct_overdose_events/ct_events.csv",
+        "date,town,opioid,heroin,fentanyl,fent_analog,oxycodone,methadone,sex,age\n"
+        "2012-03-31,Ansonia,1,1,1,0,0,0,M,30\n2012-04-01,Ansonia,0,0,0,0,0,0,F,40\n"
+        "2024-12-31,Bethany,1,0,0,1,0,0,M,\n2013-01-01,,1,1,0,0,0,0,M,50\n"
+        "2013-02-01,Avon,1,0,0,0,0,0,,60\n",
+    )
+    write(
+        tmp_path / "geo/ct_towns.csv",
+        "town,geoid,lat,lon,population_acs2023\nAnsonia,0900901220,41.3,-73.1,100\n"
+        "Bethany,0900904580,41.6,-73.4,200\nAvon,0900302060,41.8,-72.8,50\n",
+    )
+    write(
+        tmp_path / "cook_overdose_events/cook_events.csv",
+        "date,lat,lon,chicago_community_area,district,fentanyl,heroin,methadone,sex\n"
+        "2014-08-12,41.8,-87.7,LOOP,3,1,0,0,M\n2015-01-02,41.9,-87.9,,9,0,0,0,M\n"
+        "2015-01-03,,,,,1,1,0,F\n2023-04-01,41.8,-87.7,LOOP,3,1,1,0,F\n",
+    )
+    return tmp_path
+
+
+def test_connecticut_deaths(deaths):
+    events = ct_overdose_deaths(root=deaths)
+    assert events.places == ["Hartford", "New Haven"]
+    assert events.types[-2:] == ["other opioid", "no opioid"] and events.num_events == 4
+    assert events.flags.sum(dim=0).tolist() == [1, 2, 0, 0, 1, 1]
+    # The centre by population, and the sum of the towns' people.
+    assert events.place_table.coordinates[1].tolist() == pytest.approx([41.5, -73.3])
+    assert events.place_table.values[1].tolist() == pytest.approx([np.log(300)])
+    assert events.duration == 4749  # 13 years
+    towns = ct_overdose_deaths("town", opioid=True, marks=["sex", "age"], root=deaths)
+    assert towns.places == ["Ansonia", "Bethany", "Avon"] and towns.num_events == 3
+    assert towns.types[-1] == "other opioid" and towns.mark_names == ["age", "sex=unknown"]
+    assert towns.counts("year").y.sum(0).tolist() == [1, 1, 1]
+    with pytest.raises(ValueError, match="place must be one of 'county', 'town'"):
+        ct_overdose_deaths("state", root=deaths)
+
+
+def test_cook_deaths(deaths):
+    events = cook_overdose_deaths(root=deaths)
+    assert events.places == ["LOOP", "district 9"] and events.num_events == 3
+    assert events.types == ["fentanyl", "heroin", "methadone", "other"]
+    assert events.end - events.complete_through == 1  # 1 April 2023
+    assert events.counts("month").num_times == 103  # September 2014 to March 2023
+    cells = cook_overdose_deaths("cell", marks=["sex"], root=deaths)
+    assert cells.num_places == 2 and cells.mark_names == ["sex=F"]
+    with pytest.raises(ValueError, match="place must be one of 'area', 'cell'"):
+        cook_overdose_deaths("tract", root=deaths)
+
+
 def test_chicago(small):
     panel = chicago_assault(root=small)
     assert panel.site_ids == ["007", "8", "9"] and panel.num_times == 120
@@ -110,3 +169,11 @@ def test_real_files():
     chicago = chicago_assault()
     assert (chicago.num_times, chicago.num_sites) == (120, 26637)
     assert cook_overdose_events().num_times == 34
+    deaths = ct_overdose_deaths()
+    assert (deaths.num_events, deaths.num_places) == (12931, 8)
+    assert deaths.counts("year").y.sum(1).tolist() == years.y.sum(1).tolist()
+    assert ct_overdose_deaths("town").counts("year").y.tolist() == years.y.tolist()
+    areas = cook_overdose_deaths()
+    assert (areas.num_events, areas.num_places) == (11348, 88)
+    quarters = cook_overdose_deaths("cell").counts("quarter")
+    assert quarters.y.sum(1).tolist() == cook_overdose_events().y.sum(1).tolist()

@@ -26,9 +26,11 @@ _DENSE = 0.9  # share of sites with a row in every period, from which on an abse
 
 
 def site_codes(
-    column: pd.Series, name: str, label: str, where: Callable[[int], str]
+    column: pd.Series, name: str, label: str, where: Callable[[int], str], noun: str = "site"
 ) -> tuple[list[str], np.ndarray]:
     """The ids in order (as numbers where all are digits), and each row's position among them.
+
+    `noun` is what messages call the column.
 
     Raises:
         ValueError: missing or empty ids, ids that are no text and no whole number, or that differ
@@ -38,7 +40,7 @@ def site_codes(
     missing = codes < 0
     if missing.any():
         raise ValueError(
-            f"{name}: site {label!r} must have no missing values, got one at "
+            f"{name}: {noun} {label!r} must have no missing values, got one at "
             f"{where(int(np.argmax(missing)))} ({int(missing.sum())} in all)."
         )
     ids = []
@@ -48,18 +50,19 @@ def site_codes(
         if not (isinstance(u, str) or is_whole(u)):
             first = where(int(np.argmax(codes == position)))
             raise ValueError(
-                f"{name}: site {label!r} must hold strings or whole numbers, got {u!r} at {first}."
+                f"{name}: {noun} {label!r} must hold strings or whole numbers, got {u!r} at "
+                f"{first}."
             )
         ids.append(str(u).strip())
     if "" in ids:
         row = where(int(np.argmax(codes == ids.index(""))))
-        raise ValueError(f"{name}: site {label!r} must have no empty ids, got one at {row}.")
+        raise ValueError(f"{name}: {noun} {label!r} must have no empty ids, got one at {row}.")
     repeated = first_repeated(ids)
     if repeated is not None:
         one, other = [given[i] for i, u in enumerate(ids) if u == repeated][:2]
         row = where(int(np.argmax(codes == given.index(other))))
         raise ValueError(
-            f"{name}: site {label!r} must have ids that differ in more than white space or type, "
+            f"{name}: {noun} {label!r} must have ids that differ in more than white space or type, "
             f"got {one!r} and {other!r} (the latter at {row}). Make them the same, or different."
         )
     as_numbers = all(i.isascii() and i.isdigit() for i in ids)
@@ -160,7 +163,7 @@ def plain_id(site: str) -> str:
     return text
 
 
-def warn_of_similar_ids(ids: Sequence[str], name: str) -> None:
+def warn_of_similar_ids(ids: Sequence[str], name: str, noun: str = "site") -> None:
     """A warning that names ids which differ in case, accents, spaces or leading zeros only."""
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for site in ids:
@@ -169,9 +172,9 @@ def warn_of_similar_ids(ids: Sequence[str], name: str) -> None:
     if similar:
         shown = "; ".join(" and ".join(repr(s) for s in group) for group in similar[:5])
         warnings.warn(
-            f"{name}: sites must differ in more than case, accents, punctuation or leading zeros, "
-            f"got {len(similar)} group(s): {shown}. Each is a site of its own here: if two are "
-            "one place, give them one id.",
+            f"{name}: {noun}s must differ in more than case, accents, punctuation or leading "
+            f"zeros, got {len(similar)} group(s): {shown}. Each is a {noun} of its own here: if "
+            "two are one place, give them one id.",
             stacklevel=4,
         )
 

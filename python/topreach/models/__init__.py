@@ -13,6 +13,7 @@ from topreach.models.neighbours import nearest_neighbours
 from topreach.models.normal_mixture import NormalMixture
 from topreach.models.poisson_mixture import PoissonMixture
 from topreach.models.site_history import SiteHistory
+from topreach.models.stemmed import Stemmed
 
 __all__ = [
     "EmpiricalBayesRates",
@@ -23,5 +24,6 @@ __all__ = [
     "NormalMixture",
     "PoissonMixture",
     "SiteHistory",
+    "Stemmed",
     "nearest_neighbours",
 ]

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from topreach.data.events import Events
 from topreach.data.panel import Batch, Panel
 from topreach.data.standardizer import Standardizer
-from topreach.forecasters import Forecaster, Needs, Task, needs_of
+from topreach.forecasters import Forecaster, Needs, StemmedOf, Task, needs_of
 from topreach.models import SiteHistory
 from topreach.objectives import NLL, DecisionAware, DirectBPR
 from topreach.programs import Program
@@ -196,6 +197,48 @@ def fit(
         sorted(learnt),
         panel if valid is None else valid,
     )
+
+
+def fit_events(settings: Settings, events: Events, notes: list[str]) -> tuple[Panel, Fit]:
+    """The counts of whole periods, and a fit to the events up to the end of the last one."""
+    forecaster = settings.forecaster
+    objective = _objective_name(settings)
+    if not isinstance(forecaster, StemmedOf) or objective != "direct":
+        raise TypeError(
+            "TopKRanker.fit: panel must be a Panel for the model "
+            f"{forecaster.name or type(forecaster).__name__!r}, got Events. Pass "
+            "events.counts('month'), or model='stemmed'."
+        )
+    panel = events.counts(forecaster.every).align(feature_names=[])
+    end = panel.calendar.next(float(panel.time_values[-1]))
+    if end < events.complete_through - 1e-9:
+        notes.append(
+            f"Learnt from events up to the end of {panel.times[-1]}: the period after it is not "
+            "whole yet."
+        )
+        events = events.complete_to(end)
+    model = forecaster.unfitted()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they stand in notes_
+        model.fit(events)
+    notes.extend(model.notes_)
+    model.known.fill_(panel.num_times)
+    learnt = [float(t) for t in panel.time_values]
+    standardizer = Standardizer().fit(panel)
+    done = Fit(
+        model.eval(),
+        forecaster.needs,
+        None,
+        standardizer,
+        0.0,
+        1.0,
+        False,
+        None,
+        None,
+        learnt,
+        panel,
+    )
+    return panel, done
 
 
 def _last_read(panel: Panel, weights: Tensor | None, number: int) -> tuple[Panel, Tensor | None]:

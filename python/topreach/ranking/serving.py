@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from topreach import _C, models
 from topreach.data.panel import Panel
 from topreach.data.standardizer import Standardizer
-from topreach.forecasters import KINDS, Forecaster, OwnModule
+from topreach.forecasters import KINDS, Forecaster, OwnModule, StemmedOf
 from topreach.models import SiteHistory
 from topreach.programs import Program
 from topreach.ranking.fitting import Fit, Settings
@@ -154,7 +155,15 @@ def restored(ranker: _C.Ranker, file: _C.ModelFile) -> tuple[dict[str, Any], dic
         )
     settings: dict[str, Any] = {
         name: config[name]
-        for name in ("link", "penalty", "site_path", "window", "hidden", "num_components")
+        for name in (
+            "link",
+            "penalty",
+            "site_path",
+            "window",
+            "hidden",
+            "num_components",
+            *(field.name for field in dataclasses.fields(StemmedOf)),
+        )
         if name in config
     }
     if config.get("site_path"):

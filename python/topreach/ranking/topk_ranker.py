@@ -15,6 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from topreach import _C
+from topreach.data.events import Events
 from topreach.data.panel import Panel
 from topreach.data.standardizer import Standardizer
 from topreach.distributions.counts import count_quantile
@@ -25,7 +26,7 @@ from topreach.models import SiteHistory
 from topreach.objectives.base import derived_key, forward, resolved_ranking
 from topreach.ops import draw_key, ratio_ranking
 from topreach.programs import Program, as_program
-from topreach.ranking.fitting import Fit, Settings, fit, prepare
+from topreach.ranking.fitting import Fit, Settings, fit, fit_events, prepare
 from topreach.ranking.plan import plan_frame
 from topreach.ranking.serving import columns_of, model_file, own_forecaster, restored, table_of
 from topreach.ranking.settings import SHORT, Decision, Ranking, Training
@@ -202,9 +203,11 @@ class TopKRanker:
 
     # ---- fitting ---------------------------------------------------------------------------------
 
-    def fit(self, panel: Panel, valid: Panel | None = None, *, resume: bool = False) -> TopKRanker:
-        """Fit on a panel; `valid`, later periods of the same sites, chooses the epoch that is kept
-        (the default model learns from it as well).
+    def fit(
+        self, panel: Panel | Events, valid: Panel | None = None, *, resume: bool = False
+    ) -> TopKRanker:
+        """Fit on a panel (on `Events` for model="stemmed"); `valid`, later periods of the same
+        sites, chooses the epoch that is kept (the default model learns from it as well).
 
         resume=True goes on from the checkpoint if that file exists. A fit that fails leaves the
         ranker as it was.
@@ -214,6 +217,15 @@ class TopKRanker:
                 or an objective that needs exact ones; exposure in one panel only.
         """
         settings = self._settings()
+        notes: list[str] = []
+        done = None
+        if isinstance(panel, Events):
+            if valid is not None or resume:
+                raise ValueError(
+                    "TopKRanker.fit: valid and resume must not be given with events, which are "
+                    "learnt from as a whole."
+                )
+            panel, done = fit_events(settings, panel, notes)
         for name, part in (("panel", panel), ("valid", valid)):
             if not isinstance(part, Panel) and not (name == "valid" and part is None):
                 raise TypeError(
@@ -221,8 +233,14 @@ class TopKRanker:
                     "with Panel.from_frame."
                 )
         settings.program.check("TopKRanker", panel.num_sites)
-        notes: list[str] = []
-        done = fit(settings, panel, valid, resume=resume, notes=notes)
+        if settings.forecaster.needs.events and done is None:
+            raise TypeError(
+                "TopKRanker.fit: panel must be Events for the model "
+                f"{settings.forecaster.name!r}, got a Panel of counts. Make them with "
+                "tr.Events.from_frame; on the command line pass --events."
+            )
+        if done is None:
+            done = fit(settings, panel, valid, resume=resume, notes=notes)
         key = draw_key(torch.Generator().manual_seed(settings.seed))
         by = self._resolved_ranking(settings, done, panel)
         file = model_file(done, settings, panel, by, key, type(done.model).__name__)
@@ -264,6 +282,8 @@ class TopKRanker:
             return "score"
         if settings.ranking.by in ("ratio", "mean"):
             return settings.ranking.by
+        if done.needs.events:
+            return "exact"  # of the negative binomials that the moments give
         last = panel.select_times([panel.times[-1]])
         batch = prepare(
             last,

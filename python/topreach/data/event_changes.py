@@ -1,0 +1,250 @@
+"""What was known of events at a date, and records that are added, corrected and deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from . import columns as _columns
+from .event_base import EventBase
+from .event_table import EventLog, frame_events
+from .moments import end_label, moment_label, read_moment
+from .places import Places
+from .times import plain
+
+
+class EventChanges(EventBase):
+    """Each method gives other events, and keeps all versions of all records."""
+
+    def until(self, date: Any, *, complete_through: Any = None) -> Self:
+        """What was known at the end of a day (or month, ...), or at a moment.
+
+        Events reported later are not there (without `reported`: events that happened later), and
+        records stand as they stood then: later uploads, corrections and deletions are undone. The
+        marks are scaled by what was known then. Places and types stay. The window ends there, if
+        it did not end before.
+
+        Args:
+            complete_through: until when records were complete then. None: as long before the date
+                as now before the window's end if events have times of report, else the date itself.
+
+        Raises:
+            ValueError: a date before the window's start.
+
+        Example:
+            >>> df = pd.DataFrame({"day": ["2024-01-05", "2024-01-09"], "town": ["A", "B"],
+            ...                    "seen": ["2024-03-01", "2024-01-10"]})
+            >>> events = Events.from_frame(df, time="day", place="town", reported="seen",
+            ...                            window=("2024-01-01", "2024-03-31"))
+            >>> events.until("2024-02-29").num_events
+            1
+        """
+        name = "Events.until"
+        moment = self._last_moment(date, name, "date")
+        end = min(moment, self.end)
+        complete = min(end, self.complete_through)
+        if complete_through is not None:
+            complete = self._last_moment(complete_through, name, "complete_through")
+        elif self._spec.reported is not None:
+            complete = end - (self.end - self.complete_through)
+        self._check_window(complete, end, name, "date")
+        log = self._log.known_by(moment)
+        return self._with(log, end=end, complete_through=complete, mark_scaler=None)
+
+    def complete_to(self, time: float) -> Self:
+        """The same records, taken to be complete up to a moment only (a number as `start`, days
+        since 1970-01-01 for dates).
+
+        Raises:
+            ValueError: a moment that is not after the start, or after `complete_through`.
+        """
+        if not self.start < time <= self.complete_through + 1e-9:
+            raise ValueError(
+                "Events.complete_to: time must lie after the window's start, "
+                f"{moment_label(self.start, self.is_dates)}, and not after complete_through, "
+                f"{end_label(self.complete_through, self.is_dates)}, got {time!r}."
+            )
+        return self._with(self._log, complete_through=float(time))
+
+    def append(
+        self,
+        other: EventBase | pd.DataFrame,
+        *,
+        at: Any = None,
+        end: Any = None,
+        complete_through: Any = None,
+    ) -> Self:
+        """These events and others with new ids.
+
+        Marks are scaled as here. New types and, unless `places` was given, new places stand at the
+        end of the lists.
+
+        Args:
+            other: events, or a table with the columns that these were read from.
+            at: when they were uploaded: `until` an earlier day does not know them. None: each is
+                known from its report on, else from when it happened.
+            end: the window's end from now on. None: that of `other` (of a table its last event),
+                or the day of `at`, if later than now.
+            complete_through: as in `Events.from_frame`. None: that of `other` if its window ends
+                later than now (of a table, the new end), else as it is.
+
+        Raises:
+            ValueError: an id that was there before; a place that is not in `places`; an event after
+                the upload or after the window's end.
+        """
+        name = "Events.append"
+        log, table, last, complete = self._records(other, name)
+        self._check_ids(log, set(self._log.rows["id"]), name, known=False)
+        if at is not None:
+            log = self._known_at(log, at, name)
+            last = max(last, self._last_moment(at, name, "at"))
+        if end is not None:
+            last = self._last_moment(end, name, "end")
+            complete = min(complete, last)
+        if complete_through is not None:
+            complete = self._last_moment(complete_through, name, "complete_through")
+        self._check_window(complete, last, name, "end")
+        joined = self._log.followed_by(log)
+        late = (joined.rows["floor"] + joined.rows["width"] > last + 1e-9).to_numpy()
+        if late.any():
+            row = joined.rows.iloc[int(np.argmax(late))]
+            raise ValueError(
+                f"{name}: end must not come before an event, got "
+                f"{end_label(last, self.is_dates)} and an event on "
+                f"{moment_label(row['time'], self.is_dates)} (id {row['id']!r})."
+            )
+        return self._with(joined, end=last, complete_through=complete, places=table)
+
+    def correct(self, other: EventBase | pd.DataFrame, *, at: Any) -> Self:
+        """Records of known ids, written anew: from the end of the day `at` on they stand in place
+        of the old ones.
+
+        Args:
+            other: events, or a table with the columns that these were read from (`id` among them).
+
+        Raises:
+            ValueError: an id that is not there; a date before that of the record's last version.
+        """
+        name = "Events.correct"
+        log, table, *_ = self._records(other, name)
+        self._check_ids(log, set(self.ids), name, known=True)
+        log = self._known_at(log, at, name)
+        self._check_order(log.rows["id"], float(log.rows["known"].iloc[0]), at, name)
+        end = max(self.end, float(log.rows["known"].iloc[0]))
+        return self._with(self._log.followed_by(log), end=end, places=table)
+
+    def delete(self, ids: Iterable[str], *, at: Any) -> Self:
+        """Without the records of these ids, from the end of the day `at` on.
+
+        Raises:
+            ValueError: an id that is not there; a date before that of the record's last version.
+        """
+        name = "Events.delete"
+        wanted = [ids] if isinstance(ids, str) else [str(i) for i in ids]
+        position = {i: n for n, i in enumerate(self.ids)}
+        absent = [i for i in wanted if i not in position]
+        if absent:
+            raise ValueError(
+                f"{name}: ids must all be among the events', got {_columns.listed(absent)}."
+            )
+        moment = self._last_moment(at, name, "at")
+        self._check_order(wanted, moment, at, name)
+        gone = self._now.take(np.array([position[i] for i in wanted], dtype=int))
+        gone = gone.with_rows(known=moment, removed=True)
+        return self._with(self._log.followed_by(gone), end=max(self.end, moment))
+
+    # ---- checks ----------------------------------------------------------------------------------
+
+    def _last_moment(self, value: Any, name: str, argument: str) -> float:
+        form = self._spec.time_format
+        return read_moment(value, name, argument, dates=self.is_dates, end=True, time_format=form)
+
+    def _check_window(self, complete: float, end: float, name: str, argument: str) -> None:
+        if not self.start < complete <= end:
+            raise ValueError(
+                f"{name}: {argument} must leave start < complete_through <= end, got "
+                f"{moment_label(self.start, self.is_dates)}, {end_label(complete, self.is_dates)} "
+                f"and {end_label(end, self.is_dates)}."
+            )
+
+    def _records(self, other: Any, name: str) -> tuple[EventLog, Places, float, float]:
+        """Records of `other`, all places, and the window's end and complete_through with them."""
+        fixed, end, complete = self.place_table.fixed, self.end, self.complete_through
+        if isinstance(other, pd.DataFrame):
+            log, _, _, read = frame_events(
+                other,
+                name,
+                lambda i: f"row {plain(other.index[i])!r}",
+                self._spec,
+                resolution=self.resolution,
+                places=self.place_table if fixed else None,
+                dates=self.is_dates,
+            )
+            places = read.ids
+            last = float((log.rows["floor"] + log.rows["width"]).max())
+            if last > end:
+                end = complete = last
+        elif isinstance(other, EventBase):
+            log, places = other._log.current(), other.places
+            if other.is_dates != self.is_dates or other._spec.overlap != self._spec.overlap:
+                kinds = ["dates" if e.is_dates else "numbers" for e in (self, other)]
+                raise ValueError(
+                    f"{name}: other must have times and overlap as here, {kinds[0]} and "
+                    f"{self._spec.overlap!r}, got {kinds[1]} and {other._spec.overlap!r}."
+                )
+            if list(other._log.marks.columns) != list(self._log.marks.columns):
+                raise ValueError(
+                    f"{name}: other must have the mark columns {list(self._log.marks.columns)}, "
+                    f"got {list(other._log.marks.columns)}."
+                )
+            if other.end > end:
+                end, complete = other.end, other.complete_through
+        else:
+            raise TypeError(
+                f"{name}: other must be Events or a DataFrame, got {type(other).__name__}."
+            )
+        table, have = self.place_table, set(self.places)
+        new = [p for p in places if p not in have]
+        if new and fixed:
+            raise ValueError(f"{name}: place must be one of places, got {table.unknown(new[0])}")
+        return log, Places([*table.ids, *new]) if new else table, end, complete
+
+    def _check_ids(self, log: EventLog, have: set[str], name: str, *, known: bool) -> None:
+        wrong = [i for i in log.rows["id"] if (i in have) != known]
+        if wrong and known:
+            raise ValueError(
+                f"{name}: other must have ids of these events, got {_columns.listed(wrong)}. To "
+                "add records, use events.append."
+            )
+        if wrong:
+            advice = "To change records, use events.correct."
+            if self._spec.id is None:
+                advice = "Are these rows here already? If not, give each event an id (id=)."
+            raise ValueError(
+                f"{name}: other must have new ids, got {_columns.listed(wrong)}. {advice}"
+            )
+
+    def _known_at(self, log: EventLog, at: Any, name: str) -> EventLog:
+        moment = self._last_moment(at, name, "at")
+        late = (log.rows["floor"] + log.rows["width"] > moment + 1e-9).to_numpy()
+        if late.any():
+            row = log.rows.iloc[int(np.argmax(late))]
+            raise ValueError(
+                f"{name}: at must not come before an event, got {at!r} for one on "
+                f"{moment_label(row['time'], self.is_dates)} (id {row['id']!r})."
+            )
+        return log.with_rows(known=moment)
+
+    def _check_order(self, ids: Iterable[str], moment: float, at: Any, name: str) -> None:
+        """Versions of a record come in order."""
+        rows = self._now.rows
+        known = dict(zip(rows["id"], rows["known"], strict=True))
+        early = [i for i in ids if known[i] > moment]
+        if early:
+            raise ValueError(
+                f"{name}: at must not come before a record's last version, got {at!r} for one of "
+                f"{end_label(known[early[0]], self.is_dates)} (id {early[0]!r})."
+            )

@@ -1,0 +1,312 @@
+"""Trust-region Newton for all nodes at once, and empirical Bayes over nodes.
+
+In working coordinates w = (log γ, β, log ν, softplus⁻¹ δ_g, ω, log δ_k) of a node u the fit
+maximises ℓ_u(w) - ½ Σ_a λ_ua (w_a - m_ua)² + κ log(1 - ε - X_u(w)): likelihood, pooling prior and
+barrier. X_u = (B r)_u / r_u, with r the recent rates of all nodes; X_u <= 1 - ε for all u keeps the
+spectral radius of B below 1 - ε (Collatz-Wielandt).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from topreach.models.stemmed.problem import Problem
+
+MOST_ITERATIONS = 100
+DECREMENT = 1e-9  # the gain of a step below which a node has converged
+BARRIER = 0.5  # κ
+MARGIN = 0.02  # ε
+PSEUDO_NODES = 4.0  # weight of the weak prior's variance in the pooled one
+FEW_NODES = 10  # below so many, nothing is pooled
+ROUNDS = 30  # of EM at most
+START_LAGS = (3.0, 30.0, 300.0)  # 1 / δ_k, days
+
+
+class Prior(NamedTuple):
+    """Normal priors of the working coordinates, [M, P] each."""
+
+    mean: Tensor
+    precision: Tensor
+
+
+class Limits(NamedTuple):
+    """[M, P] each."""
+
+    low: Tensor
+    high: Tensor
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """What X_u needs: source weights θ_uv(T) r_v / r_u [M, M], distances [M, M], and mean [M, q]
+    and covariance [M, q, q] of each source's marks, whose effect is taken to second order."""
+
+    weight: Tensor
+    distance: Tensor
+    mark_mean: Tensor
+    mark_covariance: Tensor
+    covariates: int
+
+    def load(self, nodes: Tensor, working: Tensor) -> Tensor:
+        """X_u of items [R], differentiable in their working coordinates [R, P]."""
+        p = self.covariates
+        children, distance = (
+            working[:, p + 1].exp(),
+            torch.nn.functional.softplus(working[:, p + 2]),
+        )
+        omega = working[:, p + 3 : -1]
+        log_mark = omega @ self.mark_mean.T  # [R, M]
+        log_mark = log_mark + 0.5 * torch.einsum(
+            "rq,vqk,rk->rv", omega, self.mark_covariance, omega
+        )
+        near = torch.exp(-distance[:, None] * self.distance[nodes] + log_mark)
+        return children * (self.weight[nodes] * near).sum(1)
+
+    def derivatives(self, nodes: Tensor, working: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """κ log(1 - ε - X) and its derivatives; -inf beyond the barrier."""
+        size = working.shape[1]
+        with torch.enable_grad():
+            at = working.detach().clone().requires_grad_()
+            room = 1 - MARGIN - self.load(nodes, at)
+            value = BARRIER * room.clamp_min(1e-300).log()
+            (gradient,) = torch.autograd.grad(value.sum(), at, create_graph=True)
+            rows = [
+                torch.autograd.grad(gradient[:, a].sum(), at, retain_graph=a + 1 < size)[0]
+                for a in range(size)
+            ]
+        value = torch.where(room > 0, value, -torch.inf)
+        return value.detach(), gradient.detach(), torch.stack(rows, 1)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Of all nodes: working coordinates [M, P], penalised value [M], log-likelihood [M], minus the
+    Hessian of the penalised value [M, P, P], and whether each node has converged."""
+
+    working: Tensor
+    value: Tensor
+    log_likelihood: Tensor
+    information: Tensor
+    converged: Tensor
+    evaluations: int
+
+
+def start_of(problem: Problem, lag: float) -> Tensor:
+    """Working coordinates [M, P]: 60 % of events are immigrants, lags of mean `lag` days."""
+    size, p = len(problem.names), problem.num_covariates
+    start = torch.zeros(problem.num_nodes, size, dtype=torch.float64)
+    start[:, 0] = ((0.6 * problem.own + 0.3) / problem.duration).log()
+    start[:, p + 1] = math.log(0.2)
+    start[:, -1] = -math.log(lag)
+    return start
+
+
+def weak_prior(problem: Problem) -> Prior:
+    """Centred at a start with lags of a month."""
+    mean, p = start_of(problem, 30.0), problem.num_covariates
+    sd = torch.full((len(problem.names),), 1.0, dtype=torch.float64)
+    sd[0] = 2.0
+    sd[p + 1] = 1.5
+    sd[p + 2] = 2.0
+    sd[p + 3 : -1] = 0.5
+    sd[-1] = 1.5
+    return Prior(mean, (1 / sd.square()).expand_as(mean).clone())
+
+
+def no_prior(problem: Problem) -> Prior:
+    mean = start_of(problem, 30.0)
+    return Prior(mean, torch.zeros_like(mean))
+
+
+def limits_of(problem: Problem) -> Limits:
+    """log δ_k from log 1/T to log 1/resolution; the others up to what means 0 or is absurd."""
+    p, nodes, size = problem.num_covariates, problem.num_nodes, len(problem.names)
+    low = torch.full((nodes, size), -50.0, dtype=torch.float64)
+    high = torch.full((nodes, size), 50.0, dtype=torch.float64)
+    low[:, p + 1], high[:, p + 1] = -12.0, math.log(20.0)
+    low[:, p + 2] = -15.0
+    low[:, -1] = -math.log(problem.duration)
+    high[:, -1] = -math.log(problem.resolution or 1e-6 * problem.duration)
+    return Limits(low, high)
+
+
+def newton(
+    problem: Problem,
+    start: Tensor,
+    prior: Prior,
+    barrier: Barrier | None,
+    nodes: Tensor | None = None,
+) -> Fitted:
+    """The maximum of each item's penalised likelihood, by trust regions with the exact Hessian.
+
+    Items are `nodes` (all M, or each several times, from other starts), rows of start and prior.
+    """
+    nodes = torch.arange(problem.num_nodes) if nodes is None else nodes
+    limits = Limits(*(part[nodes] for part in limits_of(problem)))
+    held = problem.held[nodes]
+    evaluations = 0
+
+    def evaluate(rows: Tensor, at: Tensor) -> tuple[Tensor, ...]:
+        nonlocal evaluations
+        evaluations += len(rows)
+        log_likelihood, gradient, hessian = problem.derivatives(nodes[rows], at)
+        apart = at - prior.mean[rows]
+        value = log_likelihood - 0.5 * (prior.precision[rows] * apart.square()).sum(1)
+        gradient = gradient - prior.precision[rows] * apart
+        hessian = hessian - torch.diag_embed(prior.precision[rows])
+        if barrier is not None:
+            parts = barrier.derivatives(nodes[rows], at)
+            value, gradient, hessian = value + parts[0], gradient + parts[1], hessian + parts[2]
+        return value, gradient, hessian, log_likelihood
+
+    w = start.clamp(limits.low, limits.high)
+    everything = torch.arange(len(nodes))
+    value, gradient, hessian, log_likelihood = evaluate(everything, w)
+    # A start where the value is not finite moves towards fewer children.
+    for _ in range(20):
+        bad = ~torch.isfinite(value)
+        if not bool(bad.any()):
+            break
+        w[bad, problem.num_covariates + 1] -= 0.7
+        value, gradient, hessian, log_likelihood = evaluate(everything, w)
+    radius = torch.ones(len(nodes), dtype=torch.float64)
+    converged = torch.zeros(len(nodes), dtype=torch.bool)
+    for _ in range(MOST_ITERATIONS):
+        rows = torch.nonzero(~converged)[:, 0]
+        if not len(rows):
+            break
+        fixed = held[rows].clone()
+        fixed |= (w[rows] <= limits.low[rows]) & (gradient[rows] < 0)
+        fixed |= (w[rows] >= limits.high[rows]) & (gradient[rows] > 0)
+        step, gain = _trust_step(gradient[rows], hessian[rows], fixed, radius[rows])
+        done = gain < DECREMENT
+        converged[rows[done]] = True
+        rows, step, gain = rows[~done], step[~done], gain[~done]
+        if not len(rows):
+            continue
+        trial = (w[rows] + step).clamp(limits.low[rows], limits.high[rows])
+        found = evaluate(rows, trial)
+        ratio = ((found[0] - value[rows]) / gain).nan_to_num(-1.0, -1.0, -1.0)
+        length = step.norm(dim=1)
+        shrunk = torch.where(ratio < 0.25, 0.25 * length, radius[rows])
+        grown = (ratio > 0.75) & (length > 0.9 * radius[rows])
+        radius[rows] = torch.where(grown, 2 * radius[rows], shrunk).clamp(max=8.0)
+        good = ratio > 1e-4
+        kept = rows[good]
+        w[kept] = trial[good]
+        value[kept], gradient[kept] = found[0][good], found[1][good]
+        hessian[kept], log_likelihood[kept] = found[2][good], found[3][good]
+        # Rounding: no step can gain any more.
+        converged[rows[radius[rows] < 1e-10]] = True
+    return Fitted(w, value, log_likelihood, -hessian, converged, evaluations)
+
+
+def _trust_step(
+    gradient: Tensor, hessian: Tensor, fixed: Tensor, radius: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The step that the quadratic model likes best within the radius, and its gain, [R, P] and
+    [R]."""
+    free = (~fixed).double()
+    g = gradient * free
+    curvature = -hessian * free[:, :, None] * free[:, None, :]
+    curvature = curvature + torch.diag_embed(1 - free)
+    size, axes = torch.linalg.eigh(curvature)
+    along = (axes.mT @ g[:, :, None])[:, :, 0]
+    lowest = size[:, :1]
+    low = (-lowest).clamp_min(0) + 1e-10 * size.abs().amax(1, keepdim=True)
+
+    def length(shift: Tensor) -> Tensor:
+        return (along / (size + shift)).norm(dim=1, keepdim=True)
+
+    inside = (lowest > 0) & (length(torch.zeros_like(low)) <= radius[:, None])
+    high = low + along.norm(dim=1, keepdim=True) / radius[:, None] + 1e-300
+    for _ in range(60):
+        middle = torch.where(low > 0, (low * high).sqrt(), 0.5 * (low + high))
+        long = length(middle) > radius[:, None]
+        low, high = torch.where(long, middle, low), torch.where(long, high, middle)
+    shift = torch.where(inside, torch.zeros_like(high), high)
+    at = along / (size + shift)
+    step = (axes @ at[:, :, None])[:, :, 0] * free
+    gain = (along * at).sum(1) - 0.5 * (size * at.square()).sum(1)
+    return step, gain
+
+
+def inverse_of(information: Tensor, held: Tensor) -> Tensor:
+    """Its inverse on the free coordinates, 0 elsewhere; directions of no information count as of
+    very little."""
+    free = (~held).double()
+    matrix = information * free[:, :, None] * free[:, None, :] + torch.diag_embed(1 - free)
+    size, axes = torch.linalg.eigh(matrix)
+    inverse = (axes / size.clamp_min(1e-8)[:, None, :]) @ axes.mT
+    return inverse * free[:, :, None] * free[:, None, :]
+
+
+def best_starts(problem: Problem, prior: Prior, barrier: Barrier | None) -> tuple[Fitted, Tensor]:
+    """The best of several starts for each node, in one batch; how far apart their maxima are."""
+    nodes = torch.arange(problem.num_nodes).repeat(len(START_LAGS))
+    starts = torch.cat([start_of(problem, lag) for lag in START_LAGS])
+    repeated = Prior(*(part.repeat(len(START_LAGS), 1) for part in prior))
+    found = newton(problem, starts, repeated, barrier, nodes)
+    by_start = found.value.view(len(START_LAGS), -1)
+    best = by_start.argmax(0) * problem.num_nodes + torch.arange(problem.num_nodes)
+    chosen = Fitted(
+        found.working[best],
+        found.value[best],
+        found.log_likelihood[best],
+        found.information[best],
+        found.converged[best],
+        found.evaluations,
+    )
+    return chosen, by_start.amax(0) - by_start.amin(0)
+
+
+def pool(
+    problem: Problem, barrier: Barrier | None, pool_by: Tensor | None
+) -> tuple[Fitted, Prior, int]:
+    """Laplace-EM: w_u ~ N(m + C z_u, diag τ²), m, C, τ² from the nodes' modes and their curvature.
+
+    τ² = mean[(ŵ - m - C z)² + H⁻¹], blended with the weak prior's variance as that of 4 further
+    nodes. Gives the fit, the prior and the number of rounds.
+    """
+    weak = weak_prior(problem)
+    fitted, _ = best_starts(problem, weak, barrier)
+    evaluations = fitted.evaluations
+    if problem.num_nodes < FEW_NODES:
+        return fitted, weak, 0
+    nodes = problem.num_nodes
+    z = torch.ones(nodes, 1, dtype=torch.float64)
+    if pool_by is not None:
+        z = torch.cat([z, pool_by], 1)
+    ridge = 1e-3 * torch.eye(z.shape[1], dtype=torch.float64)
+    ridge[0, 0] = 0.0
+    prior, weak_variance = weak, 1 / weak.precision
+    for count in range(1, ROUNDS + 1):
+        variance = inverse_of(fitted.information, problem.held).diagonal(dim1=1, dim2=2)
+        mean = z @ torch.linalg.solve(z.T @ z + nodes * ridge, z.T @ fitted.working)
+        spread = ((fitted.working - mean).square() + variance).sum(0)
+        tau2 = (spread + PSEUDO_NODES * weak_variance[0]) / (nodes + PSEUDO_NODES)
+        new = Prior(mean, (1 / tau2).expand_as(mean).clone())
+        moved = ((new.mean - prior.mean).abs() * new.precision.sqrt()).max()
+        moved = torch.maximum(moved, (new.precision / prior.precision).log().abs().max())
+        prior = new
+        fitted = newton(problem, fitted.working, prior, barrier)
+        evaluations += fitted.evaluations
+        if float(moved) < 2e-2:
+            break
+    return (
+        Fitted(
+            fitted.working,
+            fitted.value,
+            fitted.log_likelihood,
+            fitted.information,
+            fitted.converged,
+            evaluations,
+        ),
+        prior,
+        count,
+    )

@@ -1,0 +1,325 @@
+"""Counts to come: exactly by moments, or by simulation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from topreach.data.event_features import period_calendar
+from topreach.data.events import Events
+from topreach.data.sites import period_of
+from topreach.distributions.negative_binomial import NegativeBinomial
+from topreach.models.stemmed.problem import HawkesArguments
+from topreach.ops import draw_key
+
+if TYPE_CHECKING:
+    from topreach.models.stemmed.model import Stemmed
+
+MODES = ("moments", "mean", "branching", "thinning", "paper")
+
+_ops = torch.ops.topreach
+
+
+class Dynamics(NamedTuple):
+    """A process to come: base rate [M], decay [M], excitation [M], mean jumps [M, M] (receiver,
+    source), and their second moments [M, M, M] or [0]."""
+
+    base: Tensor
+    decay: Tensor
+    excitation: Tensor
+    jump: Tensor
+    second: Tensor
+
+    @property
+    def branching(self) -> Tensor:
+        """Expected children at u of an event at v, [M, M]."""
+        return self.jump / self.decay[:, None]
+
+
+class Periods(NamedTuple):
+    """Whole periods after the fit. edges: days from the fit's end, 0 first; the first piece, up to
+    where a period begins, is not asked for if `lag`."""
+
+    edges: Tensor
+    lag: bool
+    labels: list[Any]
+    times: list[float]
+
+
+def dynamics_of(
+    now: HawkesArguments,
+    natural: Tensor,
+    pool_start: Tensor,
+    pool: Tensor,
+    rate: Tensor | None,
+    *,
+    second: bool,
+) -> tuple[Dynamics, Tensor]:
+    """Of parameters [M, P], relaxed to recent rates [M] where they are given; and the factors [M]
+    by which that lowered the excitation."""
+    base, excitation, jump, squares = _ops.hawkes_state(*now, natural, pool_start, pool, second)
+    decay = natural[:, -1]
+    factor = torch.ones_like(decay)
+    if rate is not None:
+        base, factor = _ops.hawkes_anchor(decay, jump, rate)
+        excitation, jump = factor * excitation, factor[:, None] * jump
+        if second:
+            squares = squares * factor[:, None] * factor
+    return Dynamics(base, decay, excitation, jump, squares), factor
+
+
+def periods_after(events: Events, number: int, every: str | float, name: str) -> Periods:
+    """`number` whole periods from where the first one begins at or after the fit's end."""
+    calendar = period_calendar(every, events, name)
+    end = events.start + events.duration
+    at = int(period_of(np.array([end]), calendar)[0])
+    if calendar.at(at) < end - 1e-9:
+        at += 1
+    starts = [calendar.at(at + i) for i in range(number + 1)]
+    edges = np.array(starts) - end
+    edges[np.abs(edges) < 1e-9] = 0.0
+    lag = edges[0] > 0
+    if lag:
+        edges = np.concatenate([[0.0], edges])
+    labels = [calendar.label(t) if events.is_dates else t for t in starts[:-1]]
+    return Periods(torch.from_numpy(edges), bool(lag), labels, starts[:-1])
+
+
+@dataclass(frozen=True)
+class StemmedForecast:
+    """Counts of T periods at S places (or nodes, or types).
+
+    Attributes:
+        mean, variance: float64 [T, S]; variance is None for mode "mean". In events: an event of
+            several types counts once at its place.
+        samples: float64 [N, T, S] of N simulated futures, or None.
+        sites: S ids. labels: T periods, as the calendar writes them.
+        cumulative: whether period t holds the counts from the first period to t.
+        notes: what to know of these figures.
+    """
+
+    mean: Tensor
+    variance: Tensor | None
+    samples: Tensor | None
+    sites: list[str]
+    labels: list[Any]
+    cumulative: bool
+    notes: list[str]
+
+    @cached_property
+    def distribution(self) -> NegativeBinomial:
+        """The negative binomial of these moments, [T, S]: for the exact ratio ranking.
+
+        Raises:
+            ValueError: the forecast has means alone.
+        """
+        if self.variance is None:
+            raise ValueError(
+                "StemmedForecast.distribution: the forecast must have variances, got mode 'mean'. "
+                "Take mode='moments'."
+            )
+        return NegativeBinomial(*_ops.negbin_of_moments(self.mean, self.variance))
+
+    def quantile(self, probability: float) -> Tensor:
+        """[T, S]: of the samples if there are any, else of `distribution`."""
+        if not 0 < probability < 1:
+            raise ValueError(
+                "StemmedForecast.quantile: probability must lie between 0 and 1, got "
+                f"{probability!r}."
+            )
+        if self.samples is None:
+            return self.distribution.quantile(probability)
+        return self.samples.quantile(probability, dim=0)
+
+    def rank(self, k: int, *, period: int = 0) -> pd.DataFrame:
+        """Sites of one period, best first, by the expected share of all events that each catches
+        (ratio ranking, exact under `distribution`). Columns site, score, expected_count, rank,
+        selected."""
+        if not 0 < k <= len(self.sites):
+            raise ValueError(
+                f"StemmedForecast.rank: k must lie from 1 to {len(self.sites)}, got {k}."
+            )
+        score = self.distribution.expected_ratio()[period]
+        order = score.argsort(descending=True, stable=True).tolist()
+        return pd.DataFrame(
+            {
+                "site": [self.sites[i] for i in order],
+                "score": score[order].numpy(),
+                "expected_count": self.mean[period, order].numpy(),
+                "rank": np.arange(1, len(order) + 1),
+                "selected": np.arange(len(order)) < k,
+            }
+        )
+
+    def to_frame(self, *, level: float = 0.9) -> pd.DataFrame:
+        """A row per period and site: time, horizon (from 1), site, mean, and, where known, sd,
+        lower and upper of the interval that holds a count with chance `level`."""
+        periods, sites = self.mean.shape
+        frame = pd.DataFrame(
+            {
+                "time": np.repeat(np.array(self.labels, dtype=object), sites),
+                "horizon": np.repeat(np.arange(1, periods + 1), sites),
+                "site": self.sites * periods,
+                "mean": self.mean.flatten().numpy(),
+            }
+        )
+        if self.variance is not None:
+            frame["sd"] = self.variance.sqrt().flatten().numpy()
+            frame["lower"] = self.quantile((1 - level) / 2).flatten().numpy()
+            frame["upper"] = self.quantile((1 + level) / 2).flatten().numpy()
+        return frame
+
+
+def forecast(
+    model: Stemmed,
+    number: int,
+    *,
+    every: str | float,
+    mode: str,
+    num_samples: int,
+    anchor: float | None,
+    cumulative: bool,
+    by: str,
+    parameter_draws: int,
+    seed: int,
+    name: str,
+) -> StemmedForecast:
+    """See `Stemmed.forecast`."""
+    periods = periods_after(model.events_, number, every, name)
+    rate = model.recent_rates(anchor) if anchor is not None else None
+    weight, sites = aggregate(model.events_, model.problem_.share, by)
+    notes = list(model.notes_)
+    dynamics, _ = model.dynamics(model.working_, rate, second=mode == "moments")
+    radius = spectral_radius(dynamics.branching)
+    if radius >= 1:
+        raise ValueError(
+            f"{name}: the spectral radius must be below 1 for a forecast, got {radius:.2f}: each "
+            "event has more than one child. Pass anchor=12, or fit with stable=True."
+        )
+    if periods.lag:
+        notes.append(f"The forecast begins at {periods.labels[0]}, after the fit's end.")
+    samples = variance = None
+    skip = 1 if periods.lag else 0
+    if mode in ("moments", "mean"):
+        base = dynamics.base.expand(len(periods.edges) - 1, -1)
+        second = dynamics.second if dynamics.second.numel() else None
+        mean, covariance = _ops.hawkes_moments(
+            base,
+            dynamics.decay,
+            dynamics.excitation,
+            dynamics.jump,
+            second,
+            periods.edges,
+            mode == "moments",
+            False,
+        )
+        mean = mean[skip:] @ weight.T
+        if mode == "moments":
+            if cumulative and number > 1:
+                covariance = _cumulative(dynamics, second, periods, skip)
+            else:
+                covariance = covariance[skip:]
+            variance = torch.einsum("su,tuv,sv->ts", weight, covariance, weight)
+        if cumulative:
+            mean = mean.cumsum(0)
+    else:
+        counts = _simulated(
+            model, periods.edges, mode, num_samples, rate, parameter_draws, seed, name
+        )
+        samples = counts[:, skip:].double() @ weight.T
+        if cumulative:
+            samples = samples.cumsum(1)
+        mean, variance = samples.mean(0), samples.var(0)
+    return StemmedForecast(mean, variance, samples, sites, periods.labels, cumulative, notes)
+
+
+def _cumulative(dynamics: Dynamics, second: Tensor | None, periods: Periods, skip: int) -> Tensor:
+    """Covariances of counts from the first period to each, [T, M, M]."""
+    found = []
+    for end in range(skip + 1, len(periods.edges)):
+        edges = periods.edges[: skip + 1].tolist() + [float(periods.edges[end])]
+        at = torch.tensor(sorted(set(edges)), dtype=torch.float64)
+        base = dynamics.base.expand(len(at) - 1, -1)
+        found.append(
+            _ops.hawkes_moments(
+                base,
+                dynamics.decay,
+                dynamics.excitation,
+                dynamics.jump,
+                second,
+                at,
+                True,
+                False,
+            )[1][-1]
+        )
+    return torch.stack(found)
+
+
+def _simulated(
+    model: Stemmed,
+    edges: Tensor,
+    mode: str,
+    num_samples: int,
+    rate: Tensor | None,
+    parameter_draws: int,
+    seed: int,
+    name: str,
+) -> Tensor:
+    """Counts int32 [N, T, M]."""
+    generator = torch.Generator().manual_seed(seed)
+    sets = [model.working_]
+    if parameter_draws:
+        sets = model.draws(parameter_draws, generator)
+    problem = model.problem_
+    p = problem.num_covariates
+    parameters, excitations, bases = [], [], []
+    for working in sets:
+        natural = _ops.hawkes_natural(working, p)
+        dynamics, factor = model.dynamics(working, rate, second=False)
+        natural = natural.clone()
+        natural[:, p + 1] += factor.clamp_min(1e-300).log()
+        parameters.append(natural)
+        excitations.append(dynamics.excitation)
+        bases.append(dynamics.base.expand(len(edges) - 1, -1))
+    counts, failed = _ops.hawkes_simulate(
+        *problem.now,
+        torch.stack(parameters),
+        torch.stack(excitations),
+        torch.stack(bases),
+        edges,
+        model.pool_start_,
+        model.pool_,
+        num_samples,
+        mode,
+        max(10_000_000 // num_samples, 100 * int(problem.own.sum())),
+        draw_key(generator),
+    )
+    if bool(failed.any()):
+        raise ValueError(
+            f"{name}: paths must stay finite, got {int(failed.sum())} of {num_samples} that "
+            "explode. Pass anchor=12, or parameter_draws=0."
+        )
+    return counts
+
+
+def aggregate(events: Events, share: Tensor, by: str) -> tuple[Tensor, list[str]]:
+    """Weights [S, M] that make counts of places, types or nodes from those of nodes."""
+    places, types = events.num_places, events.num_types
+    if by == "node":
+        sites = [f"{p} | {s}" for p, s in events.nodes]
+        return torch.eye(places * types, dtype=torch.float64), sites
+    place, kind = torch.arange(places * types) // types, torch.arange(places * types) % types
+    if by == "type":
+        return (torch.arange(types)[:, None] == kind).double(), list(events.types)
+    own = (torch.arange(places)[:, None] == place).double()
+    return own * share, list(events.places)
+
+
+def spectral_radius(matrix: Tensor) -> float:
+    return float(torch.linalg.eigvals(matrix).abs().max())
