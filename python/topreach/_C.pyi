@@ -1,15 +1,17 @@
 """Types of the extension: the classes that Python and C++ share (csrc/python/bind_*.cpp).
 
-Shapes: T periods, S sites, P features, M draws, W counts before a period, N known periods. A time
-is a float: a number as it is, or the days since 1970-01-01 of a date. Tensors are on the caller's
-device unless "CPU" is said. tests/python/test_stub.py holds this file to the extension.
+Shapes: T periods, S sites, P features, M draws, W counts before a period, N known periods. Of
+events: N events at I places, of S types, with Q marks; a node is a place and a type.
+
+A time is a float: a number as it is, or the days since 1970-01-01 of a date. Tensors are on the
+caller's device unless "CPU" is said. tests/python/test_stub.py holds this file to the extension.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any, SupportsFloat, SupportsIndex, overload
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Generator, Tensor
 
 # ---- bind_calendar.cpp ---------------------------------------------------------------------------
@@ -55,6 +57,82 @@ class Calendar:
     def __copy__(self) -> Calendar: ...
     def __deepcopy__(self, memo: dict[Any, Any]) -> Calendar: ...
     def __hash__(self) -> int: ...
+
+# ---- bind_events.cpp -----------------------------------------------------------------------------
+
+class Events:
+    """Times are days (or the table's own unit) after the window's start; those <= 0 are history."""
+
+    def __init__(
+        self,
+        *,
+        places: Sequence[str],  # I
+        types: Sequence[str],  # S
+        mark_names: Sequence[str],  # Q
+        ids: Sequence[str],  # N
+        times: ArrayLike,  # [N] float64, ascending
+        place: ArrayLike,  # [N] int64
+        flags: ArrayLike,  # [N, S] uint8: of which types the event is
+        marks: ArrayLike,  # [N, Q] float64
+        complete_through: float,
+        end: float,
+        start: float = 0.0,  # of the window: days since 1970-01-01, or as the table has it
+        dates: bool = False,
+    ) -> None: ...
+    @staticmethod
+    def read_csv(path: str) -> Events: ...
+    def write_csv(self, path: str) -> None: ...
+    @property
+    def places(self) -> list[str]: ...
+    @property
+    def types(self) -> list[str]: ...
+    @property
+    def mark_names(self) -> list[str]: ...
+    @property
+    def ids(self) -> list[str]: ...
+    @property
+    def times(self) -> NDArray[np.float64]: ...  # [N]
+    @property
+    def place(self) -> NDArray[np.int64]: ...  # [N]
+    @property
+    def flags(self) -> NDArray[np.uint8]: ...  # [N, S]
+    @property
+    def marks(self) -> NDArray[np.float64]: ...  # [N, Q]
+    @property
+    def start(self) -> float: ...
+    @property
+    def end(self) -> float: ...
+    @property
+    def complete_through(self) -> float: ...
+    @property
+    def dates(self) -> bool: ...
+    def node_events(
+        self,
+    ) -> tuple[
+        NDArray[np.float64],  # times; an event of c types is c entries
+        NDArray[np.int64],  # node
+        NDArray[np.int64],  # event
+        NDArray[np.float64],  # share, 1 / c
+    ]: ...
+    # by: "place", "type" or "node", whose number is that of the columns.
+    def counts(self, edges: ArrayLike, by: str) -> NDArray[np.int64]: ...  # [B, columns]
+    def counts_before(self, times: ArrayLike, by: str) -> NDArray[np.int64]: ...  # [B, columns]
+    def whole_periods(self, calendar: Calendar) -> NDArray[np.float64]: ...  # edges
+    def block_edges(self, calendar: Calendar, also: ArrayLike) -> NDArray[np.float64]: ...
+    def recent_rate(
+        self,
+        times: ArrayLike,  # [B]
+        length: float,  # days
+        by: str,
+    ) -> NDArray[np.float64]: ...  # [B, columns], log of events per day
+    def shared_types(
+        self,
+        times: ArrayLike,  # [B], ascending
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...  # [B, I, S, S] and [B, I]
+    @staticmethod
+    def shifts(ids: Sequence[str]) -> NDArray[np.float64]: ...  # in (0, 1)
+    @staticmethod
+    def hashes(texts: Sequence[str]) -> NDArray[np.uint64]: ...
 
 # ---- bind_forecast.cpp ---------------------------------------------------------------------------
 
@@ -158,6 +236,7 @@ class Needs:
         suppressed: bool = False,
         sites: bool = True,
         counts: bool = True,
+        events: bool = False,
     ) -> None: ...
     @property
     def features(self) -> bool: ...
@@ -175,6 +254,8 @@ class Needs:
     def sites(self) -> bool: ...  # can rank no other sites than those of the fit
     @property
     def counts(self) -> bool: ...  # predicts counts; False: gives scores
+    @property
+    def events(self) -> bool: ...  # learns from events
 
 def make_program(name: str, config: dict[str, float], /) -> Program: ...
 

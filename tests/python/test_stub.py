@@ -48,7 +48,7 @@ def may_be_none(argument: ast.arg) -> bool | None:
 
 def signature(node: ast.FunctionDef) -> tuple[Any, ...]:
     """Each argument's name, kind, and whether it may be left out or be None; then whether the
-    result may be None."""
+    result may be None, or the dtype of an array."""
     given = node.args
     required = len(given.posonlyargs) + len(given.args) - len(given.defaults)
     found = []
@@ -63,9 +63,10 @@ def signature(node: ast.FunctionDef) -> tuple[Any, ...]:
     for argument, default in zip(given.kwonlyargs, given.kw_defaults, strict=True):
         optional = may_be_none(argument)
         found.append((argument.arg, "keyword", default is not None, optional))
-    returns = node.returns
-    nothing = returns is not None and ast.unparse(returns) == "None"
-    return (*found, "nothing" if nothing else is_optional(returns))
+    returns = "" if node.returns is None else ast.unparse(node.returns)
+    array = re.fullmatch(r".*\bNDArray\[(?:np|numpy)\.(\w+)\]", returns)
+    nothing = "nothing" if returns == "None" else is_optional(node.returns)
+    return (*found, array.group(1) if array else nothing)
 
 
 def signatures(doc: str | None) -> list[tuple[Any, ...]]:
@@ -82,7 +83,7 @@ def signatures(doc: str | None) -> list[tuple[Any, ...]]:
 
 
 def result(value: property) -> bool | str:
-    """Whether a property may be None."""
+    """Whether a property may be None, or its dtype."""
     return signatures(value.fget.__doc__)[0][-1]
 
 

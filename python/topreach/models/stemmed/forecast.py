@@ -145,7 +145,9 @@ class StemmedForecast:
             raise ValueError(
                 f"StemmedForecast.rank: k must lie from 1 to {len(self.sites)}, got {k}."
             )
-        score = self.distribution.expected_ratio()[period]
+        ratio = self.distribution.expected_ratio()
+        assert ratio is not None  # of negative binomials it is known
+        score = ratio[period]
         order = score.argsort(descending=True, stable=True).tolist()
         return pd.DataFrame(
             {
