@@ -91,7 +91,9 @@ class Plain {
     const double* beta = z + 1;
     const double *omega = z + kCovariates + 3, rate = z[kCovariates + kMarks + 3];
     const double* distance = d.distance.data() + u / kTypes * d.places;
-    const auto theta = [&](int64_t k, int64_t v) { return d.theta[size_t((k * nodes + u) * nodes + v)]; };
+    const auto theta = [&](int64_t k, int64_t v) {
+      return d.theta[size_t((k * nodes + u) * nodes + v)];
+    };
     std::vector<double> reach(static_cast<size_t>(d.places));
     for (int64_t j = 0; j < d.places; ++j)
       reach[size_t(j)] = std::exp(z[kCovariates + 1] - z[kCovariates + 2] * distance[j]);
@@ -132,7 +134,8 @@ class Plain {
         started[size_t(block)] = sum;
         std::fill(joined.begin(), joined.end(), 0.0);
       }
-      const double lost = -std::expm1(-rate * (s.time - at)), rest = std::exp(-rate * (end - s.time));
+      const double lost = -std::expm1(-rate * (s.time - at)),
+                   rest = std::exp(-rate * (end - s.time));
       double integral = sum * lost / rate;
       sum *= 1.0 - lost;
       s.first = x;
@@ -163,7 +166,8 @@ class Plain {
     int64_t last = d.events, stop = int64_t(stops.size()) - 1;
     while (last > 0 && d.time[size_t(last - 1)] >= d.horizon) --last;
     for (int64_t k = kBlocks - 1; k >= 0; --k) {
-      const double length = d.edge[size_t(k + 1)] - d.edge[size_t(k)], shift = std::exp(-rate * length);
+      const double length = d.edge[size_t(k + 1)] - d.edge[size_t(k)],
+                   shift = std::exp(-rate * length);
       const double* y = d.y.data() + (k * nodes + u) * kCovariates;
       next = later;
       for (int64_t v = 0; v < nodes; ++v) {
@@ -184,7 +188,8 @@ class Plain {
         const double rest = std::exp(-rate * to_end);
         for (int64_t e = s.first; e < last; ++e) {
           const int64_t v = d.node[size_t(e)];
-          const double f = decay[size_t(e)], w = weight[size_t(e)], lag = s.time - d.time[size_t(e)];
+          const double f = decay[size_t(e)], w = weight[size_t(e)],
+                       lag = s.time - d.time[size_t(e)];
           const double t = theta(k, v), carried = next[size_t(v)] * f * rest;
           const double c = w * (t * (back * f - (1.0 - f) / rate) + carried);
           slope += w * t * (-back * lag * f - (lag * f / rate - (1.0 - f) / (rate * rate))) -
@@ -229,7 +234,8 @@ double processor_ms(const std::function<void()>& f) {
 double wall_ms(const std::function<void()>& f) {
   const auto start = std::chrono::steady_clock::now();
   f();
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
+      .count();
 }
 
 void compare(int64_t places, int64_t events, int repeats, bool plain_too) {
@@ -248,9 +254,10 @@ void compare(int64_t places, int64_t events, int repeats, bool plain_too) {
   void* scratch[2] = {std::aligned_alloc(64, size_t(bytes)), std::aligned_alloc(64, size_t(bytes))};
   std::vector<int32_t> node;
   for (int64_t u = 0; u < nodes; ++u) node.push_back(int32_t(u));
-  std::vector<double> value(static_cast<size_t>(nodes)), gradient(static_cast<size_t>(nodes * size)),
-      hessian(static_cast<size_t>(nodes * size * size)), plain_gradient(static_cast<size_t>(nodes * size)),
-      plain_value(static_cast<size_t>(nodes));
+  std::vector<double> value(static_cast<size_t>(nodes)),
+      gradient(static_cast<size_t>(nodes * size)),
+      hessian(static_cast<size_t>(nodes * size * size)),
+      plain_gradient(static_cast<size_t>(nodes * size)), plain_value(static_cast<size_t>(nodes));
   const HawkesItems order0{node.data(), d.z.data(), value.data(), nullptr, nullptr, nullptr};
   HawkesItems order1 = order0, order2 = order0;
   order1.gradient = order2.gradient = gradient.data();
@@ -261,47 +268,95 @@ void compare(int64_t places, int64_t events, int repeats, bool plain_too) {
   for (int i = 0; i < repeats; ++i) {
     if (plain_too) {
       best[0] = std::min(best[0], processor_ms([&] {
-        for (int64_t u = 0; u < nodes; ++u)
-          plain_value[size_t(u)] = plain.evaluate(u, d.z.data() + u * size, plain_gradient.data() + u * size);
-      }));
+                           for (int64_t u = 0; u < nodes; ++u)
+                             plain_value[size_t(u)] = plain.evaluate(
+                                 u, d.z.data() + u * size, plain_gradient.data() + u * size);
+                         }));
     }
-    best[1] = std::min(best[1], processor_ms([&] { cpu.evaluate(p, order0, 0, nodes, scratch[0]); }));
-    best[3] = std::min(best[3], processor_ms([&] { cpu.evaluate(p, order2, 0, nodes, scratch[0]); }));
-    best[2] = std::min(best[2], processor_ms([&] { cpu.evaluate(p, order1, 0, nodes, scratch[0]); }));
+    best[1] =
+        std::min(best[1], processor_ms([&] { cpu.evaluate(p, order0, 0, nodes, scratch[0]); }));
+    best[3] =
+        std::min(best[3], processor_ms([&] { cpu.evaluate(p, order2, 0, nodes, scratch[0]); }));
+    best[2] =
+        std::min(best[2], processor_ms([&] { cpu.evaluate(p, order1, 0, nodes, scratch[0]); }));
     best[4] = std::min(best[4], wall_ms([&] { cpu.evaluate(p, order1, 0, nodes, scratch[0]); }));
-    best[5] = std::min(best[5], wall_ms([&] {
-      std::thread other([&] { cpu.evaluate(p, order1, nodes / 2, nodes, scratch[1]); });
-      cpu.evaluate(p, order1, 0, nodes / 2, scratch[0]);
-      other.join();
-    }));
+    best[5] = std::min(
+        best[5], wall_ms([&] {
+          std::thread other([&] { cpu.evaluate(p, order1, nodes / 2, nodes, scratch[1]); });
+          cpu.evaluate(p, order1, 0, nodes / 2, scratch[0]);
+          other.join();
+        }));
   }
   double apart = 0.0;
   if (plain_too) {
     for (size_t i = 0; i < value.size(); ++i)
       apart = std::max(apart, std::fabs(value[i] - plain_value[i]) / (1.0 + std::fabs(value[i])));
     for (size_t i = 0; i < gradient.size(); ++i)
-      apart = std::max(apart, std::fabs(gradient[i] - plain_gradient[i]) / (1.0 + std::fabs(gradient[i])));
+      apart = std::max(apart,
+                       std::fabs(gradient[i] - plain_gradient[i]) / (1.0 + std::fabs(gradient[i])));
   }
-  std::printf("N=%lld M=%lld: value %.1f ms, +gradient %.1f, +Hessian %.1f (x%.2f); two threads x%.2f; "
-              "%.1f MB a thread",
-              (long long)events, (long long)nodes, best[1], best[2], best[3], best[3] / best[2],
-              best[4] / best[5], double(bytes) / 1e6);
+  std::printf(
+      "N=%lld M=%lld: value %.1f ms, +gradient %.1f, +Hessian %.1f (x%.2f); two threads x%.2f; "
+      "%.1f MB a thread",
+      (long long)events, (long long)nodes, best[1], best[2], best[3], best[3] / best[2],
+      best[4] / best[5], double(bytes) / 1e6);
   if (plain_too)
-    std::printf("; plain with gradient %.1f ms, %.2f times ours (apart by %.0e)", best[0], best[0] / best[2],
-                apart);
+    std::printf("; plain with gradient %.1f ms, %.2f times ours (apart by %.0e)", best[0],
+                best[0] / best[2], apart);
   std::printf("\n");
   std::fflush(stdout);
   std::free(scratch[0]);
   std::free(scratch[1]);
 }
 
-// Paths of 12 periods: events made per second of processor time by each way.
+// Thinning as one would write it first: a scalar loop over the nodes at each step, std::exp and std::mt19937.
+int64_t plain_thinning(const HawkesFuture& f, const std::vector<double>& network, uint64_t seed) {
+  const HawkesProblem& p = *f.problem;
+  const int64_t nodes = p.places * p.types, size = hawkes_parameters(p);
+  std::mt19937_64 random(seed);
+  std::exponential_distribution<double> wait(1.0);
+  std::uniform_real_distribution<double> unit(0.0, 1.0);
+  std::vector<double> state(f.excitation, f.excitation + nodes);
+  const auto at = [&](int64_t u) { return f.parameters + u * size; };
+  int64_t events = 0;
+  for (int64_t k = 0; k < f.periods; ++k) {
+    const double* base = f.base + k * nodes;
+    for (double time = f.edge[k]; time < f.edge[k + 1];) {
+      double bound = 0.0;
+      for (int64_t u = 0; u < nodes; ++u) bound += base[u] + state[size_t(u)];
+      const double step = std::min(wait(random) / bound, f.edge[k + 1] - time);
+      time += step;
+      for (int64_t u = 0; u < nodes; ++u) state[size_t(u)] *= std::exp(-at(u)[size - 1] * step);
+      if (time >= f.edge[k + 1]) break;
+      double left = unit(random) * bound;
+      int64_t v = 0;
+      for (; v < nodes; ++v)
+        if ((left -= base[v] + state[size_t(v)]) < 0.0) break;
+      if (v == nodes) continue;
+      ++events;
+      const int64_t pool = f.pool_start[v + 1] - f.pool_start[v];
+      const double* marks =
+          p.marks +
+          f.pool[f.pool_start[v] + int64_t(unit(random) * double(pool))] * p.marks_per_event;
+      for (int64_t u = 0; u < nodes; ++u) {
+        const double* omega = at(u) + p.covariates_per_node + 3;
+        double linear = 0.0;
+        for (int64_t r = 0; r < p.marks_per_event; ++r) linear += omega[r] * marks[r];
+        state[size_t(u)] += network[size_t(v * nodes + u)] * std::exp(linear);
+      }
+    }
+  }
+  return events;
+}
+
+// Paths of 12 periods, in milliseconds of processor time, by each way.
 void compare_futures(int64_t places, int repeats) {
   Data d = simulate(places, 10'000);
   const HawkesProblem p = problem_of(d);
   const int64_t size = hawkes_parameters(p), nodes = d.nodes, periods = 12;
   HawkesFuture f{};
-  std::vector<double> edge, base(static_cast<size_t>(periods * nodes), 0.05 * 300.0 / double(nodes)),
+  std::vector<double> edge,
+      base(static_cast<size_t>(periods * nodes), 0.05 * 300.0 / double(nodes)),
       excitation(static_cast<size_t>(nodes), 0.1);
   for (int64_t k = 0; k <= periods; ++k) edge.push_back(double(k));
   for (int64_t u = 0; u < nodes; ++u)  // about half of all events are children
@@ -328,14 +383,32 @@ void compare_futures(int64_t places, int repeats) {
       least = std::min(least, processor_ms([&] { cpu.simulate(f, 0, paths, scratch); }));
     double events = 0.0;
     for (int64_t i = 0; i < paths * periods * nodes; ++i) events += counts[size_t(i)];
-    std::printf("  %.2f ms a path, %.0f events in it;", least / double(paths), events / double(paths));
+    std::printf("  %.2f ms a path, %.0f events in it;", least / double(paths),
+                events / double(paths));
     return least / double(paths);
   };
   std::printf("futures, M=%lld: branching", (long long)nodes);
   const double branching = best(HawkesMode::kBranching, fast);
   std::printf(" thinning");
   const double thinning = best(HawkesMode::kThinning, slow);
-  std::printf(" %.1f times branching\n", thinning / branching);
+  std::vector<double> network;
+  for (int64_t v = 0; v < nodes; ++v)
+    for (int64_t u = 0; u < nodes; ++u) {
+      const double* z = d.z.data() + u * size + kCovariates + 1;
+      network.push_back(
+          std::exp(z[0] - z[1] * d.distance[size_t(u / kTypes * d.places + v / kTypes)]) *
+          hawkes_theta_of(p, kBlocks - 1, u, v));
+    }
+  int64_t events = 0;
+  const double plain = processor_ms([&] {
+                         for (uint64_t i = 0; i < uint64_t(slow); ++i)
+                           events += plain_thinning(f, network, i);
+                       }) /
+                       double(slow);
+  std::printf(
+      " %.1f times branching; plain thinning %.2f ms a path, %.0f events in it; %.1f times "
+      "branching\n",
+      thinning / branching, plain, double(events) / double(slow), plain / branching);
   std::free(scratch);
 }
 

@@ -39,12 +39,12 @@ constexpr double kHawkesLongest = 64.0;
 // `jaccard`: the same joint, either = those that name s or s'. prior: the ratio of the whole state.
 // With all pointers null, theta = 1; `dense`, if given, holds theta itself.
 struct HawkesTheta {
-  const double* dense;   // [Q, M, M] or null
-  const float* joint;    // [Q, S, S, I] or null; whole numbers
-  const float* either;   // [Q, S, S, I]
-  const double* prior;   // [Q, S, S]
-  double prior_weight;   // w, in deaths: 5
-  int64_t refreshes;     // Q >= 1
+  const double* dense;  // [Q, M, M] or null
+  const float* joint;   // [Q, S, S, I] or null; whole numbers
+  const float* either;  // [Q, S, S, I]
+  const double* prior;  // [Q, S, S]
+  double prior_weight;  // w, in deaths: 5
+  int64_t refreshes;    // Q >= 1
 };
 
 TR_HD double hawkes_theta(double joint, double either, double prior, double weight) {
@@ -53,9 +53,9 @@ TR_HD double hawkes_theta(double joint, double either, double prior, double weig
 
 struct HawkesProblem {
   // Events, shared by all items.
-  const double* time;    // [N], ascending
-  const int32_t* node;   // [N]
-  const double* marks;   // [N, q]
+  const double* time;   // [N], ascending
+  const int32_t* node;  // [N]
+  const double* marks;  // [N, q]
   int64_t events, marks_per_event;
   // Blocks.
   const double* edge;        // [B + 1], ascending
@@ -66,7 +66,8 @@ struct HawkesProblem {
   // Network.
   int64_t places, types;   // I, S
   const double* distance;  // [I, I]
-  const int32_t* refresh;  // [B], ascending: the refresh of theta in force; null: block k has refresh k
+  const int32_t*
+      refresh;  // [B], ascending: the refresh of theta in force; null: block k has refresh k
   HawkesTheta theta;
 };
 
@@ -78,10 +79,14 @@ TR_HD int64_t hawkes_refresh(const HawkesProblem& p, int64_t block) {
   return p.refresh != nullptr ? p.refresh[block] : block;
 }
 
+TR_HD int64_t hawkes_refreshes(const HawkesProblem& p) {
+  return p.blocks > 0 ? hawkes_refresh(p, p.blocks - 1) + 1 : 0;
+}
+
 TR_HD const double* hawkes_covariates(const HawkesProblem& p, int64_t block, int64_t node) {
   const int64_t rows = p.covariates_by_place ? p.places : p.places * p.types;
-  return p.covariates + (block * rows + (p.covariates_by_place ? node / p.types : node)) *
-                            p.covariates_per_node;
+  return p.covariates +
+         (block * rows + (p.covariates_by_place ? node / p.types : node)) * p.covariates_per_node;
 }
 
 TR_HD double hawkes_theta_of(const HawkesProblem& p, int64_t refresh, int64_t u, int64_t v) {
@@ -97,6 +102,49 @@ TR_HD double hawkes_theta_of(const HawkesProblem& p, int64_t refresh, int64_t u,
                       double(either[i]) + other * double(either[j]), t.prior[pair], t.prior_weight);
 }
 
+// A block or a part of one: (lo, hi] with lo the end of the piece before. Its sources, the events from
+// `source` to that of the next piece, lie in [lo, hi).
+struct HawkesPiece {
+  double hi;
+  int64_t source;
+  int64_t block;  // -1: history, up to b_0
+};
+
+TR_HD int64_t hawkes_most_pieces(const HawkesProblem& p) { return p.blocks + 2 * p.events + 2; }
+
+// Whether a block is too long for one sum discounted to its end.
+TR_HD bool hawkes_needs_cutting(const HawkesProblem& p, double decay_rate) {
+  double longest = 0.0;
+  for (int64_t k = 0; k < p.blocks; ++k) longest = greater(longest, p.edge[k + 1] - p.edge[k]);
+  return decay_rate * longest > kHawkesLongest;
+}
+
+// Fills `piece` and one more, which holds the end of the last one's sources; returns how many. A part of a
+// block is at most kHawkesLongest / decay_rate long, or ends at the first event after its start.
+TR_HD int64_t hawkes_cut(const HawkesProblem& p, double decay_rate, HawkesPiece* piece) {
+  int64_t x = 0, count = 0;
+  if (p.events > 0 && p.time[0] < p.edge[0]) piece[count++] = {p.edge[0], 0, -1};
+  while (x < p.events && p.time[x] < p.edge[0]) ++x;
+  for (int64_t k = 0; k < p.blocks; ++k) {
+    const double end = p.edge[k + 1];
+    double lo = p.edge[k];
+    while (lo < end) {
+      double hi = end;
+      if (decay_rate * (end - lo) > kHawkesLongest) {
+        hi = lo + kHawkesLongest / decay_rate;
+        if (x >= p.events || p.time[x] >= hi)
+          hi = x < p.events && p.time[x] < end ? p.time[x] : end;
+        if (!(hi > lo)) hi = end;
+      }
+      piece[count++] = {hi, x, k};
+      while (x < p.events && p.time[x] < hi) ++x;
+      lo = hi;
+    }
+  }
+  piece[count] = {0.0, x, -1};
+  return count;
+}
+
 // Items and where their results go; a null result is not made.
 struct HawkesItems {
   const int32_t* node;       // [R]
@@ -104,7 +152,7 @@ struct HawkesItems {
   double* value;             // [R]
   double* gradient;          // [R, P]
   double* hessian;           // [R, P, P]
-  int64_t* failed_event;     // [R]: the first own event where lambda is not a positive number, or -1
+  int64_t* failed_event;  // [R]: the first own event where lambda is not a positive number, or -1
 };
 
 struct HawkesCpu {

@@ -9,7 +9,8 @@
 
 namespace topreach::kernels {
 
-constexpr double kRoundToWhole = 0x1.8p52;  // x + this has x, rounded to a whole number, in its low bits
+constexpr double kRoundToWhole =
+    0x1.8p52;  // x + this has x, rounded to a whole number, in its low bits
 
 TR_HD double two_to_the(double whole) {  // 2^k of k + kRoundToWhole, -1022 <= k <= 1023
   return double_of((bits_of(whole) + 1023) << 52);

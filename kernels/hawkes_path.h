@@ -56,7 +56,8 @@ inline int64_t hawkes_path(const HawkesProblem& p, int64_t u, const double* z,
   const int64_t nodes = p.places * p.types;
   const double d = z[hawkes_parameters(p) - 1];
   const auto add = [&](int64_t x, double at) {
-    hawkes_add_event(p, z, u, p.node[x], p.marks + x * p.marks_per_event, at - p.time[x], 1.0, state);
+    hawkes_add_event(p, z, u, p.node[x], p.marks + x * p.marks_per_event, at - p.time[x], 1.0,
+                     state);
   };
   for (int64_t v = 0; v < nodes; ++v) state[v] = 0.0;
   int64_t first = 0, own = 0;
@@ -87,7 +88,8 @@ inline int64_t hawkes_path(const HawkesProblem& p, int64_t u, const double* z,
       if (at == hi) break;
       for (; x < next; ++x)
         excited += hawkes_theta_of(p, refresh, u, p.node[x]) *
-                   exponential_lane(hawkes_log_weight(p, z, u, p.node[x], p.marks + x * p.marks_per_event));
+                   exponential_lane(
+                       hawkes_log_weight(p, z, u, p.node[x], p.marks + x * p.marks_per_event));
     }
     advance(hi);
     const double base = mu * (hi - lo);
@@ -97,7 +99,8 @@ inline int64_t hawkes_path(const HawkesProblem& p, int64_t u, const double* z,
     hawkes_let_decay(d, hi - lo, nodes, state);
     for (; first < x; ++first) add(first, hi);
   }
-  for (; first < p.events && p.time[first] == p.edge[p.blocks]; ++first) add(first, p.edge[p.blocks]);
+  for (; first < p.events && p.time[first] == p.edge[p.blocks]; ++first)
+    add(first, p.edge[p.blocks]);
   return own;
 }
 

@@ -6,7 +6,8 @@
 namespace topreach::kernels::TR_ISA {
 namespace {
 
-constexpr int kSums = 8;  // partial sums: the order of additions does not depend on the vector's width
+constexpr int kSums =
+    8;  // partial sums: the order of additions does not depend on the vector's width
 
 struct Pending {
   double time;
@@ -22,18 +23,18 @@ struct Choice {
 };
 
 struct Memory {
-  double* reach;        // [M (v), M (u)] A_uv
-  double* top;          // [M (v), M (u)] max over v's pool of omega_u . m
-  uint32_t* keep;       // [M (v), M (u)], then [K, M] immigrants, then [M] the past
-  int32_t* alias;       // likewise
-  double* mean;         // [M] C_v
-  double* none;         // [M] exp(-C_v)
+  double* reach;   // [M (v), M (u)] A_uv
+  double* top;     // [M (v), M (u)] max over v's pool of omega_u . m
+  uint32_t* keep;  // [M (v), M (u)], then [K, M] immigrants, then [M] the past
+  int32_t* alias;  // likewise
+  double* mean;    // [M] C_v
+  double* none;    // [M] exp(-C_v)
   double *weight, *scaled, *omega, *decay_rate;  // [M], [M], [q, M], [M]
-  double* base_total;   // [K]
-  double* state;        // [M]
-  int32_t* work;        // [M]
-  int32_t* period_events;  // [M]
-  Pending* stack;       // [most_events + 1]
+  double* base_total;                            // [K]
+  double* state;                                 // [M]
+  int32_t* work;                                 // [M]
+  int32_t* period_events;                        // [M]
+  Pending* stack;                                // [most_events + 1]
   double past_total;
   int64_t bytes;
 };
@@ -104,6 +105,10 @@ struct Set {
   const double* base(int64_t k) const { return f.base + (set * f.periods + k) * nodes; }
   const double* excitation() const { return f.excitation + set * nodes; }
 
+  const double* omega_of(int64_t u) const {
+    return f.parameters + (set * nodes + u) * hawkes_parameters(p) + p.covariates_per_node + 3;
+  }
+
   void tabulate(const double* weight, const Choice& to) const {
     if (to.total > 0.0) alias_table(weight, nodes, to.total, to.keep, to.alias, m.scaled, m.work);
   }
@@ -148,11 +153,12 @@ struct Set {
 
   // omega_u . m for all receivers.
   TR_INLINE void linear_marks(const double* marks, double* out) const {
+    for (int64_t u = 0; u < nodes; ++u) out[u] = 0.0;
+    for (int64_t r = 0; r < q; ++r) {
+      const double* omega = m.omega + r * nodes;
+      const double mark = marks[r];
 #pragma omp simd
-    for (int64_t u = 0; u < nodes; ++u) {
-      double linear = 0.0;
-      for (int64_t r = 0; r < q; ++r) linear = fused(m.omega[r * nodes + u], marks[r], linear);
-      out[u] = linear;
+      for (int64_t u = 0; u < nodes; ++u) out[u] = fused(omega[u], mark, out[u]);
     }
   }
 
@@ -181,7 +187,7 @@ struct Path {
   int64_t waiting = 0;
   bool failed = false;
   int32_t* counts;
-  double horizon;
+  double horizon, periods_per_time;
 
   TR_INLINE PhiloxWords words(HawkesStream stream, uint32_t event, uint32_t draw) const {
     return philox4x32(f.key, {draw, event, uint32_t(path), uint32_t(stream)});
@@ -196,7 +202,9 @@ struct Path {
   }
 
   TR_INLINE void count(double time, int32_t node) const {
-    int64_t k = 0;
+    int64_t k = int64_t(time * periods_per_time);  // right where periods are of one length
+    k = k < f.periods ? k : f.periods - 1;
+    while (k > 0 && time <= f.edge[k]) --k;
     while (k + 1 < f.periods && time > f.edge[k + 1]) ++k;
     ++counts[k * s.nodes + node];
   }
@@ -230,8 +238,9 @@ struct Path {
         const double lag = -natural_log(hawkes_unit(w.w)) / s.m.decay_rate[u];
         const double time = event.time + lag;
         if (time > horizon) continue;
+        const double* omega = s.omega_of(u);
         double linear = -s.m.top[v * s.nodes + u];
-        for (int64_t r = 0; r < s.q; ++r) linear = fused(s.m.omega[r * s.nodes + u], marks[r], linear);
+        for (int64_t r = 0; r < s.q; ++r) linear = fused(omega[r], marks[r], linear);
         if (hawkes_unit(w.z) < exponential_cut(linear)) put(time, u);
       }
     }
@@ -343,7 +352,8 @@ void simulate(const HawkesFuture& f, int64_t begin, int64_t end, void* scratch) 
     }
     int32_t* counts = f.counts + path * f.periods * set.nodes;
     for (int64_t i = 0; i < f.periods * set.nodes; ++i) counts[i] = 0;
-    Path walk{set, f, path, 0, 0, false, counts, f.edge[f.periods]};
+    const double horizon = f.edge[f.periods];
+    Path walk{set, f, path, 0, 0, false, counts, horizon, double(f.periods) / horizon};
     switch (f.mode) {
       case HawkesMode::kThinning: walk.thin(); break;
       case HawkesMode::kPaper: walk.paper(); break;

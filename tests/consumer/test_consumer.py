@@ -302,7 +302,37 @@ EQUIVALENT = {
 
 
 def test_every_forecaster_is_held_to_equivalence():
-    assert set(tr.forecasters.KINDS) == set(EQUIVALENT)
+    of_counts = {name for name, kind in tr.forecasters.KINDS.items() if not kind.needs.events}
+    assert of_counts == set(EQUIVALENT)
+
+
+def test_cpp_ranks_events_as_python_does(build_programs, tmp_path):
+    draw = np.random.default_rng(0)
+    number = draw.integers(0, 8, 900)
+    table = pd.DataFrame({"t": draw.uniform(0, 700, 900), "place": [f"{i:02d}" for i in number]})
+    events = tr.Events.from_frame(table, time="t", place="place", resolution=0, window=(0, 700))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        settings = {"every": 30, "progress": False, "rank_samples": 100}
+        ranker = tr.TopKRanker(3, model="stemmed", **settings).fit(events)
+    ranker.save(tmp_path / "model.pt")
+    expected = ranker.rank().query("selected")
+    program = build_programs("wheel") / "rank_sites"
+    lines = run(program, tmp_path / "model.pt", cwd=tmp_path).stdout.splitlines()
+    printed = "\n".join(line for line in lines if not line.startswith("note: "))
+    found = pd.read_csv(io.StringIO(printed), dtype={"site": str})
+    assert found["site"].tolist() == expected["site"].tolist()
+    for column in ("score", "expected_count"):
+        np.testing.assert_allclose(found[column], expected[column], rtol=1e-7, err_msg=column)
+    # The events themselves, in C++.
+    events.to_csv(tmp_path / "events.csv")
+    example = program.parent / "forecast_events"
+    printed = run(example, tmp_path / "events.csv", tmp_path / "model.pt", cwd=tmp_path).stdout
+    listed = pd.read_csv(io.StringIO(printed), dtype={"place": str})
+    late = table[(table["t"] > 672)].groupby("place").size()
+    counts = dict(zip(listed["place"], listed["last_28_days"], strict=True))
+    assert counts == {f"{i:02d}": int(late.get(f"{i:02d}", 0)) for i in range(8)}
+    assert listed[listed["selected"] == 1]["place"].tolist() == expected["site"].tolist()
 
 
 @pytest.mark.parametrize("exposure", [None, "people"])

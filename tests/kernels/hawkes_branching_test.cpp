@@ -92,7 +92,8 @@ struct Moments {
 Moments moments_of(const std::vector<int32_t>& counts, int64_t cells) {
   Moments m{std::vector<double>(size_t(cells)), std::vector<double>(size_t(cells)),
             std::vector<double>(size_t(cells)), int64_t(counts.size()) / cells};
-  for (size_t i = 0; i < counts.size(); ++i) m.mean[i % size_t(cells)] += counts[i] / double(m.paths);
+  for (size_t i = 0; i < counts.size(); ++i)
+    m.mean[i % size_t(cells)] += counts[i] / double(m.paths);
   for (size_t i = 0; i < counts.size(); ++i) {
     const double d = counts[i] - m.mean[i % size_t(cells)];
     m.variance[i % size_t(cells)] += d * d / double(m.paths);
@@ -114,7 +115,9 @@ TEST(HawkesBranching, OneNodesMeanIsTheClosedForm) {
       const auto r = f.simulate(mode, 20000);
       const Moments m = moments_of(r.counts, 4);
       for (size_t k = 0; k < 4; ++k) {
-        const double want = 6.0 + limit + (s - limit) * (std::exp(-gap * double(k)) - std::exp(-gap * double(k + 1))) / gap;
+        const double want =
+            6.0 + limit +
+            (s - limit) * (std::exp(-gap * double(k)) - std::exp(-gap * double(k + 1))) / gap;
         EXPECT_NEAR(m.mean[k], want, 4.0 * mean_error(m, k)) << "period " << k;
       }
       EXPECT_EQ(*std::max_element(r.failed.begin(), r.failed.end()), 0);
@@ -173,7 +176,8 @@ TEST(HawkesBranching, NetworksMeanSolvesItsEquation) {
       const auto a = slope(s), b = slope(plus(s, a, h / 2)), e = slope(plus(s, b, h / 2)),
                  g = slope(plus(s, e, h));
       for (size_t u = 0; u < n; ++u) {
-        const double middle = s[u] + h / 2 * b[u], next = s[u] + h / 6 * (a[u] + 2 * b[u] + 2 * e[u] + g[u]);
+        const double middle = s[u] + h / 2 * b[u],
+                     next = s[u] + h / 6 * (a[u] + 2 * b[u] + 2 * e[u] + g[u]);
         count[u] += h * mu[u] + h / 6 * (s[u] + 4 * middle + next);
         s[u] = next;
       }
@@ -190,7 +194,8 @@ TEST(HawkesBranching, NetworksMeanSolvesItsEquation) {
 
 TEST(HawkesBranching, BitsDependOnThePathAlone) {
   const Future f = network();
-  for (const HawkesMode mode : {HawkesMode::kBranching, HawkesMode::kThinning, HawkesMode::kPaper}) {
+  for (const HawkesMode mode :
+       {HawkesMode::kBranching, HawkesMode::kThinning, HawkesMode::kPaper}) {
     const auto all = f.simulate(mode, 60);
     EXPECT_EQ(all.counts, f.simulate(mode, 60, 1).counts);
     EXPECT_EQ(all.counts, f.simulate(mode, 60, 7).counts);
@@ -201,7 +206,8 @@ TEST(HawkesBranching, SaysWhereAPathExplodes) {
   Future f = one_node();
   f.z[1] = std::log(12.0);  // 1.5 children per event
   f.most_events = 200;
-  for (const HawkesMode mode : {HawkesMode::kBranching, HawkesMode::kThinning, HawkesMode::kPaper}) {
+  for (const HawkesMode mode :
+       {HawkesMode::kBranching, HawkesMode::kThinning, HawkesMode::kPaper}) {
     const auto r = f.simulate(mode, 50);
     EXPECT_EQ(*std::max_element(r.failed.begin(), r.failed.end()), 1);
   }

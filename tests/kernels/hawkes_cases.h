@@ -126,15 +126,15 @@ struct Case {
     double sum = 0.0;
     for (int64_t x = 0; x < events(); ++x)
       if (own(x, u))
-        sum += weight[size_t(block_of(time[size_t(x)]))] * std::log(intensity(time[size_t(x)], u, z));
-    for (int64_t k = 0; k < blocks(); ++k) sum -= weight[size_t(k)] * mass(k, edge[size_t(k + 1)], u, z);
+        sum +=
+            weight[size_t(block_of(time[size_t(x)]))] * std::log(intensity(time[size_t(x)], u, z));
+    for (int64_t k = 0; k < blocks(); ++k)
+      sum -= weight[size_t(k)] * mass(k, edge[size_t(k + 1)], u, z);
     return sum;
   }
 };
 
-inline void sort_events(Case& c) {
-  std::sort(c.time.begin(), c.time.end());
-}
+inline void sort_events(Case& c) { std::sort(c.time.begin(), c.time.end()); }
 
 // Random places, marks, covariates and theta; history before 0, a tie of several nodes, an event on an
 // edge and one at T.
@@ -187,8 +187,8 @@ struct Results {
 };
 
 // All items in calls of `batch` items each.
-inline Results evaluate(const Case& c, const std::vector<int32_t>& node, const std::vector<double>& z,
-                        int order = 2, int64_t batch = 1 << 20) {
+inline Results evaluate(const Case& c, const std::vector<int32_t>& node,
+                        const std::vector<double>& z, int order = 2, int64_t batch = 1 << 20) {
   const HawkesProblem problem = c.problem();
   const auto& cpu = topreach::kernels::hawkes_cpu();
   const AlignedMemory scratch(cpu.scratch(problem));

@@ -27,10 +27,11 @@ void expect_consistent(const Case& c, int64_t u, const std::vector<double>& z) {
   const int64_t size = c.parameters();
   for (int64_t a = 0; a < size; ++a) {
     const double h = 1e-5 * (a == size - 1 ? std::max(1e-2, z.back()) : 1.0);
-    const Results up = evaluate_one(c, u, moved(z, a, h), 1), down = evaluate_one(c, u, moved(z, a, -h), 1);
-    const double slope = (c.log_likelihood(u, moved(z, a, h).data()) -
-                          c.log_likelihood(u, moved(z, a, -h).data())) /
-                         (2.0 * h);
+    const Results up = evaluate_one(c, u, moved(z, a, h), 1),
+                  down = evaluate_one(c, u, moved(z, a, -h), 1);
+    const double slope =
+        (c.log_likelihood(u, moved(z, a, h).data()) - c.log_likelihood(u, moved(z, a, -h).data())) /
+        (2.0 * h);
     EXPECT_NEAR(r.gradient[size_t(a)], slope, 2e-7 * (1.0 + std::fabs(slope))) << "parameter " << a;
     for (int64_t b = 0; b < size; ++b) {
       const double bend = (up.gradient[size_t(b)] - down.gradient[size_t(b)]) / (2.0 * h);
@@ -190,7 +191,8 @@ TEST(Hawkes, SplittingBlocksChangesNothing) {
     const double lo = c.edge[size_t(k)], hi = c.edge[size_t(k + 1)];
     split.edge.push_back(lo);
     copy_block(k);
-    split.edge.push_back(k == 1 ? *std::upper_bound(c.time.begin(), c.time.end(), lo) : lo + 0.3 * (hi - lo));
+    split.edge.push_back(k == 1 ? *std::upper_bound(c.time.begin(), c.time.end(), lo)
+                                : lo + 0.3 * (hi - lo));
     copy_block(k);
   }
   split.edge.push_back(c.edge.back());
@@ -213,7 +215,8 @@ TEST(Hawkes, AnyDecay) {
     EXPECT_NEAR(r.value[0], want, 2e-12 * (1.0 + std::fabs(want)));
     const double h = 1e-4 * delta_k;  // differences of the exact gradient
     const int64_t last = c.parameters() - 1, size = c.parameters();
-    const Results up = evaluate_one(c, 0, moved(z, last, h), 1), down = evaluate_one(c, 0, moved(z, last, -h), 1);
+    const Results up = evaluate_one(c, 0, moved(z, last, h), 1),
+                  down = evaluate_one(c, 0, moved(z, last, -h), 1);
     double largest = 0.0;
     for (int64_t a = 0; a < size; ++a)
       largest = std::max(largest, std::fabs(r.hessian[size_t(last * size + a)]) * h);
@@ -225,7 +228,8 @@ TEST(Hawkes, AnyDecay) {
     }
     const double slope = (evaluate_one(c, 0, moved(z, last, h), 0).value[0] -
                           evaluate_one(c, 0, moved(z, last, -h), 0).value[0]);
-    EXPECT_NEAR(2.0 * h * r.gradient[size_t(last)], slope, 1e-6 * std::fabs(slope) + 1e-11 * std::fabs(want));
+    EXPECT_NEAR(2.0 * h * r.gradient[size_t(last)], slope,
+                1e-6 * std::fabs(slope) + 1e-11 * std::fabs(want));
   }
 }
 
@@ -262,7 +266,8 @@ TEST(Hawkes, PermutedNodes) {
   for (int32_t& v : d.node) v = to[v];
   const int64_t n = 4;
   for (int64_t i = 0; i < n; ++i)
-    for (int64_t j = 0; j < n; ++j) d.distance[size_t(to[i] * n + to[j])] = c.distance[size_t(i * n + j)];
+    for (int64_t j = 0; j < n; ++j)
+      d.distance[size_t(to[i] * n + to[j])] = c.distance[size_t(i * n + j)];
   for (int64_t k = 0; k < c.blocks(); ++k)
     for (int64_t i = 0; i < n; ++i) {
       for (int64_t a = 0; a < c.p; ++a)
@@ -288,7 +293,8 @@ TEST(Hawkes, BitsDependOnTheItemAlone) {
   for (int64_t i = 0; i < 23; ++i) {
     node.push_back(int32_t(i * 5 % 9));
     std::vector<double> zi = parameters_of(c, i);
-    zi.back() = i % 6 == 4 ? 40.0 : (i % 6 == 1 ? 0.01 : zi.back());  // some are cut, some by series
+    zi.back() =
+        i % 6 == 4 ? 40.0 : (i % 6 == 1 ? 0.01 : zi.back());  // some are cut, some by series
     z.insert(z.end(), zi.begin(), zi.end());
   }
   const Results all = evaluate(c, node, z);
@@ -319,11 +325,12 @@ TEST(Hawkes, PathIsTheDefinitionAndItsRecordsCanBeCorrected) {
   const HawkesProblem problem = c.problem();
   const int64_t u = 1, blocks = c.blocks();
   const std::vector<double> z = parameters_of(c, u);
-  std::vector<double> intensity(300), immigrant(300), compensator(300), total(static_cast<size_t>(blocks)),
-      base(static_cast<size_t>(blocks)), state(4);
+  std::vector<double> intensity(300), immigrant(300), compensator(300),
+      total(static_cast<size_t>(blocks)), base(static_cast<size_t>(blocks)), state(4);
   const int64_t own = topreach::kernels::hawkes_path(
       problem, u, z.data(),
-      {intensity.data(), immigrant.data(), compensator.data(), total.data(), base.data()}, state.data());
+      {intensity.data(), immigrant.data(), compensator.data(), total.data(), base.data()},
+      state.data());
   int64_t n = 0;
   for (int64_t x = 0; x < c.events(); ++x) {
     if (!c.own(x, u)) continue;
@@ -340,12 +347,14 @@ TEST(Hawkes, PathIsTheDefinitionAndItsRecordsCanBeCorrected) {
   double value = 0.0;
   for (int64_t k = 0; k < blocks; ++k) {
     EXPECT_NEAR(total[size_t(k)], c.mass(k, c.edge[size_t(k + 1)], u, z.data()), 1e-11);
-    EXPECT_NEAR(base[size_t(k)], c.mu(k, u, z.data()) * (c.edge[size_t(k + 1)] - c.edge[size_t(k)]), 1e-12);
+    EXPECT_NEAR(base[size_t(k)], c.mu(k, u, z.data()) * (c.edge[size_t(k + 1)] - c.edge[size_t(k)]),
+                1e-12);
     value -= c.weight[size_t(k)] * total[size_t(k)];
   }
   std::vector<double> sum(4, 0.0);
   for (int64_t x = 0; x < c.events(); ++x)
-    sum[size_t(c.node[size_t(x)])] += c.jump(x, u, z.data()) * std::exp(-z.back() * (30.0 - c.time[size_t(x)]));
+    sum[size_t(c.node[size_t(x)])] +=
+        c.jump(x, u, z.data()) * std::exp(-z.back() * (30.0 - c.time[size_t(x)]));
   for (size_t v = 0; v < 4; ++v) EXPECT_NEAR(state[v], sum[v], 1e-12 * sum[v]);
 
   // A record taken back, then the state a while later: the same as without it from the start.
@@ -354,8 +363,8 @@ TEST(Hawkes, PathIsTheDefinitionAndItsRecordsCanBeCorrected) {
   without.node.erase(without.node.begin() + 200);
   without.marks.erase(without.marks.begin() + 400, without.marks.begin() + 402);
   const double lag = 30.0 - c.time[200];
-  topreach::kernels::hawkes_add_event(problem, z.data(), u, c.node[200], c.marks.data() + 400, lag, -1.0,
-                                      state.data());
+  topreach::kernels::hawkes_add_event(problem, z.data(), u, c.node[200], c.marks.data() + 400, lag,
+                                      -1.0, state.data());
   std::vector<double> want(4);
   topreach::kernels::hawkes_path(without.problem(), u, z.data(), {}, want.data());
   topreach::kernels::hawkes_let_decay(z.back(), 0.1, 4, state.data());
@@ -385,8 +394,8 @@ TEST(Hawkes, WorkingCoordinates) {
     const Results up = at(moved(working, a, h), 1), down = at(moved(working, a, -h), 1);
     EXPECT_NEAR(r.gradient[size_t(a)], (up.value[0] - down.value[0]) / (2 * h), 1e-6);
     for (int64_t b = 0; b < size; ++b)
-      EXPECT_NEAR(r.hessian[size_t(a * size + b)], (up.gradient[size_t(b)] - down.gradient[size_t(b)]) / (2 * h),
-                  2e-6);
+      EXPECT_NEAR(r.hessian[size_t(a * size + b)],
+                  (up.gradient[size_t(b)] - down.gradient[size_t(b)]) / (2 * h), 2e-6);
   }
 }
 
@@ -406,8 +415,9 @@ TEST(Hawkes, DecayAgainstTheMathematicsLibrary) {
     long double want[3] = {0.0L, 0.0L, 0.0L};  // Simpson
     constexpr int steps = 4000;
     for (int i = 0; i <= steps; ++i) {
-      const long double s = 2.0L * i / steps, f = std::exp(-static_cast<long double>(x) / 2.0L * s) *
-                                                  (i == 0 || i == steps ? 1.0L : (i % 2 ? 4.0L : 2.0L));
+      const long double s = 2.0L * i / steps,
+                        f = std::exp(-static_cast<long double>(x) / 2.0L * s) *
+                            (i == 0 || i == steps ? 1.0L : (i % 2 ? 4.0L : 2.0L));
       want[0] += f, want[1] += s * f, want[2] += s * s * f;
     }
     const double tolerance = x > 10.0 ? 1e-8 : 2e-13;  // of the rule, then of the closed forms

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from topreach.cli.event_options import add_event_options, every_of, read_events, reads_events
 from topreach.cli.options import (
     CommandError,
     add_table_options,
@@ -22,12 +23,13 @@ from topreach.cli.options import (
     spec_to_text,
     table_spec,
 )
+from topreach.data.events import Events
 from topreach.data.panel import Panel
 from topreach.evaluation import baselines, metrics
 from topreach.forecasters import FORECASTERS, KINDS
 from topreach.ranking.topk_ranker import TopKRanker
 
-HELP = "Fit a model to a table of counts and save it."
+HELP = "Fit a model to a table of counts, or of dated events, and save it."
 EPILOG = """\
 The table has one row per site and period: an id, a time (a number or a date), a count, and
 features known before the period. The saved model knows all periods. Models that are trained by
@@ -41,12 +43,15 @@ examples:
       --k 20 --model negbin --missing zero --out model.pt --force
   topreach fit --data deaths.csv --site county --time year --count deaths --k 20 --out model.pt \\
       --model negbin --objective marginal --exposure population --suppressed 1-9
+  topreach fit --events deaths.csv --time date --place town --types heroin,fentanyl --k 20 \\
+      --model stemmed --out model.pt
 """
 _LARGE = 2_000_000  # cells; above, the held-back check is left out unless asked for
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
-    add_table_options(sub, data=True, columns=True)
+    add_table_options(sub, data=False, columns=False)
+    add_event_options(sub)
     sub.add_argument(
         "--features",
         metavar="A,B",
@@ -117,8 +122,17 @@ def run(options: argparse.Namespace) -> None:
     if options.resume and options.checkpoint is None:
         raise CommandError("--resume needs --checkpoint FILE")
     _check_model_options(options)
-    spec = table_spec(options, None, options.features)
-    panel = read_table(spec, options)
+    spec = events = None
+    if reads_events(options):
+        events = read_events(options)
+        panel = events.counts(every_of(options))
+    else:
+        if KINDS[options.model].needs.events:
+            raise CommandError(f"--model {options.model} needs --events FILE, a row per event")
+        if options.data is None:
+            raise CommandError("--data FILE or --events FILE must be given")
+        spec = table_spec(options, None, options.features)
+        panel = read_table(spec, options)
     check_k(options.k, panel.num_sites)
     valid = options.valid if options.valid is not None else int(panel.num_times >= 3)
     if not 0 <= valid < panel.num_times:
@@ -134,6 +148,7 @@ def run(options: argparse.Namespace) -> None:
         "site_path": options.site_path,
         "window": options.window,
         "checkpoint": options.checkpoint,
+        "every": None if events is None else every_of(options),
     }
 
     def ranker() -> TopKRanker:
@@ -154,6 +169,7 @@ def run(options: argparse.Namespace) -> None:
     by_steps = objective not in ("direct", "marginal")
     large = panel.num_sites * panel.num_times > _LARGE and options.valid is None
     held = None
+    learns = KINDS[options.model].needs.events
     if valid and (by_steps or not large):
         train, held, _ = panel.split(valid=panel.times[-valid:])
     if by_steps:
@@ -164,11 +180,12 @@ def run(options: argparse.Namespace) -> None:
         if held is not None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the whole fit says the same
-                judged = ranker().fit(train)
-        fitted = ranker().fit(panel)
-    fitted.ranker_ = fitted.ranker_.with_table(
-        spec_to_text(spec.with_features(list(fitted.feature_names_in_)))
-    )
+                judged = ranker().fit(_before(events, held) if learns else train)
+        fitted = ranker().fit(events if learns else panel)
+    if spec is not None:
+        fitted.ranker_ = fitted.ranker_.with_table(
+            spec_to_text(spec.with_features(list(fitted.feature_names_in_)))
+        )
     fitted.save(options.out, with_past=not options.without_past)
     print(
         f"{panel.num_sites} sites, {panel.num_times} periods ({panel.times[0]} to "
@@ -179,6 +196,11 @@ def run(options: argparse.Namespace) -> None:
     print(f"model: {options.out}")
     if fitted.interrupted_:
         raise KeyboardInterrupt
+
+
+def _before(events: Events, held: Panel) -> Events:
+    """The events of the periods before those that are held back."""
+    return events.complete_to(float(held.time_values[0]))
 
 
 def _check_model_options(options: argparse.Namespace) -> None:

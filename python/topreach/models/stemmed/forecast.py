@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from topreach.data.event_features import period_calendar
-from topreach.data.events import Events
 from topreach.data.sites import period_of
 from topreach.distributions.negative_binomial import NegativeBinomial
 from topreach.models.stemmed.problem import HawkesArguments
@@ -40,6 +39,20 @@ class Dynamics(NamedTuple):
     def branching(self) -> Tensor:
         """Expected children at u of an event at v, [M, M]."""
         return self.jump / self.decay[:, None]
+
+
+class Scope(NamedTuple):
+    """Where and when a process is: what a model file keeps of its events."""
+
+    places: list[str]
+    types: list[str]
+    is_dates: bool
+    start: float
+    duration: float
+
+    @property
+    def nodes(self) -> list[tuple[str, str]]:
+        return [(p, s) for p in self.places for s in self.types]
 
 
 class Periods(NamedTuple):
@@ -74,10 +87,10 @@ def dynamics_of(
     return Dynamics(base, decay, excitation, jump, squares), factor
 
 
-def periods_after(events: Events, number: int, every: str | float, name: str) -> Periods:
+def periods_after(scope: Scope, number: int, every: str | float, name: str) -> Periods:
     """`number` whole periods from where the first one begins at or after the fit's end."""
-    calendar = period_calendar(every, events, name)
-    end = events.start + events.duration
+    calendar = period_calendar(every, scope, name)
+    end = scope.start + scope.duration
     at = int(period_of(np.array([end]), calendar)[0])
     if calendar.at(at) < end - 1e-9:
         at += 1
@@ -87,7 +100,7 @@ def periods_after(events: Events, number: int, every: str | float, name: str) ->
     lag = edges[0] > 0
     if lag:
         edges = np.concatenate([[0.0], edges])
-    labels = [calendar.label(t) if events.is_dates else t for t in starts[:-1]]
+    labels = [calendar.label(t) if scope.is_dates else t for t in starts[:-1]]
     return Periods(torch.from_numpy(edges), bool(lag), labels, starts[:-1])
 
 
@@ -193,11 +206,15 @@ def forecast(
     name: str,
 ) -> StemmedForecast:
     """See `Stemmed.forecast`."""
-    periods = periods_after(model.events_, number, every, name)
-    rate = model.recent_rates(anchor) if anchor is not None else None
-    weight, sites = aggregate(model.events_, model.problem_.share, by)
+    periods = periods_after(model.scope_, number, every, name)
+    weight, sites = aggregate(model.scope_, model.share, by)
     notes = list(model.notes_)
-    dynamics, _ = model.dynamics(model.working_, rate, second=mode == "moments")
+    rate = None
+    if model.holds_events:
+        rate = model.recent_rates(anchor) if anchor is not None else None
+        dynamics, _ = model.dynamics(model.working_, rate, second=mode == "moments")
+    else:
+        dynamics = model.saved_dynamics
     radius = spectral_radius(dynamics.branching)
     if radius >= 1:
         raise ValueError(
@@ -310,17 +327,17 @@ def _simulated(
     return counts
 
 
-def aggregate(events: Events, share: Tensor, by: str) -> tuple[Tensor, list[str]]:
+def aggregate(scope: Scope, share: Tensor, by: str) -> tuple[Tensor, list[str]]:
     """Weights [S, M] that make counts of places, types or nodes from those of nodes."""
-    places, types = events.num_places, events.num_types
+    places, types = len(scope.places), len(scope.types)
     if by == "node":
-        sites = [f"{p} | {s}" for p, s in events.nodes]
+        sites = [f"{p} | {s}" for p, s in scope.nodes]
         return torch.eye(places * types, dtype=torch.float64), sites
     place, kind = torch.arange(places * types) // types, torch.arange(places * types) % types
     if by == "type":
-        return (torch.arange(types)[:, None] == kind).double(), list(events.types)
+        return (torch.arange(types)[:, None] == kind).double(), list(scope.types)
     own = (torch.arange(places)[:, None] == place).double()
-    return own * share, list(events.places)
+    return own * share, list(scope.places)
 
 
 def spectral_radius(matrix: Tensor) -> float:

@@ -182,9 +182,12 @@ class Stemmed(nn.Module):
         """The buffers that a model file holds: see csrc/models/stemmed.h. `known`, which a ranker
         sets, is the number of periods of counts in the file."""
         events = self.events_
+        self.scope_ = futures.Scope(
+            list(events.places), list(events.types), events.is_dates, events.start, events.duration
+        )
         rate = None if self.anchor is None else self.recent_rates(self.anchor)
         dynamics, _ = self.dynamics(self.working_, rate, second=self.problem_.num_marks > 0)
-        weight, _ = futures.aggregate(events, self.problem_.share, "place")
+        weight, _ = futures.aggregate(self.scope_, self.problem_.share, "place")
         end = torch.tensor(events.start + events.duration, dtype=torch.float64)
         buffers = {
             **dynamics._asdict(),
@@ -207,8 +210,34 @@ class Stemmed(nn.Module):
             )
         for name, value in state_dict.items():
             self.register_buffer(name, value.clone())
-        self.working_, self.covariance_ = self.working, self.covariance
+        self.working_, self.covariance_, self.notes_ = self.working, self.covariance, []
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
+    def fit_state(self) -> dict[str, Any]:
+        """Names for a model file: what `forecast` needs of a loaded model."""
+        scope = self.scope_._asdict()
+        return scope | {"is_dates": int(scope["is_dates"])}
+
+    def set_fit_state(self, state: dict[str, Any]) -> None:
+        scope = futures.Scope(**{name: state[name] for name in futures.Scope._fields})
+        self.scope_ = scope._replace(
+            places=list(scope.places), types=list(scope.types), is_dates=bool(scope.is_dates)
+        )
+
+    @property
+    def holds_events(self) -> bool:
+        """Whether the model was fitted here; one from a model file has no events."""
+        return hasattr(self, "events_")
+
+    @property
+    def share(self) -> Tensor:
+        """[M]: what an event of each node adds to the count of its place."""
+        return self.weight.sum(0)
+
+    @property
+    def saved_dynamics(self) -> futures.Dynamics:
+        """The process to come as the model file has it, relaxed to recent rates if `anchor`."""
+        return futures.Dynamics(*(getattr(self, name) for name in futures.Dynamics._fields))
 
     def _notes(self) -> list[str]:
         notes = []
@@ -364,8 +393,16 @@ class Stemmed(nn.Module):
             ValueError: an argument that is not as above; a process that is not stable and has no
                 anchor.
         """
-        self._fitted("forecast")
         name = "Stemmed.forecast"
+        if not self.holds_events:
+            if not hasattr(self, "scope_"):
+                self._fitted("forecast")
+            if mode not in ("moments", "mean") or anchor not in ("fit", self.anchor):
+                raise ValueError(
+                    f"{name}: mode must be 'moments' or 'mean', with the fit's own anchor, for a "
+                    f"model from a file, which holds no events, got mode {mode!r}. Fit it to the "
+                    "events."
+                )
         if not _columns.is_whole(periods) or periods < 1:
             raise ValueError(f"{name}: periods must be a whole number >= 1, got {periods!r}.")
         if not _columns.is_whole(num_samples) or num_samples < 2:

@@ -1,0 +1,177 @@
+"""A point process as a forecaster among the others: fit, rank, file, command line."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import topreach as tr
+from topreach.cli import main
+
+TOWNS = [f"0{i}" for i in range(6)]
+
+
+def table(seed=0, days=1100):
+    """Clusters: each event has a follower within days with chance .3; two types."""
+    draw = np.random.default_rng(seed)
+    rows = []
+    for i, town in enumerate(TOWNS):
+        for t in draw.uniform(0, days, draw.poisson(days * 0.02 * (i + 1))):
+            kind = draw.integers(3)
+            rows.append((town, t, kind))
+            while draw.random() < 0.3:
+                t += draw.exponential(10)
+                rows.append((town, t, kind))
+    frame = pd.DataFrame(rows, columns=["town", "t", "kind"])
+    frame = frame[frame["t"] < days].sort_values("t")
+    frame["date"] = (pd.Timestamp("2020-01-01") + pd.to_timedelta(frame["t"], unit="D")).dt.date
+    frame["a"] = (frame["kind"] != 1).astype(int)
+    frame["b"] = (frame["kind"] != 0).astype(int)
+    return frame.assign(date=frame["date"].astype(str)).drop(columns=["t", "kind"])
+
+
+COLUMNS = {"time": "date", "place": "town", "types": ["a", "b"]}
+
+
+@pytest.fixture(scope="module")
+def events():
+    return tr.Events.from_frame(table(), **COLUMNS, window=("2020-01-01", "2022-12-31"))
+
+
+@pytest.fixture(scope="module")
+def ranker(events):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return tr.TopKRanker(2, model="stemmed", progress=False).fit(events)
+
+
+def test_ranks_the_next_month_by_its_moments(events, ranker):
+    plan = ranker.rank()
+    assert plan["time"].unique().tolist() == ["2023-01"]
+    forecast = ranker.model_.forecast(2)
+    expected = dict(zip(TOWNS, forecast.mean[0].tolist(), strict=True))
+    for site, count in zip(plan["site"], plan["expected_count"], strict=True):
+        assert count == pytest.approx(expected[site], rel=1e-9)
+    own = forecast.rank(2)
+    assert plan["site"].tolist() == own["site"].tolist()
+    np.testing.assert_allclose(plan["score"], own["score"], rtol=1e-6)
+    later = ranker.rank(periods_ahead=2).set_index("site")["expected_count"]
+    np.testing.assert_allclose(later[TOWNS], forecast.mean[1], rtol=1e-9)
+    # The busiest towns are chosen, and the forecast is of the size of what happened.
+    assert set(plan[plan["selected"]]["site"]) == {"04", "05"}
+    monthly = events.counts("month").y[-12:].mean(0)
+    assert forecast.mean[0].sum() == pytest.approx(float(monthly.sum()), rel=0.25)
+
+
+def test_a_month_that_is_not_whole_is_left_out():
+    cut = tr.Events.from_frame(table(), **COLUMNS, window=("2020-01-01", "2022-12-17"))
+    whole = tr.Events.from_frame(table(), **COLUMNS, window=("2020-01-01", "2022-12-17"))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = tr.TopKRanker(2, model="stemmed", progress=False).fit(cut)
+    assert any("up to the end of 2022-11" in str(w.message) for w in said)
+    assert found.rank()["time"].unique().tolist() == ["2022-12"]
+    november = pd.Timestamp("2022-12-01").toordinal() - pd.Timestamp("1970-01-01").toordinal()
+    trimmed = whole.complete_to(float(november))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        again = tr.TopKRanker(2, model="stemmed", progress=False).fit(trimmed)
+    pd.testing.assert_frame_equal(again.rank(), found.rank())
+
+
+def test_saved_and_loaded_is_the_same(ranker, tmp_path):
+    ranker.save(tmp_path / "m.pt")
+    loaded = tr.TopKRanker.load(tmp_path / "m.pt")
+    pd.testing.assert_frame_equal(loaded.rank(), ranker.rank())
+    ours, theirs = ranker.model_.forecast(3, by="node"), loaded.model_.forecast(3, by="node")
+    assert theirs.sites == ours.sites and theirs.labels == ours.labels
+    torch.testing.assert_close(theirs.mean, ours.mean)
+    torch.testing.assert_close(theirs.variance, ours.variance)
+    by_place = loaded.model_.forecast(3).mean
+    torch.testing.assert_close(by_place, ranker.model_.forecast(3).mean)
+    with pytest.raises(ValueError, match="mode must be 'moments' or 'mean'"):
+        loaded.model_.forecast(3, mode="branching")
+    with pytest.raises(RuntimeError, match="a model file does not"):
+        loaded.model_.residuals()
+
+
+def test_counts_cannot_teach_it(events, ranker):
+    """A table that adds counts is refused: the process needs the events."""
+    longer = table(days=1300)
+    more = tr.Events.from_frame(longer, **COLUMNS, window=("2020-01-01", "2023-02-28"))
+    panel = more.counts("month").align(feature_names=[])
+    with pytest.raises(ValueError, match=r"contradict|must add no counts|must be those"):
+        ranker.rank(panel, periods_ahead=1)
+    known = events.counts("month").align(feature_names=[])
+    pd.testing.assert_frame_equal(ranker.rank(known, periods_ahead=1), ranker.rank())
+
+
+def test_kinds_of_data_are_told_apart(events):
+    panel = events.counts("month")
+    with pytest.raises(TypeError, match="must be Events for the model 'stemmed'"):
+        tr.TopKRanker(2, model="stemmed").fit(panel)
+    with pytest.raises(TypeError, match="must be a Panel for the model 'linear'"):
+        tr.TopKRanker(2, model="linear").fit(events)
+    with pytest.raises(ValueError, match="valid and resume must not be given with events"):
+        tr.TopKRanker(2, model="stemmed").fit(events, panel)
+    with pytest.raises(ValueError, match="theta must be one of"):
+        tr.TopKRanker(2, model="stemmed", theta="both").fit(events)
+
+
+@pytest.fixture
+def csv(tmp_path):
+    table().to_csv(tmp_path / "deaths.csv", index=False)
+    return tmp_path / "deaths.csv"
+
+
+READ = ["--time", "date", "--place", "town", "--types", "a,b", "--start", "2020-01-01"]
+READ += ["--end", "2022-12-31"]
+
+
+def test_command_line(csv, tmp_path, capsys):
+    model, plan, out = (str(tmp_path / n) for n in ("m.pt", "plan.csv", "forecast.csv"))
+    fit = ["fit", "--events", str(csv), *READ, "--model", "stemmed", "--k", "2", "--out", model]
+    assert main([*fit, "--quiet"]) == 0
+    printed = capsys.readouterr().out
+    assert "6 sites, 36 periods (2020-01 to 2022-12)" in printed
+    assert "Fitted without 2022-12: its 2 sites reach" in printed
+    assert main(["rank", "--model", model, "--out", plan]) == 0
+    chosen = pd.read_csv(plan, dtype={"site": str})
+    assert sorted(chosen["site"]) == ["04", "05"]
+    assert chosen["time"].tolist() == ["2023-01"] * 2
+    assert main(["forecast", "--model", model, "--horizons", "1,3", "--out", out]) == 0
+    saved = pd.read_csv(out)
+    assert len(saved) == 2 * 12 and list(saved["horizon"].unique()) == [1, 3]
+    assert (saved["lower"] <= saved["mean"].round() + 1).all()
+    direct = ["forecast", "--events", str(csv), *READ, "--horizons", "1,3", "--out", "-"]
+    capsys.readouterr()
+    assert main(direct) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 25
+    assert main(["info", model]) == 0
+    assert "Stemmed" in capsys.readouterr().out
+
+
+def test_other_models_run_on_the_same_events(csv, tmp_path, capsys):
+    model = str(tmp_path / "m.pt")
+    fit = ["fit", "--events", str(csv), *READ, "--k", "2", "--out", model, "--quiet"]
+    assert main([*fit, "--every", "quarter"]) == 0
+    assert "12 periods (2020Q1 to 2022Q4)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--data", "x.csv", "--place", "p"], "--place needs --events"),
+        (["--events", "x.csv", "--data", "x.csv"], "--data must not come with --events"),
+        (["--events", "x.csv"], "--time must name the column"),
+        (["--model", "stemmed", "--data", "x.csv"], "--model stemmed needs --events FILE"),
+        ([], "--data FILE or --events FILE must be given"),
+    ],
+)
+def test_command_line_refuses(words, message, tmp_path, capsys):
+    assert main(["fit", "--k", "2", "--out", str(tmp_path / "m.pt"), *words]) == 2
+    assert message in capsys.readouterr().err
