@@ -89,7 +89,8 @@ def dynamics_of(
 
 def periods_after(scope: Scope, number: int, every: str | float, name: str) -> Periods:
     """`number` whole periods from where the first one begins at or after the fit's end."""
-    calendar = period_calendar(every, scope, name)
+    # A scope has all that is read of events there: is_dates and start.
+    calendar = period_calendar(every, scope, name)  # type: ignore[arg-type]
     end = scope.start + scope.duration
     at = int(period_of(np.array([end]), calendar)[0])
     if calendar.at(at) < end - 1e-9:

@@ -63,6 +63,7 @@ class Stemmed(nn.Module):
     covariance_: Tensor  # [M, P, P]
     # Buffers of a fitted model
     known: Tensor  # []
+    weight: Tensor  # [I, M]
     working: Tensor
     covariance: Tensor
 
