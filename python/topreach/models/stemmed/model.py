@@ -58,6 +58,14 @@ class Stemmed(nn.Module):
     """
 
     is_probabilistic = True
+    prior_: fitting.Prior
+    working_: Tensor  # [M, P]
+    covariance_: Tensor  # [M, P, P]
+    # Buffers of a fitted model
+    known: Tensor  # []
+    weight: Tensor  # [I, M]
+    working: Tensor
+    covariance: Tensor
 
     def __init__(
         self,
