@@ -99,6 +99,37 @@ class QuotaTree {
   QuotaFault fault_;
 };
 
+// A plan that grows or shrinks by single sites, and who may join so that the quotas can still be met.
+// Every plan that can be filled up to K is allowed on the way. O(depth) each.
+class QuotaRoom {
+ public:
+  explicit QuotaRoom(const QuotaTree& tree) : nodes_(tree.nodes()), needed_(nodes_.size(), 0) {
+    for (size_t v = 0; v < nodes_.size(); ++v)
+      if (nodes_[v].parent >= 0)
+        needed_[size_t(nodes_[v].parent)] += std::max(needed_[v], nodes_[v].lower);
+  }
+  // Whether a site of this node may join; not if the node is -1, that of sites that are locked out.
+  bool has_room(int32_t node) const {
+    for (int32_t v = node; v >= 0; v = nodes_[size_t(v)].parent) {
+      if (needed_[size_t(v)] < nodes_[size_t(v)].lower) return true;
+      if (needed_[size_t(v)] >= nodes_[size_t(v)].upper) return false;
+    }
+    return node >= 0;
+  }
+  void join(int32_t node) {
+    for (int32_t v = node; v >= 0; v = nodes_[size_t(v)].parent)
+      if (++needed_[size_t(v)] <= nodes_[size_t(v)].lower) break;
+  }
+  void leave(int32_t node) {
+    for (int32_t v = node; v >= 0; v = nodes_[size_t(v)].parent)
+      if (--needed_[size_t(v)] < nodes_[size_t(v)].lower) break;
+  }
+
+ private:
+  const std::vector<QuotaTree::Node>& nodes_;
+  std::vector<int64_t> needed_;  // sites chosen in the node, those its groups still need among them
+};
+
 extern template void QuotaTree::best(const float*, QuotaScratch<float>&, int32_t*) const;
 extern template void QuotaTree::best(const double*, QuotaScratch<double>&, int32_t*) const;
 

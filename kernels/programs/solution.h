@@ -1,6 +1,7 @@
 // What every allocation program reports about its plan.
 #pragma once
 
+#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -27,5 +28,18 @@ inline PlanStatus status_of(double value, double bound, double gap = kOptimalGap
              ? PlanStatus::optimal
              : PlanStatus::feasible;
 }
+
+// A clock that says when time is up.
+class Deadline {
+ public:
+  explicit Deadline(double seconds) : limit_(seconds), begin_(Clock::now()) {}
+  double seconds() const { return std::chrono::duration<double>(Clock::now() - begin_).count(); }
+  bool passed() const { return seconds() >= limit_; }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  double limit_;
+  Clock::time_point begin_;
+};
 
 }  // namespace topreach::kernels
