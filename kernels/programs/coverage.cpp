@@ -117,7 +117,10 @@ std::vector<int32_t> greedy(const Coverage& coverage, const CoverageColumns& col
   return chosen;
 }
 
-// Improves a plan by single swaps. gain[j] is what j adds, or takes away by leaving.
+// Improves a plan by single swaps. gain_[j] is what j adds, or takes away by leaving. A seed that
+// leaves changes the gains of the seeds that share people with it, and no others. So its best
+// replacement is one of these, or one that an earlier swap of this pass has touched, or the first of
+// those untouched, which are sorted once a pass, for each group.
 class Swaps {
  public:
   Swaps(const Coverage& coverage, const CoverageColumns& columns, const QuotaTree& plans,
@@ -126,7 +129,9 @@ class Swaps {
         columns_(columns),
         plans_(plans),
         state_(coverage, columns, capped),
-        fixed_(size_t(coverage.seeds), 0) {
+        fixed_(size_t(coverage.seeds), 0),
+        mark_(size_t(coverage.seeds), 0),
+        moved_(size_t(coverage.seeds), 0) {
     for (const int32_t j : locked) fixed_[size_t(j)] = 1;
   }
 
@@ -140,51 +145,105 @@ class Swaps {
       room.join(plans_.node_of()[size_t(j)]);
     }
     gain_.assign(coverage_.a.begin(), coverage_.a.end());
-    for (int64_t i = 0; i < coverage_.people; ++i) add_row(i, 1.0);
-    const bool one_pool = plans_.nodes().size() == 1;
-    std::vector<char> open(plans_.nodes().size(), 1);
-    for (bool better = true; better && !deadline.passed();) {
+    for (int64_t i = 0; i < coverage_.people; ++i) add_row(i, 1.0, false);
+    for (bool better = true; better;) {
       better = false;
+      sort_candidates();
       std::sort(chosen.begin(), chosen.end(), [&](int32_t a, int32_t b) {
         return gain_[size_t(a)] < gain_[size_t(b)] ||
                (gain_[size_t(a)] == gain_[size_t(b)] && a < b);
       });
       for (int32_t& j : chosen) {
-        if (deadline.passed()) break;
+        if (deadline.passed()) return;
         if (fixed_[size_t(j)]) continue;
-        toggle(j);
         const int32_t node = plans_.node_of()[size_t(j)];
+        ++trial_;
+        touched_.clear();
+        undo_.clear();
+        const auto saved = state_.save(j);
+        toggle(j);
         room.leave(node);
-        if (!one_pool)
-          for (size_t v = 0; v < open.size(); ++v) open[v] = room.has_room(int32_t(v));
-        int32_t best = j;
-        for (int32_t s = 0; s < coverage_.seeds; ++s) {
-          const int32_t its = plans_.node_of()[size_t(s)];
-          if (its < 0 || in_[size_t(s)] || !open[size_t(its)]) continue;
-          if (gain_[size_t(s)] > gain_[size_t(best)]) best = s;
+        const int32_t best = best_replacement(j, room);
+        if (best == j) {
+          for (auto u = undo_.rbegin(); u != undo_.rend(); ++u) gain_[size_t(u->seed)] = u->gain;
+          in_[size_t(j)] = 1;
+          state_.restore(j, saved);
+          room.join(node);
+          continue;
         }
-        const double least = 1e-12 * (1.0 + std::abs(gain_[size_t(j)]));
-        if (gain_[size_t(best)] <= gain_[size_t(j)] + least) best = j;
-        better = better || best != j;
-        j = best;
+        better = true;
         toggle(best);
         room.join(plans_.node_of()[size_t(best)]);
+        for (const int32_t s : touched_)
+          if (!moved_[size_t(s)]) {
+            moved_[size_t(s)] = 1;
+            moved_list_.push_back(s);
+          }
+        j = best;
       }
     }
   }
 
  private:
-  void add_row(int64_t i, double sign) {
+  void sort_candidates() {
+    for (const int32_t s : moved_list_) moved_[size_t(s)] = 0;
+    moved_list_.clear();
+    candidates_.assign(plans_.nodes().size(), {});
+    next_.assign(plans_.nodes().size(), 0);
+    for (int32_t s = 0; s < coverage_.seeds; ++s) {
+      const int32_t node = plans_.node_of()[size_t(s)];
+      if (node >= 0 && !in_[size_t(s)]) candidates_[size_t(node)].push_back(s);
+    }
+    for (auto& seeds : candidates_)
+      std::sort(seeds.begin(), seeds.end(), [&](int32_t a, int32_t b) {
+        return gain_[size_t(a)] > gain_[size_t(b)] ||
+               (gain_[size_t(a)] == gain_[size_t(b)] && a < b);
+      });
+  }
+  // The seed with the largest gain for which there is room; j itself if none is better.
+  int32_t best_replacement(int32_t j, const QuotaRoom& room) {
+    int32_t best = j;
+    const auto try_seed = [&](int32_t s) {
+      if (!in_[size_t(s)] && gain_[size_t(s)] > gain_[size_t(best)] &&
+          room.has_room(plans_.node_of()[size_t(s)]))
+        best = s;
+    };
+    for (const int32_t s : touched_) try_seed(s);
+    for (const int32_t s : moved_list_) try_seed(s);
+    for (size_t v = 0; v < candidates_.size(); ++v) {
+      const auto& seeds = candidates_[v];
+      size_t& next = next_[v];
+      while (next < seeds.size() && (moved_[size_t(seeds[next])] || in_[size_t(seeds[next])])) ++next;
+      for (size_t c = next; c < seeds.size(); ++c) {
+        const auto s = size_t(seeds[c]);
+        if (gain_[s] <= gain_[size_t(best)]) {
+          if (mark_[s] != trial_) break;
+          continue;
+        }
+        if (moved_[s] || in_[s] || mark_[s] == trial_) continue;
+        try_seed(seeds[c]);
+        break;
+      }
+    }
+    const double least = 1e-12 * (1.0 + std::abs(gain_[size_t(j)]));
+    return gain_[size_t(best)] <= gain_[size_t(j)] + least ? j : best;
+  }
+  void add_row(int64_t i, double sign, bool log) {
     const double weight = sign * coverage_.w[size_t(i)];
     for (int64_t e = coverage_.start[size_t(i)]; e < coverage_.start[size_t(i) + 1]; ++e) {
       const auto s = size_t(coverage_.seed[size_t(e)]);
+      if (log && mark_[s] != trial_) {
+        mark_[s] = trial_;
+        touched_.push_back(int32_t(s));
+        undo_.push_back({int32_t(s), gain_[s]});
+      }
       const double q = chance_of(coverage_, e);
       gain_[s] += weight * (in_[s] ? state_.takes(i, q) : state_.adds(i, q));
     }
   }
   void toggle(int32_t j) {
     const int64_t begin = columns_.start[size_t(j)], end = columns_.start[size_t(j) + 1];
-    for (int64_t c = begin; c < end; ++c) add_row(columns_.person[size_t(c)], -1.0);
+    for (int64_t c = begin; c < end; ++c) add_row(columns_.person[size_t(c)], -1.0, true);
     in_[size_t(j)] = !in_[size_t(j)];
     for (int64_t c = begin; c < end; ++c) {
       const int64_t i = columns_.person[size_t(c)];
@@ -193,7 +252,7 @@ class Swaps {
         state_.join(i, q);
       else
         state_.leave(i, q);
-      add_row(i, 1.0);
+      add_row(i, 1.0, true);
     }
   }
 
@@ -203,6 +262,17 @@ class Swaps {
   CoverageState state_;
   std::vector<char> fixed_, in_;
   std::vector<double> gain_;
+  std::vector<int64_t> mark_;  // the last trial that touched a seed
+  int64_t trial_ = 0;
+  std::vector<char> moved_;  // touched by a swap of this pass
+  std::vector<int32_t> touched_, moved_list_;
+  struct Undo {
+    int32_t seed;
+    double gain;
+  };
+  std::vector<Undo> undo_;
+  std::vector<std::vector<int32_t>> candidates_;
+  std::vector<size_t> next_;
 };
 
 }  // namespace
@@ -229,13 +299,12 @@ CoveragePlan solve_coverage(const Coverage& coverage, const QuotaTree& plans,
   result.bound = std::numeric_limits<double>::infinity();
   if (options.steps > 0) {
     CoverageBound bound(coverage, columns, plans, options.capped);
-    result.steps = bound.run(result.chosen, result.value, options, deadline);
+    const auto improve = [&](std::vector<int32_t>& plan) {
+      swaps.improve(plan, deadline);
+      return value_of(coverage, columns, plan, options.capped);
+    };
+    result.steps = bound.run(result.chosen, result.value, options, improve, deadline);
     result.bound = bound.bound();
-    if (bound.found_better()) {
-      result.chosen = bound.plan();
-      swaps.improve(result.chosen, deadline);
-      result.value = value_of(coverage, columns, result.chosen, options.capped);
-    }
     // Rounding may leave the bound a little below the value.
     result.bound = std::max(result.bound, result.value);
   }

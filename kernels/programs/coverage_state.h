@@ -1,6 +1,8 @@
 // A plan of a coverage program that seeds join and leave, and what each would add or take away.
 #pragma once
 
+#include <utility>
+
 #include "coverage.h"
 
 namespace topreach::kernels {
@@ -36,6 +38,8 @@ class CoverageState {
     if (capped_) return amount_[size_t(i)] < 1 ? amount_[size_t(i)] : 1.0;
     return certain_[size_t(i)] > 0 ? 1.0 : 1.0 - amount_[size_t(i)];
   }
+  // Whether a person has more than it takes; capped only.
+  bool overfull(int64_t i) const { return amount_[size_t(i)] > 1; }
   // What a seed with chance q adds to phi_i if it is not in the plan,
   double adds(int64_t i, double q) const {
     if (!capped_) return certain_[size_t(i)] > 0 ? 0.0 : amount_[size_t(i)] * q;
@@ -67,6 +71,23 @@ class CoverageState {
       --certain_[size_t(i)];
     else
       amount_[size_t(i)] /= 1.0 - q;
+  }
+  // The amounts of a seed's people, to be put back exactly.
+  std::vector<std::pair<double, int32_t>> save(int32_t j) const {
+    std::vector<std::pair<double, int32_t>> saved;
+    for (int64_t c = columns_.start[size_t(j)]; c < columns_.start[size_t(j) + 1]; ++c) {
+      const auto i = size_t(columns_.person[size_t(c)]);
+      saved.push_back({amount_[i], capped_ ? 0 : certain_[i]});
+    }
+    return saved;
+  }
+  void restore(int32_t j, const std::vector<std::pair<double, int32_t>>& saved) {
+    for (int64_t c = columns_.start[size_t(j)]; c < columns_.start[size_t(j) + 1]; ++c) {
+      const auto i = size_t(columns_.person[size_t(c)]);
+      const auto& [amount, certain] = saved[size_t(c - columns_.start[size_t(j)])];
+      amount_[i] = amount;
+      if (!capped_) certain_[i] = certain;
+    }
   }
   void join_seed(int32_t j) {
     for (int64_t c = columns_.start[size_t(j)]; c < columns_.start[size_t(j) + 1]; ++c)
