@@ -12,6 +12,7 @@
 #include <string>
 
 #include "../kernels/programs/coverage.h"
+#include "../kernels/programs/expected_quota_topk.h"
 #include "../kernels/programs/quota_topk.h"
 
 namespace {
@@ -49,7 +50,8 @@ void quota() {
     keys = score;
     std::sort(keys.begin(), keys.end());
   });
-  std::printf("sort of 1e6 scores: places %.1f ms, values alone %.1f ms\n", 1e3 * sort, 1e3 * plain);
+  std::printf("sort of 1e6 scores: places %.1f ms, values alone %.1f ms\n", 1e3 * sort,
+              1e3 * plain);
   for (const int32_t groups : {0, 39, 3000}) {
     const int32_t regions = groups > 100 ? 50 : 0;
     std::vector<int32_t> group(sites), parent(size_t(groups + regions), -1);
@@ -65,8 +67,34 @@ void quota() {
     });
     QuotaScratch<float> scratch;
     const double best = seconds(5, [&] { tree.best(score.data(), scratch, chosen.data()); });
-    std::printf("quota top-K, %d groups, %d regions: tree %.1f ms, a row %.1f ms\n", groups, regions,
-                1e3 * make, 1e3 * best);
+    std::printf("quota top-K, %d groups, %d regions: tree %.1f ms, a row %.1f ms\n", groups,
+                regions, 1e3 * make, 1e3 * best);
+  }
+}
+
+void expected() {
+  const int64_t sites = 809, k = 162;
+  const int32_t groups = 39;
+  std::mt19937_64 random(0);
+  std::normal_distribution<double> normal;
+  std::vector<double> score(sites), v(sites), value(sites), product(sites);
+  std::vector<int32_t> group(sites);
+  for (size_t s = 0; s < size_t(sites); ++s) {
+    score[s] = normal(random);
+    v[s] = normal(random);
+    group[s] = s < size_t(groups) ? int32_t(s) : int32_t(random() % unsigned(groups));
+  }
+  const std::vector<int64_t> lower(size_t(groups), 1), upper(size_t(groups), sites);
+  for (const double sigma : {0.03, 0.1, 0.3, 1.0}) {
+    ExpectedQuotaTopK op(sites, k, groups, group.data(), lower.data(), upper.data());
+    const double one =
+        seconds(5, [&] { op.run(score.data(), sigma, nullptr, value.data(), nullptr); });
+    const double both =
+        seconds(5, [&] { op.run(score.data(), sigma, v.data(), value.data(), product.data()); });
+    const double sum = std::accumulate(value.begin(), value.end(), 0.0);
+    std::printf(
+        "expected quotas 809/39/162, sigma %.2f: value %.1f ms, with J v %.1f ms, sum - K %.0e\n",
+        sigma, 1e3 * one, 1e3 * both, sum - double(k));
   }
 }
 
@@ -113,8 +141,8 @@ void coverage(const char* name, const Graph& graph, int64_t k, std::mt19937_64& 
   const auto report = [&](const char* form, const Coverage& c, const CoverageOptions& options) {
     CoveragePlan plan;
     const double time = seconds(1, [&] { plan = solve_coverage(c, tree, options); });
-    std::printf("coverage, %s, %s: value %.4f bound %.4f gap %.4f %%, %d steps, %.2f s\n", name, form,
-                plan.value, plan.bound, 100 * plan.gap, int(plan.steps), time);
+    std::printf("coverage, %s, %s: value %.4f bound %.4f gap %.4f %%, %d steps, %.2f s\n", name,
+                form, plan.value, plan.bound, 100 * plan.gap, int(plan.steps), time);
   };
   const Coverage spill = spillover(graph, treated, spilled), call = call_in(graph, comes, passes);
   CoverageOptions options;
@@ -136,6 +164,7 @@ int main(int count, char** arguments) {
   const std::string what = count > 1 ? arguments[1] : "";
   std::mt19937_64 random(0);
   if (what.empty() || what == "quota") quota();
+  if (what.empty() || what == "expected") expected();
   if (what.empty() || what == "coverage") {
     coverage("planar, n = 99,856, K = 2,000", lattice(316, random), 2000, random);
     coverage("hubs, n = 100,000, K = 2,000", attachment(100000, 3, random), 2000, random);

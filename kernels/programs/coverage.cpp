@@ -213,7 +213,8 @@ class Swaps {
     for (size_t v = 0; v < candidates_.size(); ++v) {
       const auto& seeds = candidates_[v];
       size_t& next = next_[v];
-      while (next < seeds.size() && (moved_[size_t(seeds[next])] || in_[size_t(seeds[next])])) ++next;
+      while (next < seeds.size() && (moved_[size_t(seeds[next])] || in_[size_t(seeds[next])]))
+        ++next;
       for (size_t c = next; c < seeds.size(); ++c) {
         const auto s = size_t(seeds[c]);
         if (gain_[s] <= gain_[size_t(best)]) {

@@ -5,11 +5,11 @@
 namespace topreach::kernels {
 namespace {
 
-constexpr int kPatience = 20;        // steps without a clearly lower bound before steps shrink,
-constexpr double kShrink = 0.6;      // by this factor
-constexpr double kClearly = 1e-4;    // of the gap
+constexpr int kPatience = 20;      // steps without a clearly lower bound before steps shrink,
+constexpr double kShrink = 0.6;    // by this factor
+constexpr double kClearly = 1e-4;  // of the gap
 constexpr int kMostImprovements = 12;
-constexpr int64_t kRefresh = 100;    // steps after which scores are summed anew
+constexpr int64_t kRefresh = 100;  // steps after which scores are summed anew
 constexpr double kRounding = 1e-12;
 
 // max over subsets T of `items` of w (1 - miss prod_T (1 - q)) - cost - lambda(T), and T as bits.
