@@ -14,6 +14,7 @@
 #include "../kernels/programs/coverage.h"
 #include "../kernels/programs/expected_quota_topk.h"
 #include "../kernels/programs/quota_topk.h"
+#include "../kernels/programs/tours.h"
 
 namespace {
 
@@ -158,6 +159,33 @@ void coverage(const char* name, const Graph& graph, int64_t k, std::mt19937_64& 
   report("call-in capped", call, options);
 }
 
+// GAINS: a number a line. EDGES: "a b" a line, from 0.
+void tours(const char* gains, const char* edges) {
+  std::vector<double> gain;
+  std::ifstream gain_file(gains), edge_file(edges);
+  for (double g; gain_file >> g;) gain.push_back(g);
+  std::vector<int32_t> a, b;
+  for (int32_t x, y; edge_file >> x >> y;) a.push_back(x), b.push_back(y);
+  const Graph graph = make_graph(int32_t(gain.size()), a, b);
+  struct Case {
+    int64_t k;
+    double areas;
+  };
+  for (const Case c : {Case{4, 6}, {4, 12}, {8, 12}, {4, 15}}) {
+    TourOptions options;
+    options.k = c.k;
+    options.max_size = c.areas;
+    options.time_limit = 60;
+    TourPlan plan;
+    const double time = seconds(1, [&] { plan = solve_tours(graph, gain, options); });
+    std::printf(
+        "tours, k = %d, <= %d areas: value %.5f bound %.5f (beam %.5f), %d columns, %.1e branches, "
+        "%.2f s\n",
+        int(c.k), int(c.areas), plan.value, plan.bound, plan.heuristic, int(plan.columns),
+        double(plan.branches), time);
+  }
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -169,6 +197,7 @@ int main(int count, char** arguments) {
     coverage("planar, n = 99,856, K = 2,000", lattice(316, random), 2000, random);
     coverage("hubs, n = 100,000, K = 2,000", attachment(100000, 3, random), 2000, random);
   }
+  if (what == "tours") tours(arguments[2], arguments[3]);
   if (what == "edges") {  // edges FILE NODES: "a b" a line
     std::vector<int32_t> a, b;
     std::ifstream file(arguments[2]);
