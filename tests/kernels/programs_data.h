@@ -4,7 +4,6 @@
 #include <cstdlib>
 #include <fstream>
 #include <map>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -17,22 +16,28 @@ inline std::string data_folder() {
   return folder ? folder : "";
 }
 
-// The columns of a CSV file without quoted commas, by name.
+// The columns of a CSV file by name. A cell in quotes may hold commas.
 inline std::map<std::string, std::vector<std::string>> read_csv(const std::string& path) {
   std::ifstream file(path);
-  std::string line, cell;
+  std::string line;
   std::vector<std::string> names;
   std::map<std::string, std::vector<std::string>> columns;
   while (std::getline(file, line)) {
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    std::stringstream cells(line);
-    const bool first = names.empty();
-    for (size_t i = 0; std::getline(cells, cell, ','); ++i) {
-      if (first)
-        names.push_back(cell);
-      else
-        columns[names[i]].push_back(cell);
+    std::vector<std::string> cells(1);
+    bool quoted = false;
+    for (const char c : line) {
+      if (c == '"')
+        quoted = !quoted;
+      else if (c == ',' && !quoted)
+        cells.emplace_back();
+      else if (c != '\r')
+        cells.back() += c;
     }
+    if (names.empty()) {
+      names = cells;
+      continue;
+    }
+    for (size_t i = 0; i < names.size(); ++i) columns[names[i]].push_back(cells[i]);
   }
   return columns;
 }
