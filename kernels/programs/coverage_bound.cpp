@@ -114,10 +114,7 @@ void CoverageBound::set(int64_t at, double value) {
   } else {
     score_[size_t(coverage_.seed[size_t(at)])] += by;
   }
-  if (!is_active_[size_t(i)]) {
-    is_active_[size_t(i)] = 1;
-    active_.push_back(int32_t(i));
-  }
+  is_active_[size_t(i)] = 1;
   if (!is_changed_[size_t(at)]) {
     is_changed_[size_t(at)] = 1;
     changed_.push_back(at);
@@ -209,14 +206,6 @@ double CoverageBound::evaluate() {
   slopes_.clear();
   square_ = 0;
   level_ = plan_value_ = 0;
-  // People that are not active have all multipliers at the top: then T is empty and worth nothing.
-  step_.clear();
-  for (const int32_t i : active_) {
-    const bool low = one_each_ ? lambda_[size_t(i)] < top_[size_t(i)] : any_low(i);
-    is_active_[size_t(i)] = low;
-    if (low) step_.push_back(i);
-  }
-  active_ = step_;
   for (const int32_t j : oracle_) {
     in_[size_t(j)] = 1;
     level_ += score_[size_t(j)];
@@ -226,12 +215,14 @@ double CoverageBound::evaluate() {
       if (reached_at_[i] != time_) {
         reached_at_[i] = time_;
         amount_[i] = 0;
-        if (!is_active_[i]) step_.push_back(int32_t(i));
       }
       amount_[i] += chance_of(coverage_, columns_.entry[size_t(c)]);
     }
   }
-  for (const int32_t i : step_) {
+  // Others have all multipliers at the top and no seed of the plan: T is empty and worth nothing.
+  for (int64_t i = 0; i < coverage_.people; ++i) {
+    if (is_active_[size_t(i)]) is_active_[size_t(i)] = any_low(i);
+    if (!is_active_[size_t(i)] && reached_at_[size_t(i)] != time_) continue;
     if (one_each_)
       capped_person(i);
     else
@@ -242,6 +233,7 @@ double CoverageBound::evaluate() {
 }
 
 bool CoverageBound::any_low(int64_t i) const {
+  if (one_each_) return lambda_[size_t(i)] < top_[size_t(i)];
   for (int64_t e = coverage_.start[size_t(i)]; e < coverage_.start[size_t(i) + 1]; ++e)
     if (lambda_[size_t(e)] < top_[size_t(e)]) return true;
   return false;

@@ -46,11 +46,10 @@ class CoverageBound {
   const bool one_each_;  // one multiplier per person, else one per entry
   double bound_ = std::numeric_limits<double>::infinity();
   std::vector<double> lambda_, top_, kept_;
-  std::vector<int32_t> person_of_;  // of an entry, if multipliers are per entry
-  std::vector<double> score_;       // a + the multipliers of each seed
-  // People with a multiplier below its top (and some others), and those of this step.
-  std::vector<int32_t> active_, step_;
-  std::vector<char> is_active_, in_;
+  std::vector<int32_t> person_of_;   // of an entry, if multipliers are per entry
+  std::vector<double> score_;        // a + the multipliers of each seed
+  std::vector<char> is_active_;      // people with a multiplier below its top, and some others
+  std::vector<char> in_;             // seeds in the oracle's plan
   std::vector<int64_t> reached_at_;  // the last step whose plan reached a person
   std::vector<double> amount_;       // sum of q over the plan's seeds, for people reached
   int64_t time_ = 0;
