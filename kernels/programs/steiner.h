@@ -5,8 +5,9 @@
 //
 // Up to kMostExact terminals in a component: Dreyfus & Wagner (1971), d[X][v], the least tree that joins
 // the terminals X and node v, from smaller X: merged at v, then along shortest paths. A state is left
-// out if d[X][v] and the way from v to the farthest terminal not in X cost more than a known tree.
-// O(3^t n + 2^t m log n), exact. Above: Mehlhorn (1988), O(m log n): the minimum spanning tree of the
+// out if d[X][v] and what joining v to the terminals not in X takes at least (half the perimeter of v and any
+// two) do not lead to a shorter tree than one that is known.
+// O(3^t n + 2^t m log n), exact. With edges of length 1, sets of nodes are bits, 64 at a time. Above: Mehlhorn (1988), O(m log n): the minimum spanning tree of the
 // terminals' distances, whose edges are found between the regions of nodes nearest to each; at most
 // 2 (1 - 1/t) times the optimum. That gives the bound.
 #pragma once
