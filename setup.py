@@ -186,7 +186,10 @@ setup(
     version=version(),
     packages=find_packages(str(ROOT / "python"), include=["topreach", "topreach.*"]) + experiments,
     package_dir={"": "python", "topreach_experiments": "experiments"},
-    package_data={"topreach_experiments": ["README.md", "*/README.md"]},
+    package_data={
+        "topreach": ["_C.pyi", "py.typed"],
+        "topreach_experiments": ["README.md", "*/README.md"],
+    },
     install_requires=dependencies(),
     ext_modules=[Extension("topreach.libtopreach", sources=[])],
     cmdclass={"build_ext": BuildLibrary, "build_py": CleanBuildPy},

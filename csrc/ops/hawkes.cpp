@@ -59,6 +59,21 @@ Derivatives derivatives_cpu(const at::Tensor& time, const at::Tensor& node, cons
   return {value, gradient, hessian, failed};
 }
 
+// On the host, whatever device the parameters are on: kernels/cuda/hawkes.h has a kernel for order 0 and 1.
+Derivatives derivatives_cuda(const at::Tensor& time, const at::Tensor& node,
+                             const at::Tensor& marks, const at::Tensor& edges,
+                             const at::Tensor& weights, const at::Tensor& covariates,
+                             const at::Tensor& distance, const at::Tensor& refresh,
+                             const Optional& joint, const Optional& either, const Optional& prior,
+                             double prior_weight, const at::Tensor& item_node,
+                             const at::Tensor& parameters, int64_t order) {
+  const auto [value, gradient, hessian, failed] =
+      derivatives_cpu(time, node, marks, edges, weights, covariates, distance, refresh, joint,
+                      either, prior, prior_weight, item_node, parameters, order);
+  const at::Device device = parameters.device();
+  return {value.to(device), gradient.to(device), hessian.to(device), failed.to(device)};
+}
+
 Derivatives derivatives_meta(const at::Tensor&, const at::Tensor&, const at::Tensor&,
                              const at::Tensor&, const at::Tensor&, const at::Tensor&,
                              const at::Tensor&, const at::Tensor&, const Optional&, const Optional&,
@@ -262,6 +277,7 @@ std::tuple<at::Tensor, at::Tensor> hawkes_anchor(const at::Tensor& decay, const 
 }
 
 TORCH_LIBRARY_IMPL(topreach, CPU, m) { m.impl("hawkes_derivatives", derivatives_cpu); }
+TORCH_LIBRARY_IMPL(topreach, CUDA, m) { m.impl("hawkes_derivatives", derivatives_cuda); }
 TORCH_LIBRARY_IMPL(topreach, Meta, m) { m.impl("hawkes_derivatives", derivatives_meta); }
 TORCH_LIBRARY_IMPL(topreach, Autograd, m) {
   m.impl("hawkes_derivatives", torch::autograd::autogradNotImplementedFallback());

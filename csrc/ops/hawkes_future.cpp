@@ -245,7 +245,8 @@ std::tuple<at::Tensor, at::Tensor> hawkes_simulate(
   return {counts, failed.to(at::kBool)};
 }
 
-TORCH_LIBRARY_IMPL(topreach, CPU, m) {
+// They work on the host, and give tensors there, wherever their arguments are.
+TORCH_LIBRARY_IMPL(topreach, CompositeExplicitAutograd, m) {
   m.impl("hawkes_course", course);
   m.impl("hawkes_state", state);
   m.impl("hawkes_simulate", simulate);

@@ -10,7 +10,7 @@ import copy
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -112,14 +112,14 @@ class NegBin(Forecaster):
 
     name: ClassVar[str] = "negbin"
     objectives: ClassVar[tuple[str, ...]] = ("daml", "nll", "marginal", "bpr")
-    link: str | None = None
-    penalty: str | None = None
-    site_path: str | None = None
-    family: str = "nb1"
+    link: Literal["log", "softplus"] | None = None
+    penalty: Literal["laplace", "map", "paper"] | None = None
+    site_path: Literal["ar1", "random_walk"] | None = None
+    family: Literal["nb1", "nb2", "poisson"] = "nb1"
     zero_inflation: bool = False
 
     def make(self, task: Task) -> nn.Module:
-        chosen = {} if self.penalty is None else {"penalty": self.penalty}
+        chosen: dict[str, Any] = {} if self.penalty is None else {"penalty": self.penalty}
         panel = task.panel
         exposure = 1.0 if panel.exposure is None else panel.exposure.double().nanmean().item()
         mean = max(panel.y.double().nanmean().item(), 1e-4)
@@ -222,6 +222,8 @@ class OwnModule(Forecaster):
     ranker with such a model works as any other, but cannot be saved to a model file.
     """
 
+    module: nn.Module
+
     def __init__(self, module: nn.Module):
         object.__setattr__(self, "module", module)
         object.__setattr__(self, "objectives", ("daml", "nll", "bpr"))
@@ -244,9 +246,8 @@ def needs_of(module: nn.Module) -> Needs:
     """
     for kind in KINDS.values():
         if kind.name == type(module).__name__:
-            needs = kind.needs
-            window = int(getattr(module, "window", 0) or 0)
-            return Needs(**{n: window if n == "window" else getattr(needs, n) for n in NEEDS})
+            fields: dict[str, Any] = {n: getattr(kind.needs, n) for n in NEEDS}
+            return Needs(**fields | {"window": int(getattr(module, "window", 0) or 0)})
     needs = getattr(module, "needs", None)
     if isinstance(needs, Needs):
         return needs

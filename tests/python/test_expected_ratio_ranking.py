@@ -308,7 +308,8 @@ def test_twice_differentiating_raises():
     )
     with pytest.raises(
         RuntimeError,
-        match="expected_ratio_ranking: .* must be differentiated once only, got a second derivative",
+        match="expected_ratio_ranking: .* must be differentiated once only, got a second "
+        "derivative",
     ):
         torch.autograd.grad(g.sum(), n)
 

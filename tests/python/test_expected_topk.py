@@ -145,7 +145,11 @@ CASES = {
     "gap of 8.9 sigma": (np.r_[np.zeros(9), np.full(9, -8.9)], 9, 1.0),
     "gap of 17.9 sigma": (np.r_[np.zeros(9), np.full(9, -17.9)], 9, 1.0),
     "gap of 18.1 sigma": (np.r_[np.zeros(9), np.full(9, -18.1)], 9, 1.0),
-    "sites at the edge of those that count": (np.r_[27.0, 18.0, 9.0, 0.0, -9.0, -18.0, -27.0], 3, 1.0),
+    "sites at the edge of those that count": (
+        np.r_[27.0, 18.0, 9.0, 0.0, -9.0, -18.0, -27.0],
+        3,
+        1.0,
+    ),
     "k = 1": (NORMAL, 1, 0.4),
     "k = S - 1": (NORMAL, 59, 0.4),
     "offset of 1e6": (1e6 + np.round(NORMAL * 16) / 16, 11, 0.25),
@@ -155,7 +159,7 @@ CASES = {
     "many inactive": (np.r_[NORMAL[:12], np.full(50, -1e5), np.full(40, 1e5)], 45, 0.5),
     "tiny units": (1e-30 * NORMAL, 17, 3e-31),
     "huge units": (1e30 * NORMAL, 17, 3e29),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -423,10 +427,13 @@ for shape, k in [((9, 300), 20), ((2, 30_000), 300)]:
     outputs = {
         subprocess.run(
             [sys.executable, "-c", program, str(threads)],
-            capture_output=True, text=True, check=True, env={**__import__("os").environ, "PYTHONHASHSEED": "0"},
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**__import__("os").environ, "PYTHONHASHSEED": "0"},
         ).stdout
         for threads in (1, 2)
-    }  # fmt: skip
+    }
     assert len(outputs) == 1
 
 
@@ -516,15 +523,35 @@ def test_compiled_step_equals_eager():
     [
         ((torch.zeros(3), 4, 0.1, "exact"), ValueError, "k must be between 0 and S = 3, got 4"),
         ((torch.zeros(3), -1, 0.1, "exact"), ValueError, "k must be between 0 and S = 3, got -1"),
-        ((torch.zeros(()), 0, 0.1, "exact"), ValueError, r"scores must have shape \[..., S\], got a scalar"),
-        ((torch.zeros(3).long(), 1, 0.1, "exact"), TypeError, "scores must be float32 or float64, got Long"),
-        ((torch.zeros(3).half(), 1, 0.1, "exact"), TypeError, "scores must be float32 or float64, got Half"),
-        ((torch.zeros(3), 1, -0.1, "exact"), ValueError, "sigma must be finite and not negative, got -0.1"),
+        (
+            (torch.zeros(()), 0, 0.1, "exact"),
+            ValueError,
+            r"scores must have shape \[..., S\], got a scalar",
+        ),
+        (
+            (torch.zeros(3).long(), 1, 0.1, "exact"),
+            TypeError,
+            "scores must be float32 or float64, got Long",
+        ),
+        (
+            (torch.zeros(3).half(), 1, 0.1, "exact"),
+            TypeError,
+            "scores must be float32 or float64, got Half",
+        ),
+        (
+            (torch.zeros(3), 1, -0.1, "exact"),
+            ValueError,
+            "sigma must be finite and not negative, got -0.1",
+        ),
         ((torch.zeros(3), 1, float("nan"), "exact"), ValueError, "sigma must be finite"),
         ((torch.zeros(3), 1, INF, "mean_field"), ValueError, "sigma must be finite"),
-        ((torch.zeros(3), 1, 0.1, "sinkhorn"), ValueError, "method must be 'exact' or 'mean_field', got 'sinkhorn'"),
+        (
+            (torch.zeros(3), 1, 0.1, "sinkhorn"),
+            ValueError,
+            "method must be 'exact' or 'mean_field', got 'sinkhorn'",
+        ),
     ],
-)  # fmt: skip
+)
 def test_errors(arguments, error, message):
     scores, k, sigma, method = arguments
     with pytest.raises(error, match="expected_topk: " + message):

@@ -69,6 +69,13 @@ def key(seed=0):
 # ---- likelihood ----------------------------------------------------------------------------------
 
 
+def test_a_penalty_may_be_set_on_the_model_and_takes_what_it_names():
+    """Not on its class alone."""
+    model, batch = fitted_model(), TRAIN.batch()
+    model.penalty = lambda time: time.sum()
+    assert NLL()(model, batch).terms["penalty"].item() == pytest.approx(batch.time.sum().item())
+
+
 def test_nll_is_the_sum_over_periods_and_sites_plus_the_penalty():
     """2025 paper, Eq. 8 and 20, for Poisson counts and a ridge."""
     model, batch = fitted_model(), TRAIN.batch()

@@ -614,8 +614,8 @@ def test_no_part_knows_later_counts():
     later = panel.select_times([2018, 2019, 2020, 2021, 2022, 2023])
     later.y[4:] = 99
     part = panel.select_times([2019, 2021])
-    assert len(part._timeline) == 4
-    assert part.select_times(2019)._timeline.shape[0] == 2
+    assert len(part.timeline) == 4
+    assert part.select_times(2019).timeline.shape[0] == 2
 
 
 @pytest.mark.parametrize(

@@ -148,9 +148,11 @@ def test_leave_one_out_has_less_variance():
     scores = torch.rand(200, 300)
     v = torch.rand(200, 300)
     grads = {
-        e: vjp(scores[:1].repeat(200, 1), v[:1].repeat(200, 1), 30, sigma=0.05, estimator=e, key=KEY)[1]
+        e: vjp(
+            scores[:1].repeat(200, 1), v[:1].repeat(200, 1), 30, sigma=0.05, estimator=e, key=KEY
+        )[1]
         for e in ("score", "score_loo")
-    }  # fmt: skip
+    }
     assert grads["score_loo"].var(0).sum() < grads["score"].var(0).sum() / 20
 
 
@@ -334,24 +336,52 @@ print(peak() - before)
 @pytest.mark.parametrize(
     "change, error, message",
     [
-        (dict(scores=torch.zeros(3, dtype=torch.int64)), TypeError, "scores must be float32 or float64, got Long"),
-        (dict(scores=torch.tensor(1.0)), ValueError, r"scores must have shape \[..., S\], got a scalar"),
-        (dict(scores=torch.tensor([[0.0, 1, 2], [0, float("nan"), 2]])), ValueError, "scores must not be NaN, got NaN in row 1, site 1"),
+        (
+            dict(scores=torch.zeros(3, dtype=torch.int64)),
+            TypeError,
+            "scores must be float32 or float64, got Long",
+        ),
+        (
+            dict(scores=torch.tensor(1.0)),
+            ValueError,
+            r"scores must have shape \[..., S\], got a scalar",
+        ),
+        (
+            dict(scores=torch.tensor([[0.0, 1, 2], [0, float("nan"), 2]])),
+            ValueError,
+            "scores must not be NaN, got NaN in row 1, site 1",
+        ),
         (dict(k=-1), ValueError, "k must be between 0 and S = 3, got -1"),
         (dict(k=4), ValueError, "k must be between 0 and S = 3, got 4"),
         (dict(sigma=-0.1), ValueError, "sigma must be finite and not negative, got -0.1"),
         (dict(sigma=float("nan")), ValueError, "sigma must be finite"),
         (dict(sigma=INF), ValueError, "sigma must be finite"),
         (dict(num_samples=0), ValueError, "num_samples must be at least 1 .* got 0"),
-        (dict(num_samples=1, estimator="score_loo"), ValueError, "num_samples must be at least 2 .* got 1"),
-        (dict(estimator="exactly"), ValueError, "estimator must be 'score', 'score_loo' or 'conditional', got 'exactly'"),
-        (dict(noise="cauchy"), ValueError, "noise must be 'normal', 'gumbel', 'logistic' or 'laplace', got 'cauchy'"),
+        (
+            dict(num_samples=1, estimator="score_loo"),
+            ValueError,
+            "num_samples must be at least 2 .* got 1",
+        ),
+        (
+            dict(estimator="exactly"),
+            ValueError,
+            "estimator must be 'score', 'score_loo' or 'conditional', got 'exactly'",
+        ),
+        (
+            dict(noise="cauchy"),
+            ValueError,
+            "noise must be 'normal', 'gumbel', 'logistic' or 'laplace', got 'cauchy'",
+        ),
         (dict(key=KEY[:1]), ValueError, r"key must have shape \[2\], got \[1\]"),
         (dict(key=KEY.double()), TypeError, "key must be int64, got Double"),
-        (dict(row_offset=-1), ValueError, "row_offset must keep row numbers between 0 and 2\\^32 - 1, got -1"),
+        (
+            dict(row_offset=-1),
+            ValueError,
+            "row_offset must keep row numbers between 0 and 2\\^32 - 1, got -1",
+        ),
         (dict(row_offset=2**32), ValueError, "row_offset must keep row numbers"),
     ],
-)  # fmt: skip
+)
 def test_errors_name_function_argument_and_value(change, error, message):
     arguments = dict(scores=torch.zeros(3), k=1, sigma=1.0, key=KEY) | change
     scores, k = arguments.pop("scores"), arguments.pop("k")
@@ -415,8 +445,10 @@ def test_monte_carlo_must_not_pass_gradcheck():
     gradient."""
     scores = torch.randn(6, dtype=torch.float64, requires_grad=True)
     passed = torch.autograd.gradcheck(
-        lambda s: tr.perturbed_topk(s, 2, sigma=1.0, num_samples=50, key=KEY), (scores,), raise_exception=False
-    )  # fmt: skip
+        lambda s: tr.perturbed_topk(s, 2, sigma=1.0, num_samples=50, key=KEY),
+        (scores,),
+        raise_exception=False,
+    )
     assert not passed
 
 

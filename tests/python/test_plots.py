@@ -86,6 +86,14 @@ def overlaps(figure):
     return [(a, b) for (a, x), (b, y) in itertools.combinations(inside, 2) if x.overlaps(y)]
 
 
+def test_plot_reach_on_axes_that_hold_other_things():
+    """The caller's axes may have labelled points, which have no course of y."""
+    ax = pyplot.subplots()[1]
+    ax.scatter([3], [0.5], label="budget")
+    legend = plot_reach({"worse": -SCORES, "model": SCORES}, COUNTS, ax=ax).get_legend()
+    assert [t.get_text() for t in legend.get_texts()][-1] == "budget"
+
+
 def test_plot_reach_draws_every_method_and_covers_nothing():
     names = ["model", "last year", "mean of all years", "chance"]
     ax = plot_reach({n: SCORES - i for i, n in enumerate(names)}, COUNTS, k=5)

@@ -218,19 +218,61 @@ def test_same_bits_for_any_split_and_thread_count():
     "samples, log_prob, options, error, message",
     [
         (torch.ones(4), None, {}, ValueError, r"samples must have shape \[M, ..., S\], got \[4\]"),
-        (torch.ones(0, 4), None, {}, ValueError, r"at least one sample \(M >= 1\), got shape \[0, 4\]"),
-        (torch.ones(2, 4, dtype=torch.int64), None, {}, TypeError, "samples must be float32 or float64, got Long"),
+        (
+            torch.ones(0, 4),
+            None,
+            {},
+            ValueError,
+            r"at least one sample \(M >= 1\), got shape \[0, 4\]",
+        ),
+        (
+            torch.ones(2, 4, dtype=torch.int64),
+            None,
+            {},
+            TypeError,
+            "samples must be float32 or float64, got Long",
+        ),
         (torch.tensor([[1.0, -1.0]]), None, {}, ValueError, "must be finite counts, not negative"),
         (torch.tensor([[1.0, float("nan")]]), None, {}, ValueError, "sample 0, row 0"),
         (torch.tensor([[1.0, float("inf")]]), None, {}, ValueError, "must be finite counts"),
-        (torch.ones(2, 4), None, {"offset": -1.0}, ValueError, "offset must be finite and not negative, got -1"),
-        (torch.ones(2, 4), None, {"estimator": "exact"}, ValueError, "estimator must be 'score', 'score_loo', 'diagonal' or 'go', got 'exact'"),
+        (
+            torch.ones(2, 4),
+            None,
+            {"offset": -1.0},
+            ValueError,
+            "offset must be finite and not negative, got -1",
+        ),
+        (
+            torch.ones(2, 4),
+            None,
+            {"estimator": "exact"},
+            ValueError,
+            "estimator must be 'score', 'score_loo', 'diagonal' or 'go', got 'exact'",
+        ),
         (torch.ones(2, 3, 4), torch.ones(2), {}, ValueError, r"log_prob must have shape \[2, 3\]"),
-        (torch.ones(2, 3, 4), torch.ones(2, 3), {"estimator": "diagonal"}, ValueError, "site by site"),
-        (torch.ones(2, 3, 4), torch.ones(2, 3).double(), {}, TypeError, "log_prob must have the dtype of samples"),
-        (torch.ones(1, 3, 4), torch.ones(1, 3), {}, ValueError, "samples must number at least 2 for estimator 'score_loo'"),
+        (
+            torch.ones(2, 3, 4),
+            torch.ones(2, 3),
+            {"estimator": "diagonal"},
+            ValueError,
+            "site by site",
+        ),
+        (
+            torch.ones(2, 3, 4),
+            torch.ones(2, 3).double(),
+            {},
+            TypeError,
+            "log_prob must have the dtype of samples",
+        ),
+        (
+            torch.ones(1, 3, 4),
+            torch.ones(1, 3),
+            {},
+            ValueError,
+            "samples must number at least 2 for estimator 'score_loo'",
+        ),
     ],
-)  # fmt: skip
+)
 def test_errors(samples, log_prob, options, error, message):
     with pytest.raises(error, match="ratio_ranking: .*" + message):
         tr.ratio_ranking(samples, log_prob, **options)

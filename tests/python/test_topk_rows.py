@@ -189,19 +189,44 @@ def test_opcheck_and_compile():
 @pytest.mark.parametrize(
     "k, sigma, error, message",
     [
-        (torch.tensor([1, 4]), 0.1, ValueError, "topk_mask: k must be between 0 and S = 3, got 4 in row 1"),
+        (
+            torch.tensor([1, 4]),
+            0.1,
+            ValueError,
+            "topk_mask: k must be between 0 and S = 3, got 4 in row 1",
+        ),
         (torch.tensor([1, -1]), 0.1, ValueError, "k must be between 0 and S = 3, got -1 in row 1"),
-        (torch.tensor([1, 1, 1]), 0.1, ValueError, r"k must have the leading shape of scores, \[2\]"),
+        (
+            torch.tensor([1, 1, 1]),
+            0.1,
+            ValueError,
+            r"k must have the leading shape of scores, \[2\]",
+        ),
         (torch.tensor([1.0, 1.0]), 0.1, TypeError, "k must be an integer or a tensor of integers"),
-        (torch.tensor([True, True]), 0.1, TypeError, "k must be an integer or a tensor of integers"),
-        (1, torch.tensor([0.1, -0.5]), ValueError, "sigma must be finite and not negative, got -0.5"),
+        (
+            torch.tensor([True, True]),
+            0.1,
+            TypeError,
+            "k must be an integer or a tensor of integers",
+        ),
+        (
+            1,
+            torch.tensor([0.1, -0.5]),
+            ValueError,
+            "sigma must be finite and not negative, got -0.5",
+        ),
         (1, torch.tensor([0.1, float("nan")]), ValueError, "sigma must be finite"),
         (1, torch.tensor([0.1, INF]), ValueError, "sigma must be finite"),
-        (1, torch.tensor([0.1] * 3), ValueError, r"sigma must have the leading shape of scores, \[2\]"),
+        (
+            1,
+            torch.tensor([0.1] * 3),
+            ValueError,
+            r"sigma must have the leading shape of scores, \[2\]",
+        ),
         (1, torch.tensor([1, 1]), TypeError, "sigma must be a number or a floating-point tensor"),
         (4, torch.tensor(0.1), ValueError, "k must be between 0 and S = 3, got 4"),
     ],
-)  # fmt: skip
+)
 def test_errors(k, sigma, error, message):
     with pytest.raises(error, match=message):
         tr.expected_topk(torch.zeros(2, 3), k, sigma=sigma)

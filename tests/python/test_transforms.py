@@ -37,28 +37,37 @@ def cases():
     return {
         "expected_topk": (lambda r: tr.expected_topk(r, 2, sigma=0.5), (normal(4, 6),), True),
         "mean_field": (
-            lambda r: tr.expected_topk(r, 2, sigma=0.5, method="mean_field"), (normal(4, 6),), True,
+            lambda r: tr.expected_topk(r, 2, sigma=0.5, method="mean_field"),
+            (normal(4, 6),),
+            True,
         ),
         "perturbed score": (perturbed("score"), (normal(4, 6),), False),
         "perturbed score_loo": (perturbed("score_loo"), (normal(4, 6),), False),
         "perturbed conditional": (perturbed("conditional"), (normal(4, 6),), False),
         "ratio score": (
-            lambda p: tr.ratio_ranking(samples, p, offset=0.5, estimator="score"), (log_prob,), False,
+            lambda p: tr.ratio_ranking(samples, p, offset=0.5, estimator="score"),
+            (log_prob,),
+            False,
         ),
         "ratio score_loo": (lambda p: tr.ratio_ranking(samples, p), (log_prob,), False),
         "ratio diagonal": (
-            lambda p: tr.ratio_ranking(samples, p, estimator="diagonal"), (per_site,), False,
+            lambda p: tr.ratio_ranking(samples, p, estimator="diagonal"),
+            (per_site,),
+            False,
         ),
         "ratio go": (
-            lambda c: tr.ratio_ranking(samples, per_site - 3, estimator="go", cdf=c), (per_site,), False,
+            lambda c: tr.ratio_ranking(samples, per_site - 3, estimator="go", cdf=c),
+            (per_site,),
+            False,
         ),
         "negbin_log_prob": (lambda n, z: OPS.negbin_log_prob(samples, n, z), (n, z), True),
         "expected_ratio": (
             lambda n, o, p: OPS.expected_ratio_ranking("negative_binomial", n, o, p, 0.0),
-            (n, z.exp(), zero), True,
+            (n, z.exp(), zero),
+            True,
         ),
         "soft_bpr": (lambda b: tr.soft_bpr(b, counts(4, 6) + 1, 2), (normal(4, 6),), True),
-    }  # fmt: skip
+    }
 
 
 CASES = cases()
@@ -227,8 +236,14 @@ def test_vmap_of_counts():
         return OPS.negbin_log_prob(value, a, b)
 
     def gradients(value, a, b):
-        return torch.cat([g.flatten() for g in torch.func.vjp(
-            lambda p, q: log_prob(value, p, q), a, b)[1](torch.ones(3, 5, 6, dtype=F64))])  # fmt: skip
+        return torch.cat(
+            [
+                g.flatten()
+                for g in torch.func.vjp(lambda p, q: log_prob(value, p, q), a, b)[1](
+                    torch.ones(3, 5, 6, dtype=F64)
+                )
+            ]
+        )
 
     for f in (log_prob, gradients):
         got = torch.func.vmap(f)(y, n, z)
@@ -268,11 +283,15 @@ def test_autocast_computes_in_float32(dtype):
         lambda x: tr.perturbed_topk(x, 4, sigma=sigma, key=KEY),
         lambda x: OPS.bpr(x.detach(), y, 4),
         lambda x: tr.soft_bpr(x, y, 4),
-        lambda x: tr.ratio_ranking(y_low.unsqueeze(0).float(), x.sum(-1, keepdim=True).T.float()[:1].expand(1, 3), estimator="score"),
+        lambda x: tr.ratio_ranking(
+            y_low.unsqueeze(0).float(),
+            x.sum(-1, keepdim=True).T.float()[:1].expand(1, 3),
+            estimator="score",
+        ),
         lambda x: OPS.negbin_log_prob(y_low.to(x.dtype), x.exp(), x),
         lambda x: OPS.negbin_sample(x.detach().exp(), x.detach(), 5, KEY),
         lambda x: OPS.expected_ratio_ranking("poisson", x.exp(), None, None, 0.0),
-    ]  # fmt: skip
+    ]
     for f in functions:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             got = f(r)

@@ -23,7 +23,7 @@ K = 100
 # Chosen on the validation year 2020 alone, by its likelihood: lr in {.005, .01, .02, .05}, sigma in
 # {.0001, .0003, .001}, weight in {30, 100, 300}, DAML started anew or from the NLL fit; epsilon =
 # 1. Nothing is sampled in training, so one run a setting. For NLL the same lr is the likeliest.
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "lr": 0.02,
     "max_epochs": 60,
     "warm_start_epochs": 200,
@@ -71,6 +71,7 @@ def run(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     (train, valid, test), what = _load(data, seed)
+    assert valid is not None and test is not None  # both counties come with them
     print(what)
     print(
         f"{train.num_sites} sites, K = {K}. Training: {train.num_times} years, choice of the "
@@ -78,9 +79,8 @@ def run(
         f"{valid.num_times}, held out: {test.num_times}.\n",
         flush=True,
     )
-    settings = dict(
-        SETTINGS, **(QUICK if quick else {}), seed=seed, device=device, progress=progress
-    )
+    settings: dict[str, Any] = SETTINGS | (QUICK if quick else {})
+    settings |= {"seed": seed, "device": device, "progress": progress}
     repeats = 50 if quick else 1000
 
     rankers = {}
@@ -91,9 +91,8 @@ def run(
     ):
         _say(f"{name}: training", progress)
         epochs = settings["warm_start_epochs"] if objective == "nll" else settings["max_epochs"]
-        ranker = TopKRanker(
-            K, model=model, objective=objective, **dict(settings, max_epochs=epochs)
-        )
+        own = settings | {"max_epochs": epochs}
+        ranker = TopKRanker(K, model=model, objective=objective, **own)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Standardizer.fit: dropped")
             rankers[name] = ranker.fit(train, valid)
@@ -198,8 +197,10 @@ def save_reach(curves: dict[str, Any], panel: Panel, k: int, path: Path, title: 
     figure = Figure(figsize=(10.5, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     tables = {name: reach_curve(scores, panel.y.numpy()) for name, scores in curves.items()}
-    plot_reach(tables, panel.y.numpy(), k=k, ax=left).get_legend().remove()
+    plot_reach(tables, panel.y.numpy(), k=k, ax=left)
     plot_reach(tables, k=k, value="bpr", ax=right)
+    if (legend := left.get_legend()) is not None:  # one for both stands at the right
+        legend.remove()
     figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150)
@@ -259,11 +260,11 @@ def _row(
 def _tie_repeats(scores: torch.Tensor, panel: Panel, repeats: int, seed: int) -> np.ndarray:
     """BPR of the ranking by scores [T, S] with ties broken at random, [repeats]."""
     generator = np.random.default_rng(seed)
-    scores, found = scores.numpy(), np.empty(repeats)
-    places = np.broadcast_to(np.arange(scores.shape[1], 0.0, -1), scores.shape)
+    values, found = scores.numpy(), np.empty(repeats)
+    places = np.broadcast_to(np.arange(values.shape[1], 0.0, -1), values.shape)
     for i in range(repeats):
-        order = np.lexsort((generator.random(scores.shape), -scores), axis=1)
-        untied = np.empty(scores.shape)
+        order = np.lexsort((generator.random(values.shape), -values), axis=1)
+        untied = np.empty(values.shape)
         np.put_along_axis(untied, order, places, axis=1)
         found[i] = metrics.bpr(untied, panel.y, K)
     return found

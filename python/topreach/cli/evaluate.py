@@ -119,8 +119,8 @@ def _comparison(
     for name, forecast in naive.items():
         rows[name] = _row(forecast, forecast, test, k)
     if ranker is not None:
-        scores, forecast, counts = model_scores(ranker, given, test)
-        rows["model"] = _row(forecast, scores, counts, k)
+        scores, predicted, counts = model_scores(ranker, given, test)
+        rows["model"] = _row(predicted, scores, counts, k)
         if options.repeats and ranker.ranking_ != "ratio":
             print(
                 "note: the model ranks without draws, so repeats would all agree", file=sys.stderr

@@ -169,7 +169,7 @@ def run(options: argparse.Namespace) -> None:
     by_steps = objective not in ("direct", "marginal")
     large = panel.num_sites * panel.num_times > _LARGE and options.valid is None
     held = None
-    learns = KINDS[options.model].needs.events
+    log = events if KINDS[options.model].needs.events else None
     if valid and (by_steps or not large):
         train, held, _ = panel.split(valid=panel.times[-valid:])
     if by_steps:
@@ -180,8 +180,8 @@ def run(options: argparse.Namespace) -> None:
         if held is not None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the whole fit says the same
-                judged = ranker().fit(_before(events, held) if learns else train)
-        fitted = ranker().fit(events if learns else panel)
+                judged = ranker().fit(train if log is None else _before(log, held))
+        fitted = ranker().fit(panel if log is None else log)
     if spec is not None:
         fitted.ranker_ = fitted.ranker_.with_table(
             spec_to_text(spec.with_features(list(fitted.feature_names_in_)))

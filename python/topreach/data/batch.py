@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
@@ -27,6 +28,13 @@ class Batch(NamedTuple):
     exposure: Tensor | None = None
     y_upper: Tensor | None = None
     open: Tensor | None = None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with `change` of each tensor that it has.
+
+        Example: `batch.map(lambda t: t[-1:])` is its last period.
+        """
+        return Batch._make(None if t is None else change(t) for t in self)
 
 
 class Splits(NamedTuple):

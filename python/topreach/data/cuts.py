@@ -13,15 +13,16 @@ from . import columns as _columns
 from .batch import Splits
 from .timeline import Timeline
 from .times import plain, time_value
+from .views import PanelViews
 
 if TYPE_CHECKING:
     from .panel import Panel
 
 
-class TimeCuts:
+class TimeCuts(PanelViews):
     """The methods of `Panel` that choose or join periods."""
 
-    def select_times(self: Panel, times: Any) -> Panel:
+    def select_times(self, times: Any) -> Panel:
         """The panel of these periods (one or several): earlier ones become history, later go.
 
         A time may be written in any way that the calendar can read: "2019-01-01" finds a datetime
@@ -29,7 +30,7 @@ class TimeCuts:
         """
         return self._at(self._positions(times, "Panel.select_times", "times"))
 
-    def split(self: Panel, *, valid: Any = None, test: Any = None) -> Splits:
+    def split(self, *, valid: Any = None, test: Any = None) -> Splits:
         """Cut by time: train is everything before the first validation (or else test) period.
 
         Args:
@@ -49,7 +50,7 @@ class TimeCuts:
                 f"Panel.split: test must come after valid, got test {self.times[test_at[0]]!r} "
                 f"with valid {self.times[valid_at[-1]]!r}."
             )
-        end = (valid_at if valid_at is not None else test_at)[0]
+        end = min([*(valid_at or ()), *(test_at or ())])
         if end == 0:
             raise ValueError(
                 f"Panel.split: {'test' if valid_at is None else 'valid'} must leave earlier "
@@ -61,7 +62,7 @@ class TimeCuts:
             None if test_at is None else self._at(test_at),
         )
 
-    def with_history(self: Panel, earlier: Panel) -> Panel:
+    def with_history(self, earlier: Panel) -> Panel:
         """This panel with `earlier`, of the same sites and wholly before it, as its history.
 
         Periods between the two are unknown, with a warning that names them.
@@ -95,7 +96,7 @@ class TimeCuts:
         joined._warn_of_gaps(name)
         return joined
 
-    def _common_calendar(self: Panel, earlier: Panel, name: str) -> Calendar:
+    def _common_calendar(self, earlier: Panel, name: str) -> Calendar:
         """A calendar that the periods of both lie on."""
         mine, theirs = self.calendar, earlier.calendar
         single = len(self._line.low) == 1, len(earlier._line.low) == 1
@@ -121,7 +122,7 @@ class TimeCuts:
                 f"{name}: earlier must have periods of the same kind: {error}"
             ) from None
 
-    def on_calendar(self: Panel, calendar: Calendar) -> Panel:
+    def on_calendar(self, calendar: Calendar) -> Panel:
         """This panel with its counts on another calendar's grid, as that of a fitted model.
 
         A panel of one or few periods cannot tell how long they are; the calendar of a longer one
@@ -146,7 +147,7 @@ class TimeCuts:
             raise ValueError(f"{name}: {error}") from None
         return self._replace(_line=line, _rows=place[self._rows])
 
-    def _positions(self: Panel, times: Any, name: str, argument: str) -> list[int]:
+    def _positions(self, times: Any, name: str, argument: str) -> list[int]:
         several = isinstance(times, Iterable) and not isinstance(times, str | bytes)
         wanted = [plain(t) for t in times] if several else [plain(times)]
         if not wanted:
@@ -173,7 +174,7 @@ class TimeCuts:
             )
         return sorted(positions)
 
-    def _at(self: Panel, positions: list[int]) -> Panel:
+    def _at(self, positions: list[int]) -> Panel:
         index = torch.tensor(positions)
         on_device = index.to(self.device)
         rows = self._rows[index]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,17 +12,15 @@ from . import columns as _columns
 from .batch import Batch
 from .messages import option
 from .sites import open_cells
-
-if TYPE_CHECKING:
-    from .panel import Panel
+from .views import PanelViews
 
 ABSENT_LAGS = ("error", "zero", "nan")
 
 
-class Lags:
+class Lags(PanelViews):
     """The methods of `Panel` that look back over earlier counts."""
 
-    def known_lags(self: Panel, window: int) -> Tensor:
+    def known_lags(self, window: int) -> Tensor:
         """Which periods have all W earlier counts of all sites, bool [T].
 
         A site that was not open in an earlier period had no events there. In a panel made with
@@ -33,7 +31,7 @@ class Lags:
         return ~torch.isnan(history).flatten(1).any(dim=1)
 
     def batch(
-        self: Panel,
+        self,
         window: int | None = None,
         *,
         weights: Any = None,
@@ -96,7 +94,7 @@ class Lags:
         if not _columns.is_whole(window) or window < 0:
             raise ValueError(f"{name}: window must be a whole number >= 0 or None, got {window!r}.")
 
-    def _windows(self: Panel, window: int, *, zero_before: bool) -> Tensor:
+    def _windows(self, window: int, *, zero_before: bool) -> Tensor:
         """The W counts before each period [T, W, S]; NaN where not known."""
         self.timeline  # noqa: B018 - refuses suppressed counts
         history = self._line.windows(self._rows, window)
@@ -106,13 +104,13 @@ class Lags:
         if self.is_open is not None:
             calendar = self.calendar
             at = [calendar.at(self._line.start + int(i)) for i in lag.flatten()]
-            closed = ~open_cells(
-                self.opened.numpy(), self.closed.numpy(), np.array(at), calendar
-            ).reshape(self.num_times, window, self.num_sites)
-            history = history.masked_fill(torch.from_numpy(closed).to(self.device), 0)
+            cells = open_cells(self.opened.numpy(), self.closed.numpy(), np.array(at), calendar)
+            assert cells is not None  # nor is `is_open`
+            closed = torch.from_numpy(~cells).reshape(self.num_times, window, self.num_sites)
+            history = history.masked_fill(closed.to(self.device), 0)
         return history
 
-    def _raise_absent(self: Panel, history: Tensor, window: int) -> None:
+    def _raise_absent(self, history: Tensor, window: int) -> None:
         t, w, _ = (int(i) for i in torch.nonzero(torch.isnan(history))[0])
         row = int(self._rows[t]) - window + w
         lag = self.calendar.label(self.calendar.at(self._line.start + row))

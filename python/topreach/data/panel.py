@@ -26,7 +26,7 @@ from . import columns as _columns
 from .batch import Batch, Splits
 from .cuts import TimeCuts
 from .lags import ABSENT_LAGS, Lags
-from .reader import csv_table, frame_table, parquet_table, warn_of_absent_periods
+from .reader import csv_table, frame_table, parquet_table
 from .sites import open_cells
 from .timeline import Timeline
 from .times import make_calendar, plain, read_times
@@ -177,11 +177,6 @@ class Panel(TimeCuts, Lags):
             )
         return values
 
-    def _warn_of_gaps(self, name: str) -> None:
-        times = self.timeline_times
-        absent = [self.calendar.label(float(times[i])) for i in self._line.absent(self._rows)]
-        warn_of_absent_periods(absent, name)
-
     # ---- reading ---------------------------------------------------------------------------------
 
     @classmethod
@@ -320,81 +315,7 @@ class Panel(TimeCuts, Lags):
         options = {k: v for k, v in locals().items() if k not in ("cls", "path")}
         return cls(**parquet_table(path, f"{cls.__name__}.from_parquet", **options))
 
-    # ---- sizes and views -------------------------------------------------------------------------
-
-    @property
-    def num_times(self) -> int:
-        return self.y.shape[0]
-
-    @property
-    def num_sites(self) -> int:
-        return self.y.shape[1]
-
-    @property
-    def num_features(self) -> int:
-        return self.x.shape[2]
-
-    @property
-    def device(self) -> torch.device:
-        return self.y.device
-
-    @property
-    def has_counts(self) -> Tensor:
-        """Which periods have counts, bool [T]."""
-        return ~torch.isnan(self.y).all(dim=1)
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether all counts are exact, those of the past too."""
-        return self._line.high is None
-
-    @property
-    def calendar(self) -> Calendar:
-        return self._line.calendar
-
-    @property
-    def rows(self) -> Tensor:
-        """The row of each period in the timeline, int64 [T]."""
-        return self._rows
-
-    @property
-    def timeline(self) -> Tensor:
-        """All known counts up to the last period [N, S]; an error if some are not exact."""
-        if not self.is_exact:
-            number = int((self._line.high > self._line.low).sum())
-            raise ValueError(
-                "Panel: counts must be exact where earlier ones are made use of, got "
-                f"{number} that are only known to lie in an interval. Take "
-                "panel.at_bound('lower') or panel.at_bound('upper')."
-            )
-        return self._line.low
-
-    @property
-    def _timeline(self) -> Tensor:
-        return self.timeline
-
-    @property
-    def timeline_times(self) -> Tensor:
-        """First moments of the timeline's periods, float64 [N]."""
-        return self._line.times
-
-    @property
-    def history_y(self) -> Tensor | None:
-        first = int(self._rows[0])
-        return self._line.low[:first] if first > 0 else None
-
-    @property
-    def history_times(self) -> Tensor | None:
-        """First moments of the history's periods, float64 [H]; None without history."""
-        first = int(self._rows[0])
-        return self.timeline_times[:first] if first > 0 else None
-
-    @property
-    def y_upper(self) -> Tensor | None:
-        if self._line.high is None:
-            return None
-        upper = self._line.high[self._rows.to(self.device)]
-        return upper if bool((upper > self.y).any()) else None
+    # ---- views and changes -----------------------------------------------------------------------
 
     def __repr__(self) -> str:
         span = (
@@ -455,10 +376,11 @@ class Panel(TimeCuts, Lags):
                 "Panel.to_frame: site, time, count and exposure must be distinct and no feature "
                 f"names, got {names} with features {self.feature_names}."
             )
-        counts = self.y.cpu().numpy().ravel()
+        least = self.y.cpu().numpy().ravel()
+        counts: np.ndarray | list[str | float] = least
         if self.y_upper is not None:
             upper = self.y_upper.cpu().numpy().ravel()
-            bounds = zip(counts.tolist(), upper.tolist(), strict=True)
+            bounds = zip(least.tolist(), upper.tolist(), strict=True)
             counts = [f"{low:.0f}-{high:.0f}" if high > low else low for low, high in bounds]
         columns = {
             site: np.tile(np.array(self.site_ids, dtype=object), self.num_times),

@@ -114,7 +114,7 @@ def frame_table(
         raise ValueError(
             f"{name}: {', '.join(roles)} must be different columns, got {list(roles.values())}."
         )
-    notes = []
+    notes: list[str] = []
     features = _feature_columns(df, name, features, roles, where, notes)
 
     ids, site_code = site_codes(df[site], name, site, where)
@@ -364,11 +364,11 @@ class _Grid:
                 )
         upper = self.total(high) if bool((high > low).any()) else None
         # In a period without counts, one to be predicted, an absent row is no zero.
-        unknown = np.isnan(np.where(filled, y, np.nan)).all(axis=1)
+        unknown = np.isnan(np.where(filled, y, np.nan)).all(axis=1, keepdims=True)
         for values in (y, upper):
             if values is None:
                 continue
-            values[unknown[:, None] & ~filled] = np.nan
+            values[unknown & ~filled] = np.nan
             if is_open is not None:
                 values[~is_open] = np.nan
             if np.nanmax(values, initial=0) > _columns.MAX_COUNT:

@@ -237,7 +237,7 @@ def warn_of_changed_sites(
     fading = active & (silent > 0) & ((evidence > _FADING) | ends)
     at = {site: i for i, site in enumerate(ids)}
     pairs = []
-    for i in np.flatnonzero(active & (first > 0)):
+    for i in np.flatnonzero(active & (first > 0)).tolist():
         site = ids[i]
         for length in range(1, len(site)):
             j = at.get(site[:length])

@@ -37,14 +37,12 @@ class Timeline:
         if size == len(rows):
             return Timeline(calendar, start, low, high), rows
 
-        def spread(given: Tensor | None) -> Tensor | None:
-            if given is None:
-                return None
+        def spread(given: Tensor) -> Tensor:
             grid = given.new_full((size, given.shape[1]), torch.nan)
             grid[rows.to(given.device)] = given
             return grid
 
-        return Timeline(calendar, start, spread(low), spread(high)), rows
+        return Timeline(calendar, start, spread(low), None if high is None else spread(high)), rows
 
     @property
     def times(self) -> Tensor:

@@ -116,7 +116,7 @@ def read_times(
         return _numbers(given, texts, context)
     if any(is_number):
         raise _both_kinds(given, is_number, context)
-    return _texts(given, texts, context)
+    return _texts(given, [t for t in texts if t is not None], context)
 
 
 def _both_kinds(given: Sequence[Any], kind: Sequence[bool], context: tuple) -> ValueError:
@@ -227,13 +227,13 @@ def _texts(given: Sequence[Any], texts: Sequence[str], context: tuple) -> Times:
     found: list[Times] = []
     best = -1
     for form, unit in _forms(texts[0]):
-        parsed, bad = _parse_leniently(form, texts)
-        if bad is None:
-            values, used = parsed
-            if not any(np.array_equal(values, other.values) for other in found):
-                found.append(Times(values, True, unit, used))
-        else:
-            best = max(best, bad)
+        parsed = _parse_leniently(form, texts)
+        if isinstance(parsed, int):
+            best = max(best, parsed)
+            continue
+        values, used = parsed
+        if not any(np.array_equal(values, other.values) for other in found):
+            found.append(Times(values, True, unit, used))
     if len(found) == 1:
         return found[0]
     if found:
@@ -256,14 +256,14 @@ def _texts(given: Sequence[Any], texts: Sequence[str], context: tuple) -> Times:
         )
     if i == 0 or (
         not _NUMBER.fullmatch(other)
-        and all(_parse_leniently(form, [other])[0] is None for form, _ in _forms(other))
+        and all(isinstance(_parse_leniently(form, [other]), int) for form, _ in _forms(other))
     ):  # of a known form, but no date, as 2021-02-30
         raise ValueError(
             f"{name}: {argument} must hold dates that exist, months in English, got "
             f"{given[i]!r}{where(i)}."
         )
-    zones = [re.search(r":\d{2}(?:\.\d+)?(Z|[+-]\d{2}:?\d{2})?$", texts[j]) for j in (0, i)]
-    if all(zones) and zones[0][1] != zones[1][1]:
+    first, second = (re.search(r":\d{2}(?:\.\d+)?(Z|[+-]\d{2}:?\d{2})?$", texts[j]) for j in (0, i))
+    if first and second and first[1] != second[1]:
         raise ValueError(
             f"{name}: {argument} must have one UTC offset, got {given[0]!r}{where(0)} and "
             f"{given[i]!r}{where(i)}. Write all with one offset, or dates without a clock time."
@@ -346,18 +346,17 @@ def _parse(calendar: Calendar, texts: Sequence[str]) -> tuple[np.ndarray, int | 
     return values, None
 
 
-def _parse_leniently(
-    form: str, texts: Sequence[str]
-) -> tuple[tuple[np.ndarray, str] | None, int | None]:
-    """Values and format; numbers may lack their leading zero, if that is so throughout."""
+def _parse_leniently(form: str, texts: Sequence[str]) -> tuple[np.ndarray, str] | int:
+    """Values and format, or the position of the first text that cannot be read; numbers may lack
+    their leading zero, if that is so throughout."""
     values, bad = _parse(Calendar("day", 1, 0, form), texts)
     if bad is None:
-        return (values, form), None
+        return values, form
     short = re.sub(r"%([mdHV])", r"%-\1", form)
     values, still = _parse(Calendar("day", 1, 0, short), texts)
     if still is None:
-        return (values, short), None
-    return None, max(bad, still)
+        return values, short
+    return max(bad, still)
 
 
 def _by_format(
@@ -382,11 +381,11 @@ def _by_format(
         Calendar("day", 1, 0, time_format)
     except ValueError as error:
         raise ValueError(f"{name}: time_format: {error}") from None
-    parsed, bad = _parse_leniently(time_format, written)
-    if bad is not None:
+    parsed = _parse_leniently(time_format, written)
+    if isinstance(parsed, int):
         raise ValueError(
             f"{name}: {argument} must be written as time_format {time_format!r}, got "
-            f"{given[bad]!r}{where(bad)}."
+            f"{given[parsed]!r}{where(parsed)}."
         )
     values, form = parsed
     unit = "quarter" if "%q" in form else "week" if re.search("%-?V", form) else ""

@@ -36,6 +36,8 @@ CountDistribution = (
     | ZeroInflated
     | SiteMixture
     | Mixture
+    | SampledForecast
+    | Forecast
     | td.NegativeBinomial
     | td.Poisson
     | td.Bernoulli
@@ -132,10 +134,11 @@ def expected_ratio_ranking(distribution: CountDistribution, offset: float = 0.0)
         own = getattr(distribution, "expected_ratio", None)  # of a forecast of the user's
         if callable(own):
             return own(offset)
-    base, zero_probs = distribution, None
     if isinstance(distribution, ZeroInflated):
-        base, zero_probs = distribution.base, distribution.probs
-    return torch.ops.topreach.expected_ratio_ranking(*_parameters(base), zero_probs, offset)
+        parameters, zero_probs = _parameters(distribution.base), distribution.probs
+    else:
+        parameters, zero_probs = _parameters(distribution), None
+    return torch.ops.topreach.expected_ratio_ranking(*parameters, zero_probs, offset)
 
 
 def has_expected_ratio_ranking(distribution: object) -> bool:

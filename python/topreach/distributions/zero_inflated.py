@@ -85,7 +85,8 @@ class ZeroInflated(CountForecast):
             ValueError: a key or generator for a torch distribution, which draws from torch's own
                 generator only; what the base raises.
         """
-        keyed = isinstance(self.base, NegativeBinomial | Poisson)
+        base = self.base
+        keyed = isinstance(base, NegativeBinomial | Poisson)
         if not keyed and not (key is None and generator is None):
             raise ValueError(
                 "ZeroInflated: key and generator must be None for a base of torch.distributions, "
@@ -93,10 +94,10 @@ class ZeroInflated(CountForecast):
             )
         if key is None:
             key = draw_key(generator, self.probs.device)
-        if keyed:
-            y = self.base.sample(num_samples, key=key, row_offset=row_offset)
+        if isinstance(base, NegativeBinomial | Poisson):
+            y = base.sample(num_samples, key=key, row_offset=row_offset)
         else:
-            y = self.base.sample((num_samples,))
+            y = base.sample((num_samples,))
         return torch.ops.topreach.zero_inflated_zeros(y, self.probs, key, row_offset)
 
     def site_log_prob(self, value: Tensor) -> Tensor:
@@ -107,8 +108,8 @@ class ZeroInflated(CountForecast):
     log_prob = site_log_prob  # as in torch: sites are independent
 
 
-def count_forecast(distribution: CountForecast | Distribution) -> Forecast:
-    """The C++ object of a distribution of `tr.distributions` or of its namesake in torch."""
+def count_forecast(distribution: object) -> Forecast:
+    """The C++ object of any forecast; that of its namesake for a distribution of torch."""
     if isinstance(distribution, td.Poisson):
         return Forecast.poisson(distribution.rate)
     if isinstance(distribution, td.NegativeBinomial):

@@ -123,12 +123,15 @@ class EmpiricalBayesRates(nn.Module):
 
     def penalty(self) -> Tensor:
         """Minus the log prior of memory, β and c, normal around 0, a scalar."""
-        parts = (
-            (self.memory, MEMORY_SD),
-            (self.weight, COVARIATE_SD),
-            (self.correction, CORRECTION_SD),
+
+        def minus_log_prior(part: Tensor, sd: float) -> Tensor:
+            return 0.5 * (part / sd).square().sum()
+
+        return (
+            minus_log_prior(self.memory, MEMORY_SD)
+            + minus_log_prior(self.weight, COVARIATE_SD)
+            + minus_log_prior(self.correction, CORRECTION_SD)
         )
-        return sum(0.5 * (part / sd).square().sum() for part, sd in parts)
 
     @staticmethod
     def periods_used(num_sites: int) -> int:
@@ -304,7 +307,11 @@ def _loss(
 
 
 def _gradient(free: Sequence[nn.Parameter]) -> Tensor:
-    return torch.cat([parameter.grad.flatten() for parameter in free])
+    parts = []
+    for parameter in free:
+        assert parameter.grad is not None  # `_loss` has set it
+        parts.append(parameter.grad.flatten())
+    return torch.cat(parts)
 
 
 def _curvature(free: Sequence[nn.Parameter], loss: Callable[[], Tensor]) -> Tensor:

@@ -18,6 +18,7 @@ class Scorer(nn.Module):
     """
 
     is_probabilistic = False
+    history_scale: Tensor  # []
 
     def __init__(self, window: int, num_features: int, scale: float | None):
         super().__init__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import nn
@@ -48,4 +49,4 @@ class MLPScorer(Scorer):
         )
 
     def _layers(self) -> Sequence[nn.Linear]:
-        return list(self.layers)
+        return cast("list[nn.Linear]", list(self.layers))  # a ModuleList knows modules only

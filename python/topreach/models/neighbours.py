@@ -46,11 +46,11 @@ def coordinate_features(feature_names: Sequence[str]) -> tuple[str, str] | None:
         ('INTPTLAT', 'INTPTLON')
     """
     by_name = {name.strip().lower(): name for name in feature_names}
-    found = [
+    latitude, longitude = (
         next((by_name[name] for name in names if name in by_name), None)
         for names in (_LATITUDE, _LONGITUDE)
-    ]
-    return (found[0], found[1]) if None not in found else None
+    )
+    return None if latitude is None or longitude is None else (latitude, longitude)
 
 
 def nearest_neighbours(coordinates: Any, k: int) -> Neighbours:

@@ -163,7 +163,7 @@ class SiteHistory:
         half_lives = [float(h) for h in self.half_lives]
         names = self._coordinate_names(panel) if self.edges is None else []
         graphs = self._make_graphs(panel, names)
-        season = _season(panel) if self.season == "auto" else self.season
+        season = _season(panel) if isinstance(self.season, str) else self.season
         timeline = panel_timeline(panel)[0]
         timeline_exposure = _on_cpu(timeline_exposure)
         mean_exposure = _mean_exposure(timeline, timeline_exposure)
@@ -226,9 +226,9 @@ class SiteHistory:
         """
         self._check_fitted("statistics")
         if isinstance(timeline, Panel) or rows is None:
-            _check_panel(timeline, "statistics")
-            past = self._past(timeline, "statistics", timeline_exposure, exposure)
-            return self._all(past).to(timeline.device)
+            panel = _check_panel(timeline, "statistics")
+            past = self._past(panel, "statistics", timeline_exposure, exposure)
+            return self._all(past).to(panel.device)
         counts = torch.as_tensor(timeline)
         if counts.ndim != 2 or counts.shape[1] != len(self.site_ids_):
             raise ValueError(
@@ -541,9 +541,10 @@ def _is_whole(value: Any, least: int) -> bool:
     return whole and value >= least
 
 
-def _check_panel(panel: Any, method: str) -> None:
+def _check_panel(panel: Any, method: str) -> Panel:
     if not isinstance(panel, Panel):
         raise TypeError(
             f"SiteHistory.{method}: panel must be a Panel, got {type(panel).__name__}. Make one "
             "with Panel.from_frame."
         )
+    return panel

@@ -80,7 +80,7 @@ def penalty(model: nn.Module, batch: Batch, weights: Tensor | None) -> Tensor | 
     if not callable(function):
         return None
     values = {"x": batch.x, "time": batch.time, "weights": weights, "exposure": batch.exposure}
-    names = accepted_arguments(type(model).penalty, tuple(values))
+    names = accepted_arguments(function, tuple(values))
     return function(**_cast(model, {name: values[name] for name in names}))
 
 

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,6 +26,21 @@ from topreach.training.trainer import Trainer
 from topreach.training.validation import rank_scores
 
 LIKELIHOODS = ("marginal", "nll")  # objectives that take counts known to an interval
+
+
+@runtime_checkable
+class FitsAtOnce(Protocol):
+    """A module with a fit of its own, without steps, as the objectives "direct" (x, y, weights) and
+    "marginal" call it."""
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+@runtime_checkable
+class ReadsLastPeriods(Protocol):
+    """A module of the objective "direct", which says how many periods its `fit` reads at most."""
+
+    def periods_used(self, num_sites: int) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -72,7 +87,6 @@ def fit(
             "TopKRanker: site_path must be None for training by steps, got "
             f"{site_path!r}. Use objective='marginal'."
         )
-    learns_valid = objective == "direct" and valid is not None
     _check_suppressed(panel, valid, needs, objective)
     if valid is not None and valid.history_y is None:
         valid = valid.align(site_ids=panel.site_ids).with_history(panel)
@@ -87,7 +101,8 @@ def fit(
             "TopKRanker.fit: valid must have an exposure if panel has one, and only then. Name its "
             "column for both, or for neither."
         )
-    last = valid if learns_valid else panel
+    learned_valid = valid if objective == "direct" else None
+    last = panel if learned_valid is None else learned_valid
     exposure = timeline_exposure(last, panel) if uses_exposure else None
     history = forecaster.fit_history(last, exposure)
     features = list(panel.feature_names) if needs.features else []
@@ -102,8 +117,9 @@ def fit(
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(settings.seed)
             model = forecaster.make(task)
-        if hasattr(model, "set_fitted_times"):  # beyond them slopes are damped, in validation too
-            model.set_fitted_times(((panel.time_values - origin) / scale).float())
+        set_fitted_times = getattr(model, "set_fitted_times", None)
+        if set_fitted_times is not None:  # beyond them slopes are damped, in validation too
+            set_fitted_times(((panel.time_values - origin) / scale).float())
         return model if settings.device is None else model.to(settings.device)
 
     def prepared(data: Panel, window: int) -> Batch:
@@ -120,6 +136,7 @@ def fit(
         weights = torch.as_tensor(weights, dtype=torch.float32)
     read = panel
     if objective == "direct":
+        assert isinstance(model, ReadsLastPeriods)
         read, weights = _last_read(panel, weights, model.periods_used(panel.num_sites))
     train_batch = prepared(read, needs.window)
     valid_batch = None if valid is None else prepared(valid, needs.window)
@@ -130,17 +147,19 @@ def fit(
         own = weights
         if own is not None and len(own) < len(y):  # validation periods count fully
             own = torch.cat([own, own.new_ones(len(y) - len(own))])
+        assert isinstance(model, FitsAtOnce)
         model.fit(x, y, own)
 
     trainer = warm = None
     if settings.training.checkpoint is not None and objective in ("direct", "marginal"):
         notes.append("checkpoint is not used: this model is fitted at once, not by steps.")
     if history is not None:
-        both = (
-            [train_batch] if valid_batch is None or not learns_valid else [train_batch, valid_batch]
-        )
+        both = [train_batch]
+        if valid_batch is not None and learned_valid is not None:
+            both.append(valid_batch)
         fit_directly(model, both)
     if objective == "marginal":
+        assert isinstance(model, FitsAtOnce)
         model.fit(
             *train_batch[:3],
             y_upper=train_batch.y_upper,
@@ -270,6 +289,7 @@ def timeline_exposure(panel: Panel, earlier: Panel) -> Tensor:
         if source.exposure is None:
             continue
         source = source.align(site_ids=panel.site_ids)
+        assert source.exposure is not None  # as before the sites were aligned
         for t, row in zip(source.time_values.tolist(), source.exposure, strict=True):
             at = times.get(float(source.calendar.at(source.calendar.index(t))))
             if at is not None:
@@ -336,7 +356,7 @@ def _make_objective(settings: Settings, objective: Any, needs: Needs, num_sites:
     sigma, unit = decision.sigma, "score"
     if sigma is None:
         sigma, unit = (0.4 / num_sites, "score") if ratio else (0.1, "spread")
-    options = {
+    options: dict[str, Any] = {
         "num_samples": decision.num_samples,
         "model_samples": decision.model_samples,
         "ranking": settings.ranking.by,
@@ -428,7 +448,7 @@ def _guard(
     model: nn.Module,
     panel: Panel,
     valid: Panel | None,
-    prepared: Any,
+    prepared: Callable[[Panel, int], Batch],
     needs: Needs,
 ) -> list[str]:
     """A sentence where the mean of past periods ranks better than the model."""
@@ -444,7 +464,7 @@ def _guard(
     timeline = judged.timeline
     means = torch.stack([timeline[: int(row)].nanmean(0) for row in judged.rows])
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    batch = Batch(*(None if part is None else part.to(device) for part in batch))
+    batch = batch.map(lambda t: t.to(device))
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         scores = rank_scores(model, batch, ranking=settings.ranking.by).cpu()

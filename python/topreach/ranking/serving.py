@@ -13,10 +13,11 @@ from topreach.data.panel import Panel
 from topreach.data.standardizer import Standardizer
 from topreach.forecasters import KINDS, Forecaster, OwnModule, StemmedOf
 from topreach.models import SiteHistory
+from topreach.programs import Program
 from topreach.ranking.fitting import Fit, Settings
 
 
-def table_of(panel: Panel, ranker: Any) -> Any:
+def table_of(panel: Panel, ranker: _C.Ranker) -> _C.Panel:
     """The panel as C++ takes it. Suppressed counts stand at their lower bound, and only where the
     model's past does not need exact ones."""
     needs = ranker.needs
@@ -52,14 +53,15 @@ def _times(values: Any) -> list[float]:
 
 def model_file(
     done: Fit, settings: Settings, panel: Panel, by: str, key: torch.Tensor, name: str
-) -> Any:
+) -> _C.ModelFile:
     """The model file of a fit."""
     file = _C.ModelFile()
     file.model = name
     file.config = dict(getattr(done.model, "config", {}))
     file.state = dict(done.model.state_dict())
-    if hasattr(done.model, "fit_state"):
-        state = done.model.fit_state()
+    fit_state = getattr(done.model, "fit_state", None)
+    if fit_state is not None:
+        state = fit_state()
         file.fit = {} if state is None else _flat(state)
     file.standardizer = done.standardizer.state_dict()
     file.time_origin, file.time_scale = float(done.time_origin), float(done.time_scale)
@@ -93,7 +95,7 @@ def model_file(
     return file
 
 
-def own_forecaster(done: Fit, forecaster: Forecaster) -> Any:
+def own_forecaster(done: Fit, forecaster: Forecaster) -> _C.PyForecaster | None:
     """The C++ forecaster of a module of the user's own; None for the library's."""
     if not isinstance(forecaster, OwnModule) or type(done.model).__name__ in {
         kind.name for kind in KINDS.values()
@@ -111,14 +113,14 @@ def own_forecaster(done: Fit, forecaster: Forecaster) -> Any:
         if needed
     ]
 
-    def call(inputs: Any) -> Any:
+    def call(inputs: _C.ForecastInputs) -> Any:
         with torch.no_grad():
             return model(**{name: getattr(inputs, name) for name in names})
 
     return _C.PyForecaster(type(model).__name__, needs, call)
 
 
-def columns_of(ranker: Any, file: Any) -> dict[str, Any]:
+def columns_of(ranker: _C.Ranker, file: _C.ModelFile) -> dict[str, Any]:
     """Attributes of a fitted ranker that its file tells."""
     names = list(file.standardizer["feature_names"])
     calendar = file.calendar
@@ -132,7 +134,7 @@ def columns_of(ranker: Any, file: Any) -> dict[str, Any]:
     }
 
 
-def restored(ranker: Any, file: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def restored(ranker: _C.Ranker, file: _C.ModelFile) -> tuple[dict[str, Any], dict[str, Any]]:
     """Constructor's arguments and fitted attributes of a ranker read from a file."""
     kind = next(kind for kind in KINDS.values() if kind.name == file.model)
     config = {n: tuple(v) if isinstance(v, list) else v for n, v in file.config.items()}
@@ -151,7 +153,7 @@ def restored(ranker: Any, file: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         history = SiteHistory.from_state_dict(
             {**file.site_history, "site_ids": list(file.site_ids)}
         )
-    settings = {
+    settings: dict[str, Any] = {
         name: config[name]
         for name in (
             "link",
@@ -203,5 +205,5 @@ def _nested(state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _program(state: dict[str, Any]) -> Any:
+def _program(state: dict[str, Any]) -> Program:
     return _C.make_program(state["name"], dict(state["config"]))

@@ -17,10 +17,12 @@ from tqdm import tqdm
 from topreach import _C
 from topreach.data.events import Events
 from topreach.data.panel import Panel
+from topreach.data.standardizer import Standardizer
 from topreach.distributions.counts import count_quantile
 from topreach.distributions.forecast import as_forecast
 from topreach.evaluation import metrics
 from topreach.forecasters import SETTINGS, Forecaster, as_forecaster
+from topreach.models import SiteHistory
 from topreach.objectives.base import derived_key, forward, resolved_ranking
 from topreach.ops import draw_key, ratio_ranking
 from topreach.programs import Program, as_program
@@ -29,6 +31,7 @@ from topreach.ranking.plan import plan_frame
 from topreach.ranking.serving import columns_of, model_file, own_forecaster, restored, table_of
 from topreach.ranking.settings import SHORT, Decision, Ranking, Training
 from topreach.training.progress import shows_bar
+from topreach.training.trainer import Trainer
 
 
 class NotFittedError(ValueError, AttributeError):
@@ -84,6 +87,30 @@ class TopKRanker:
         >>> ranker.rank(periods_ahead=1).query("selected")  # the plan for the next period
         >>> ranker.score(test)                              # share of the best possible reach
     """
+
+    ranker_: _C.Ranker
+    program_: Program
+    model_: nn.Module
+    site_history_: SiteHistory | None
+    standardizer_: Standardizer
+    time_origin_: float
+    time_scale_: float
+    uses_exposure_: bool
+    trainer_: Trainer | None
+    warm_start_: Trainer | None
+    history_: pd.DataFrame | None
+    best_epoch_: int | None
+    best_score_: float | None
+    interrupted_: bool
+    ranking_: str
+    key_: torch.Tensor
+    notes_: list[str]
+    site_ids_: list[str]
+    feature_names_in_: list[str]
+    n_features_in_: int
+    calendar_: _C.Calendar
+    last_period_: str
+    table_: dict[str, str]
 
     def __init__(
         self,
@@ -270,7 +297,7 @@ class TopKRanker:
             done.uses_exposure,
         )
         device = next((p.device for p in done.model.parameters()), torch.device("cpu"))
-        batch = type(batch)(*(None if t is None else t.to(device) for t in batch))
+        batch = batch.map(lambda t: t.to(device))
         with torch.no_grad():
             return resolved_ranking("TopKRanker", settings.ranking.by, forward(done.model, batch))
 
@@ -314,7 +341,7 @@ class TopKRanker:
         *,
         periods_ahead: int | None = None,
         k: int | Program | None = None,
-    ) -> list[Any]:
+    ) -> list[_C.Plan]:
         """The plans that `rank` shows as a table: a `Plan` per period. It knows its period, until
         when counts were known, the program, the model's digest, and its notes."""
         return self._plans("plan", panel, periods_ahead, k)
@@ -351,7 +378,7 @@ class TopKRanker:
             return ranker.expected_counts(inputs).cpu().numpy()
         return count_quantile(ranker.forecast(inputs), 0.5).cpu().numpy()
 
-    def predict_distribution(self, panel: Panel | None = None) -> Any:
+    def predict_distribution(self, panel: Panel | None = None) -> _C.Forecast:
         """The forecast of the counts [T, S], sites in the order of `site_ids_`: `mean`, `variance`,
         `sample`, `site_log_prob`, `cdf` and `quantile`.
 
@@ -443,7 +470,7 @@ class TopKRanker:
 
     # ---- helpers ---------------------------------------------------------------------------------
 
-    def _ranker(self, method: str, k: int | Program | None = None) -> Any:
+    def _ranker(self, method: str, k: int | Program | None = None) -> _C.Ranker:
         if not hasattr(self, "ranker_"):
             raise NotFittedError(
                 f"TopKRanker.{method}: the ranker must be fitted first, got one that is not. "
@@ -455,7 +482,7 @@ class TopKRanker:
 
     def _plans(
         self, method: str, panel: Panel | None, ahead: int | None, k: int | Program | None
-    ) -> list[Any]:
+    ) -> list[_C.Plan]:
         ranker = self._ranker(method, k)
         if panel is None and ahead is None:
             ahead = 1
@@ -465,8 +492,8 @@ class TopKRanker:
         return plans
 
     def _plannable(
-        self, method: str, panel: Panel | None, ahead: int | None, ranker: Any
-    ) -> tuple[Any, list[str]]:
+        self, method: str, panel: Panel | None, ahead: int | None, ranker: _C.Ranker
+    ) -> tuple[_C.RankerInputs, list[str]]:
         """The inputs of the panel's periods; for a model that reads the last counts, without the
         first periods, whose last counts are not known, and a note of it."""
         last = 0 if panel is None or ahead is not None else panel.num_times - 1
@@ -485,7 +512,9 @@ class TopKRanker:
             left = f"{panel.times[0]} to {panel.times[first - 1]}" if first > 1 else panel.times[0]
             return inputs, [f"{left} left out: the counts before are not known"]
 
-    def _inputs(self, method: str, panel: Panel | None, ahead: int | None, ranker: Any) -> Any:
+    def _inputs(
+        self, method: str, panel: Panel | None, ahead: int | None, ranker: _C.Ranker
+    ) -> _C.RankerInputs:
         if panel is not None and not isinstance(panel, Panel):
             raise TypeError(
                 f"TopKRanker.{method}: panel must be a Panel, got {type(panel).__name__}."
@@ -500,7 +529,7 @@ class TopKRanker:
             self._say(inputs.notes)
         return inputs
 
-    def _counts_of(self, method: str, panel: Panel | None) -> tuple[Any, Any]:
+    def _counts_of(self, method: str, panel: Panel | None) -> tuple[_C.Ranker, _C.RankerInputs]:
         ranker = self._ranker(method)
         if not ranker.is_probabilistic:
             raise TypeError(

@@ -145,7 +145,7 @@ def plot_reach(
         )
     for i, (name, table) in enumerate(tables.items()):
         line = table[value].loc[:limit]
-        style = {
+        style: dict[str, Any] = {
             "color": _COLOURS[i % len(_COLOURS)],
             "linestyle": _DASHES[i % len(_DASHES)],
             "linewidth": 1.8,
@@ -158,9 +158,14 @@ def plot_reach(
     ax.set_ylabel(
         "share of all events reached" if value == "capture" else "share of the best possible reach"
     )
+    from matplotlib.lines import Line2D  # here: `_axes` says what to install
+
     # Outside, so that it covers no line however the lines run.
     handles, labels = ax.get_legend_handles_labels()
-    last = [handle.get_ydata()[-1] for handle in handles]
+    # The axes may hold other things than lines, if they are the caller's.
+    last = [
+        float(np.asarray(h.get_ydata())[-1]) if isinstance(h, Line2D) else -np.inf for h in handles
+    ]
     order = sorted(range(len(handles)), key=lambda i: -last[i])
     ax.legend(
         [handles[i] for i in order],
@@ -206,7 +211,7 @@ def plot_history(
         measured = {"training": history[["epoch", metric]].dropna()}
     ax = _axes(ax, (6.4, 4.0))
     for i, (label, table) in enumerate(measured.items()):
-        few = {"marker": "o", "markersize": 3} if len(table) <= 60 else {}
+        few: dict[str, Any] = {"marker": "o", "markersize": 3} if len(table) <= 60 else {}
         ax.plot(
             table["epoch"], table.iloc[:, 1], label=label, color=_COLOURS[i], linewidth=1.6, **few
         )

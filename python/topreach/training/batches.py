@@ -42,12 +42,12 @@ def batch_of(model: nn.Module, data: Panel | Batch, device: torch.device, name: 
     if not torch.isfinite(data.x).all():
         raise ValueError(f"Trainer.fit: {name} must have finite features, got NaN or infinity.")
     if data.history is not None and data.history.isnan().any():
-        data = _with_known_history(data, name)
-    return Batch(*(None if t is None else t.to(device) for t in data))
+        data = _with_known_history(data, data.history, name)
+    return data.map(lambda t: t.to(device))
 
 
-def _with_known_history(batch: Batch, name: str) -> Batch:
-    unknown = batch.history.isnan().any(-1)
+def _with_known_history(batch: Batch, history: Tensor, name: str) -> Batch:
+    unknown = history.isnan().any(-1)
     if batch.open is not None:
         unknown = unknown & batch.open
     left_out = unknown.any(-1)
@@ -58,9 +58,9 @@ def _with_known_history(batch: Batch, name: str) -> Batch:
         )
     if bool(left_out.any()):
         _warn_of_lags(name, int(left_out.sum()), len(left_out))
-        batch = Batch(*(None if t is None else t[~left_out] for t in batch))
+        batch, history = batch.map(lambda t: t[~left_out]), history[~left_out]
     # What is NaN now belongs to closed sites.
-    return batch._replace(history=batch.history.nan_to_num(0.0))
+    return batch._replace(history=history.nan_to_num(0.0))
 
 
 def _warn_of_lags(name: str, left_out: int, of: int) -> None:
@@ -103,7 +103,7 @@ def minibatches(train: Batch, batch_size: int | None, seed: int, epoch: int) -> 
     batches = []
     for rows in order.split(batch_size):
         rows = rows.sort().values.to(train.y.device)
-        part = Batch(*(None if t is None else t[rows] for t in train))
+        part = train.map(lambda t: t[rows])
         batches.append(part._replace(weights=weights[rows] * (periods / len(rows))))
     return batches
 

@@ -66,16 +66,16 @@ class GradientWatch:
 
     def check(self, model: nn.Module, epoch: int, step: int) -> None:
         """Raise for a gradient that is absent or not finite; scale a long one down to `clip`."""
-        named = [(n, p) for n, p in model.named_parameters() if p.grad is not None]
+        named = [(n, p, p.grad) for n, p in model.named_parameters() if p.grad is not None]
         if not named:
             raise RuntimeError(
                 "Trainer.fit: the loss must depend on a parameter of the model, got no gradient at "
                 "all. Look for a .detach(), a .item() or a torch.no_grad() between the parameters "
                 "and the loss."
             )
-        norm = torch.nn.utils.get_total_norm([p.grad for _, p in named])
+        norm = torch.nn.utils.get_total_norm([grad for _, _, grad in named])
         if not torch.isfinite(norm):
-            bad = [n for n, p in named if not torch.isfinite(p.grad).all()]
+            bad = [n for n, _, grad in named if not torch.isfinite(grad).all()]
             if bad or self.clip is not None:
                 where = (
                     f"parameter(s) {', '.join(bad)}" if bad else "the gradient's norm (overflow)"
@@ -92,7 +92,7 @@ class GradientWatch:
         self.largest_norm = max(self.largest_norm, float(norm))
         self.steps += 1
         if self.clip is not None:
-            torch.nn.utils.clip_grads_with_norm_([p for _, p in named], self.clip, norm)
+            torch.nn.utils.clip_grads_with_norm_([p for _, p, _ in named], self.clip, norm)
 
     def report(self, losses: Sequence[float], objective: Any) -> None:
         """Warn where nothing was learnt, with the reason as far as it is known."""
@@ -221,7 +221,7 @@ def beats_past_means(
     past = [] if train.history_y is None else [train.history_y]
     past.append(train.y if valid is not None else train.y[:-1])
     if valid is None:
-        batch = type(batch)(*(None if t is None else t[-1:] for t in batch))
+        batch = batch.map(lambda t: t[-1:])
         y = y[-1:]
     known = torch.cat(past) if past else y[:0]
     means = []
@@ -233,7 +233,7 @@ def beats_past_means(
     try:
         with torch.no_grad():
             device = next((p.device for p in model.parameters()), torch.device("cpu"))
-            batch = type(batch)(*(None if t is None else t.to(device) for t in batch))
+            batch = batch.map(lambda t: t.to(device))
             scores = rank_scores(model, batch, ranking=ranking).cpu()
     finally:
         model.train(was_training)

@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from topreach.data.columns import is_whole
 from topreach.data.panel import Batch, Panel
 from topreach.objectives.base import ObjectiveValue, TimeWeights, accepted_arguments
 from topreach.ops import draw_key
@@ -36,7 +37,7 @@ from topreach.training.validation import MONITORS, comparable, metrics_of, monit
 
 __all__ = ["NonFiniteLossError", "Trainer", "TrainingInterrupted"]
 
-_OPTIMIZERS = {
+_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
     "sgd": torch.optim.SGD,
@@ -116,6 +117,15 @@ class Trainer:
         >>> trainer.history_.plot(x="epoch", y="loss")
     """
 
+    history_: pd.DataFrame
+    best_epoch_: int
+    best_score_: float | None
+    epochs_: int
+    stopped_early_: bool
+    interrupted_: bool
+    monitor_: str | None
+    optimizer_: torch.optim.Optimizer
+
     def __init__(
         self,
         objective: Callable[..., Any],
@@ -141,24 +151,24 @@ class Trainer:
     ):
         if not callable(objective):
             raise TypeError(f"Trainer: objective must be callable, got {type(objective).__name__}.")
-        for argument, value, optional in (
+        whole_numbers: tuple[tuple[str, Any, bool], ...] = (
             ("max_epochs", max_epochs, False),
             ("validate_every", validate_every, False),
             ("validation_samples", validation_samples, False),
             ("patience", patience, True),
             ("batch_size", batch_size, True),
-        ):
-            whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-            if (value is not None or not optional) and not (whole and value >= 1):
+        )
+        for argument, value, optional in whole_numbers:
+            if (value is not None or not optional) and not (is_whole(value) and value >= 1):
                 raise ValueError(f"Trainer: {argument} must be a whole number >= 1, got {value!r}.")
-        if not (isinstance(lr, numbers.Real) and 0 < lr < math.inf):
+        if not (_is_real(lr) and 0 < lr < math.inf):
             raise ValueError(f"Trainer: lr must be a finite number > 0, got {lr!r}.")
         if clip_gradient is not None and not 0 < clip_gradient < math.inf:
             raise ValueError(
                 "Trainer: clip_gradient must be a finite number > 0 or None, got "
                 f"{clip_gradient!r}."
             )
-        if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
+        if not is_whole(seed):
             raise TypeError(f"Trainer: seed must be a whole number, got {seed!r}.")
         if monitor is not None and monitor not in MONITORS:
             raise ValueError(
@@ -260,8 +270,9 @@ class Trainer:
             raise ValueError(
                 "Trainer.fit: bpr_floor must go with a known K, got none. Give Trainer(k=...)."
             )
-        if train.history is not None and callable(getattr(model, "prepare", None)):
-            model.prepare(train.history)
+        prepare = getattr(model, "prepare", None)
+        if train.history is not None and callable(prepare):
+            prepare(train.history)
 
         optimizer = self._make_optimizer(model)
         scheduler = None if self.scheduler is None else self.scheduler(optimizer)
@@ -272,7 +283,7 @@ class Trainer:
         rows: list[dict[str, float]] = []
         sums: dict[str, float] = {}
         best_state: dict[str, Tensor] | None = None
-        if resume and os.path.exists(self.checkpoint):
+        if resume and self.checkpoint is not None and os.path.exists(self.checkpoint):
             saved = checkpoints.load(self.checkpoint, fingerprint)
             model.load_state_dict(saved["model"])
             optimizer.load_state_dict(saved["optimizer"])
@@ -345,6 +356,7 @@ class Trainer:
                     if validated:
                         row |= {f"train_{n}": v for n, v in self._evaluate(model, train).items()}
                     if validated and valid is not None:
+                        assert monitor is not None  # there is one wherever there is `valid`
                         found = self._evaluate(model, valid)
                         row |= {f"valid_{n}": v for n, v in found.items()}
                         score = comparable(found, monitor, self.bpr_floor)
@@ -431,6 +443,7 @@ class Trainer:
         step: int,
     ) -> dict[str, float]:
         """Loss and gradient of one minibatch, checked to be finite; for L-BFGS the update too."""
+        first: dict[str, float] | None = None
 
         def closure() -> Tensor:
             nonlocal first
@@ -444,11 +457,11 @@ class Trainer:
             watch.check(model, epoch, step)
             return value.loss
 
-        first: dict[str, float] | None = None
         if isinstance(optimizer, torch.optim.LBFGS):
             optimizer.step(closure)
         else:
             closure()
+        assert first is not None  # `closure` was called
         return first
 
     def _call(self, model: nn.Module, batch: Batch, purpose: str, number: int) -> ObjectiveValue:
@@ -492,6 +505,9 @@ class Trainer:
     @torch.no_grad()
     def _evaluate(self, model: nn.Module, batch: Batch) -> dict[str, float]:
         was_training = model.training
+        ranking = self.ranking
+        if ranking is None:
+            ranking = getattr(self.objective, "ranking", "auto")
         model.eval()
         try:
             return metrics_of(
@@ -499,7 +515,7 @@ class Trainer:
                 batch,
                 loss=self._call(model, batch, "validation", 0).loss.item(),
                 program=self._program(),
-                ranking=self.ranking or getattr(self.objective, "ranking", "auto"),
+                ranking=ranking,
                 offset=getattr(self.objective, "offset", 0.0),
                 samples=self.validation_samples,
                 seed=self.seed,
@@ -520,9 +536,8 @@ class Trainer:
             if isinstance(self.optimizer, str)
             else self.optimizer
         )
-        if isinstance(make, type) and issubclass(make, torch.optim.Optimizer):
-            return make(parameters, lr=self.lr)
-        optimizer = make(parameters)
+        takes_lr = isinstance(make, type) and issubclass(make, torch.optim.Optimizer)
+        optimizer = make(parameters, lr=self.lr) if takes_lr else make(parameters)
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise TypeError(
                 "Trainer.fit: optimizer must give a torch.optim.Optimizer, got "
@@ -544,6 +559,10 @@ class Trainer:
             f"{program.describe() if program is not None else 'no program'}, {self.ranking}, "
             f"{self.validation_samples} samples",
         }
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, numbers.Real)
 
 
 def _frame(rows: list[dict[str, float]]) -> pd.DataFrame:

@@ -1,8 +1,8 @@
 """Regression of counts with an intercept and a slope over time for each site.
 
-`model` holds the parameters and predicts, `data` checks arguments, `likelihood` calls the
-operators, `fitting` maximises, `tables`, `summary` and `forecast_check` tell what was found,
-`predictive` draws.
+`model` makes the parameters and fits, `mixed_effects` predicts, `data` checks arguments,
+`likelihood` calls the operators, `fitting` maximises, `tables`, `summary` and `forecast_check`
+tell what was found, `predictive` draws.
 """
 
 from topreach.models.negbin_mixed_effects.forecast_check import ForecastCheck

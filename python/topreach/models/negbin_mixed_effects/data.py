@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from topreach.models.negbin_mixed_effects.model import NegBinMixedEffects
+    from topreach.models.negbin_mixed_effects.mixed_effects import MixedEffects
 
 
 def fit_data(
-    model: NegBinMixedEffects,
+    model: MixedEffects,
     method: str,
     x: Tensor,
     y: Tensor,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,16 +14,14 @@ from topreach.models import marginal_fit
 from topreach.models.marginal_fit import MarginalFit
 from topreach.models.negbin_mixed_effects.data import fit_data, num_periods
 from topreach.models.negbin_mixed_effects.likelihood import factor, inverse_softplus, marginal
+from topreach.models.negbin_mixed_effects.mixed_effects import MixedEffects
 from topreach.models.negbin_mixed_effects.names import parameter_names, shared, unpack
-
-if TYPE_CHECKING:
-    from topreach.models.negbin_mixed_effects.model import NegBinMixedEffects
 
 _NO_SIGMA = 1e-4  # a standard deviation of the effects that counts as 0
 
 
 def fit(
-    model: NegBinMixedEffects,
+    model: MixedEffects,
     x: Tensor,
     y: Tensor,
     time: Tensor,
@@ -140,7 +138,7 @@ def _past(data: dict[str, Any]) -> tuple[list[float], list[float] | None]:
 
 
 def _coordinates(
-    model: NegBinMixedEffects, data: dict[str, Any], features: list[str]
+    model: MixedEffects, data: dict[str, Any], features: list[str]
 ) -> tuple[tuple[Tensor, Tensor], Tensor, float]:
     """(A, c), start, unit: the search is over φ, θ = A φ + c, in which features are standardised,
     the intercept is the log mean at their means, and `unit` is that of η."""
@@ -232,7 +230,7 @@ def _coordinates(
     return (a, c), start, unit
 
 
-def _held(model: NegBinMixedEffects, data: dict[str, Any]) -> dict[str, str]:
+def _held(model: MixedEffects, data: dict[str, Any]) -> dict[str, str]:
     """The parameters that are not searched for, and why."""
     held = {
         name: "held: it needs no gradient"

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from topreach.models.negbin_mixed_effects.mixed_effects import MixedEffects
 from topreach.models.negbin_mixed_effects.tables import fitted
-
-if TYPE_CHECKING:
-    from topreach.models.negbin_mixed_effects.model import NegBinMixedEffects
 
 
 @dataclass(frozen=True)
@@ -35,9 +32,9 @@ class ForecastCheck:
 
 
 def check_forecast(
-    model: NegBinMixedEffects, x: Tensor, time: Tensor, exposure: Tensor | None
+    model: MixedEffects, x: Tensor, time: Tensor, exposure: Tensor | None
 ) -> ForecastCheck:
-    fit = fitted(model, "check_forecast", 0.5)
+    fit = fitted(model, "check_forecast")
     expected = model(x, time, exposure).mean.detach().double().sum(-1)
     if (exposure is None) != (fit.past_exposure is None):
         raise ValueError(
@@ -46,7 +43,7 @@ def check_forecast(
         )
     past = fit.past_totals
     scale = [1.0] * len(expected)
-    if exposure is not None:
+    if exposure is not None and fit.past_exposure is not None:
         past = [total / people for total, people in zip(past, fit.past_exposure, strict=True)]
         scale = exposure.detach().double().sum(-1).tolist()
     return ForecastCheck(

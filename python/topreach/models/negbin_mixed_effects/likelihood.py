@@ -10,11 +10,11 @@ from torch import Tensor
 from topreach.models.negbin_mixed_effects.names import DISPERSIONS
 
 if TYPE_CHECKING:
-    from topreach.models.negbin_mixed_effects.model import NegBinMixedEffects
+    from topreach.models.negbin_mixed_effects.mixed_effects import MixedEffects
 
 
 def marginal(
-    model: NegBinMixedEffects, parameters: dict[str, Tensor], data: dict[str, Any]
+    model: MixedEffects, parameters: dict[str, Tensor], data: dict[str, Any]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(log p(y_s) [S], modes [S, 2], precision [S, 3]) of parameters in float64; with a path modes
     [S, 2 + T] and precision [S, 3 + T]."""
@@ -40,7 +40,7 @@ def marginal(
 
 
 def path_steps(
-    model: NegBinMixedEffects, parameters: dict[str, Tensor], data: dict[str, Any]
+    model: MixedEffects, parameters: dict[str, Tensor], data: dict[str, Any]
 ) -> Tensor | None:
     """Steps of the path [T, 2], as the operators take them."""
     if "site_path" not in model.config:

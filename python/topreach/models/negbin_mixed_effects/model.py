@@ -8,9 +8,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from topreach.distributions.negative_binomial import NegativeBinomial
-from topreach.distributions.poisson import Poisson
-from topreach.distributions.zero_inflated import ZeroInflated
 from topreach.models.negbin_mixed_effects import fitting, likelihood
 from topreach.models.negbin_mixed_effects.data import fit_data
 from topreach.models.negbin_mixed_effects.names import (
@@ -22,7 +19,7 @@ from topreach.models.negbin_mixed_effects.names import (
 from topreach.models.negbin_mixed_effects.reports import FitReports
 
 
-class NegBinMixedEffects(FitReports, nn.Module):
+class NegBinMixedEffects(FitReports):
     """Counts y_ts of a family with mean m_ts, and effects of each site [D25 Eq. 15 and App. E].
 
     η_ts = b0 + β·x_ts + b0_s + b1_s t;  μ = exposure · f(η), f = exp (``link="log"``, the paper's
@@ -173,7 +170,7 @@ class NegBinMixedEffects(FitReports, nn.Module):
         initial_mean = float(initial_mean)
         start = torch.ops.topreach.negbin_mixed_effects_start(initial_mean, link, zero_inflation)
         intercept, zero_logit, raw_sigma, raw_path_sigma = start.float().unbind()
-        self.config: dict[str, Any] = {
+        self.config = {
             "num_sites": int(num_sites),
             "num_features": int(num_features),
             "family": family,
@@ -196,8 +193,8 @@ class NegBinMixedEffects(FitReports, nn.Module):
         self.weight = nn.Parameter(zeros(num_features))
         self.site_intercept = nn.Parameter(zeros(num_sites))
         self.site_slope = nn.Parameter(zeros(num_sites), requires_grad=site_slopes != "none")
-        if DISPERSIONS[family] is not None:
-            self.register_parameter(DISPERSIONS[family], nn.Parameter(zeros()))
+        if (dispersion := DISPERSIONS[family]) is not None:
+            self.register_parameter(dispersion, nn.Parameter(zeros()))
         if zero_inflation:
             self.raw_zero_probs = nn.Parameter(zero_logit.clone())
         self.raw_sigma = nn.Parameter(raw_sigma.expand(2).clone())
@@ -222,68 +219,6 @@ class NegBinMixedEffects(FitReports, nn.Module):
                         f"path_time must be finite and not decrease, got {time.tolist()}"
                     )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-    def extra_repr(self) -> str:
-        return ", ".join(f"{key}={value!r}" for key, value in self.config.items())
-
-    def forward(
-        self, x: Tensor, time: Tensor, exposure: Tensor | None = None
-    ) -> NegativeBinomial | Poisson | ZeroInflated:
-        """Counts predicted for features x [..., S, P], times [...] and exposure [..., S] (1 if
-        None)."""
-        mu = self._total_count(x, time)
-        return self._distribution(dict(self.named_parameters()), mu, exposure)
-
-    def _total_count(self, x: Tensor, time: Tensor) -> Tensor:
-        return torch.ops.topreach.negbin_mixed_effects_total_count(
-            x,
-            self.slope_time(time),
-            self.intercept,
-            self.weight,
-            self.site_intercept,
-            self.site_slope,
-            self.config["link"],
-            self._path_at(time),
-        )
-
-    def slope_time(self, time: Tensor) -> Tensor:
-        """The time that slopes are multiplied by: `time` itself until the last fitted one, damped
-        beyond it where `site_slopes` says so."""
-        if self.config["site_slopes"] != "damped" or "slope_until" not in self.config:
-            return time
-        return torch.ops.topreach.negbin_mixed_effects_slope_time(
-            time,
-            self.config["slope_until"],
-            self.config["slope_period"],
-            self.config["slope_damping"],
-        )
-
-    def set_fitted_times(self, time: Tensor) -> None:
-        """Says which times [T] the counts were fitted to: beyond the last, slopes are damped. `fit`
-        calls it; call it after training by steps. One period is the median gap between them."""
-        times = torch.unique(time.detach().double())
-        gap = times.diff().median().item() if len(times) > 1 else 1.0
-        self.config |= {"slope_until": times[-1].item(), "slope_period": gap}
-
-    def _path_at(self, time: Tensor) -> Tensor | None:
-        if "site_path" not in self.config:
-            return None
-        return torch.ops.topreach.negbin_mixed_effects_path_at(
-            time, self.path_time, self.path_effect, getattr(self, "raw_path_rho", None)
-        )
-
-    def _distribution(
-        self, parameters: dict[str, Tensor], mu: Tensor, exposure: Tensor | None
-    ) -> NegativeBinomial | Poisson | ZeroInflated:
-        family = self.config["family"]
-        dispersion = DISPERSIONS[family]
-        first, second = torch.ops.topreach.negbin_mixed_effects_counts(
-            mu, None if dispersion is None else parameters[dispersion], exposure, family
-        )
-        counts = Poisson(first) if family == "poisson" else NegativeBinomial(first, second)
-        if self.config["zero_inflation"]:
-            return ZeroInflated(counts, parameters["raw_zero_probs"].sigmoid())
-        return counts
 
     def penalty(
         self,
@@ -428,14 +363,3 @@ class NegBinMixedEffects(FitReports, nn.Module):
 
     def _unpack(self, theta: Tensor) -> dict[str, Tensor]:
         return unpack(self, theta)
-
-    @property
-    def probs(self) -> Tensor:
-        """q, [], of family "nb1"."""
-        return self.raw_probs.sigmoid()
-
-    @property
-    def covariance(self) -> Tensor:
-        """Σ of a site's (intercept, slope), [2, 2]."""
-        root = likelihood.factor(dict(self.named_parameters()))
-        return root @ root.T

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from topreach.models.negbin_mixed_effects.model import NegBinMixedEffects
+    from topreach.models.negbin_mixed_effects.mixed_effects import MixedEffects
 
-DISPERSIONS = {"nb1": "raw_probs", "nb2": "raw_size", "poisson": None}
+DISPERSIONS: dict[str, str | None] = {"nb1": "raw_probs", "nb2": "raw_size", "poisson": None}
 SITE_PATHS = {"ar1": "ar1", "random_walk": "random walk"}  # and their names in a table
 R_FAMILIES = {"nb1": "nbinom1", "nb2": "nbinom2", "poisson": "poisson"}
 SITE_SLOPES = ("damped", "linear", "none")
 
 
-def shared(model: NegBinMixedEffects) -> dict[str, nn.Parameter]:
+def shared(model: MixedEffects) -> dict[str, nn.Parameter]:
     """The parameters but the site effects, in order."""
     return {
         name: value
@@ -24,7 +24,7 @@ def shared(model: NegBinMixedEffects) -> dict[str, nn.Parameter]:
     }
 
 
-def parameter_names(model: NegBinMixedEffects) -> list[str]:
+def parameter_names(model: MixedEffects) -> list[str]:
     """Of each number in them: "intercept", "weight[0]", …"""
     return [
         name if value.ndim == 0 else f"{name}[{i}]"
@@ -33,7 +33,7 @@ def parameter_names(model: NegBinMixedEffects) -> list[str]:
     ]
 
 
-def unpack(model: NegBinMixedEffects, theta: Tensor) -> dict[str, Tensor]:
+def unpack(model: MixedEffects, theta: Tensor) -> dict[str, Tensor]:
     """The parameters by name, from one vector of them all."""
     parts, at = {}, 0
     for name, value in shared(model).items():

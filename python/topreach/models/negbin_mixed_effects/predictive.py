@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,22 +16,20 @@ from topreach.models.negbin_mixed_effects.likelihood import (
     marginal,
     path_steps,
 )
+from topreach.models.negbin_mixed_effects.mixed_effects import MixedEffects
 from topreach.models.negbin_mixed_effects.names import unpack
-from topreach.models.negbin_mixed_effects.tables import fitted
-
-if TYPE_CHECKING:
-    from topreach.models.negbin_mixed_effects.model import NegBinMixedEffects
+from topreach.models.negbin_mixed_effects.tables import fitted_data
 
 
 def predictive(
-    model: NegBinMixedEffects,
+    model: MixedEffects,
     x: Tensor,
     time: Tensor,
     num_draws: int,
     exposure: Tensor | None,
     generator: torch.Generator | None,
 ) -> Mixture:
-    fit = fitted(model, "predictive", 0.5, counts=True)
+    fit, data = fitted_data(model, "predictive")
     if isinstance(num_draws, bool) or not isinstance(num_draws, int) or num_draws < 1:
         raise ValueError(
             f"NegBinMixedEffects.predictive: num_draws must be a whole number >= 1, got "
@@ -43,7 +41,7 @@ def predictive(
             f"NegBinMixedEffects.predictive: x must have shape [T, {sites}, {features}] and "
             f"time [T], got {list(x.shape)} and {list(time.shape)}."
         )
-    if (exposure is None) != (fit.data["exposure"] is None):
+    if (exposure is None) != (data["exposure"] is None):
         raise ValueError(
             "NegBinMixedEffects.predictive: exposure must be given as in the fit, got "
             f"{'None' if exposure is None else 'one'}."
@@ -58,9 +56,9 @@ def predictive(
     noise = torch.randn(num_draws, len(root), generator=generator, dtype=torch.float64)
     mus, draws = [], []
     x, time = x.detach().double().cpu(), time.detach().double().cpu()
-    ahead, data, new = model.slope_time(time), fit.data, None
+    ahead, new = model.slope_time(time), None
     if "site_path" in model.config:
-        data, new = with_times(fit.data, time)
+        data, new = with_times(data, time)
     for row in fit.estimate + noise @ root.T:
         parameters = unpack(model, row)
         effects, path = _draw_effects(model, parameters, data, generator)
@@ -79,7 +77,7 @@ def predictive(
         draws.append(parameters)
     like = model.intercept
     mu = torch.stack(mus, 1).to(like).clamp_min(1e-30)  # [T', L, S]; float32 may underflow
-    drawn = {
+    drawn: dict[str, Tensor] = {
         name: torch.stack([draw[name] for draw in draws]).to(like)[:, None].expand_as(mu)
         for name in ("raw_probs", "raw_size", "raw_zero_probs")
         if name in draws[0]
@@ -91,7 +89,7 @@ def predictive(
 
 
 def _draw_effects(
-    model: NegBinMixedEffects,
+    model: MixedEffects,
     parameters: dict[str, Tensor],
     data: dict[str, Any],
     generator: torch.Generator | None,

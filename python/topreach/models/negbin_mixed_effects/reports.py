@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import torch
@@ -12,27 +12,23 @@ from topreach.distributions.mixture import Mixture
 from topreach.models.marginal_fit import MarginalFit
 from topreach.models.negbin_mixed_effects import tables
 from topreach.models.negbin_mixed_effects.forecast_check import ForecastCheck, check_forecast
+from topreach.models.negbin_mixed_effects.mixed_effects import MixedEffects
 from topreach.models.negbin_mixed_effects.names import parameter_names
 from topreach.models.negbin_mixed_effects.predictive import predictive as draw_predictive
 from topreach.models.negbin_mixed_effects.summary import Summary
 from topreach.models.negbin_mixed_effects.summary import summary as summarise
 
-if TYPE_CHECKING:
-    from topreach.models.negbin_mixed_effects.model import NegBinMixedEffects
 
-
-class FitReports:
+class FitReports(MixedEffects):
     """Methods of `NegBinMixedEffects` that read its fit, `fit_`."""
 
-    fit_: MarginalFit
-
-    def fit_state(self: NegBinMixedEffects) -> dict[str, Any] | None:
+    def fit_state(self) -> dict[str, Any] | None:
         """What `summary`, `coefficients` and `variance_parameters` read of a fit, in plain numbers,
         strings, lists and dictionaries: for a file. None for a model that was not fitted by `fit`.
         The counts of the fit are not in it."""
         return self.fit_.state() if hasattr(self, "fit_") else None
 
-    def set_fit_state(self: NegBinMixedEffects, state: dict[str, Any] | None) -> None:
+    def set_fit_state(self, state: dict[str, Any] | None) -> None:
         """Restores what `fit_state` gave. `random_effects`, `path_effects` and `predictive` need
         the counts too, and then say so.
 
@@ -49,7 +45,7 @@ class FitReports:
             )
         self.fit_ = fit
 
-    def coefficients(self: NegBinMixedEffects, level: float = 0.95) -> pd.DataFrame:
+    def coefficients(self, level: float = 0.95) -> pd.DataFrame:
         """The fixed effects: Estimate, Std. Error, z value, Pr(>|z|) and a Wald interval.
 
         "(Intercept)" is that of the log mean of the family under the log link, so b0 + logit q for
@@ -58,7 +54,7 @@ class FitReports:
         """
         return tables.coefficients(self, level)
 
-    def variance_parameters(self: NegBinMixedEffects, level: float = 0.95) -> pd.DataFrame:
+    def variance_parameters(self, level: float = 0.95) -> pd.DataFrame:
         """σ and ρ of the site effects, those of their paths, the dispersion and the chance of an
         extra zero.
 
@@ -70,13 +66,13 @@ class FitReports:
         """
         return tables.variance_parameters(self, level)
 
-    def random_effects(self: NegBinMixedEffects) -> pd.DataFrame:
+    def random_effects(self) -> pd.DataFrame:
         """Conditional modes of the site effects given the fitted parameters, by site: intercept,
         slope, and their standard errors (se_intercept, se_slope) from the inverse of the observed
         information about them."""
         return tables.random_effects(self)
 
-    def path_effects(self: NegBinMixedEffects) -> pd.DataFrame:
+    def path_effects(self) -> pd.DataFrame:
         """Conditional modes of the sites' paths given the fitted parameters, by site and time of
         the fit: effect, and its standard error (se_effect) from the inverse of the observed
         information about effects and path.
@@ -86,12 +82,12 @@ class FitReports:
         """
         return tables.path_effects(self)
 
-    def summary(self: NegBinMixedEffects) -> Summary:
+    def summary(self) -> Summary:
         """The fit as R's glmmTMB prints one; `print` it, or look at it in a notebook."""
         return summarise(self)
 
     def check_forecast(
-        self: NegBinMixedEffects, x: Tensor, time: Tensor, exposure: Tensor | None = None
+        self, x: Tensor, time: Tensor, exposure: Tensor | None = None
     ) -> ForecastCheck:
         """Totals over the sites expected for features x [T, S, P] at times [T], beside the range of
         the fitted periods' totals; with an exposure [T, S], of their totals per unit of it.
@@ -102,7 +98,7 @@ class FitReports:
         return check_forecast(self, x, time, exposure)
 
     def predictive(
-        self: NegBinMixedEffects,
+        self,
         x: Tensor,
         time: Tensor,
         num_draws: int = 200,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from topreach.models import marginal_fit
+from topreach.models.negbin_mixed_effects.mixed_effects import MixedEffects
 from topreach.models.negbin_mixed_effects.names import R_FAMILIES, SITE_PATHS
 from topreach.models.negbin_mixed_effects.tables import (
     coefficients,
@@ -15,9 +14,6 @@ from topreach.models.negbin_mixed_effects.tables import (
     variance_parameters,
 )
 
-if TYPE_CHECKING:
-    from topreach.models.negbin_mixed_effects.model import NegBinMixedEffects
-
 
 class Summary(str):
     """Text that shows itself as it is, in a session as under `print`."""
@@ -26,8 +22,8 @@ class Summary(str):
         return str(self)
 
 
-def summary(model: NegBinMixedEffects) -> Summary:
-    fit = fitted(model, "summary", 0.5)
+def summary(model: MixedEffects) -> Summary:
+    fit = fitted(model, "summary")
     config = model.config
     family, link = R_FAMILIES[config["family"]], config["link"]
     lines = [f" Family: {family}  ( {link} )"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pandas as pd
 import torch
@@ -17,18 +17,14 @@ from topreach.models.negbin_mixed_effects.likelihood import (
     marginal,
     path_steps,
 )
+from topreach.models.negbin_mixed_effects.mixed_effects import MixedEffects
 from topreach.models.negbin_mixed_effects.names import unpack
-
-if TYPE_CHECKING:
-    from topreach.models.negbin_mixed_effects.model import NegBinMixedEffects
 
 SLOPE_ROWS = ("sd(slope)", "cor")
 
 
-def fitted(
-    model: NegBinMixedEffects, method: str, level: float, *, counts: bool = False
-) -> MarginalFit:
-    """What `fit` found; with `counts`, together with the counts that it was fitted to."""
+def fitted(model: MixedEffects, method: str, level: float = 0.5) -> MarginalFit:
+    """What `fit` found."""
     if not hasattr(model, "fit_"):
         raise ValueError(
             f"NegBinMixedEffects.{method}: the model must have been fitted by its own fit "
@@ -38,19 +34,25 @@ def fitted(
         raise ValueError(
             f"NegBinMixedEffects.{method}: level must be above 0 and below 1, got {level!r}."
         )
-    if counts and model.fit_.data is None:
+    return model.fit_
+
+
+def fitted_data(model: MixedEffects, method: str) -> tuple[MarginalFit, dict[str, Any]]:
+    """What `fit` found, and the arguments that it found it from."""
+    fit = fitted(model, method)
+    if fit.data is None:
         raise ValueError(
             f"NegBinMixedEffects.{method}: the counts of the fit must be at hand, got a fit "
             "restored from a file, which does not hold them. Call model.fit(x, y, time) again."
         )
-    return model.fit_
+    return fit, fit.data
 
 
-def has_slopes(model: NegBinMixedEffects) -> bool:
+def has_slopes(model: MixedEffects) -> bool:
     return model.config.get("site_slopes") != "none"
 
 
-def path_row(model: NegBinMixedEffects) -> str:
+def path_row(model: MixedEffects) -> str:
     return "sd(step)" if model.config.get("site_path") == "random_walk" else "sd(path)"
 
 
@@ -59,7 +61,7 @@ def errors_of(variance: Tensor) -> Tensor:
     return torch.where(variance > 0, variance, torch.nan).sqrt()
 
 
-def coefficients(model: NegBinMixedEffects, level: float) -> pd.DataFrame:
+def coefficients(model: MixedEffects, level: float) -> pd.DataFrame:
     fit = fitted(model, "coefficients", level)
     jacobian, names = _fixed_effects(model)
     variance = jacobian @ fit.covariance @ jacobian.T
@@ -67,7 +69,7 @@ def coefficients(model: NegBinMixedEffects, level: float) -> pd.DataFrame:
     return marginal_fit.wald_table(names, jacobian @ fit.estimate, errors, level, tests=True)
 
 
-def variance_parameters(model: NegBinMixedEffects, level: float) -> pd.DataFrame:
+def variance_parameters(model: MixedEffects, level: float) -> pd.DataFrame:
     fit = fitted(model, "variance_parameters", level)
     index = {name: i for i, name in enumerate(fit.names)}
     tables = []
@@ -100,10 +102,10 @@ def variance_parameters(model: NegBinMixedEffects, level: float) -> pd.DataFrame
     return pd.concat(tables)
 
 
-def random_effects(model: NegBinMixedEffects) -> pd.DataFrame:
-    fit = fitted(model, "random_effects", 0.5, counts=True)
+def random_effects(model: MixedEffects) -> pd.DataFrame:
+    fit, data = fitted_data(model, "random_effects")
     parameters = unpack(model, fit.estimate)
-    _, modes, precision = marginal(model, parameters, fit.data)
+    _, modes, precision = marginal(model, parameters, data)
     root = factor(parameters)
     effects = modes[:, :2] @ root.T
     spread = root @ torch.linalg.cholesky(inverse_pairs(precision[:, :3]))
@@ -115,26 +117,26 @@ def random_effects(model: NegBinMixedEffects) -> pd.DataFrame:
             "se_intercept": errors[:, 0].numpy(),
             "se_slope": errors[:, 1].numpy(),
         },
-        index=pd.Index(fit.data["site_ids"], name="site"),
+        index=pd.Index(data["site_ids"], name="site"),
     )
 
 
-def path_effects(model: NegBinMixedEffects) -> pd.DataFrame:
-    fit = fitted(model, "path_effects", 0.5, counts=True)
+def path_effects(model: MixedEffects) -> pd.DataFrame:
+    fit, data = fitted_data(model, "path_effects")
     if "site_path" not in model.config:
         raise ValueError(
             "NegBinMixedEffects.path_effects: site_path must be 'ar1' or 'random_walk', got None."
         )
     parameters = unpack(model, fit.estimate)
-    _, modes, precision = marginal(model, parameters, fit.data)
+    _, modes, precision = marginal(model, parameters, data)
     variance = torch.ops.topreach.laplace_path_posterior(
         precision[:, 3:],
-        loading(parameters, fit.data["time"]),
-        path_steps(model, parameters, fit.data),
+        loading(parameters, data["time"]),
+        path_steps(model, parameters, data),
         torch.zeros_like(modes),
     )[1]
     index = pd.MultiIndex.from_product(
-        (fit.data["site_ids"], fit.data["time"].tolist()), names=("site", "time")
+        (data["site_ids"], data["time"].tolist()), names=("site", "time")
     )
     return pd.DataFrame(
         {
@@ -145,7 +147,7 @@ def path_effects(model: NegBinMixedEffects) -> pd.DataFrame:
     )
 
 
-def _fixed_effects(model: NegBinMixedEffects) -> tuple[Tensor, list[str]]:
+def _fixed_effects(model: MixedEffects) -> tuple[Tensor, list[str]]:
     """The matrix from parameters to reported coefficients, and their names."""
     fit = model.fit_
     rows = ["intercept"] + [n for n in fit.names if n.startswith("weight[")]

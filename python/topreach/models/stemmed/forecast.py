@@ -89,7 +89,8 @@ def dynamics_of(
 
 def periods_after(scope: Scope, number: int, every: str | float, name: str) -> Periods:
     """`number` whole periods from where the first one begins at or after the fit's end."""
-    calendar = period_calendar(every, scope, name)
+    # A scope has all that is read of events there: is_dates and start.
+    calendar = period_calendar(every, scope, name)  # type: ignore[arg-type]
     end = scope.start + scope.duration
     at = int(period_of(np.array([end]), calendar)[0])
     if calendar.at(at) < end - 1e-9:
@@ -158,7 +159,9 @@ class StemmedForecast:
             raise ValueError(
                 f"StemmedForecast.rank: k must lie from 1 to {len(self.sites)}, got {k}."
             )
-        score = self.distribution.expected_ratio()[period]
+        ratio = self.distribution.expected_ratio()
+        assert ratio is not None  # of negative binomials it is known
+        score = ratio[period]
         order = score.argsort(descending=True, stable=True).tolist()
         return pd.DataFrame(
             {

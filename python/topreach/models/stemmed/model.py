@@ -38,6 +38,7 @@ class Stemmed(nn.Module):
         recent_rate: whether the log of a node's own rate in the last year is a covariate, so that
             growth is not taken for excitation.
         use_distance, use_marks: whether excitation falls with distance, and depends on marks.
+            Places without coordinates are all one apart.
         pooled: whether nodes share a prior that is learnt from all of them; with fewer than 10
             nodes it is a weak fixed one. False: maximum likelihood of each node alone.
         stable: whether a barrier keeps the expected number of children per event below 1.
@@ -58,6 +59,14 @@ class Stemmed(nn.Module):
     """
 
     is_probabilistic = True
+    prior_: fitting.Prior
+    working_: Tensor  # [M, P]
+    covariance_: Tensor  # [M, P, P]
+    # Buffers of a fitted model
+    known: Tensor  # []
+    weight: Tensor  # [I, M]
+    working: Tensor
+    covariance: Tensor
 
     def __init__(
         self,

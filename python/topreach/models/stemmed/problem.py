@@ -248,12 +248,12 @@ def _distances(events: Events, options: Options) -> tuple[Tensor, dict[str, str]
         zero = torch.zeros(events.num_places, events.num_places, dtype=torch.float64)
         return zero, {"distance": "use_distance=False"}
     if events.place_table.coordinates is None:
-        zero = torch.zeros(events.num_places, events.num_places, dtype=torch.float64)
-        return zero, {"distance": "the places have no coordinates"}
-    distance = events.distances().double()
-    others = distance[~torch.eye(len(distance), dtype=torch.bool)]
-    if not len(others) or float(others.max()) == float(others.min()):
-        return distance, {"distance": "all places are equally far"}
+        # Every other place is equally far: what stays at home is told from what does not.
+        distance = 1 - torch.eye(events.num_places, dtype=torch.float64)
+    else:
+        distance = events.distances().double()
+    if float(distance.max()) == 0:
+        return distance, {"distance": "there is one place, or all lie at one point"}
     return distance, {}
 
 

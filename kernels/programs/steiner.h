@@ -1,0 +1,44 @@
+// The least subgraph that joins given nodes: a Steiner tree of terminals, one for each component of the
+// graph that holds some.
+//
+//   min sum of edge weights of a subgraph in which the terminals of a component are connected
+//
+// Up to kMostExact terminals in a component: Dreyfus & Wagner (1971), d[X][v], the least tree that joins
+// the terminals X and node v, from smaller X: merged at v, then along shortest paths. A state is left
+// out if d[X][v] and what joining v to the terminals not in X takes at least (half the perimeter of v and any
+// two) do not lead to a shorter tree than one that is known.
+// O(3^t n + 2^t m log n), exact. With edges of length 1, sets of nodes are bits, 64 at a time. Above: Mehlhorn (1988), O(m log n): the minimum spanning tree of the
+// terminals' distances, whose edges are found between the regions of nodes nearest to each; at most
+// 2 (1 - 1/t) times the optimum. That gives the bound.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "graph.h"
+#include "solution.h"
+
+namespace topreach::kernels {
+
+constexpr int kMostExact = 12;
+constexpr int64_t kMostStates = int64_t(1) << 25;  // 2^(t-1) n of the exact method
+
+struct SteinerTree {
+  PlanStatus status = PlanStatus::optimal;
+  double value = 0, bound = 0, gap = 0;
+  std::vector<std::pair<int32_t, int32_t>> edges;  // rising, first < second
+  std::vector<int32_t> nodes;                      // rising, terminals among them
+  int32_t trees = 0;                               // components that hold terminals
+};
+
+// Weights are >= 0. `exact` false: Mehlhorn's method throughout.
+SteinerTree steiner_tree(const Graph& graph, std::span<const int32_t> terminals, bool exact = true);
+
+// Of the tree's nodes that are not terminals, those without which the optimum is larger. The others can
+// be replaced. `tree` must be optimal.
+std::vector<int32_t> essential_nodes(const Graph& graph, std::span<const int32_t> terminals,
+                                     const SteinerTree& tree);
+
+}  // namespace topreach::kernels
