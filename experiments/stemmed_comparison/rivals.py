@@ -43,7 +43,7 @@ def arima(y: np.ndarray) -> Forecast:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 model = ARIMA(series, order=(1, 1, 1))
-                found = model.fit(method="innovations_mle").get_forecast(HORIZON)
+                found = model.fit().get_forecast(HORIZON)
                 if not np.isfinite(found.predicted_mean).all():
                     continue
                 mean[:, u], variance[:, u] = found.predicted_mean, found.var_pred_mean
