@@ -71,7 +71,9 @@ class Course:
         last = None
         for number, origin in enumerate(origins):
             known = self.events.until((origin - pd.Timedelta(days=1)).strftime("%Y-%m-%d"))
-            start = None if number % self.anew == 0 else last
+            # A new category of a mark is a new parameter.
+            same = last is not None and last.events_.mark_names == known.mark_names
+            start = last if same and number % self.anew else None
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
                 last = tr.models.Stemmed(**self.options).fit(known, start=start)
