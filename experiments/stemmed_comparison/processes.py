@@ -32,7 +32,7 @@ NAMED: dict[str, dict[str, Any]] = {
     },
 }
 HALF_LIVES: tuple[float | None, ...] = (12.0, 24.0, None)
-ANCHORS = (6.0, 12.0, 24.0)
+ANCHORS = (3.0, 6.0, 12.0, 24.0)
 
 
 def ours(half_life: float | None) -> dict[str, Any]:

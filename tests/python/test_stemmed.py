@@ -12,6 +12,7 @@ from scipy import optimize, stats
 
 import topreach as tr
 from topreach.models.stemmed import fitting, reports
+from topreach.models.stemmed import model as stemmed_model
 
 ops = torch.ops.topreach
 NODES, RATE, CHILDREN, LAG, END = 12, 0.8, 0.45, 0.6, 120.0
@@ -227,6 +228,38 @@ def test_growth_is_kept_stable():
     assert firm.spectral_radius < loose.spectral_radius
     eigen = np.abs(np.linalg.eigvals(firm.branching_matrix().numpy())).max()
     assert firm.spectral_radius == pytest.approx(eigen)
+
+
+def test_the_barrier_knows_skewed_marks():
+    """A rare mark of great effect: the mean of e^(omega m) over records counts, not a normal
+    approximation of it."""
+    time, node, _ = clusters(np.full(2, 0.5), 0.3 * np.eye(2), np.full(2, 0.5), 200.0, seed=4)
+    table = table_of(time, node)
+    draw = np.random.default_rng(6)
+    table["m"] = np.where(draw.random(len(table)) < 0.03, "rare", "common")
+    columns = {"time": "t", "place": "place", "id": "id", "resolution": 0, "window": (0, 200)}
+    events = tr.Events.from_frame(table, marks=["m"], **columns)
+    model = fitted(stemmed(pooled=False), events)
+    barrier = stemmed_model._barrier(model.problem_, events)
+    working = model.working_.clone()
+    working[:, 3] = 4.0
+    model.working_ = working
+    nodes = torch.arange(2)
+    expected = model.branching_matrix().diagonal()
+    torch.testing.assert_close(barrier.load(nodes, working), expected)
+
+
+def test_a_posterior_is_no_wider_than_its_prior():
+    """Also where the Hessian is not negative, as it may be at a limit of the coordinates."""
+    precision = torch.tensor([[4.0, 1.0, 2.0]], dtype=torch.float64)
+    held = torch.tensor([[False, False, True]])
+    information = torch.diag_embed(precision + torch.tensor([[3.0, -1.5, 0.0]]))
+    found = fitting.inverse_of(information, held, precision)[0].diagonal()
+    torch.testing.assert_close(found, torch.tensor([1 / 7, 1.0, 0.0], dtype=torch.float64))
+    matrix = torch.tensor([[[3.0, 1.0, 0.0], [1.0, 2.0, 0.0], [0.0, 0.0, 0.0]]]).double()
+    found = fitting.inverse_of(matrix, held, 0 * precision)[0]
+    torch.testing.assert_close(found[:2, :2], torch.linalg.inv(matrix[0, :2, :2]))
+    assert not found[2].any()
 
 
 def test_held_parameters_are_named(pooled, simulated):

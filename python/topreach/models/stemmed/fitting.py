@@ -235,14 +235,20 @@ def _trust_step(
     return step, gain
 
 
-def inverse_of(information: Tensor, held: Tensor) -> Tensor:
-    """Its inverse on the free coordinates, 0 elsewhere; directions of no information count as of
-    very little."""
+def inverse_of(information: Tensor, held: Tensor, precision: Tensor) -> Tensor:
+    """Inverse of minus the Hessian on the free coordinates, 0 elsewhere, [M, P, P].
+
+    In no direction is it larger than the inverse of the prior's precision [M, P]: at a limit of the
+    coordinates the Hessian need not be negative, but data take nothing from what the prior says.
+    Without a prior, directions of no information count as of very little.
+    """
     free = (~held).double()
-    matrix = information * free[:, :, None] * free[:, None, :] + torch.diag_embed(1 - free)
+    root = torch.where(precision > 0, precision, 1.0).rsqrt() * free
+    matrix = information * root[:, :, None] * root[:, None, :] + torch.diag_embed(1 - free)
     size, axes = torch.linalg.eigh(matrix)
-    inverse = (axes / size.clamp_min(1e-8)[:, None, :]) @ axes.mT
-    return inverse * free[:, :, None] * free[:, None, :]
+    least = torch.where((precision > 0).all(1, keepdim=True), 1.0, 1e-8)
+    inverse = (axes / torch.maximum(size, least)[:, None, :]) @ axes.mT
+    return inverse * root[:, :, None] * root[:, None, :]
 
 
 def best_starts(problem: Problem, prior: Prior, barrier: Barrier | None) -> tuple[Fitted, Tensor]:
@@ -285,7 +291,8 @@ def pool(
     ridge[0, 0] = 0.0
     prior, weak_variance = weak, 1 / weak.precision
     for count in range(1, ROUNDS + 1):
-        variance = inverse_of(fitted.information, problem.held).diagonal(dim1=1, dim2=2)
+        inverse = inverse_of(fitted.information, problem.held, prior.precision)
+        variance = inverse.diagonal(dim1=1, dim2=2)
         mean = z @ torch.linalg.solve(z.T @ z + nodes * ridge, z.T @ fitted.working)
         spread = ((fitted.working - mean).square() + variance).sum(0)
         tau2 = (spread + PSEUDO_NODES * weak_variance[0]) / (nodes + PSEUDO_NODES)

@@ -170,7 +170,7 @@ class Stemmed(nn.Module):
 
     def _covariance(self, problem: Problem, fitted: fitting.Fitted, prior: Any) -> Tensor:
         """H⁻¹; with weights of time H⁻¹ (J + Λ) H⁻¹, J minus the Hessian with squared weights."""
-        inverse = fitting.inverse_of(fitted.information, problem.held)
+        inverse = fitting.inverse_of(fitted.information, problem.held, prior.precision)
         if self.options.half_life is None:
             return inverse
         squared = problem.arguments._replace(weights=problem.arguments.weights.square())
