@@ -26,9 +26,9 @@ MODELS: dict[str, dict[str, Any]] = {
 def run(context: Context) -> None:
     events, place = overdose_deaths(context, "ct")
     if context.quick and not place.startswith("SIMULATED"):
-        events = events.until("2015-12-31")
+        events = events.until("2014-12-31")
     years = (pd.Timestamp("1970-01-01") + pd.to_timedelta([events.start, events.end], "D")).year
-    dates = [f"{years[0] + 2}-01-01", f"{years[1] - 1}-01-01"]
+    dates = [f"{years[0] + 1}-01-01", f"{years[1] - 1}-01-01"]
     settings = {"data": events_digest(events), "dates": dates, "models": MODELS}
     found = context.cells(
         {name: lambda name=name: describe(events, MODELS[name], dates) for name in MODELS},

@@ -17,7 +17,7 @@ def network_plot(
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 5.8), layout="constrained")
+    figure = Figure(figsize=(12, 6.4), layout="constrained")
     axes = figure.subplots(1, len(networks), sharey=True)
     top = max(float(a.max()) for a in networks.values())
     norm = LogNorm(top * 1e-4, top)
@@ -35,12 +35,13 @@ def network_plot(
     bar = figure.colorbar(image, ax=axes, shrink=0.8)
     bar.set_label("added at once to the receiver's rate a day")
     order = ", ".join(types)
-    figure.suptitle(f"{title}: excitation. Within a place: {order}", fontsize=10)
+    figure.suptitle(f"{title}: excitation. Within a place: {order}", fontsize=11)
     return figure
 
 
 def share_plot(shares: dict[str, pd.DataFrame], title: str) -> Any:
-    """The share of events that others triggered, by place and year; the bands are shaded."""
+    """The share of events that others triggered, by place and year, with 90 % bands of the
+    last one."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 4.4), layout="constrained")
@@ -50,10 +51,14 @@ def share_plot(shares: dict[str, pd.DataFrame], title: str) -> Any:
             year = part["period"].astype(int).to_numpy()
             colour = COLOURS[i % len(COLOURS)]
             axis.plot(year, part["share"], color=colour, marker="o", ms=3, label=place)
-            axis.fill_between(year, part["lower"], part["upper"], color=colour, alpha=0.08, lw=0)
+            # The bands of the last year; those of all years would hide each other.
+            last = part.iloc[-1]
+            ends = [[last["share"] - last["lower"]], [last["upper"] - last["share"]]]
+            at = year[-1] + 0.35 + 0.2 * i
+            axis.errorbar([at], [last["share"]], yerr=np.maximum(ends, 0), color=colour, lw=1.5)
         axis.set(title=f"{name} settings", xlabel="year", ylim=(0, 1))
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("share of events that others triggered")
     axes[-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.suptitle(title)
+    figure.suptitle(f"{title}. Bars: 90 % bands of the last year")
     return figure
