@@ -7,7 +7,15 @@ import torch
 from scipy import stats
 from topreach_experiments import event_data
 from topreach_experiments import stemmed_simulation as study
-from topreach_experiments.stemmed_comparison import rivals, scores
+from topreach_experiments.stemmed_comparison.rivals import (
+    arima,
+    autoregression,
+    endemic_epidemic,
+    neighbours_of,
+    recent_mean,
+    seasonal_naive,
+)
+from topreach_experiments.stemmed_comparison.scores import scores
 
 import topreach as tr
 
@@ -46,7 +54,7 @@ def test_estimates_are_scaled_back_to_the_papers_units():
     mean, scale = model.problem_.scaling[:, 0].tolist()
     mark_mean, mark_scale = events.mark_scaler.numbers["m"]
     far = np.linalg.norm(truth.places[:, None] - truth.places, axis=2).max()
-    # Natural parameters per day of this process: log gamma, beta, log alpha, delta_g, omega, delta_k.
+    # Natural parameters per day: log gamma, beta, log alpha, delta_g, omega, delta_k.
     natural = np.stack(
         [
             np.log(truth.gamma / study.MONTH) + truth.beta * mean,
@@ -69,36 +77,36 @@ def test_scores_of_a_calibrated_forecast():
     generator = np.random.default_rng(3)
     mean, variance = np.full((12, 4000), 3.0), np.full((12, 4000), 5.0)
     y = generator.negative_binomial(4.5, 4.5 / 7.5, mean.shape).astype(float)
-    found = scores.scores(mean, variance, y, np.arange(4000) // 2, 10)
+    found = scores(mean, variance, y, np.arange(4000) // 2, 10)
     np.testing.assert_allclose(found["cover"], 0.9, atol=4 * (0.09 / 4000) ** 0.5)
     np.testing.assert_allclose(found["pit"], 0.1, atol=0.01)
     expected = stats.nbinom.logpmf(y[[0, 2, 5, 8, 11]], 4.5, 0.6).mean(1)
     np.testing.assert_allclose(found["log"], expected, rtol=1e-6)
     np.testing.assert_allclose(found["mse"], ((y - 3) ** 2)[[0, 2, 5, 8, 11]].mean(1))
-    poisson = scores.scores(mean, None, y, np.arange(4000) // 2, 10)
+    poisson = scores(mean, None, y, np.arange(4000) // 2, 10)
     expected = stats.poisson.logpmf(y[0], 3).mean()
     assert poisson["log"][0] == pytest.approx(expected, rel=1e-3)
 
 
 def test_rivals_on_series_that_are_known():
     y = np.tile(np.arange(12.0)[:, None], (3, 2))
-    np.testing.assert_array_equal(rivals.seasonal_naive(y)[0], y[:12])
-    np.testing.assert_array_equal(rivals.recent_mean(y, 3)[0], np.full((12, 2), 10.0))
+    np.testing.assert_array_equal(seasonal_naive(y)[0], y[:12])
+    np.testing.assert_array_equal(recent_mean(y, 3)[0], np.full((12, 2), 10.0))
     # A VAR(1) without noise goes on as it was.
     step = np.array([[0.6, 0.2], [0.1, 0.7]])
     path = [np.array([9.0, 1.0])]
     for _ in range(40):
         path.append(np.array([0.5, 0.8]) + step @ path[-1])
     path = np.array(path)
-    mean, _ = rivals.autoregression(path[:29], np.zeros(2, int))
+    mean, _ = autoregression(path[:29], np.zeros(2, int))
     np.testing.assert_allclose(mean, path[29:41], rtol=1e-6)
     # A constant level has itself as its forecast under the endemic-epidemic model.
     generator = np.random.default_rng(4)
     y = generator.poisson(4.0, (80, 6)).astype(float)
-    near = rivals.neighbours_of(1.0 - np.eye(3), 2)
+    near = neighbours_of(1.0 - np.eye(3), 2)
     np.testing.assert_allclose(near.sum(1), 1)
     assert (near[0, 1::2] == 0).all()  # of its own type only
-    mean, variance = rivals.endemic_epidemic(y, near)
+    mean, variance = endemic_epidemic(y, near)
     np.testing.assert_allclose(mean[-1], 4.0, rtol=0.25)
     assert (variance >= mean).all()
 
@@ -107,7 +115,7 @@ def test_arima_is_that_of_statsmodels():
     pytest.importorskip("statsmodels")
     generator = np.random.default_rng(5)
     y = np.c_[generator.poisson(5.0, 60), np.full(60, 2)].astype(float)
-    mean, variance = rivals.arima(y)
+    mean, variance = arima(y)
     assert abs(mean[:, 0].mean() - 5) < 2 and (variance[:, 0] > 0).all()
     np.testing.assert_array_equal(mean[:, 1], 2.0)  # stood still
 
