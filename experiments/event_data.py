@@ -50,16 +50,14 @@ def simulate(
 
 
 def overdose_deaths(context: Context, which: str) -> tuple[tr.Events, str]:
-    """Deaths with an opioid of Connecticut's counties ("ct") or Cook County's areas ("cook"), with
-    sex and race as marks; simulated ones, and says so, where the files are not to be had."""
+    """Deaths with an opioid of Connecticut's counties ("ct", with sex and race as marks) or of Cook
+    County's areas ("cook"); simulated ones, and says so, where the files are not to be had."""
     try:
         if which == "ct":
             return tr.datasets.ct_overdose_deaths(
                 opioid=True, marks=("sex", "race"), root=context.data
             ), "Connecticut"
-        return tr.datasets.cook_overdose_deaths(
-            marks=("sex", "race"), root=context.data
-        ), "Cook County"
+        return tr.datasets.cook_overdose_deaths(root=context.data), "Cook County"
     except OSError:
         if context.data is not None:
             raise

@@ -24,10 +24,11 @@ from .scores import MONTHS, scores
 
 TITLE = "STEMMED's forecasts of deaths by place and drug against ARIMA, means and others"
 
-# First and last origin, months between origins, fits anew every so many, whether by paths, K.
-SETS: dict[str, tuple[str, str, int, int, bool, int]] = {
-    "ct": ("2014-01", "2024-01", 3, 4, False, 3),
-    "cook": ("2016-10", "2022-04", 6, 4, True, 20),
+# First and last origin, months between origins, fits anew every so many, whether by paths, K, and
+# the half-lives that are tried.
+SETS: dict[str, tuple[str, str, int, int, bool, int, tuple[float | None, ...]]] = {
+    "ct": ("2014-01", "2024-01", 3, 4, False, 3, HALF_LIVES),
+    "cook": ("2016-10", "2022-04", 6, 4, True, 20, HALF_LIVES[1:2]),
 }
 DEFAULT = (24.0, 12.0)  # half-life and anchor
 OURS, CHOSEN = "STEMMED, ours", "STEMMED, chosen"
@@ -44,7 +45,7 @@ class Study:
     """One set of events: all methods at all origins; the choice on the first half of them."""
 
     def __init__(self, context: Context, which: str, events: tr.Events, place: str):
-        first, last, step, anew, simulate, k = SETS[which]
+        first, last, step, anew, simulate, k, half_lives = SETS[which]
         self.context, self.which, self.events, self.place = context, which, events, place
         panel = events.counts("month", by="node")
         self.panel = panel
@@ -56,6 +57,7 @@ class Study:
             self.origins = self.origins[:2]
         self.half = (len(self.origins) + 1) // 2
         self.anew, self.simulate, self.k = anew, simulate, k
+        self.half_lives = HALF_LIVES[1:2] if context.quick else half_lives
         places, types = events.num_places, events.num_types
         self.places = np.repeat(np.arange(places), types)
         near = neighbours_of(events.distances().numpy(), types)
@@ -71,14 +73,13 @@ class Study:
             "k": self.k,
         }
         prefix = f"{self.which}."
-        half_lives = HALF_LIVES[1:2] if self.context.quick else HALF_LIVES
         cells: dict[str, Callable[[], Any]] = {
-            f"{prefix}choice.half={h or 'all'}": partial(self.choice, h) for h in half_lives
+            f"{prefix}choice.half={h or 'all'}": partial(self.choice, h) for h in self.half_lives
         }
         tried = self.context.cells(cells, settings)
         errors = {
             (h, a): np.array([o["mse"] for o in tried[f"{prefix}choice.half={h or 'all'}"][f"{a}"]])
-            for h in half_lives
+            for h in self.half_lives
             for a in ANCHORS
         }
         chosen = min(errors, key=lambda one: errors[one][: self.half].mean())

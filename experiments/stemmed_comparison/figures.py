@@ -24,6 +24,7 @@ HISTOGRAMS = ("STEMMED, chosen", "STEMMED, paper", "EmpiricalBayesRates")
 def plot(mse: dict[str, np.ndarray], pit: dict[str, np.ndarray], place: str) -> Any:
     """Left: mean squared error by month ahead, mean over origins. Right: PIT histograms."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.6, 1))
@@ -33,6 +34,10 @@ def plot(mse: dict[str, np.ndarray], pit: dict[str, np.ndarray], place: str) -> 
         mean = mse[name].mean(0)
         left.plot(MONTHS, mean, dashes, color=colour, marker=marker, label=name)
     left.set(xlabel="months ahead", ylabel="mean squared error of a node's count", xticks=MONTHS)
+    left.set_yscale("log")
+    left.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    left.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    left.yaxis.set_minor_locator(NullLocator())
     left.grid(alpha=0.3)
     left.legend(frameon=False, fontsize=8)
     width = 1 / BINS

@@ -74,13 +74,14 @@ def autoregression(y: np.ndarray, groups: np.ndarray) -> Forecast:
 
 
 def endemic_epidemic(y: np.ndarray, neighbours: np.ndarray) -> Forecast:
-    """y_t ~ NB2(e_u + l y_{t-1,u} + f Σ_v w_uv y_{t-1,v}), as R's hhh4: e_u = e n_u with n_u the
-    node's mean of the last two years, one l, f, and dispersion for all, by maximum likelihood on
-    the last five years. Means ahead are exact; variances of the one-step kind."""
+    """y_t ~ NB2(n_u (e + l y_{t-1,u} / n_u + f Σ_v w_uv y_{t-1,v} / n_v)), as R's hhh4 with offsets:
+    n_u is the node's mean of the last two years; one e, l, f and dispersion for all, by maximum
+    likelihood on the last five years. Means ahead are exact; variances of the one-step kind."""
     y = y[-60:]
     level = y[-24:].mean(0) + 0.02
+    weight = neighbours * level[:, None] / level
     before, after = y[:-1], y[1:]
-    near = before @ neighbours.T
+    near = before @ weight.T
 
     def loss(w: np.ndarray) -> float:
         e, own, other, size = np.exp(w)
@@ -93,13 +94,13 @@ def endemic_epidemic(y: np.ndarray, neighbours: np.ndarray) -> Forecast:
     start = np.log([0.6, 0.2, 0.1, 0.1])
     found = optimize.minimize(loss, start, method="L-BFGS-B", bounds=[(-12, 2)] * 4).x
     e, own, other, size = np.exp(found)
-    flow = own * np.eye(y.shape[1]) + other * neighbours
+    flow = own * np.eye(y.shape[1]) + other * weight
     mean, now = [], y[-1]
     for _ in range(HORIZON):
         now = e * level + flow @ now
         mean.append(now)
-    mean = np.array(mean)
-    return mean, mean + size * mean**2
+    ahead = np.array(mean)
+    return ahead, ahead + size * ahead**2
 
 
 def neighbours_of(distance: np.ndarray, types: int) -> np.ndarray:
