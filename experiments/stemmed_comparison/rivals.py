@@ -74,9 +74,10 @@ def autoregression(y: np.ndarray, groups: np.ndarray) -> Forecast:
 
 
 def endemic_epidemic(y: np.ndarray, neighbours: np.ndarray) -> Forecast:
-    """y_t ~ NB2(n_u (e + l y_{t-1,u} / n_u + f Σ_v w_uv y_{t-1,v} / n_v)), as R's hhh4 with offsets:
-    n_u is the node's mean of the last two years; one e, l, f and dispersion for all, by maximum
-    likelihood on the last five years. Means ahead are exact; variances of the one-step kind."""
+    """y_t ~ NB2(n_u (e + l y_{t-1,u} / n_u + f Σ_v w_uv y_{t-1,v} / n_v)), as R's hhh4 with
+    offsets: n_u is the node's mean of the last two years; one e, l, f and dispersion for all, by
+    maximum likelihood on the last five years. Means ahead are exact; variances of the one-step
+    kind."""
     y = y[-60:]
     level = y[-24:].mean(0) + 0.02
     weight = neighbours * level[:, None] / level
