@@ -117,7 +117,7 @@ def make_problem(
 ) -> Problem:
     """The problem of an events table; `name`: the function that errors speak of."""
     if covariates is None:
-        edges = events.block_edges(options.every)
+        edges = events.block_edges(options.every if events.is_dates else 1.0)
     else:
         edges = covariates.edges.double()
         if edges[0] != 0 or abs(float(edges[-1]) - events.duration) > 1e-9:
