@@ -487,7 +487,8 @@ def sources(paths: list[str]) -> list[Path]:
             raise SystemExit(f"mutate: PATH must be a file or a folder, got {name}")
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         found += [file.relative_to(ROOT) for file in files if file.suffix in (".py", ".h", ".cpp")]
-    return [path for path in found if "__pycache__" not in path.parts]
+    # Not what a build has put there.
+    return [path for path in found if not {"__pycache__", "include"} & set(path.parts)]
 
 
 def chosen(files: list[Path], count: int, seed: int) -> Iterator[Change]:
