@@ -128,7 +128,7 @@ def test_anchored_forecasts_relax_to_the_recent_rates(model):
     entries = model.events_.node_events()
     new = entries.times > DAYS - 365.25
     count = torch.bincount(entries.node[new], minlength=4)
-    torch.testing.assert_close(rate, count / 365.25, rtol=0.05, atol=0)
+    torch.testing.assert_close(rate, count.double() / 365.25, rtol=0.05, atol=0)
     dynamics, factor = model.dynamics(model.working_, rate, second=False)
     still = dynamics.branching @ rate / (1 - 0) + dynamics.base
     torch.testing.assert_close(still, rate)
