@@ -43,13 +43,14 @@ class Limits(NamedTuple):
 
 @dataclass(frozen=True)
 class Barrier:
-    """What X_u needs: source weights θ_uv(T) r_v / r_u [M, M], distances [M, M], and mean [M, q]
-    and covariance [M, q, q] of each source's marks, whose effect is taken to second order."""
+    """What X_u needs: source weights θ_uv(T) r_v / r_u [M, M], distances [M, M], and the W distinct
+    marks of each source [W, q], with the source and their share of its records, [W]."""
 
     weight: Tensor
     distance: Tensor
-    mark_mean: Tensor
-    mark_covariance: Tensor
+    marks: Tensor
+    source: Tensor
+    share: Tensor
     covariates: int
 
     def load(self, nodes: Tensor, working: Tensor) -> Tensor:
@@ -59,12 +60,10 @@ class Barrier:
             working[:, p + 1].exp(),
             torch.nn.functional.softplus(working[:, p + 2]),
         )
-        omega = working[:, p + 3 : -1]
-        log_mark = omega @ self.mark_mean.T  # [R, M]
-        log_mark = log_mark + 0.5 * torch.einsum(
-            "rq,vqk,rk->rv", omega, self.mark_covariance, omega
-        )
-        near = torch.exp(-distance[:, None] * self.distance[nodes] + log_mark)
+        effect = (working[:, p + 3 : -1] @ self.marks.T).exp() * self.share
+        sources = effect.new_zeros(len(nodes), len(self.weight))
+        mark = sources.index_add(1, self.source, effect)
+        near = torch.exp(-distance[:, None] * self.distance[nodes]) * mark
         return children * (self.weight[nodes] * near).sum(1)
 
     def derivatives(self, nodes: Tensor, working: Tensor) -> tuple[Tensor, Tensor, Tensor]:

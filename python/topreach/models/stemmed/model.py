@@ -28,8 +28,8 @@ class Stemmed(nn.Module):
 
     y: covariates, constant on blocks of time. θ: how often the two types occur together near the
     two places. m: marks. Every parameter is the receiving node's own, pooled over nodes by
-    empirical Bayes. Times are days; where they are numbers, in a unit of the table's own, a month
-    is one such unit in all that is said of months here.
+    empirical Bayes. Times are days. Where a table's times are numbers, in a unit of its own, one
+    unit stands for a month in all that is said of months here.
 
     Args:
         theta: "jaccard": events that name both types over events that name either, so that a node
@@ -512,17 +512,17 @@ def _barrier(problem: Problem, events: Events) -> fitting.Barrier:
     distance = now.distance.repeat_interleave(repeats, 0).repeat_interleave(repeats, 1)
     if bool((now.distance >= 799).any()):  # each node with itself
         theta = theta * torch.eye(nodes, dtype=torch.float64)
-    marks = problem.arguments.marks
-    size = marks.shape[1]
-    mean = torch.zeros(nodes, size, dtype=torch.float64)
-    covariance = torch.zeros(nodes, size, size, dtype=torch.float64)
-    if size:
-        start, pool = _mark_pools(problem)
-        for u in range(nodes):
-            own = marks[pool[start[u] : start[u + 1]]]
-            mean[u] = own.mean(0)
-            apart = own - mean[u]
-            covariance[u] = apart.T @ apart / len(own)
+    start, pool = _mark_pools(problem)
+    number = start.diff()
+    source = torch.arange(nodes).repeat_interleave(number)
+    rows = torch.cat([source[:, None].double(), problem.arguments.marks[pool]], 1)
+    rows, times = torch.unique(rows, dim=0, return_counts=True)
+    source = rows[:, 0].long()
     return fitting.Barrier(
-        theta * rate / rate[:, None], distance, mean, covariance, problem.num_covariates
+        theta * rate / rate[:, None],
+        distance,
+        rows[:, 1:],
+        source,
+        times / number[source],
+        problem.num_covariates,
     )
