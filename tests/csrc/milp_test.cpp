@@ -19,7 +19,8 @@ using topreach::kernels::PlanStatus;
   if (!topreach::has_highs()) GTEST_SKIP() << "HiGHS is not installed"
 
 TEST(Milp, MissingLibrarySaysHowToMend) {
-  // In a process of its own: a library that is loaded stays.
+  // In a process that starts afresh: a library that is loaded stays.
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
   EXPECT_EXIT(
       {
         setenv("TOPREACH_HIGHS", "/no/such/library.so", 1);
