@@ -1,7 +1,8 @@
 // Times the networked Hawkes kernels against a plain scalar program of the same likelihood, on one core and
 // on two. Events, marks, covariates and theta are simulated: 79 blocks, 5 types, 3 covariates, 7 marks.
 //
-//   hawkes_kernels [repeats]
+//   cmake -S . -B build/bench -DTOPREACH_BENCHMARKS=ON && cmake --build build/bench --target hawkes_kernels
+//   build/bench/hawkes_kernels [repeats]
 //
 // One line for each size: milliseconds for all nodes (best of the repeats, processor time of the thread,
 // programs in turn) and ratios. theta: the program reads a table [B, M, M]; the kernels derive it from

@@ -1,6 +1,6 @@
 // Times of the allocation programs' algorithms, on one core. Build and run:
-//   g++ -std=c++20 -O3 -o programs_kernels benchmarks/programs_kernels.cpp kernels/programs/*.cpp
-//   ./programs_kernels [quota|coverage|...]
+//   cmake -S . -B build/bench -DTOPREACH_BENCHMARKS=ON && cmake --build build/bench --target programs_kernels
+//   build/bench/programs_kernels quota|expected|coverage|tours GAINS EDGES|edges FILE N
 // Graphs are made here: a triangulated lattice whose diagonals are drawn by lot (planar), and one that
 // grows by preferential attachment (hubs).
 #include <algorithm>

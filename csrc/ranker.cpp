@@ -107,6 +107,11 @@ void Ranker::save(const std::string& path, bool with_past) const {
   TR_REQUIRE_TYPE(!own_program_,
                   "Ranker::save: the program must be one of the library's, got {}, which is not",
                   program_->describe());
+  TR_REQUIRE(with_past || !needs_.events,
+             "Ranker::save: with_past must be true for {}, which plans for the periods after those "
+             "that it knows, got false. Save it with its past; on the command line leave out "
+             "--without-past",
+             file_->model);
   save_model_file(file(with_past), path);
 }
 

@@ -43,7 +43,7 @@ class Ranker {
   Ranker with_table(std::vector<std::pair<std::string, std::string>> table) const;
 
   /// Writes the model file, whole or not at all. with_past = false leaves the past counts of all sites out:
-  /// planning then needs a table that has them.
+  /// planning then needs a table that has them, and c10::ValueError is raised for a model of events.
   void save(const std::string& path, bool with_past = true) const;
   /// The model file that `save` would write.
   ModelFile file(bool with_past = true) const;

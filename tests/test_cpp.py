@@ -40,6 +40,15 @@ def list_tests(binary: Path) -> list[str]:
     return names
 
 
+def environment() -> dict[str, str]:
+    """With HiGHS, if its package is installed: the solver's tests are skipped without it."""
+    try:
+        import highsbox
+    except ImportError:
+        return dict(os.environ)
+    return {"TOPREACH_HIGHS": str(Path(highsbox.highs_lib_dir()) / "libhighs.so")} | os.environ
+
+
 def pytest_generate_tests(metafunc):
     if "cpp_test" in metafunc.fixturenames:
         tests = [(binary, name) for binary in binaries() for name in list_tests(binary)]
@@ -66,6 +75,7 @@ def cpp_reports(request, tmp_path_factory):
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
+                env=environment(),
                 timeout=SECONDS,
             )
             results = {}

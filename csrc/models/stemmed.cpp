@@ -35,6 +35,13 @@ void StemmedImpl::check(int64_t sites) const {
   TR_REQUIRE(end.numel() == 1 && known.numel() == 1,
              "Stemmed: end and known must be one number each, got shapes {} and {}", end.sizes(),
              known.sizes());
+  const torch::Tensor children = jump.cpu() / decay.cpu().unsqueeze(1);
+  const double radius = at::linalg_eigvals(children).abs().max().item<double>();
+  TR_REQUIRE(
+      radius < 1,
+      "Stemmed: the spectral radius must be below 1 for a plan, got {:.3g}: each event has more "
+      "than one child. Fit with anchor=12, or with stable=True",
+      radius);
 }
 
 std::tuple<torch::Tensor, torch::Tensor> StemmedImpl::moments(double from, double to) const {

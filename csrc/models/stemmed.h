@@ -19,7 +19,7 @@ class StemmedImpl : public torch::nn::Module {
  public:
   StemmedImpl();
 
-  /// Raises c10::ValueError unless the buffers fit each other and `sites`.
+  /// Raises c10::ValueError unless the buffers fit each other and `sites`, and the process is stable.
   void check(int64_t sites) const;
 
   /// Mean and variance, [S] each, of the counts of (from, to], from >= end, by hawkes_moments.

@@ -28,7 +28,7 @@ struct HawkesEvents {
 };
 
 /// Value [R], gradient [R, P], Hessian [R, P, P] of the log-likelihood of R items, and for each the first
-/// event at which the intensity is not a positive number, or -1 (its value is then NaN). An item is a node
+/// event at which the intensity is not a positive number, or -1 (its value is then -inf or NaN). An item is a node
 /// with natural parameters (log gamma, beta, log alpha, delta_g, omega, delta_k), [R, P].
 ///
 /// order: 0 for the value alone, 1 with the gradient, 2 with the Hessian; what is not asked for is empty.

@@ -1,7 +1,7 @@
 // CPU loops of the futures of the networked Hawkes process; see ../hawkes_branching.h for the method.
 #include "../hawkes_branching.h"
 
-#include "isa.h"
+#include "arena.h"
 
 namespace topreach::kernels::TR_ISA {
 namespace {
@@ -37,17 +37,6 @@ struct Memory {
   Pending* stack;                                // [most_events + 1]
   double past_total;
   int64_t bytes;
-};
-
-struct Arena {
-  char* base;  // null: only counts
-  int64_t used;
-  template <typename T>
-  TR_INLINE T* take(int64_t count) {
-    T* at = base == nullptr ? nullptr : reinterpret_cast<T*>(base + used);
-    used += (count * int64_t(sizeof(T)) + 63) / 64 * 64;
-    return at;
-  }
 };
 
 TR_INLINE int64_t nodes_of(const HawkesFuture& f) { return f.problem->places * f.problem->types; }

@@ -1,9 +1,9 @@
 // Working memory of the networked Hawkes likelihood, and the network of one group of items.
 #pragma once
 
-#include "hawkes_lanes.h"
-
 #include "../hawkes.h"
+#include "arena.h"
+#include "hawkes_lanes.h"
 
 namespace topreach::kernels::TR_ISA {
 namespace {
@@ -33,18 +33,6 @@ TR_INLINE Sizes sizes_of(const HawkesProblem& p) {
           p.marks_per_event,
           hawkes_parameters(p)};
 }
-
-// Hands out pieces of working memory, 64-byte aligned.
-struct Arena {
-  char* base;  // null: only counts
-  int64_t used;
-  template <typename T>
-  TR_INLINE T* take(int64_t count) {
-    T* at = base == nullptr ? nullptr : reinterpret_cast<T*>(base + used);
-    used += (count * int64_t(sizeof(T)) + 63) / 64 * 64;
-    return at;
-  }
-};
 
 struct Memory {
   Lane *mark, *decay;              // [N] exp(omega . m), exp(-delta_k (hi - t))

@@ -385,7 +385,9 @@ def test_cpp_ranks_as_python_does(build_programs, model, exposure, tmp_path):
             np.testing.assert_allclose(
                 found[column], expected[column], rtol=1e-7, atol=1e-12, err_msg=f"{name} {column}"
             )
-    assert list(plans["none"][0].site) != list(plans["whole"][0].site)  # the newer years tell
+    needs = tr.forecasters.KINDS[model].needs
+    if needs.past or needs.window:  # then the newer years tell
+        assert list(plans["none"][0].site) != list(plans["whole"][0].site)
 
 
 def test_plan_next_gives_python_s_plan(programs, tmp_path):

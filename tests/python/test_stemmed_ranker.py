@@ -175,3 +175,78 @@ def test_other_models_run_on_the_same_events(csv, tmp_path, capsys):
 def test_command_line_refuses(words, message, tmp_path, capsys):
     assert main(["fit", "--k", "2", "--out", str(tmp_path / "m.pt"), *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_places_and_other_at_the_command_line(csv, tmp_path, capsys):
+    """What messages advise can be done there: coordinates, and a type for rows without one."""
+    model = str(tmp_path / "m.pt")
+    places = pd.DataFrame({"id": TOWNS, "lat": np.arange(6) * 0.1 + 41, "lon": -72.5})
+    places.to_csv(tmp_path / "places.csv", index=False)
+    words = ["fit", "--events", str(csv), *READ, "--model", "stemmed", "--k", "2", "--quiet"]
+    words += ["--out", model, "--force"]
+    assert main([*words, "--places", str(tmp_path / "places.csv")]) == 0
+    near = tr.TopKRanker.load(model)
+    assert main(words) == 0
+    far = tr.TopKRanker.load(model)
+    assert near.rank()["expected_count"].tolist() != far.rank()["expected_count"].tolist()
+    frame = pd.read_csv(csv, dtype=str)
+    frame.loc[3, ["a", "b"]] = "0"
+    frame.to_csv(csv, index=False)
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "give them a type of their own: --other other" in capsys.readouterr().err
+    assert main([*words, "--other", "other"]) == 0
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["fit", "--k", "2", "--missing", "zero"], "--missing must not come with --events"),
+        (["fit", "--k", "2", "--suppressed", "1-9"], "--suppressed must not come with --events"),
+        (["fit", "--k", "2", "--counts", "optional"], "--counts must not come with --events"),
+        (["forecast", "--duplicates", "sum"], "--duplicates must not come with --events"),
+    ],
+)
+def test_options_of_the_other_table_are_refused(words, message, csv, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    assert main([words[0], "--events", str(csv), *READ, "--out", out, *words[1:]]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_saved_model_takes_no_table_for_a_forecast(ranker, tmp_path, capsys):
+    ranker.save(tmp_path / "m.pt")
+    words = ["forecast", "--model", str(tmp_path / "m.pt"), "--out", str(tmp_path / "f.csv")]
+    assert main([*words, "--place", "town"]) == 2
+    assert "--place needs --events FILE" in capsys.readouterr().err
+
+
+def test_its_file_needs_the_past(ranker, tmp_path):
+    with pytest.raises(ValueError, match="with_past must be true for Stemmed"):
+        ranker.save(tmp_path / "m.pt", with_past=False)
+    assert not (tmp_path / "m.pt").exists()
+
+
+def test_a_loaded_ranker_says_none_of_its_training(ranker, tmp_path):
+    ranker.save(tmp_path / "m.pt")
+    loaded = tr.TopKRanker.load(tmp_path / "m.pt")
+    assert loaded.trainer_ is None and loaded.best_epoch_ is None and loaded.interrupted_ is False
+
+
+def test_a_process_that_explodes_gives_no_plan(ranker):
+    """Whoever loads it: the spectral radius of jump / decay is checked."""
+    file = ranker.ranker_.file()
+    state = dict(file.state)
+    state["jump"] = 2 * state["jump"] / ranker.model_.spectral_radius
+    file.state = state
+    with pytest.raises(ValueError, match="spectral radius must be below 1 for a plan"):
+        tr._C.Ranker(file, "cpu")
+
+
+def test_one_column_of_0_and_1_is_no_column_of_names(csv, tmp_path, capsys):
+    with pytest.raises(ValueError, match=r"must hold the names of types.*pass types=\['a'\]"):
+        tr.Events.from_frame(table(), time="date", place="town", types="a")
+    words = ["fit", "--events", str(csv), "--time", "date", "--place", "town", "--types", "a"]
+    words += ["--k", "2", "--out", str(tmp_path / "m.pt"), "--quiet"]
+    assert main(words) == 2
+    assert "--other NAME" in capsys.readouterr().err
+    assert main([*words, "--other", "rest"]) == 0

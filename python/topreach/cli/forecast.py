@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from topreach.cli.event_options import add_event_options, every_of, read_events, reads_events
+from topreach.cli.event_options import (
+    add_event_options,
+    every_of,
+    read_events,
+    reads_events,
+    reads_no_table,
+)
 from topreach.cli.options import CommandError, add_table_options, may_write, names, write_table
 from topreach.models import Stemmed
 from topreach.ranking.topk_ranker import TopKRanker
@@ -61,6 +67,7 @@ def run(options: argparse.Namespace) -> None:
         reads_events(options)
         model = Stemmed().fit(read_events(options))
     else:
+        reads_no_table(options)
         loaded = TopKRanker.load(options.model).model_
         if not isinstance(loaded, Stemmed):
             raise CommandError(

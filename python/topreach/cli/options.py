@@ -102,7 +102,7 @@ def table_spec(
         if getattr(options, name) is not None
     }
     if "sep" in given:
-        given["sep"] = given["sep"].encode().decode("unicode_escape")  # \t
+        given["sep"] = unescaped(given["sep"])
     if options.suppressed:
         given["suppressed"] = dict(options.suppressed)
     merged = base | given
@@ -138,6 +138,11 @@ def spec_to_text(spec: TableSpec) -> dict[str, str]:
 
 def spec_of(table: dict[str, str]) -> TableSpec | None:
     return TableSpec.from_dict(json.loads(table["spec"])) if "spec" in table else None
+
+
+def unescaped(sep: str | None) -> str | None:
+    r"""The separator that was meant: \t is a tab."""
+    return None if sep is None else sep.encode().decode("unicode_escape")
 
 
 def names(text: str) -> list[str]:

@@ -14,7 +14,7 @@ from topreach._C import Events as Core
 
 from . import columns as _columns
 from .event_marks import mark_columns
-from .messages import option
+from .messages import at_command_line, option
 from .moments import Resolution, written_unit
 from .places import Places
 from .sites import site_codes, warn_of_similar_ids
@@ -328,6 +328,16 @@ def _listed_types(
             f"({int(empty.sum())} such rows). Fill them in, or drop the rows."
         )
     kinds = sorted({p for names in lists for p in names})
+    if set(kinds) <= {"0", "1", "0.0", "1.0"}:  # a type of the name "0" was hardly meant
+        mend = (
+            "name the type of the rows with 0 as well: --other NAME"
+            if at_command_line()
+            else f"pass types=[{spec.types!r}]"
+        )
+        raise ValueError(
+            f"{name}: types {spec.types!r} must hold the names of types, got only "
+            f"{' and '.join(kinds)}. If 1 says that an event is of this type, {mend}."
+        )
     warn_of_similar_ids(kinds, name, "type")
     table = np.array([[kind in names for kind in kinds] for names in lists])
     first = np.array([names[0] if names else "" for names in lists], dtype=object)

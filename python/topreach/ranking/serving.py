@@ -188,6 +188,13 @@ def restored(ranker: _C.Ranker, file: _C.ModelFile) -> tuple[dict[str, Any], dic
         "uses_exposure_": file.uses_exposure,
         "ranking_": file.ranking,
         "key_": file.key,
+        # A file does not say how the model was trained.
+        "trainer_": None,
+        "warm_start_": None,
+        "history_": None,
+        "best_epoch_": None,
+        "best_score_": None,
+        "interrupted_": False,
         "table_": dict(file.table),
         "notes_": [],
         **columns_of(ranker, file),

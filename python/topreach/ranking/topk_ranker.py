@@ -448,7 +448,8 @@ class TopKRanker:
 
         Raises:
             TypeError: a model or a program of your own, which the library could not load.
-            ValueError: a path that cannot be written.
+            ValueError: a path that cannot be written; with_past=False for a model of events, which
+                plans from what it knows.
         """
         self._ranker("save").save(os.fspath(path), with_past)
 

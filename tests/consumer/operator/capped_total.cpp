@@ -2,6 +2,7 @@
 
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 #include <torch/autograd.h>
 #include <torch/library.h>
 
@@ -50,7 +51,7 @@ struct CappedTotal : torch::autograd::Function<CappedTotal> {
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  torch::autograd::variable_list grads) {
     const at::Tensor x = ctx->get_saved_variables()[0];
-    return {(x < ctx->saved_data["cap"].toDouble()) * grads[0].unsqueeze(-1), at::Tensor()};
+    return {x.lt(ctx->saved_data["cap"].toDouble()) * grads[0].unsqueeze(-1), at::Tensor()};
   }
 };
 

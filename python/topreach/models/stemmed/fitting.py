@@ -8,6 +8,7 @@ spectral radius of B below 1 - ε (Collatz-Wielandt).
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -251,15 +252,15 @@ def inverse_of(information: Tensor, held: Tensor, precision: Tensor) -> Tensor:
     return inverse * root[:, :, None] * root[:, None, :]
 
 
-def best_starts(problem: Problem, prior: Prior, barrier: Barrier | None) -> tuple[Fitted, Tensor]:
-    """The best of several starts for each node, in one batch; how far apart their maxima are."""
+def best_starts(problem: Problem, prior: Prior, barrier: Barrier | None) -> Fitted:
+    """The best of several starts for each node, all in one batch."""
     nodes = torch.arange(problem.num_nodes).repeat(len(START_LAGS))
     starts = torch.cat([start_of(problem, lag) for lag in START_LAGS])
     repeated = Prior(*(part.repeat(len(START_LAGS), 1) for part in prior))
     found = newton(problem, starts, repeated, barrier, nodes)
     by_start = found.value.view(len(START_LAGS), -1)
     best = by_start.argmax(0) * problem.num_nodes + torch.arange(problem.num_nodes)
-    chosen = Fitted(
+    return Fitted(
         found.working[best],
         found.value[best],
         found.log_likelihood[best],
@@ -267,7 +268,6 @@ def best_starts(problem: Problem, prior: Prior, barrier: Barrier | None) -> tupl
         found.converged[best],
         found.evaluations,
     )
-    return chosen, by_start.amax(0) - by_start.amin(0)
 
 
 def pool(
@@ -279,7 +279,7 @@ def pool(
     nodes. Gives the fit, the prior and the number of rounds.
     """
     weak = weak_prior(problem)
-    fitted, _ = best_starts(problem, weak, barrier)
+    fitted = best_starts(problem, weak, barrier)
     evaluations = fitted.evaluations
     if problem.num_nodes < FEW_NODES:
         return fitted, weak, 0
@@ -304,15 +304,4 @@ def pool(
         evaluations += fitted.evaluations
         if float(moved) < 2e-2:
             break
-    return (
-        Fitted(
-            fitted.working,
-            fitted.value,
-            fitted.log_likelihood,
-            fitted.information,
-            fitted.converged,
-            evaluations,
-        ),
-        prior,
-        count,
-    )
+    return dataclasses.replace(fitted, evaluations=evaluations), prior, count

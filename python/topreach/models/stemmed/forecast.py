@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MODES = ("moments", "mean", "branching", "thinning", "paper")
 
+MOST_NODES = 128  # with marks: their second moments are [M, M, M]
+
 _ops = torch.ops.topreach
 
 
@@ -213,7 +215,9 @@ def forecast(
     rate = None
     if model.holds_events:
         rate = model.recent_rates(anchor) if anchor is not None else None
-        dynamics, _ = model.dynamics(model.working_, rate, second=mode == "moments")
+        dynamics, _ = model.dynamics(
+            model.working_, rate, second=mode == "moments" and model.spreads_marks
+        )
     else:
         dynamics = model.saved_dynamics
     radius = spectral_radius(dynamics.branching)

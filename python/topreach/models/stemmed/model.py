@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from typing import Any
 
@@ -124,7 +125,8 @@ class Stemmed(nn.Module):
             covariates: of `events.step_covariates(panel, events.block_edges())`.
             pool_by: [M, z] or [I, z], how the prior's mean differs between nodes: population,
                 poverty.
-            start: a fitted model of the same nodes and parameters, to start from (a refit).
+            start: a fitted model of the same nodes and parameters, to start from (a refit). Its
+                prior is kept.
 
         Raises:
             TypeError, ValueError: arguments that are not as above; a window without events;
@@ -143,16 +145,15 @@ class Stemmed(nn.Module):
         prior_kind = "pooled" if self.pooled else "none"
         if start is not None:
             _check_start(start, problem, events, name)
-            prior = start.prior_
+            prior, rounds = start.prior_, 0
             fitted = fitting.newton(problem, start.working_, prior, barrier)
-            rounds = 0
         elif self.pooled:
             fitted, prior, rounds = fitting.pool(problem, barrier, z)
             if rounds == 0:
                 prior_kind = "weak"
         else:
             prior, rounds = fitting.no_prior(problem), 0
-            fitted, _ = fitting.best_starts(problem, prior, barrier)
+            fitted = fitting.best_starts(problem, prior, barrier)
         covariance = self._covariance(problem, fitted, prior)
         # Nothing can fail from here on.
         self.events_, self.problem_, self.prior_, self.rounds_ = events, problem, prior, rounds
@@ -174,7 +175,7 @@ class Stemmed(nn.Module):
         if self.options.half_life is None:
             return inverse
         squared = problem.arguments._replace(weights=problem.arguments.weights.square())
-        other = Problem(**(problem.__dict__ | {"arguments": squared}))
+        other = dataclasses.replace(problem, arguments=squared)
         _, _, hessian = other.derivatives(torch.arange(problem.num_nodes), fitted.working)
         middle = torch.diag_embed(prior.precision) - hessian
         free = (~problem.held).double()
@@ -189,7 +190,7 @@ class Stemmed(nn.Module):
             list(events.places), list(events.types), events.is_dates, events.start, events.duration
         )
         rate = None if self.anchor is None else self.recent_rates(self.anchor)
-        dynamics, _ = self.dynamics(self.working_, rate, second=self.problem_.num_marks > 0)
+        dynamics, _ = self.dynamics(self.working_, rate, second=self.spreads_marks)
         weight, _ = futures.aggregate(self.scope_, self.problem_.share, "place")
         end = torch.tensor(events.start + events.duration, dtype=torch.float64)
         buffers = {
@@ -228,6 +229,11 @@ class Stemmed(nn.Module):
         )
 
     @property
+    def spreads_marks(self) -> bool:
+        """Whether variances take in that marks differ between events: [M, M, M] numbers."""
+        return self.problem_.num_marks > 0 and self.problem_.num_nodes <= futures.MOST_NODES
+
+    @property
     def holds_events(self) -> bool:
         """Whether the model was fitted here; one from a model file has no events."""
         return hasattr(self, "events_")
@@ -252,6 +258,17 @@ class Stemmed(nn.Module):
                 if not done
             ]
             notes.append(f"The fit has not converged at {_columns.listed(nodes)}.")
+        if self.rounds_ >= fitting.ROUNDS:
+            notes.append(
+                f"The prior that nodes share was still moving after {fitting.ROUNDS} rounds: what "
+                "the data cannot tell in any node is not settled."
+            )
+        if problem.num_marks and not self.spreads_marks:
+            notes.append(
+                f"With more than {futures.MOST_NODES} nodes ({problem.num_nodes}) variances by "
+                "moments take marks at their mean, and are a little too small. "
+                "mode='branching' draws them."
+            )
         lags = (-self.working_[:, -1]).exp()
         short = (lags < 3 * problem.resolution) & (problem.own > 0)
         if bool(short.any()):
@@ -345,14 +362,8 @@ class Stemmed(nn.Module):
     def recent_rates(self, months: float) -> Tensor:
         """Each node's mean rate per day in the last months, [M], shrunk to its whole window's by
         one event's worth of time."""
-        events, problem = self.events_, self.problem_
-        days = months * (365.25 / 12 if events.is_dates else 1.0)
-        days = min(days, problem.duration)
-        time, node = problem.arguments.time, problem.arguments.node
-        new = time > problem.duration - days
-        recent = torch.bincount(node[new], minlength=problem.num_nodes).double()
-        long = (problem.own + 0.5) / problem.duration
-        return (recent + 1) / (days + 1 / long)
+        self._fitted("recent_rates")
+        return self.problem_.recent_rates(months * (365.25 / 12 if self.events_.is_dates else 1.0))
 
     def draws(self, number: int, generator: torch.Generator) -> list[Tensor]:
         """Working coordinates [M, P] from N(ŵ, H⁻¹), within the fit's limits."""
@@ -503,15 +514,9 @@ def _barrier(problem: Problem, events: Events) -> fitting.Barrier:
     theta = torch.ones(nodes, nodes, dtype=torch.float64)
     if now.joint is not None:
         theta = _ops.hawkes_theta(now.joint, now.either, now.prior, now.prior_weight, 0)
-    days = min(365.25 if events.is_dates else problem.duration, problem.duration)
-    time, node = problem.arguments.time, problem.arguments.node
-    recent = torch.bincount(node[time > problem.duration - days], minlength=nodes).double()
-    long = (problem.own + 0.5) / problem.duration
-    rate = (recent + 1) / (days + 1 / long)
+    rate = problem.recent_rates(365.25 if events.is_dates else problem.duration)
     repeats = nodes // len(now.distance)
     distance = now.distance.repeat_interleave(repeats, 0).repeat_interleave(repeats, 1)
-    if bool((now.distance >= 799).any()):  # each node with itself
-        theta = theta * torch.eye(nodes, dtype=torch.float64)
     start, pool = _mark_pools(problem)
     number = start.diff()
     source = torch.arange(nodes).repeat_interleave(number)

@@ -94,6 +94,14 @@ class Problem:
     def num_marks(self) -> int:
         return self.arguments.marks.shape[1]
 
+    def recent_rates(self, days: float) -> Tensor:
+        """Each node's mean rate per day in the last days, [M] > 0: (n + 1) / (days + 1 / r), shrunk
+        to the rate r of its whole window by one event's worth of time."""
+        days = min(days, self.duration)
+        new = self.arguments.time > self.duration - days
+        recent = torch.bincount(self.arguments.node[new], minlength=self.num_nodes).double()
+        return (recent + 1) / (days + self.duration / (self.own + 0.5))
+
     def derivatives(self, nodes: Tensor, working: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Value [R], gradient [R, P] and Hessian [R, P, P] of items in working coordinates; a value
         is -inf where a rate is not positive at an event."""
