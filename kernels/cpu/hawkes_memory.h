@@ -1,9 +1,10 @@
 // Working memory of the networked Hawkes likelihood, and the network of one group of items.
 #pragma once
 
-#include "../hawkes.h"
 #include "arena.h"
-#include "hawkes_lanes.h"
+#include "hawkes_lanes.h"  // before hawkes.h: its templates call `fused` of lanes
+
+#include "../hawkes.h"
 
 namespace topreach::kernels::TR_ISA {
 namespace {
