@@ -9,13 +9,15 @@ spectral radius of B below 1 - ε (Collatz-Wielandt).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from topreach.models.stemmed.problem import Problem
+from topreach.models.stemmed.problem import Problem, mark_pools
+
+_ops = torch.ops.topreach
 
 MOST_ITERATIONS = 100
 DECREMENT = 1e-9  # the gain of a step below which a node has converged
@@ -81,6 +83,35 @@ class Barrier:
             ]
         value = torch.where(room > 0, value, -torch.inf)
         return value.detach(), gradient.detach(), torch.stack(rows, 1)
+
+
+def barrier_of(problem: Problem, rate: Tensor, seen: Tensor | None = None) -> Barrier:
+    """The barrier at the window's end, with recent rates r [M]; seen, bool [M]: the sources that
+    excite, None for all."""
+    now, nodes = problem.now, problem.num_nodes
+    theta = torch.ones(nodes, nodes, dtype=torch.float64)
+    if now.joint is not None:
+        theta = _ops.hawkes_theta(now.joint, now.either, now.prior, now.prior_weight, 0)
+    if seen is not None:
+        theta = theta * seen
+    repeats = nodes // len(now.distance)
+    distance = now.distance.repeat_interleave(repeats, 0).repeat_interleave(repeats, 1)
+    if bool((now.distance >= 799).any()):  # each node with itself
+        theta = theta * torch.eye(nodes, dtype=torch.float64)
+    marks = problem.arguments.marks
+    size = marks.shape[1]
+    mean = torch.zeros(nodes, size, dtype=torch.float64)
+    covariance = torch.zeros(nodes, size, size, dtype=torch.float64)
+    if size:
+        start, pool = mark_pools(problem)
+        for u in range(nodes):
+            own = marks[pool[start[u] : start[u + 1]]]
+            mean[u] = own.mean(0)
+            apart = own - mean[u]
+            covariance[u] = apart.T @ apart / len(own)
+    return Barrier(
+        theta * rate / rate[:, None], distance, mean, covariance, problem.num_covariates
+    )
 
 
 @dataclass(frozen=True)
@@ -246,15 +277,18 @@ def inverse_of(information: Tensor, held: Tensor) -> Tensor:
     return inverse * free[:, :, None] * free[:, None, :]
 
 
-def best_starts(problem: Problem, prior: Prior, barrier: Barrier | None) -> tuple[Fitted, Tensor]:
-    """The best of several starts for each node, in one batch; how far apart their maxima are."""
-    nodes = torch.arange(problem.num_nodes).repeat(len(START_LAGS))
-    starts = torch.cat([start_of(problem, lag) for lag in START_LAGS])
-    repeated = Prior(*(part.repeat(len(START_LAGS), 1) for part in prior))
-    found = newton(problem, starts, repeated, barrier, nodes)
-    by_start = found.value.view(len(START_LAGS), -1)
-    best = by_start.argmax(0) * problem.num_nodes + torch.arange(problem.num_nodes)
-    chosen = Fitted(
+def best_starts(
+    problem: Problem, prior: Prior, barrier: Barrier | None, nodes: Tensor | None = None
+) -> Fitted:
+    """The best of several starts for each of the nodes, in one batch; prior: a row for each node of
+    the problem."""
+    nodes = torch.arange(problem.num_nodes) if nodes is None else nodes
+    repeated = nodes.repeat(len(START_LAGS))
+    starts = torch.cat([start_of(problem, lag)[nodes] for lag in START_LAGS])
+    priors = Prior(*(part[repeated] for part in prior))
+    found = newton(problem, starts, priors, barrier, repeated)
+    best = found.value.view(len(START_LAGS), -1).argmax(0) * len(nodes) + torch.arange(len(nodes))
+    return Fitted(
         found.working[best],
         found.value[best],
         found.log_likelihood[best],
@@ -262,35 +296,46 @@ def best_starts(problem: Problem, prior: Prior, barrier: Barrier | None) -> tupl
         found.converged[best],
         found.evaluations,
     )
-    return chosen, by_start.amax(0) - by_start.amin(0)
 
 
-def pool(
-    problem: Problem, barrier: Barrier | None, pool_by: Tensor | None
-) -> tuple[Fitted, Prior, int]:
-    """Laplace-EM: w_u ~ N(m + C z_u, diag τ²), m, C, τ² from the nodes' modes and their curvature.
-
-    τ² = mean[(ŵ - m - C z)² + H⁻¹], blended with the weak prior's variance as that of 4 further
-    nodes. Gives the fit, the prior and the number of rounds.
-    """
-    weak = weak_prior(problem)
-    fitted, _ = best_starts(problem, weak, barrier)
-    evaluations = fitted.evaluations
-    if problem.num_nodes < FEW_NODES:
-        return fitted, weak, 0
-    nodes = problem.num_nodes
+def prior_of(working: Tensor, variance: Tensor, weak: Prior, pool_by: Tensor | None) -> Prior:
+    """The pooling prior by modes ŵ and diag H⁻¹ of all nodes, [M, P] each: w_u ~ N(m + C z_u, diag
+    τ²), τ² = mean[(ŵ - m - C z)² + H⁻¹], blended with the weak prior's variance as that of 4
+    further nodes."""
+    nodes = len(working)
     z = torch.ones(nodes, 1, dtype=torch.float64)
     if pool_by is not None:
         z = torch.cat([z, pool_by], 1)
     ridge = 1e-3 * torch.eye(z.shape[1], dtype=torch.float64)
     ridge[0, 0] = 0.0
-    prior, weak_variance = weak, 1 / weak.precision
+    mean = z @ torch.linalg.solve(z.T @ z + nodes * ridge, z.T @ working)
+    spread = ((working - mean).square() + variance).sum(0)
+    tau2 = (spread + PSEUDO_NODES / weak.precision[0]) / (nodes + PSEUDO_NODES)
+    return Prior(mean, (1 / tau2).expand_as(mean).clone())
+
+
+def pool(
+    problem: Problem,
+    barrier: Barrier | None,
+    pool_by: Tensor | None,
+    start: tuple[Tensor, Prior] | None = None,
+) -> tuple[Fitted, Prior, int]:
+    """Laplace-EM from modes and curvature of all nodes to their prior and back, until it stands
+    still; start: modes and prior to begin with. Gives the fit, the prior and the number of rounds:
+    0 where there are too few nodes, and the prior is the weak one."""
+    weak = weak_prior(problem)
+    few = problem.num_nodes < FEW_NODES
+    prior = weak if start is None or few else start[1]
+    if start is None:
+        fitted = best_starts(problem, prior, barrier)
+    else:
+        fitted = newton(problem, start[0], prior, barrier)
+    if few:
+        return fitted, prior, 0
+    evaluations = fitted.evaluations
     for count in range(1, ROUNDS + 1):
         variance = inverse_of(fitted.information, problem.held).diagonal(dim1=1, dim2=2)
-        mean = z @ torch.linalg.solve(z.T @ z + nodes * ridge, z.T @ fitted.working)
-        spread = ((fitted.working - mean).square() + variance).sum(0)
-        tau2 = (spread + PSEUDO_NODES * weak_variance[0]) / (nodes + PSEUDO_NODES)
-        new = Prior(mean, (1 / tau2).expand_as(mean).clone())
+        new = prior_of(fitted.working, variance, weak, pool_by)
         moved = ((new.mean - prior.mean).abs() * new.precision.sqrt()).max()
         moved = torch.maximum(moved, (new.precision / prior.precision).log().abs().max())
         prior = new
@@ -298,15 +343,4 @@ def pool(
         evaluations += fitted.evaluations
         if float(moved) < 2e-2:
             break
-    return (
-        Fitted(
-            fitted.working,
-            fitted.value,
-            fitted.log_likelihood,
-            fitted.information,
-            fitted.converged,
-            evaluations,
-        ),
-        prior,
-        count,
-    )
+    return replace(fitted, evaluations=evaluations), prior, count

@@ -14,7 +14,15 @@ from topreach.data.event_features import StepCovariates
 from topreach.data.events import Events
 from topreach.models.stemmed import fitting, reports
 from topreach.models.stemmed import forecast as futures
-from topreach.models.stemmed.problem import Problem, checked_options, make_problem
+from topreach.models.stemmed.problem import (
+    Problem,
+    checked_options,
+    make_problem,
+    mark_pools,
+    month_days,
+)
+
+BARRIER_MONTHS = 12.0  # of the recent rates in the barrier
 
 _ops = torch.ops.topreach
 
@@ -124,7 +132,8 @@ class Stemmed(nn.Module):
             covariates: of `events.step_covariates(panel, events.block_edges())`.
             pool_by: [M, z] or [I, z], how the prior's mean differs between nodes: population,
                 poverty.
-            start: a fitted model of the same nodes and parameters, to start from (a refit).
+            start: a fitted model of the same nodes and parameters, from whose parameters and prior
+                the fit starts (a refit).
 
         Raises:
             TypeError, ValueError: arguments that are not as above; a window without events;
@@ -138,21 +147,25 @@ class Stemmed(nn.Module):
             )
         problem = make_problem(events, self.options, covariates, name)
         z = _pool_by(pool_by, events, name)
-        pool_start, pool = _mark_pools(problem)
-        barrier = _barrier(problem, events) if self.stable else None
-        prior_kind = "pooled" if self.pooled else "none"
+        pool_start, pool = mark_pools(problem)
+        barrier = None
+        if self.stable:
+            days = BARRIER_MONTHS * month_days(True) if events.is_dates else problem.duration
+            barrier = fitting.barrier_of(problem, problem.recent_rates(days))
         if start is not None:
             _check_start(start, problem, events, name)
-            prior = start.prior_
-            fitted = fitting.newton(problem, start.working_, prior, barrier)
-            rounds = 0
-        elif self.pooled:
-            fitted, prior, rounds = fitting.pool(problem, barrier, z)
+        prior_kind = "pooled" if self.pooled else "none"
+        if self.pooled:
+            begin = None if start is None else (start.working_, start.prior_)
+            fitted, prior, rounds = fitting.pool(problem, barrier, z, begin)
             if rounds == 0:
                 prior_kind = "weak"
         else:
             prior, rounds = fitting.no_prior(problem), 0
-            fitted, _ = fitting.best_starts(problem, prior, barrier)
+            if start is None:
+                fitted = fitting.best_starts(problem, prior, barrier)
+            else:
+                fitted = fitting.newton(problem, start.working_, prior, barrier)
         covariance = self._covariance(problem, fitted, prior)
         # Nothing can fail from here on.
         self.events_, self.problem_, self.prior_, self.rounds_ = events, problem, prior, rounds
@@ -345,14 +358,7 @@ class Stemmed(nn.Module):
     def recent_rates(self, months: float) -> Tensor:
         """Each node's mean rate per day in the last months, [M], shrunk to its whole window's by
         one event's worth of time."""
-        events, problem = self.events_, self.problem_
-        days = months * (365.25 / 12 if events.is_dates else 1.0)
-        days = min(days, problem.duration)
-        time, node = problem.arguments.time, problem.arguments.node
-        new = time > problem.duration - days
-        recent = torch.bincount(node[new], minlength=problem.num_nodes).double()
-        long = (problem.own + 0.5) / problem.duration
-        return (recent + 1) / (days + 1 / long)
+        return self.problem_.recent_rates(months * month_days(self.events_.is_dates))
 
     def draws(self, number: int, generator: torch.Generator) -> list[Tensor]:
         """Working coordinates [M, P] from N(ŵ, H⁻¹), within the fit's limits."""
@@ -479,50 +485,3 @@ def _check_start(start: Stemmed, problem: Problem, events: Events, name: str) ->
             f"{len(start.events_.nodes)} nodes and {start.names_} for {len(events.nodes)} and "
             f"{problem.names}. Fit anew, without start."
         )
-
-
-def _mark_pools(problem: Problem) -> tuple[Tensor, Tensor]:
-    """Records whose marks a node's new events may have: its own; where it has none, those of its
-    type; else all."""
-    node = problem.arguments.node
-    types = problem.num_nodes // len(problem.now.distance)
-    start, pool = [0], []
-    for u in range(problem.num_nodes):
-        own = torch.nonzero(node == u)[:, 0]
-        if not len(own):
-            own = torch.nonzero(node % types == u % types)[:, 0]
-        if not len(own):
-            own = torch.arange(len(node))
-        pool.append(own)
-        start.append(start[-1] + len(own))
-    return torch.tensor(start), torch.cat(pool)
-
-
-def _barrier(problem: Problem, events: Events) -> fitting.Barrier:
-    now, nodes = problem.now, problem.num_nodes
-    theta = torch.ones(nodes, nodes, dtype=torch.float64)
-    if now.joint is not None:
-        theta = _ops.hawkes_theta(now.joint, now.either, now.prior, now.prior_weight, 0)
-    days = min(365.25 if events.is_dates else problem.duration, problem.duration)
-    time, node = problem.arguments.time, problem.arguments.node
-    recent = torch.bincount(node[time > problem.duration - days], minlength=nodes).double()
-    long = (problem.own + 0.5) / problem.duration
-    rate = (recent + 1) / (days + 1 / long)
-    repeats = nodes // len(now.distance)
-    distance = now.distance.repeat_interleave(repeats, 0).repeat_interleave(repeats, 1)
-    if bool((now.distance >= 799).any()):  # each node with itself
-        theta = theta * torch.eye(nodes, dtype=torch.float64)
-    marks = problem.arguments.marks
-    size = marks.shape[1]
-    mean = torch.zeros(nodes, size, dtype=torch.float64)
-    covariance = torch.zeros(nodes, size, size, dtype=torch.float64)
-    if size:
-        start, pool = _mark_pools(problem)
-        for u in range(nodes):
-            own = marks[pool[start[u] : start[u + 1]]]
-            mean[u] = own.mean(0)
-            apart = own - mean[u]
-            covariance[u] = apart.T @ apart / len(own)
-    return fitting.Barrier(
-        theta * rate / rate[:, None], distance, mean, covariance, problem.num_covariates
-    )
