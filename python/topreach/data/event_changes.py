@@ -11,7 +11,7 @@ import pandas as pd
 from . import columns as _columns
 from .event_base import EventBase
 from .event_table import EventLog, frame_events
-from .moments import end_label, moment_label, read_moment
+from .moments import end_label, moment_label
 from .places import Places
 from .times import plain
 
@@ -256,8 +256,7 @@ class EventChanges(EventBase):
     # ---- checks ----------------------------------------------------------------------------------
 
     def _last_moment(self, value: Any, name: str, argument: str) -> float:
-        form = self._spec.time_format
-        return read_moment(value, name, argument, dates=self.is_dates, end=True, time_format=form)
+        return self.moment(value, end=True, name=name, argument=argument)
 
     def _check_window(self, complete: float, end: float, name: str, argument: str) -> None:
         if not self.start < complete <= end:

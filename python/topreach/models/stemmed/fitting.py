@@ -109,9 +109,7 @@ def barrier_of(problem: Problem, rate: Tensor, seen: Tensor | None = None) -> Ba
             mean[u] = own.mean(0)
             apart = own - mean[u]
             covariance[u] = apart.T @ apart / len(own)
-    return Barrier(
-        theta * rate / rate[:, None], distance, mean, covariance, problem.num_covariates
-    )
+    return Barrier(theta * rate / rate[:, None], distance, mean, covariance, problem.num_covariates)
 
 
 @dataclass(frozen=True)

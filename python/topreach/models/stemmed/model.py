@@ -36,8 +36,8 @@ class Stemmed(nn.Module):
 
     y: covariates, constant on blocks of time. θ: how often the two types occur together near the
     two places. m: marks. Every parameter is the receiving node's own, pooled over nodes by
-    empirical Bayes. Times are days; where they are numbers, in a unit of the table's own, a month is
-    one such unit in all that is said of months here.
+    empirical Bayes. Times are days; where they are numbers, in a unit of the table's own, a month
+    is one such unit in all that is said of months here.
 
     Args:
         theta: "jaccard": events that name both types over events that name either, so that a node
@@ -104,7 +104,7 @@ class Stemmed(nn.Module):
         for field, value in (("pooled", pooled), ("stable", stable)):
             if not isinstance(value, bool):
                 raise TypeError(f"{name}: {field} must be True or False, got {value!r}.")
-        _check_anchor(name, anchor)
+        futures.check_anchor(name, anchor)
         self.pooled, self.stable, self.anchor = pooled, stable, anchor
         self.config: dict[str, Any] = {
             "theta": theta,
@@ -170,6 +170,7 @@ class Stemmed(nn.Module):
         # Nothing can fail from here on.
         self.events_, self.problem_, self.prior_, self.rounds_ = events, problem, prior, rounds
         self.pool_start_, self.pool_, self.prior_kind_ = pool_start, pool, prior_kind
+        self.pool_by_ = z
         self.working_, self.covariance_ = fitted.working, covariance
         self.log_likelihood_, self.converged_ = fitted.log_likelihood, fitted.converged
         self.evaluations_ = fitted.evaluations
@@ -412,30 +413,16 @@ class Stemmed(nn.Module):
                     f"model from a file, which holds no events, got mode {mode!r}. Fit it to the "
                     "events."
                 )
-        if not _columns.is_whole(periods) or periods < 1:
-            raise ValueError(f"{name}: periods must be a whole number >= 1, got {periods!r}.")
-        if not _columns.is_whole(num_samples) or num_samples < 2:
-            raise ValueError(
-                f"{name}: num_samples must be a whole number >= 2, got {num_samples!r}."
-            )
-        if not _columns.is_whole(parameter_draws) or parameter_draws < 0:
-            raise ValueError(
-                f"{name}: parameter_draws must be a whole number >= 0, got {parameter_draws!r}."
-            )
-        _columns.check_one_of(name, "mode", mode, futures.MODES)
-        _columns.check_one_of(name, "by", by, ("place", "node", "type"))
-        anchor = self.anchor if anchor == "fit" else anchor
-        _check_anchor(name, anchor)
         return futures.forecast(
             self,
-            int(periods),
+            periods,
             every=every,
             mode=mode,
-            num_samples=int(num_samples),
+            num_samples=num_samples,
             anchor=anchor,
             cumulative=cumulative,
             by=by,
-            parameter_draws=min(int(parameter_draws), int(num_samples)),
+            parameter_draws=parameter_draws,
             seed=seed,
             name=name,
         )
@@ -449,12 +436,6 @@ class Stemmed(nn.Module):
                 "Fit it to the events; or plan with the ranker that was loaded."
             )
         raise RuntimeError(f"Stemmed.{method}: the model must be fitted first. Call fit().")
-
-
-def _check_anchor(name: str, anchor: Any) -> None:
-    number = isinstance(anchor, int | float) and not isinstance(anchor, bool)
-    if anchor is not None and not (number and anchor > 0):
-        raise ValueError(f"{name}: anchor must be a number of months > 0 or None, got {anchor!r}.")
 
 
 def _pool_by(given: Any, events: Events, name: str) -> Tensor | None:
