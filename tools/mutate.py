@@ -42,6 +42,7 @@ ROOMS = {
         "test_table*.py",
         "test_times*.py",
         "test_files*.py",
+        "test_events*.py",
     ],
     "python/topreach/data/datasets": ["test_datasets.py", "test_events.py"],
     "python/topreach/data/standardizer.py": ["test_standardizer.py"],
@@ -52,7 +53,9 @@ ROOMS = {
         "test_site_mixture.py",
     ],
     "python/topreach/evaluation": ["test_metrics.py", "test_baselines.py", "test_backtest.py"],
+    "python/topreach/forecasters.py": ["test_planning.py", "test_stemmed_ranker.py"],
     "python/topreach/models": ["test_models.py"],
+    "python/topreach/models/stemmed": ["test_stemmed*.py"],
     "python/topreach/models/site_history.py": ["test_site_history.py", "test_features.py"],
     "python/topreach/models/negbin_mixed_effects": ["test_negbin_mixed_effects.py"],
     "python/topreach/models/marginal_fit.py": ["test_negbin_mixed_effects.py"],
@@ -484,7 +487,8 @@ def sources(paths: list[str]) -> list[Path]:
             raise SystemExit(f"mutate: PATH must be a file or a folder, got {name}")
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         found += [file.relative_to(ROOT) for file in files if file.suffix in (".py", ".h", ".cpp")]
-    return [path for path in found if "__pycache__" not in path.parts]
+    # Not what a build has put there.
+    return [path for path in found if not {"__pycache__", "include"} & set(path.parts)]
 
 
 def chosen(files: list[Path], count: int, seed: int) -> Iterator[Change]:

@@ -247,11 +247,14 @@ ForecasterPtr load_stemmed(const ModelFile& file, torch::Device device, const Ne
       [model, calendar = file.calendar,
        last = file.past.times.back()](const ForecastInputs& in) mutable {
         const int64_t known = model->known.item<int64_t>();
+        const int64_t rows = in.timeline.size(0);
+        TR_REQUIRE(rows >= known, "Stemmed: past must have the {} periods of the fit, got {}",
+                   known, rows);
         TR_REQUIRE(
-            in.timeline.size(0) == known,
+            in.timeline.narrow(0, known, rows - known).isnan().all().item<bool>(),
             "Stemmed: a table must add no counts, for the model learns from dated events, got "
-            "{} period(s) after the {} that it knows. Fit it to the events up to now",
-            in.timeline.size(0) - known, known);
+            "counts of periods after the {} that it knows. Fit it to the events up to now",
+            known);
         std::vector<torch::Tensor> totals, logits;
         for (const int64_t row : in.rows) {
           TR_REQUIRE(

@@ -261,6 +261,16 @@ def test_saved_and_loaded_is_the_same(name, tmp_path):
     assert loaded.last_period_ == "2017" and loaded.k == K
 
 
+def test_a_loaded_ranker_is_fitted_anew_as_it_was(tmp_path):
+    settings = {"family": "nb2", "zero_inflation": True, "objective": "marginal"}
+    ranker = quietly(
+        lambda: tr.TopKRanker(K, model="negbin", progress=False, **settings).fit(panel(0, T))
+    )
+    ranker.save(tmp_path / "model.pt")
+    loaded = tr.TopKRanker.load(tmp_path / "model.pt")
+    assert loaded.settings["family"] == "nb2" and loaded.settings["zero_inflation"] is True
+
+
 def test_without_the_past_a_table_is_needed(tmp_path):
     ranker = fitted("empirical_bayes")
     ranker.save(tmp_path / "model.pt", with_past=False)

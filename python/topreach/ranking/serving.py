@@ -162,6 +162,8 @@ def restored(ranker: _C.Ranker, file: _C.ModelFile) -> tuple[dict[str, Any], dic
             "window",
             "hidden",
             "num_components",
+            "family",
+            "zero_inflation",
             *(field.name for field in dataclasses.fields(StemmedOf)),
         )
         if name in config

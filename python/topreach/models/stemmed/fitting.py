@@ -45,13 +45,14 @@ class Limits(NamedTuple):
 
 @dataclass(frozen=True)
 class Barrier:
-    """What X_u needs: source weights θ_uv(T) r_v / r_u [M, M], distances [M, M], and mean [M, q]
-    and covariance [M, q, q] of each source's marks, whose effect is taken to second order."""
+    """What X_u needs: source weights θ_uv(T) r_v / r_u [M, M], distances [M, M], and the W distinct
+    marks of each source [W, q], with the source and their share of its records, [W]."""
 
     weight: Tensor
     distance: Tensor
-    mark_mean: Tensor
-    mark_covariance: Tensor
+    marks: Tensor
+    source: Tensor
+    share: Tensor
     covariates: int
 
     def load(self, nodes: Tensor, working: Tensor) -> Tensor:
@@ -61,12 +62,10 @@ class Barrier:
             working[:, p + 1].exp(),
             torch.nn.functional.softplus(working[:, p + 2]),
         )
-        omega = working[:, p + 3 : -1]
-        log_mark = omega @ self.mark_mean.T  # [R, M]
-        log_mark = log_mark + 0.5 * torch.einsum(
-            "rq,vqk,rk->rv", omega, self.mark_covariance, omega
-        )
-        near = torch.exp(-distance[:, None] * self.distance[nodes] + log_mark)
+        effect = (working[:, p + 3 : -1] @ self.marks.T).exp() * self.share
+        sources = effect.new_zeros(len(nodes), len(self.weight))
+        mark = sources.index_add(1, self.source, effect)
+        near = torch.exp(-distance[:, None] * self.distance[nodes]) * mark
         return children * (self.weight[nodes] * near).sum(1)
 
     def derivatives(self, nodes: Tensor, working: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,18 +97,20 @@ def barrier_of(problem: Problem, rate: Tensor, seen: Tensor | None = None) -> Ba
     distance = now.distance.repeat_interleave(repeats, 0).repeat_interleave(repeats, 1)
     if bool((now.distance >= 799).any()):  # each node with itself
         theta = theta * torch.eye(nodes, dtype=torch.float64)
-    marks = problem.arguments.marks
-    size = marks.shape[1]
-    mean = torch.zeros(nodes, size, dtype=torch.float64)
-    covariance = torch.zeros(nodes, size, size, dtype=torch.float64)
-    if size:
-        start, pool = mark_pools(problem)
-        for u in range(nodes):
-            own = marks[pool[start[u] : start[u + 1]]]
-            mean[u] = own.mean(0)
-            apart = own - mean[u]
-            covariance[u] = apart.T @ apart / len(own)
-    return Barrier(theta * rate / rate[:, None], distance, mean, covariance, problem.num_covariates)
+    start, pool = mark_pools(problem)
+    number = start.diff()
+    source = torch.arange(nodes).repeat_interleave(number)
+    rows = torch.cat([source[:, None].double(), problem.arguments.marks[pool]], 1)
+    rows, times = torch.unique(rows, dim=0, return_counts=True)
+    source = rows[:, 0].long()
+    return Barrier(
+        theta * rate / rate[:, None],
+        distance,
+        rows[:, 1:],
+        source,
+        times / number[source],
+        problem.num_covariates,
+    )
 
 
 @dataclass(frozen=True)

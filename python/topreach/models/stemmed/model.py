@@ -36,8 +36,8 @@ class Stemmed(nn.Module):
 
     y: covariates, constant on blocks of time. θ: how often the two types occur together near the
     two places. m: marks. Every parameter is the receiving node's own, pooled over nodes by
-    empirical Bayes. Times are days; where they are numbers, in a unit of the table's own, a month
-    is one such unit in all that is said of months here.
+    empirical Bayes. Times are days. Where a table's times are numbers, in a unit of its own, one
+    unit stands for a month in all that is said of months here.
 
     Args:
         theta: "jaccard": events that name both types over events that name either, so that a node
