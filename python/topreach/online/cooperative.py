@@ -172,9 +172,14 @@ class Cooperative:
         self._steps.append(step)
         return self
 
-    def refit(self, at: Any = None) -> Cooperative:
-        """Fit to all that was uploaded, from the last parameters and prior on. at: the day of it.
-        None: that of the last upload."""
+    def refit(self, at: Any = None, *, warm: bool = True) -> Cooperative:
+        """Fit to all that was uploaded.
+
+        Args:
+            at: the day of it. None: that of the last upload.
+            warm: from the last parameters and prior on. A node whose likelihood has two maxima then
+                stays at the one that it was at; False tries all starts.
+        """
         name = "Cooperative.refit"
         events = self._started(name)
         moment = events.end if at is None else self._moment(at, name, "at")
@@ -184,7 +189,8 @@ class Cooperative:
                 f"{end_label(events.end, events.is_dates)}, got {at!r}. For what was known then "
                 "use forecast(as_of=...)."
             )
-        self._refit(events, self._complete(events, name), moment, self._last_refit().model, [])
+        start = self._last_refit().model if warm else None
+        self._refit(events, self._complete(events, name), moment, start, [])
         return self
 
     def _refit(
