@@ -69,6 +69,9 @@ class Cooperative:
         >>> shared.forecast(as_of="2024-01-31")                         # as it was made then
     """
 
+    _events: Events  # complete to the last upload
+    _standing: Standing
+
     def __init__(
         self,
         model: Stemmed | None = None,
@@ -83,14 +86,11 @@ class Cooperative:
         name = "Cooperative"
         if not isinstance(model, Stemmed | None):
             raise TypeError(f"{name}: model must be a Stemmed, got {type(model).__name__}.")
-        for field, value, least in (
-            ("refit_every", refit_every, 1),
-            ("upload_every", upload_every, 1),
-            ("horizon", horizon, 1),
-            ("report_lag", report_lag, 0),
-        ):
-            if field == "refit_every" and value is None:
-                continue
+        wanted = {"upload_every": (upload_every, 1), "horizon": (horizon, 1)}
+        wanted["report_lag"] = (report_lag, 0)
+        if refit_every is not None:
+            wanted["refit_every"] = (refit_every, 1)
+        for field, (value, least) in wanted.items():
             if not _columns.is_whole(value) or value < least:
                 raise ValueError(
                     f"{name}: {field} must be a whole number >= {least}, got {value!r}."
