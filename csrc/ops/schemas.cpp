@@ -255,6 +255,11 @@ TORCH_LIBRARY(topreach, m) {
       "Tensor covariates, Tensor distance, Tensor refresh, Tensor? joint, Tensor? either, "
       "Tensor? prior, float prior_weight, Tensor parameters, Tensor pool_start, "
       "Tensor pool, bool second) -> (Tensor, Tensor, Tensor, Tensor)");
+  // R [M, M] (receiver, source): what events [n] of these lags still add to each node's excitation, without
+  // theta; sign -1 takes an event away.
+  m.def(
+      "hawkes_event_terms(Tensor lag, Tensor sign, Tensor node, Tensor marks, Tensor distance, "
+      "Tensor parameters) -> Tensor");
   // (counts int32 [paths, H, M], whether a path was cut off [paths]) of simulated futures, with sets of
   // parameters [sets, M, P]; mode "branching", "thinning" or "paper".
   m.def(

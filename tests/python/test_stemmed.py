@@ -159,8 +159,8 @@ def test_far_starts_meet_one_maximum(pooled):
 
 def test_a_refit_starts_where_the_last_ended(pooled, events):
     warm = fitted(stemmed(), events, start=pooled)
-    assert warm.evaluations_ <= 2 * NODES
-    torch.testing.assert_close(warm.working_, pooled.working_, rtol=0, atol=1e-4)
+    assert warm.evaluations_ <= 3 * NODES  # one round of Laplace-EM
+    torch.testing.assert_close(warm.working_, pooled.working_, rtol=0, atol=1e-3)
     with pytest.raises(ValueError, match="start must have the same nodes and parameters"):
         stemmed(network="own", use_marks=True, recent_rate=True).fit(events, start=pooled)
 

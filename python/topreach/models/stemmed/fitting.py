@@ -8,15 +8,16 @@ spectral radius of B below 1 - ε (Collatz-Wielandt).
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from topreach.models.stemmed.problem import Problem
+from topreach.models.stemmed.problem import Problem, mark_pools
+
+_ops = torch.ops.topreach
 
 MOST_ITERATIONS = 100
 DECREMENT = 1e-9  # the gain of a step below which a node has converged
@@ -81,6 +82,33 @@ class Barrier:
             ]
         value = torch.where(room > 0, value, -torch.inf)
         return value.detach(), gradient.detach(), torch.stack(rows, 1)
+
+
+def barrier_of(problem: Problem, rate: Tensor, seen: Tensor | None = None) -> Barrier:
+    """The barrier at the window's end, with recent rates r [M]; seen, bool [M]: the sources that
+    excite, None for all."""
+    now, nodes = problem.now, problem.num_nodes
+    theta = torch.ones(nodes, nodes, dtype=torch.float64)
+    if now.joint is not None:
+        theta = _ops.hawkes_theta(now.joint, now.either, now.prior, now.prior_weight, 0)
+    if seen is not None:
+        theta = theta * seen
+    repeats = nodes // len(now.distance)
+    distance = now.distance.repeat_interleave(repeats, 0).repeat_interleave(repeats, 1)
+    start, pool = mark_pools(problem)
+    number = start.diff()
+    source = torch.arange(nodes).repeat_interleave(number)
+    rows = torch.cat([source[:, None].double(), problem.arguments.marks[pool]], 1)
+    rows, times = torch.unique(rows, dim=0, return_counts=True)
+    source = rows[:, 0].long()
+    return Barrier(
+        theta * rate / rate[:, None],
+        distance,
+        rows[:, 1:],
+        source,
+        times / number[source],
+        problem.num_covariates,
+    )
 
 
 @dataclass(frozen=True)
@@ -252,14 +280,17 @@ def inverse_of(information: Tensor, held: Tensor, precision: Tensor) -> Tensor:
     return inverse * root[:, :, None] * root[:, None, :]
 
 
-def best_starts(problem: Problem, prior: Prior, barrier: Barrier | None) -> Fitted:
-    """The best of several starts for each node, all in one batch."""
-    nodes = torch.arange(problem.num_nodes).repeat(len(START_LAGS))
-    starts = torch.cat([start_of(problem, lag) for lag in START_LAGS])
-    repeated = Prior(*(part.repeat(len(START_LAGS), 1) for part in prior))
-    found = newton(problem, starts, repeated, barrier, nodes)
-    by_start = found.value.view(len(START_LAGS), -1)
-    best = by_start.argmax(0) * problem.num_nodes + torch.arange(problem.num_nodes)
+def best_starts(
+    problem: Problem, prior: Prior, barrier: Barrier | None, nodes: Tensor | None = None
+) -> Fitted:
+    """The best of several starts for each of the nodes, in one batch; prior: a row for each node of
+    the problem."""
+    nodes = torch.arange(problem.num_nodes) if nodes is None else nodes
+    repeated = nodes.repeat(len(START_LAGS))
+    starts = torch.cat([start_of(problem, lag)[nodes] for lag in START_LAGS])
+    priors = Prior(*(part[repeated] for part in prior))
+    found = newton(problem, starts, priors, barrier, repeated)
+    best = found.value.view(len(START_LAGS), -1).argmax(0) * len(nodes) + torch.arange(len(nodes))
     return Fitted(
         found.working[best],
         found.value[best],
@@ -270,33 +301,45 @@ def best_starts(problem: Problem, prior: Prior, barrier: Barrier | None) -> Fitt
     )
 
 
-def pool(
-    problem: Problem, barrier: Barrier | None, pool_by: Tensor | None
-) -> tuple[Fitted, Prior, int]:
-    """Laplace-EM: w_u ~ N(m + C z_u, diag τ²), m, C, τ² from the nodes' modes and their curvature.
-
-    τ² = mean[(ŵ - m - C z)² + H⁻¹], blended with the weak prior's variance as that of 4 further
-    nodes. Gives the fit, the prior and the number of rounds.
-    """
-    weak = weak_prior(problem)
-    fitted = best_starts(problem, weak, barrier)
-    evaluations = fitted.evaluations
-    if problem.num_nodes < FEW_NODES:
-        return fitted, weak, 0
-    nodes = problem.num_nodes
+def prior_of(working: Tensor, variance: Tensor, weak: Prior, pool_by: Tensor | None) -> Prior:
+    """The pooling prior by modes ŵ and diag H⁻¹ of all nodes, [M, P] each: w_u ~ N(m + C z_u, diag
+    τ²), τ² = mean[(ŵ - m - C z)² + H⁻¹], blended with the weak prior's variance as that of 4
+    further nodes."""
+    nodes = len(working)
     z = torch.ones(nodes, 1, dtype=torch.float64)
     if pool_by is not None:
         z = torch.cat([z, pool_by], 1)
     ridge = 1e-3 * torch.eye(z.shape[1], dtype=torch.float64)
     ridge[0, 0] = 0.0
-    prior, weak_variance = weak, 1 / weak.precision
+    mean = z @ torch.linalg.solve(z.T @ z + nodes * ridge, z.T @ working)
+    spread = ((working - mean).square() + variance).sum(0)
+    tau2 = (spread + PSEUDO_NODES / weak.precision[0]) / (nodes + PSEUDO_NODES)
+    return Prior(mean, (1 / tau2).expand_as(mean).clone())
+
+
+def pool(
+    problem: Problem,
+    barrier: Barrier | None,
+    pool_by: Tensor | None,
+    start: tuple[Tensor, Prior] | None = None,
+) -> tuple[Fitted, Prior, int]:
+    """Laplace-EM from modes and curvature of all nodes to their prior and back, until it stands
+    still; start: modes and prior to begin with. Gives the fit, the prior and the number of rounds:
+    0 where there are too few nodes, and the prior is the weak one."""
+    weak = weak_prior(problem)
+    few = problem.num_nodes < FEW_NODES
+    prior = weak if start is None or few else start[1]
+    if start is None:
+        fitted = best_starts(problem, prior, barrier)
+    else:
+        fitted = newton(problem, start[0], prior, barrier)
+    if few:
+        return fitted, prior, 0
+    evaluations = fitted.evaluations
     for count in range(1, ROUNDS + 1):
         inverse = inverse_of(fitted.information, problem.held, prior.precision)
         variance = inverse.diagonal(dim1=1, dim2=2)
-        mean = z @ torch.linalg.solve(z.T @ z + nodes * ridge, z.T @ fitted.working)
-        spread = ((fitted.working - mean).square() + variance).sum(0)
-        tau2 = (spread + PSEUDO_NODES * weak_variance[0]) / (nodes + PSEUDO_NODES)
-        new = Prior(mean, (1 / tau2).expand_as(mean).clone())
+        new = prior_of(fitted.working, variance, weak, pool_by)
         moved = ((new.mean - prior.mean).abs() * new.precision.sqrt()).max()
         moved = torch.maximum(moved, (new.precision / prior.precision).log().abs().max())
         prior = new
@@ -304,4 +347,4 @@ def pool(
         evaluations += fitted.evaluations
         if float(moved) < 2e-2:
             break
-    return dataclasses.replace(fitted, evaluations=evaluations), prior, count
+    return replace(fitted, evaluations=evaluations), prior, count

@@ -15,7 +15,15 @@ from topreach.data.event_features import StepCovariates
 from topreach.data.events import Events
 from topreach.models.stemmed import fitting, reports
 from topreach.models.stemmed import forecast as futures
-from topreach.models.stemmed.problem import Problem, checked_options, make_problem
+from topreach.models.stemmed.problem import (
+    Problem,
+    checked_options,
+    make_problem,
+    mark_pools,
+    month_days,
+)
+
+BARRIER_MONTHS = 12.0  # of the recent rates in the barrier
 
 _ops = torch.ops.topreach
 
@@ -97,7 +105,7 @@ class Stemmed(nn.Module):
         for field, value in (("pooled", pooled), ("stable", stable)):
             if not isinstance(value, bool):
                 raise TypeError(f"{name}: {field} must be True or False, got {value!r}.")
-        _check_anchor(name, anchor)
+        futures.check_anchor(name, anchor)
         self.pooled, self.stable, self.anchor = pooled, stable, anchor
         self.config: dict[str, Any] = {
             "theta": theta,
@@ -125,8 +133,8 @@ class Stemmed(nn.Module):
             covariates: of `events.step_covariates(panel, events.block_edges())`.
             pool_by: [M, z] or [I, z], how the prior's mean differs between nodes: population,
                 poverty.
-            start: a fitted model of the same nodes and parameters, to start from (a refit). Its
-                prior is kept.
+            start: a fitted model of the same nodes and parameters, from whose parameters and prior
+                the fit starts (a refit).
 
         Raises:
             TypeError, ValueError: arguments that are not as above; a window without events;
@@ -140,24 +148,30 @@ class Stemmed(nn.Module):
             )
         problem = make_problem(events, self.options, covariates, name)
         z = _pool_by(pool_by, events, name)
-        pool_start, pool = _mark_pools(problem)
-        barrier = _barrier(problem, events) if self.stable else None
-        prior_kind = "pooled" if self.pooled else "none"
+        pool_start, pool = mark_pools(problem)
+        barrier = None
+        if self.stable:
+            days = BARRIER_MONTHS * month_days(True) if events.is_dates else problem.duration
+            barrier = fitting.barrier_of(problem, problem.recent_rates(days))
         if start is not None:
             _check_start(start, problem, events, name)
-            prior, rounds = start.prior_, 0
-            fitted = fitting.newton(problem, start.working_, prior, barrier)
-        elif self.pooled:
-            fitted, prior, rounds = fitting.pool(problem, barrier, z)
+        prior_kind = "pooled" if self.pooled else "none"
+        if self.pooled:
+            begin = None if start is None else (start.working_, start.prior_)
+            fitted, prior, rounds = fitting.pool(problem, barrier, z, begin)
             if rounds == 0:
                 prior_kind = "weak"
         else:
             prior, rounds = fitting.no_prior(problem), 0
-            fitted = fitting.best_starts(problem, prior, barrier)
+            if start is None:
+                fitted = fitting.best_starts(problem, prior, barrier)
+            else:
+                fitted = fitting.newton(problem, start.working_, prior, barrier)
         covariance = self._covariance(problem, fitted, prior)
         # Nothing can fail from here on.
         self.events_, self.problem_, self.prior_, self.rounds_ = events, problem, prior, rounds
         self.pool_start_, self.pool_, self.prior_kind_ = pool_start, pool, prior_kind
+        self.pool_by_ = z
         self.working_, self.covariance_ = fitted.working, covariance
         self.log_likelihood_, self.converged_ = fitted.log_likelihood, fitted.converged
         self.evaluations_ = fitted.evaluations
@@ -363,7 +377,7 @@ class Stemmed(nn.Module):
         """Each node's mean rate per day in the last months, [M], shrunk to its whole window's by
         one event's worth of time."""
         self._fitted("recent_rates")
-        return self.problem_.recent_rates(months * (365.25 / 12 if self.events_.is_dates else 1.0))
+        return self.problem_.recent_rates(months * month_days(self.events_.is_dates))
 
     def draws(self, number: int, generator: torch.Generator) -> list[Tensor]:
         """Working coordinates [M, P] from N(ŵ, H⁻¹), within the fit's limits."""
@@ -417,30 +431,16 @@ class Stemmed(nn.Module):
                     f"model from a file, which holds no events, got mode {mode!r}. Fit it to the "
                     "events."
                 )
-        if not _columns.is_whole(periods) or periods < 1:
-            raise ValueError(f"{name}: periods must be a whole number >= 1, got {periods!r}.")
-        if not _columns.is_whole(num_samples) or num_samples < 2:
-            raise ValueError(
-                f"{name}: num_samples must be a whole number >= 2, got {num_samples!r}."
-            )
-        if not _columns.is_whole(parameter_draws) or parameter_draws < 0:
-            raise ValueError(
-                f"{name}: parameter_draws must be a whole number >= 0, got {parameter_draws!r}."
-            )
-        _columns.check_one_of(name, "mode", mode, futures.MODES)
-        _columns.check_one_of(name, "by", by, ("place", "node", "type"))
-        anchor = self.anchor if anchor == "fit" else anchor
-        _check_anchor(name, anchor)
         return futures.forecast(
             self,
-            int(periods),
+            periods,
             every=every,
             mode=mode,
-            num_samples=int(num_samples),
+            num_samples=num_samples,
             anchor=anchor,
             cumulative=cumulative,
             by=by,
-            parameter_draws=min(int(parameter_draws), int(num_samples)),
+            parameter_draws=parameter_draws,
             seed=seed,
             name=name,
         )
@@ -454,12 +454,6 @@ class Stemmed(nn.Module):
                 "Fit it to the events; or plan with the ranker that was loaded."
             )
         raise RuntimeError(f"Stemmed.{method}: the model must be fitted first. Call fit().")
-
-
-def _check_anchor(name: str, anchor: Any) -> None:
-    number = isinstance(anchor, int | float) and not isinstance(anchor, bool)
-    if anchor is not None and not (number and anchor > 0):
-        raise ValueError(f"{name}: anchor must be a number of months > 0 or None, got {anchor!r}.")
 
 
 def _pool_by(given: Any, events: Events, name: str) -> Tensor | None:
@@ -490,44 +484,3 @@ def _check_start(start: Stemmed, problem: Problem, events: Events, name: str) ->
             f"{len(start.events_.nodes)} nodes and {start.names_} for {len(events.nodes)} and "
             f"{problem.names}. Fit anew, without start."
         )
-
-
-def _mark_pools(problem: Problem) -> tuple[Tensor, Tensor]:
-    """Records whose marks a node's new events may have: its own; where it has none, those of its
-    type; else all."""
-    node = problem.arguments.node
-    types = problem.num_nodes // len(problem.now.distance)
-    start, pool = [0], []
-    for u in range(problem.num_nodes):
-        own = torch.nonzero(node == u)[:, 0]
-        if not len(own):
-            own = torch.nonzero(node % types == u % types)[:, 0]
-        if not len(own):
-            own = torch.arange(len(node))
-        pool.append(own)
-        start.append(start[-1] + len(own))
-    return torch.tensor(start), torch.cat(pool)
-
-
-def _barrier(problem: Problem, events: Events) -> fitting.Barrier:
-    now, nodes = problem.now, problem.num_nodes
-    theta = torch.ones(nodes, nodes, dtype=torch.float64)
-    if now.joint is not None:
-        theta = _ops.hawkes_theta(now.joint, now.either, now.prior, now.prior_weight, 0)
-    rate = problem.recent_rates(365.25 if events.is_dates else problem.duration)
-    repeats = nodes // len(now.distance)
-    distance = now.distance.repeat_interleave(repeats, 0).repeat_interleave(repeats, 1)
-    start, pool = _mark_pools(problem)
-    number = start.diff()
-    source = torch.arange(nodes).repeat_interleave(number)
-    rows = torch.cat([source[:, None].double(), problem.arguments.marks[pool]], 1)
-    rows, times = torch.unique(rows, dim=0, return_counts=True)
-    source = rows[:, 0].long()
-    return fitting.Barrier(
-        theta * rate / rate[:, None],
-        distance,
-        rows[:, 1:],
-        source,
-        times / number[source],
-        problem.num_covariates,
-    )

@@ -11,7 +11,15 @@ from torch import Tensor
 from topreach.data.event_features import StepCovariates
 from topreach.data.events import Events
 
-__all__ = ["HawkesArguments", "Options", "Problem", "make_problem"]
+__all__ = [
+    "HawkesArguments",
+    "Options",
+    "Problem",
+    "make_problem",
+    "mark_pools",
+    "month_days",
+    "recent_rates",
+]
 
 PRIOR_WEIGHT = 5.0  # events by which a place's network is shrunk to that of all places
 APART = 800.0  # a distance beyond which exp(-distance) is 0
@@ -95,12 +103,9 @@ class Problem:
         return self.arguments.marks.shape[1]
 
     def recent_rates(self, days: float) -> Tensor:
-        """Each node's mean rate per day in the last days, [M] > 0: (n + 1) / (days + 1 / r), shrunk
-        to the rate r of its whole window by one event's worth of time."""
-        days = min(days, self.duration)
-        new = self.arguments.time > self.duration - days
-        recent = torch.bincount(self.arguments.node[new], minlength=self.num_nodes).double()
-        return (recent + 1) / (days + self.duration / (self.own + 0.5))
+        """See `recent_rates`."""
+        time, node = self.arguments.time, self.arguments.node
+        return recent_rates(time, node, self.num_nodes, self.duration, days)
 
     def derivatives(self, nodes: Tensor, working: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Value [R], gradient [R, P] and Hessian [R, P, P] of items in working coordinates; a value
@@ -120,10 +125,49 @@ class Problem:
         )
 
 
+def recent_rates(
+    time: Tensor, node: Tensor, num_nodes: int, duration: float, days: float
+) -> Tensor:
+    """Each node's mean rate per day in the last days of (0, duration], [M], shrunk to its whole
+    window's by one event's worth of time."""
+    days = min(days, duration)
+    own = torch.bincount(node[time > 0], minlength=num_nodes)
+    recent = torch.bincount(node[time > duration - days], minlength=num_nodes).double()
+    long = (own + 0.5) / duration
+    return (recent + 1) / (days + 1 / long)
+
+
+def month_days(is_dates: bool) -> float:
+    """A month in the unit of the times."""
+    return 365.25 / 12 if is_dates else 1.0
+
+
+def mark_pools(problem: Problem) -> tuple[Tensor, Tensor]:
+    """Records whose marks a node's new events may have: its own; where it has none, those of its
+    type; else all."""
+    node = problem.arguments.node
+    types = problem.num_nodes // len(problem.now.distance)
+    start, pool = [0], []
+    for u in range(problem.num_nodes):
+        own = torch.nonzero(node == u)[:, 0]
+        if not len(own):
+            own = torch.nonzero(node % types == u % types)[:, 0]
+        if not len(own):
+            own = torch.arange(len(node))
+        pool.append(own)
+        start.append(start[-1] + len(own))
+    return torch.tensor(start), torch.cat(pool)
+
+
 def make_problem(
-    events: Events, options: Options, covariates: StepCovariates | None, name: str
+    events: Events,
+    options: Options,
+    covariates: StepCovariates | None,
+    name: str,
+    scaling: Tensor | None = None,
 ) -> Problem:
-    """The problem of an events table; `name`: the function that errors speak of."""
+    """The problem of an events table; `name`: the function that errors speak of; scaling [2, p]:
+    mean and scale of the covariates, if not their own."""
     if covariates is None:
         edges = events.block_edges(options.every if events.is_dates else 1.0)
     else:
@@ -149,7 +193,9 @@ def make_problem(
         marks = torch.zeros(len(time), 0, dtype=torch.float64)
 
     blocks, end = edges[:-1], torch.tensor([events.duration], dtype=torch.float64)
-    values, last, scaling, covariate_names = _covariates(events, options, covariates, edges, name)
+    values, last, scaling, covariate_names = _covariates(
+        events, options, covariates, edges, name, scaling
+    )
     tables = last_tables = (None, None, None)
     if options.theta != "none" and options.network == "full":
         at = torch.cat([blocks, end])
@@ -160,7 +206,7 @@ def make_problem(
     distance, why = _distances(events, options)
     weights = torch.ones(len(blocks), dtype=torch.float64)
     if options.half_life is not None:
-        days = options.half_life * (365.25 / 12 if events.is_dates else 1.0)
+        days = options.half_life * month_days(events.is_dates)
         weights = torch.exp2(-(events.duration - edges[1:]) / days)
     arguments = HawkesArguments(
         time,
@@ -204,7 +250,12 @@ def make_problem(
 
 
 def _covariates(
-    events: Events, options: Options, given: StepCovariates | None, edges: Tensor, name: str
+    events: Events,
+    options: Options,
+    given: StepCovariates | None,
+    edges: Tensor,
+    name: str,
+    scaling: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, list[str]]:
     """Standardised values on the blocks [B, M, p], those at the end [1, M, p], [2, p], and names.
 
@@ -240,9 +291,11 @@ def _covariates(
         empty = torch.zeros(len(edges) - 1, nodes, 0, dtype=torch.float64)
         return empty, empty[:1], torch.zeros(2, 0, dtype=torch.float64), []
     values, last = torch.cat(parts, 2), torch.cat(ends, 2)
-    mean, scale = values.flatten(0, 1).mean(0), values.flatten(0, 1).std(0, correction=0)
-    scale = torch.where(scale > 0, scale, 1.0)
-    return (values - mean) / scale, (last - mean) / scale, torch.stack([mean, scale]), names
+    if scaling is None:
+        mean, scale = values.flatten(0, 1).mean(0), values.flatten(0, 1).std(0, correction=0)
+        scaling = torch.stack([mean, torch.where(scale > 0, scale, 1.0)])
+    mean, scale = scaling
+    return (values - mean) / scale, (last - mean) / scale, scaling, names
 
 
 def _distances(events: Events, options: Options) -> tuple[Tensor, dict[str, str]]:
