@@ -85,7 +85,8 @@ def _of_one_type(events: tr.Events) -> tr.Events:
         time="time",
         place="place",
         places=where,
-        window=(events.label(0.0), events.label(events.duration - 1)),
+        window=(events.label(0.0), events.label(events.end - events.start - 1)),
+        complete_through=events.label(events.duration - 1),
     )
 
 
