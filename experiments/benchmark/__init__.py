@@ -34,8 +34,8 @@ PEERS_UP_TO = 400_000
 MOST_LAGS = 5
 
 
-# Places up to which the point process knows its counts' moments; above, they are of 500 paths.
-MOMENTS_UP_TO = 200
+# Places up to which the point process is fitted: its cost grows with their square.
+PLACES_UP_TO = 400
 
 
 class Case:
@@ -139,7 +139,7 @@ def run(context: Context) -> None:
     settings = {
         "windows": [w or 0 for w in WINDOWS],
         "peers_up_to": PEERS_UP_TO,
-        "moments_up_to": MOMENTS_UP_TO,
+        "places_up_to": PLACES_UP_TO,
         "most_lags": MOST_LAGS,
         "data": {name: panel_digest(case.panel) for name, case in cases.items()},
     }
@@ -228,7 +228,7 @@ def _methods(case: Case, context: Context) -> dict[str, Callable[..., dict[str, 
         "shrunken rates": _shrunken,
         DEFAULT: partial(_ranker, model="empirical_bayes"),
     }
-    if case.events is not None:
+    if case.events is not None and len(case.events[0].places) <= PLACES_UP_TO:
         methods["STEMMED"] = partial(_stemmed, events=case.events)
     if case.panel.num_sites * past <= PEERS_UP_TO:
         epochs = 20 if context.quick else 150
@@ -289,14 +289,13 @@ def _stemmed(train: Panel, test: Panel, k: int, events: tuple[tr.Events, str]) -
         begin = pd.Timestamp(f"{test.times[t]}-01-01" if every == "year" else test.times[t])
         known = table.until(str((begin - pd.Timedelta(days=1)).date()))
         model = tr.models.Stemmed(half_life=24).fit(known, start=model)
-        large = len(known.places) > MOMENTS_UP_TO
-        made = model.forecast(
-            1, every=every, mode="branching" if large else "moments", num_samples=500
-        )
+        made = model.forecast(1, every=every)
         at = [made.sites.index(site) for site in test.site_ids]
         of = made.distribution
         parts.append((of.total_count[0, at], of.logits[0, at]))
-    counts = tr.distributions.NegativeBinomial(*(torch.stack(part) for part in zip(*parts, strict=True)))
+    counts = tr.distributions.NegativeBinomial(
+        *(torch.stack(part) for part in zip(*parts, strict=True))
+    )
     return {
         "scores": counts.expected_ratio(),
         "mean": counts.mean,
