@@ -12,7 +12,6 @@ from scipy import optimize, stats
 
 import topreach as tr
 from topreach.models.stemmed import fitting, reports
-from topreach.models.stemmed import model as stemmed_model
 
 ops = torch.ops.topreach
 NODES, RATE, CHILDREN, LAG, END = 12, 0.8, 0.45, 0.6, 120.0
@@ -240,7 +239,7 @@ def test_the_barrier_knows_skewed_marks():
     columns = {"time": "t", "place": "place", "id": "id", "resolution": 0, "window": (0, 200)}
     events = tr.Events.from_frame(table, marks=["m"], **columns)
     model = fitted(stemmed(pooled=False), events)
-    barrier = stemmed_model._barrier(model.problem_, events)
+    barrier = fitting.barrier_of(model.problem_, model.problem_.recent_rates(365.25))
     working = model.working_.clone()
     working[:, 3] = 4.0
     model.working_ = working

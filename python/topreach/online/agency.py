@@ -97,7 +97,10 @@ class Agency:
             if model.stable:
                 barrier = fitting.barrier_of(problem, message.rate, seen)
             fitted = self._fit_nodes(problem, message, barrier, which)
-            inverse = fitting.inverse_of(fitted.information, problem.held[self.nodes[which]])
+            own = self.nodes[which]
+            inverse = fitting.inverse_of(
+                fitted.information, problem.held[own], message.prior.precision[own]
+            )
             variance = inverse.diagonal(dim1=1, dim2=2)
             parts.append(
                 Reply(

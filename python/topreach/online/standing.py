@@ -44,8 +44,8 @@ class Standing:
             covariates=self._covariates(), joint=joint, either=either, prior=prior
         )
         self.problem_ = replace(model.problem_, now=now)
-        self.holds_events = True
-        self.jumps = jumps or self._jumps(model.parameters_, model.problem_.num_marks > 0)
+        self.holds_events, self.spreads_marks = True, model.spreads_marks
+        self.jumps = jumps or self._jumps(model.parameters_, self.spreads_marks)
 
     def moved(self, later: Events) -> Standing:
         """Between two fits: see `State.moved`."""
@@ -81,7 +81,7 @@ class Standing:
         else:
             natural = _ops.hawkes_natural(working, size)
             state = State.of(self.model, self.events, natural)
-            jumps = self._jumps(natural, second and self.problem_.num_marks > 0)
+            jumps = self._jumps(natural, second and self.spreads_marks)
         effects = natural[:, 1 : 1 + size] * self.problem_.now.covariates[0]
         theta = state.theta(self.model)
         squares = jumps.second[:0]
