@@ -51,6 +51,26 @@ def pooled(events):
     return fitted(stemmed(), events)
 
 
+def test_three_solvers_look_for_one_maximum(events, alone, pooled):
+    """L-BFGS and Newton's method share no step; ascent along the gradient comes near from below."""
+    found = fitted(stemmed(pooled=False, solver="lbfgs"), events)
+    free = [0, 1, 3]  # the distance decay is held
+    torch.testing.assert_close(found.working_[:, free], alone.working_[:, free], rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.log_likelihood_, alone.log_likelihood_, rtol=0, atol=1e-6)
+    assert bool(found.converged_.all()) and found.evaluations_ > alone.evaluations_
+    both = fitted(stemmed(solver="lbfgs"), events)
+    torch.testing.assert_close(both.log_likelihood_, pooled.log_likelihood_, rtol=0, atol=1e-3)
+    slow = fitted(stemmed(pooled=False, solver="gradient"), events)
+    assert bool((slow.log_likelihood_ < alone.log_likelihood_ + 1e-8).all())
+    assert bool((slow.log_likelihood_ > alone.log_likelihood_ - 1.0).all())
+    assert slow.evaluations_ > 10 * found.evaluations_
+
+
+def test_another_solver_is_refused():
+    with pytest.raises(ValueError, match="solver must be one of 'newton', 'lbfgs', 'gradient'"):
+        stemmed(solver="adam")
+
+
 def truth():
     """Working coordinates of the simulated process, [M, 4]."""
     one = torch.tensor([np.log(RATE), np.log(CHILDREN), 0.0, -np.log(LAG)], dtype=torch.float64)

@@ -52,6 +52,9 @@ class Stemmed(nn.Module):
         pooled: whether nodes share a prior that is learnt from all of them; with fewer than 10
             nodes it is a weak fixed one. False: maximum likelihood of each node alone.
         stable: whether a barrier keeps the expected number of children per event below 1.
+        solver: "newton": trust regions with the exact Hessian. For comparison: "lbfgs", and
+            "gradient", ascent along the gradient as in the paper, which seldom arrives. The maximum
+            that they look for is the same.
         anchor: in months: forecasts relax to the mean rate of so many last months. None: they
             follow the fitted process for ever.
 
@@ -89,6 +92,7 @@ class Stemmed(nn.Module):
         use_marks: bool = True,
         pooled: bool = True,
         stable: bool = True,
+        solver: str = "newton",
         anchor: float | None = 12.0,
     ):
         super().__init__()
@@ -106,6 +110,8 @@ class Stemmed(nn.Module):
             if not isinstance(value, bool):
                 raise TypeError(f"{name}: {field} must be True or False, got {value!r}.")
         futures.check_anchor(name, anchor)
+        _columns.check_one_of(name, "solver", solver, tuple(fitting.SOLVERS))
+        self.solver = solver
         self.pooled, self.stable, self.anchor = pooled, stable, anchor
         self.config: dict[str, Any] = {
             "theta": theta,
@@ -156,17 +162,18 @@ class Stemmed(nn.Module):
         if start is not None:
             _check_start(start, problem, events, name)
         prior_kind = "pooled" if self.pooled else "none"
+        solve = fitting.SOLVERS[self.solver]
         if self.pooled:
             begin = None if start is None else (start.working_, start.prior_)
-            fitted, prior, rounds = fitting.pool(problem, barrier, z, begin)
+            fitted, prior, rounds = fitting.pool(problem, barrier, z, begin, solve)
             if rounds == 0:
                 prior_kind = "weak"
         else:
             prior, rounds = fitting.no_prior(problem), 0
             if start is None:
-                fitted = fitting.best_starts(problem, prior, barrier)
+                fitted = fitting.best_starts(problem, prior, barrier, solve=solve)
             else:
-                fitted = fitting.newton(problem, start.working_, prior, barrier)
+                fitted = solve(problem, start.working_, prior, barrier)
         covariance = self._covariance(problem, fitted, prior)
         # Nothing can fail from here on.
         self.events_, self.problem_, self.prior_, self.rounds_ = events, problem, prior, rounds

@@ -107,15 +107,21 @@ class Problem:
         time, node = self.arguments.time, self.arguments.node
         return recent_rates(time, node, self.num_nodes, self.duration, days)
 
-    def derivatives(self, nodes: Tensor, working: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def derivatives(
+        self, nodes: Tensor, working: Tensor, order: int = 2
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Value [R], gradient [R, P] and Hessian [R, P, P] of items in working coordinates; a value
-        is -inf where a rate is not positive at an event."""
+        is -inf where a rate is not positive at an event. order 1: the Hessian is 0."""
         p = self.num_covariates
         natural = _ops.hawkes_natural(working, p)
         value, gradient, hessian, failed = _ops.hawkes_derivatives(
-            *self.arguments, nodes, natural, 2
+            *self.arguments, nodes, natural, order
         )
+        if order < 2:
+            hessian = gradient.new_zeros(*gradient.shape, gradient.shape[1])
         gradient, hessian = _ops.hawkes_chain(working, gradient, hessian, p)
+        if order < 2:
+            hessian = torch.zeros_like(hessian)
         good = (failed < 0) & torch.isfinite(value)
         good &= torch.isfinite(gradient).all(1) & torch.isfinite(hessian).flatten(1).all(1)
         return (
