@@ -51,19 +51,68 @@ def pooled(events):
     return fitted(stemmed(), events)
 
 
-def test_three_solvers_look_for_one_maximum(events, alone, pooled):
+def test_three_solvers_look_for_one_maximum(events, pooled):
     """L-BFGS and Newton's method share no step; ascent along the gradient comes near from below."""
-    found = fitted(stemmed(pooled=False, solver="lbfgs"), events)
+    plain = {"pooled": False, "stable": False}
+    newton, found, slow = (
+        fitted(stemmed(**plain, solver=solver), events)
+        for solver in ("newton", "lbfgs", "gradient")
+    )
     free = [0, 1, 3]  # the distance decay is held
-    torch.testing.assert_close(found.working_[:, free], alone.working_[:, free], rtol=0, atol=1e-4)
-    torch.testing.assert_close(found.log_likelihood_, alone.log_likelihood_, rtol=0, atol=1e-6)
-    assert bool(found.converged_.all()) and found.evaluations_ > alone.evaluations_
+    torch.testing.assert_close(found.working_[:, free], newton.working_[:, free], rtol=0, atol=1e-3)
+    torch.testing.assert_close(found.log_likelihood_, newton.log_likelihood_, rtol=0, atol=1e-6)
+    assert bool(found.converged_.all()) and found.evaluations_ > newton.evaluations_
     both = fitted(stemmed(solver="lbfgs"), events)
     torch.testing.assert_close(both.log_likelihood_, pooled.log_likelihood_, rtol=0, atol=1e-3)
-    slow = fitted(stemmed(pooled=False, solver="gradient"), events)
-    assert bool((slow.log_likelihood_ < alone.log_likelihood_ + 1e-8).all())
-    assert bool((slow.log_likelihood_ > alone.log_likelihood_ - 1.0).all())
+    assert bool((slow.log_likelihood_ < newton.log_likelihood_ + 1e-8).all())
+    assert bool((slow.log_likelihood_ > newton.log_likelihood_ - 1.0).all())
     assert slow.evaluations_ > 10 * found.evaluations_
+
+
+def test_the_network_is_taken_anew_at_each_event():
+    """With blocks that begin at each event, theta at an event is that of all before it; a model of
+    months sees the month's first day alone."""
+    time, node, _ = clusters(np.full(4, 0.6), np.full((4, 4), 0.1), np.full(4, 0.5), 60.0, seed=3)
+    table = table_of(time, node % 2)
+    table["k0"] = (node // 2 == 0).astype(int)
+    table["k1"] = ((node // 2 == 1) | (node % 3 == 0)).astype(int)
+    columns = {"time": "t", "place": "place", "id": "id", "resolution": 0, "window": (0, 60)}
+    events = tr.Events.from_frame(table, types=["k0", "k1"], **columns)
+    model = fitted(
+        tr.models.Stemmed(refresh="event", recent_rate=False, pooled=False, use_distance=False),
+        events,
+    )
+    problem = model.problem_
+    edges = problem.arguments.edges.numpy()
+    assert set(events.times.tolist()) <= set(edges.tolist())
+    times, flags, place = events.times.numpy(), events.flags.numpy().astype(float), events.place
+    together = np.zeros((len(edges) - 1, 2, 2, 2))
+    number = np.zeros((len(edges) - 1, 2))
+    for k, edge in enumerate(edges[:-1]):
+        for i in range(2):
+            seen = flags[(times < edge) & (place.numpy() == i)]
+            together[k, i], number[k, i] = seen.T @ seen, len(seen)
+    a = problem.arguments
+    case = Case(
+        a.time.numpy(),
+        a.node.numpy(),
+        a.marks.numpy(),
+        edges,
+        a.weights.numpy(),
+        a.covariates.numpy(),
+        a.distance.numpy(),
+        np.arange(len(edges) - 1),
+        together,
+        number,
+    )
+    natural = ops.hawkes_natural(model.working_, 0).numpy()
+    for u in range(4):
+        want = case.log_likelihood(u, natural[u])
+        assert float(model.log_likelihood_[u]) == pytest.approx(want, rel=1e-10)
+    monthly = fitted(tr.models.Stemmed(recent_rate=False, pooled=False, use_distance=False), events)
+    assert not torch.allclose(monthly.log_likelihood_, model.log_likelihood_)
+    with pytest.raises(ValueError, match="refresh must be one of 'month'.*'event'"):
+        tr.models.Stemmed(refresh="hour")
 
 
 def test_another_solver_is_refused():

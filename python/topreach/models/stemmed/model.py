@@ -49,6 +49,9 @@ class Stemmed(nn.Module):
             growth is not taken for excitation.
         use_distance, use_marks: whether excitation falls with distance, and depends on marks.
             Places without coordinates are all one apart.
+        refresh: when network and recent rate are taken anew: each "week", "month", "quarter" or
+            "year" (with numbers for times each unit), or at each "event": N blocks, so that a fit
+            costs N M² for each node.
         pooled: whether nodes share a prior that is learnt from all of them; with fewer than 10
             nodes it is a weak fixed one. False: maximum likelihood of each node alone.
         stable: whether a barrier keeps the expected number of children per event below 1.
@@ -90,6 +93,7 @@ class Stemmed(nn.Module):
         recent_rate: bool = True,
         use_distance: bool = True,
         use_marks: bool = True,
+        refresh: str = "month",
         pooled: bool = True,
         stable: bool = True,
         solver: str = "newton",
@@ -105,6 +109,7 @@ class Stemmed(nn.Module):
             recent_rate=recent_rate,
             use_distance=use_distance,
             use_marks=use_marks,
+            refresh=refresh,
         )
         for field, value in (("pooled", pooled), ("stable", stable)):
             if not isinstance(value, bool):
@@ -120,6 +125,7 @@ class Stemmed(nn.Module):
             "recent_rate": recent_rate,
             "use_distance": use_distance,
             "use_marks": use_marks,
+            "refresh": refresh,
             "pooled": pooled,
             "stable": stable,
             "anchor": anchor,

@@ -25,6 +25,7 @@ PRIOR_WEIGHT = 5.0  # events by which a place's network is shrunk to that of all
 APART = 800.0  # a distance beyond which exp(-distance) is 0
 THETAS = ("jaccard", "share", "none")
 NETWORKS = ("full", "own")
+REFRESHES = ("month", "week", "quarter", "year", "event")
 _UNIT_DAYS = {
     "second": 1 / 86_400,
     "minute": 1 / 1440,
@@ -65,7 +66,7 @@ class Options:
     recent_rate: bool = True
     use_distance: bool = True
     use_marks: bool = True
-    every: str = "month"  # refreshes of network and recent rate
+    refresh: str = "month"  # when network and recent rate are taken anew
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,8 @@ def make_problem(
     """The problem of an events table; `name`: the function that errors speak of; scaling [2, p]:
     mean and scale of the covariates, if not their own."""
     if covariates is None:
-        edges = events.block_edges(options.every if events.is_dates else 1.0)
+        every = "month" if options.refresh == "event" else options.refresh
+        edges = events.block_edges(every if events.is_dates else 1.0)
     else:
         edges = covariates.edges.double()
         if edges[0] != 0 or abs(float(edges[-1]) - events.duration) > 1e-9:
@@ -184,6 +186,8 @@ def make_problem(
                 f"{float(edges[0]):g} to {float(edges[-1]):g}. Make them with "
                 "events.step_covariates(panel, events.block_edges())."
             )
+    if options.refresh == "event":
+        edges, covariates = _at_each_event(events, edges, covariates)
     places, types = events.num_places, events.num_types
     num_nodes = places * types
     entries = events.node_events()
@@ -253,6 +257,18 @@ def make_problem(
         events.duration,
         _UNIT_DAYS.get(events.resolution.unit, 1.0) * events.resolution.step,
     )
+
+
+def _at_each_event(
+    events: Events, edges: Tensor, covariates: StepCovariates | None
+) -> tuple[Tensor, StepCovariates | None]:
+    """Blocks that begin at each event too, and covariates as they were there."""
+    times = events.times[(events.times > 0) & (events.times < events.duration)]
+    finer = torch.unique(torch.cat([edges, times]))
+    if covariates is not None:
+        block = torch.searchsorted(edges, finer[:-1], right=True) - 1
+        covariates = StepCovariates(covariates.values[block], finer, covariates.names)
+    return finer, covariates
 
 
 def _covariates(
@@ -326,7 +342,7 @@ def _distances(events: Events, options: Options) -> tuple[Tensor, dict[str, str]
 
 def checked_options(name: str, **given: Any) -> Options:
     """Options from arguments; a wrong one is named."""
-    for field, allowed in (("theta", THETAS), ("network", NETWORKS)):
+    for field, allowed in (("theta", THETAS), ("network", NETWORKS), ("refresh", REFRESHES)):
         if given.get(field) not in allowed:
             raise ValueError(
                 f"{name}: {field} must be one of {', '.join(map(repr, allowed))}, got "
