@@ -222,11 +222,19 @@ TORCH_LIBRARY(topreach, m) {
       "Tensor covariates, Tensor distance, Tensor refresh, Tensor? joint, Tensor? either, "
       "Tensor? prior, float prior_weight, Tensor item_node, Tensor parameters, int order) "
       "-> (Tensor, Tensor, Tensor, Tensor)");
-  // Its value [R] with autograd in the parameters.
+  // Its value [R] with autograd in the parameters, twice and in forward mode; raises at an event without a
+  // rate. The same with its gradient [R, P].
   m.def(
-      "hawkes_log_likelihood(Tensor time, Tensor node, Tensor marks, Tensor edges, Tensor weights, "
+      "hawkes_log_likelihood("
+      "Tensor time, Tensor node, Tensor marks, Tensor edges, Tensor weights, "
       "Tensor covariates, Tensor distance, Tensor refresh, Tensor? joint, Tensor? either, "
       "Tensor? prior, float prior_weight, Tensor item_node, Tensor parameters) -> Tensor");
+  m.def(
+      "hawkes_log_likelihood_gradient("
+      "Tensor time, Tensor node, Tensor marks, Tensor edges, Tensor weights, "
+      "Tensor covariates, Tensor distance, Tensor refresh, Tensor? joint, Tensor? either, "
+      "Tensor? prior, float prior_weight, Tensor item_node, Tensor parameters) -> (Tensor, "
+      "Tensor)");
   // Natural parameters [..., P] from working coordinates, with p covariates, and back; derivatives for the
   // one as derivatives for the other.
   m.def("hawkes_natural(Tensor working, int covariates) -> Tensor");
