@@ -18,11 +18,12 @@ from . import (  # noqa: E402
     models,
     objectives,
     ops,
+    plan,
     programs,
     training,
 )
 from ._C import Calendar  # noqa: E402
-from .data import Batch, Events, Panel, Splits, Standardizer, TableSpec, datasets  # noqa: E402
+from .data import Batch, Events, Graph, Panel, Splits, Standardizer, TableSpec, datasets  # noqa: E402
 from .distributions.counts import (  # noqa: E402
     count_cdf,
     count_quantile,
@@ -51,6 +52,7 @@ __all__ = [
     "Batch",
     "Calendar",
     "Events",
+    "Graph",
     "Panel",
     "Splits",
     "Standardizer",
@@ -76,6 +78,7 @@ __all__ = [
     "objectives",
     "ops",
     "perturbed_topk",
+    "plan",
     "programs",
     "ratio_ranking",
     "soft_bpr",

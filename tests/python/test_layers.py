@@ -25,6 +25,7 @@ ROOMS = (
     "training",
     "ranking",
     "report",
+    "plan",
     "cli",
 )
 OUTSIDE = ("topreach_experiments", "experiments", "benchmarks", "tests")
