@@ -189,6 +189,246 @@ class Forecast:
     @property
     def independent_sites(self) -> bool: ...
 
+# ---- bind_plan.cpp -------------------------------------------------------------------------------
+
+class Graph:
+    """N nodes with ids, and undirected edges, stored twice: the neighbours of node i are
+    neighbours[start[i]:start[i + 1]]."""
+
+    def __init__(
+        self,
+        *,
+        ids: Sequence[str],
+        from_nodes: ArrayLike,
+        to_nodes: ArrayLike,
+        weights: ArrayLike = ...,
+    ) -> None: ...
+    @staticmethod
+    def from_edges(
+        *,
+        ids: Sequence[str],
+        from_ids: Sequence[str],
+        to_ids: Sequence[str],
+        weights: ArrayLike = ...,
+    ) -> Graph: ...
+    @property
+    def ids(self) -> list[str]: ...
+    @property
+    def num_nodes(self) -> int: ...
+    @property
+    def num_edges(self) -> int: ...
+    @property
+    def has_weights(self) -> bool: ...
+    @property
+    def start(self) -> NDArray[np.int64]: ...
+    @property
+    def neighbours(self) -> NDArray[np.int32]: ...
+    @property
+    def weights(self) -> NDArray[np.float64]: ...
+    def index_of(self, id: str) -> int: ...
+    def reordered(self, ids: Sequence[str]) -> Graph: ...
+    def components(self) -> NDArray[np.int32]: ...
+    def steps_from(
+        self, sources: Sequence[SupportsIndex], limit: SupportsIndex = ...
+    ) -> NDArray[np.int32]: ...
+
+class PlanGrouping:
+    def __init__(
+        self, name: str, groups: Sequence[str], group: ArrayLike, lower: ArrayLike, upper: ArrayLike
+    ) -> None: ...
+
+class PlanConstraints:
+    def __init__(
+        self, k: SupportsIndex, groupings: Sequence[PlanGrouping], lock: ArrayLike
+    ) -> None: ...
+
+class PlanSolved:
+    """What `topreach.plan.Plan` holds; numbers of sites are rows of what was given."""
+
+    @property
+    def program(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def maximised(self) -> bool: ...
+    @property
+    def chosen(self) -> NDArray[np.int32]: ...
+    @property
+    def value(self) -> float: ...
+    @property
+    def bound(self) -> float | None: ...
+    @property
+    def gap(self) -> float | None: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def numbers(self) -> dict[str, float]: ...
+    @property
+    def columns(self) -> dict[str, NDArray[np.float64]]: ...
+    @property
+    def parts(self) -> list[list[int]]: ...
+    @property
+    def edges(self) -> list[tuple[int, int]]: ...
+    @property
+    def amounts(self) -> NDArray[np.float64]: ...
+    @property
+    def essential(self) -> NDArray[np.int32]: ...
+    @property
+    def replaceable(self) -> NDArray[np.int32]: ...
+    @property
+    def notes(self) -> list[str]: ...
+
+def has_highs() -> bool: ...
+def highs_version() -> str: ...
+def plan_assign(
+    need: ArrayLike,
+    capacity: ArrayLike,
+    if_opened: ArrayLike,
+    open: SupportsIndex,
+    distance: ArrayLike,
+    radius: SupportsFloat,
+    unserved: SupportsFloat,
+    prices: bool,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_budget_topk(
+    scores: ArrayLike,
+    cost: ArrayLike,
+    budget: SupportsFloat,
+    constraints: PlanConstraints,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_call_in(
+    graph: Graph,
+    comes: ArrayLike,
+    passes: ArrayLike,
+    constraints: PlanConstraints,
+    weight: ArrayLike,
+    capped: bool = False,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_connected(
+    scores: ArrayLike,
+    graph: Graph,
+    constraints: PlanConstraints,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_coverage(
+    graph: Graph,
+    weight: ArrayLike,
+    constraints: PlanConstraints,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_coverage_of(
+    seeds: SupportsIndex,
+    a: ArrayLike,
+    weight: ArrayLike,
+    start: ArrayLike,
+    seed: ArrayLike,
+    chance: ArrayLike,
+    constraints: PlanConstraints,
+    capped: bool = False,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_dominating_set(
+    graph: Graph,
+    cost: ArrayLike,
+    lock: ArrayLike,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_fair(
+    scores: ArrayLike,
+    fair_to: PlanGrouping,
+    floors: ArrayLike,
+    constraints: PlanConstraints,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_phased(
+    scores: ArrayLike,
+    k: Sequence[SupportsIndex],
+    sites: SupportsIndex,
+    opening: ArrayLike,
+    before: ArrayLike,
+    rest: SupportsIndex,
+    most_visits: SupportsIndex,
+    constraints: PlanConstraints,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_quota_topk(
+    scores: ArrayLike,
+    constraints: PlanConstraints,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_quota_topk_rows(
+    scores: ArrayLike, sites: SupportsIndex, constraints: PlanConstraints
+) -> NDArray[np.uint8]: ...
+def plan_reach_at_least(
+    graph: Graph,
+    comes: ArrayLike,
+    passes: ArrayLike,
+    reach: SupportsFloat,
+    capped: bool = False,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_spaced(
+    scores: ArrayLike,
+    x: ArrayLike,
+    y: ArrayLike,
+    distance: SupportsFloat,
+    constraints: PlanConstraints,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_spaced_graph(
+    scores: ArrayLike,
+    too_close: Graph,
+    constraints: PlanConstraints,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_spillover(
+    graph: Graph,
+    treated: ArrayLike,
+    spilled: ArrayLike,
+    constraints: PlanConstraints,
+    compliance: ArrayLike,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_subgraph(
+    graph: Graph,
+    terminals: Sequence[SupportsIndex],
+    neighbours: bool = False,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_tour_gain(
+    events: ArrayLike, area: ArrayLike, rho: SupportsFloat
+) -> NDArray[np.float64]: ...
+def plan_tours(
+    graph: Graph,
+    gain: ArrayLike,
+    k: SupportsIndex,
+    size: ArrayLike,
+    min_size: SupportsFloat,
+    max_size: SupportsFloat,
+    lock: ArrayLike,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def set_highs_library(path: str) -> None: ...
+
 # ---- bind_programs.cpp ---------------------------------------------------------------------------
 
 class Program:

@@ -14,8 +14,8 @@ from topreach.plan import Plan
 
 HELP = "Turn scores into a plan: quotas, budgets, networks, tours."
 EPILOG = """\
-Scores are a CSV such as `topreach rank --all-sites` writes: a row for each site, with columns site and
-score (--site, --value name others). Ids are text: 09001 stays 09001.
+Scores are a CSV such as `topreach rank --all-sites` writes: a row for each site, with columns site
+and score (--site, --value name others). Ids are text: 09001 stays 09001.
 
 examples:
   topreach plan quotas --scores ranked.csv --k 100 --groups town --at-least 1 --out plan.csv
@@ -231,7 +231,10 @@ class Program:
 
 
 def _add(*flags: str, **how: Any) -> Callable[[argparse.ArgumentParser], None]:
-    return lambda sub: sub.add_argument(*flags, **how) and None
+    def add(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(*flags, **how)
+
+    return add
 
 
 def _network(options: argparse.Namespace) -> tuple[Any, Any]:
@@ -252,8 +255,9 @@ def _budget(options: argparse.Namespace) -> Plan:
 def _spillover(options: argparse.Namespace) -> Plan:
     scores, graph = _network(options)
     return programs.spillover(
-        scores, graph, options.k, treated=_number(options.treated), spilled=_number(options.spilled),
-        compliance=_number(options.compliance), **_shared(options),
+        scores, graph, options.k, treated=_number(options.treated),
+        spilled=_number(options.spilled), compliance=_number(options.compliance),
+        **_shared(options),
     )  # fmt: skip
 
 
@@ -358,7 +362,7 @@ PROGRAMS: dict[str, Program] = {
         [
             _k,
             _graph,
-            _add("--treated", default="1", metavar="E", help="effect on who is treated (default: 1)"),
+            _add("--treated", default="1", metavar="E", help="effect on the treated (default: 1)"),
             _add("--spilled", default="0.5", metavar="E", help="on who knows one (default: 0.5)"),
             _add("--compliance", metavar="P", help="chance to come: a number or a column"),
             _quotas,
@@ -373,7 +377,7 @@ PROGRAMS: dict[str, Program] = {
             *_CHANCES,
             _add("--form", choices=["exact", "capped"], default="exact",
                  help="chance of being reached, or contacts of at most one each (default: exact)"),
-            _add("--weight-by-score", action="store_true", help="a person counts their score, not 1"),
+            _add("--weight-by-score", action="store_true", help="people count their scores, not 1"),
             _quotas,
         ],
         _call_in,
@@ -455,7 +459,7 @@ PROGRAMS: dict[str, Program] = {
             _add("--opening", default="0", metavar="C", help="cost of moving to a site, in scores"),
             _add("--before", type=names, default=[], metavar="A,B", help="sites open beforehand"),
             _add("--rest", type=int, default=0, metavar="N", help="periods of rest after a visit"),
-            _add("--most-visits", type=int, default=0, metavar="N", help="of a site (default: any)"),
+            _add("--most-visits", type=int, default=0, metavar="N", help="of a site (0: no limit)"),
             _quotas,
             _effect,
         ],
@@ -467,7 +471,7 @@ PROGRAMS: dict[str, Program] = {
             _k,
             _add("--fair-to", required=True, metavar="COLUMN", help="the groups"),
             _add("--floor", type=float, metavar="F",
-                 help="share of its own total that each group keeps (default: the largest there is)"),
+                 help="share of its total that each group keeps (default: the largest there is)"),
             _quotas,
             _effect,
         ],

@@ -1,8 +1,8 @@
 """From scores to a plan that can be carried out: docs/plans.md says which program suits which
 situation.
 
-Each function takes scores (a table of `ranker.rank()`, a Series by site id, or an array), solves one
-program and returns a `Plan` with value, bound, gap and status.
+Each function takes scores (a table of `ranker.rank()`, a Series by site id, or an array), solves
+one program and returns a `Plan` with value, bound, gap and status.
 
 >>> import topreach as tr
 >>> ranked = ranker.rank()

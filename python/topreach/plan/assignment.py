@@ -38,8 +38,8 @@ def assign(
 ) -> Plan:
     """Send people to places so that few are left without one, and ways are short.
 
-    min sum d_ij q_ij + D sum u_i, sum_j q_ij + u_i = need_i, sum_i q_ij <= capacity_j, q_ij only where
-    d_ij <= radius.
+    min sum d_ij q_ij + D sum u_i, sum_j q_ij + u_i = need_i, sum_i q_ij <= capacity_j, q_ij only
+    where d_ij <= radius.
 
     Args:
         need: people by area: Series by id, table, or array.
@@ -47,14 +47,15 @@ def assign(
         distance: [n, m], in any unit; or give places and get km along the sphere:
         need_places, capacity_places: longitude and latitude of each, [n, 2] and [m, 2].
         radius: longest way.
-        open_sites: how many new places to open, at most; opened_capacity: their capacity by place, 0 for
-            those that cannot be opened (a number: for all with capacity 0).
-        unserved: D, what leaving one person out counts, above min(n, m) x the longest way; None: just
-            above.
+        open_sites: how many new places to open, at most; opened_capacity: their capacity by place,
+            0 for those that cannot be opened (a number: for all with capacity 0).
+        unserved: D, what leaving one person out counts, above min(n, m) x the longest way; None:
+            just above.
         prices: also solve with one person, or one place, more and less.
 
     Returns:
-        A plan with a table of areas (need, unserved, need_more, need_less), worst first; `places` (capacity,
+        A plan with a table of areas (need, unserved, need_more, need_less), worst first; `places`
+        (capacity,
         used, opened, capacity_more, capacity_less: how the value changes with one place more or
         less) and `flows` (from, to, people, distance). Needs HiGHS.
 

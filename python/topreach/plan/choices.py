@@ -51,10 +51,10 @@ def quota_topk(
         k: number of sites.
         groups, at_least, at_most: one grouping, as for `Quotas`; `quotas`: `Quotas`, or several.
         lock_in, lock_out: ids that must be in the plan, or must not.
-        effect: share of a site's events that acting there prevents: a column's name, a number, or values by
-            site; the plan maximises effect x score.
-        ids: sites of an array. value: the table's column of scores ("score"). site: its column of ids.
-            period: which of its periods.
+        effect: share of a site's events that acting there prevents: a column's name, a number, or
+            values by site; the plan maximises effect x score.
+        ids: sites of an array. value: the table's column of scores ("score"). site: its column of
+            ids. period: which of its periods.
         gap: relative gap that is good enough. time: seconds.
 
     Raises:
@@ -149,8 +149,8 @@ def spaced(
     gap: float = 1e-4,
     time: float = math.inf,
 ) -> Plan:
-    """The best sites that keep apart: no two less than `distance` from each other, or, with a graph,
-    no two neighbours.
+    """The best sites that keep apart: no two less than `distance` from each other, or, with a
+    graph, no two neighbours.
 
     Args:
         k: number of sites; None: any.
@@ -249,15 +249,16 @@ def phased(
     gap: float = 1e-4,
     time: float = math.inf,
 ) -> Plan:
-    """Plans for H periods, where moving costs: max sum_t r_t.x_t - sum_i opening_i (times i is opened).
+    """Plans for H periods, where moving costs: max sum_t r_t.x_t - sum_i opening_i (times i is
+    opened).
 
     Args:
         scores: table with several periods (`time`), or array [H, S].
         k: sites in each period, one number or H of them.
         opening: what opening a site costs, in the unit of the scores.
         before: ids of the sites that are open before the first period.
-        rest: periods that a site rests after one in which it is chosen. most_visits: periods it can be chosen
-            in; 0: all.
+        rest: periods that a site rests after one in which it is chosen. most_visits: periods it
+            can be chosen in; 0: all.
         quotas, locks: in each period. Others: as for `quota_topk`.
 
     Returns:
@@ -268,7 +269,8 @@ def phased(
     many = [int(k)] * len(sites.periods) if np.ndim(k) == 0 else [int(v) for v in k]  # type: ignore[arg-type, union-attr]
     if len(many) != len(sites.periods):
         raise ValueError(
-            f"{name}: k must be one number for each of {len(sites.periods)} periods, got {len(many)}."
+            f"{name}: k must be one number for each of {len(sites.periods)} periods, got "
+            f"{len(many)}."
         )
     kept = make_constraints(min(many), groups, at_least, at_most, quotas, lock_in, lock_out, name)
     costs = sites.numbers(opening, name, "opening", 0.0)
@@ -311,13 +313,13 @@ def fair(
 
     Args:
         fair_to: the groups, as for `Quotas`.
-        floors: the share of its own total that each group keeps: one number for all, or by group. None: the
-            largest least share of a group; that share is the plan's value.
+        floors: the share of its own total that each group keeps: one number for all, or by group.
+            None: the largest least share of a group; that share is the plan's value.
         Others: as for `quota_topk`.
 
     Returns:
-        A plan with `shares` by group in `numbers` ("share of NAME"). `price_of_constraints` says what
-        fairness costs. Needs HiGHS.
+        A plan with `shares` by group in `numbers` ("share of NAME"). `price_of_constraints` says
+        what fairness costs. Needs HiGHS.
     """
     name = "fair"
     sites = read_sites(scores, name, ids=ids, value=value, site=site, period=period)

@@ -152,9 +152,10 @@ def _whole(k: Any, caller: str, sites: int) -> int:
         return -1
     if isinstance(k, bool) or not isinstance(k, numbers.Integral):
         raise TypeError(f"{caller}: k must be a whole number, got {k!r}.")
+    k = int(k)
     if not 0 <= k <= sites:
         raise ValueError(f"{caller}: k must be from 0 to the number of sites S = {sites}, got {k}.")
-    return int(k)
+    return k
 
 
 def _bounds(

@@ -29,8 +29,8 @@ class Sites:
     periods: tuple[str, ...] = ()
 
     def column(self, given: Any, caller: str, what: str) -> np.ndarray | None:
-        """A column by site: None; a number for all; a column's name; a Series or dict by id; or values in
-        the order of the sites.
+        """A column by site: None; a number for all; a column's name; a Series or dict by id; or
+        values in the order of the sites.
 
         Raises:
             ValueError: a name that the table does not have, an id without a value, or another

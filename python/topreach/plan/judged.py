@@ -21,8 +21,8 @@ def evaluate(plan: Plan, y: Any, *, groups: Any = None, area: Any = None) -> dic
     Args:
         plan: the plan, x.
         y: what happened, by site id or in the order of the scores.
-        groups: also the share of each group's events that fall in the plan: a column, Series or list as
-            for `Quotas`; None: the first grouping of the plan's quotas, if any.
+        groups: also the share of each group's events that fall in the plan: a column, Series or
+            list as for `Quotas`; None: the first grouping of the plan's quotas, if any.
         area: size of each site, for `pai`.
 
     Returns:
@@ -33,7 +33,8 @@ def evaluate(plan: Plan, y: Any, *, groups: Any = None, area: Any = None) -> dic
         `free_bpr`: share of what the best sites in the same number have, without any constraint;
         `capture`: share of all events that fall in chosen sites;
         `share`: Series by group, if there are groups;
-        `pai`: (share of events) / (share of area) of the plan, and `tour_pai` of each tour, if there
+        `pai`: (share of events) / (share of area) of the plan, and `tour_pai` of each tour, if
+            there
         are areas.
     """
     problem, solved = _judged(plan, "evaluate")
@@ -92,8 +93,8 @@ def stability(plan: Plan, samples: Any) -> tuple[pd.Series, float]:
         samples: draws [M, S] of counts or scores, as `Forecast.sample` gives them.
 
     Returns:
-        The frequency of each site in the best plans of the draws, by id, highest first; and the mean over draws of
-        |plan of the draw and this plan| / |this plan|.
+        The frequency of each site in the best plans of the draws, by id, highest first; and the
+        mean over draws of |plan of the draw and this plan| / |this plan|.
     """
     problem, _ = _judged(plan, "stability")
     draws = _samples(problem, samples, "Plan.stability")
@@ -131,8 +132,9 @@ def swap_with(plan: Plan, site: Any) -> tuple[list[str], float]:
 def information(plan: Plan, samples: Any) -> tuple[float, float]:
     """The value of knowing: E[max over plans f(y, .)] - E f(y, x), and its standard error.
 
-    With draws of the counts y it is the expected value of perfect information. With draws of the *expected* counts,
-    for instance from models fitted to bootstrap samples, it is what wrong scores cost.
+    With draws of the counts y it is the expected value of perfect information. With draws of the
+    *expected* counts, for instance from models fitted to bootstrap samples, it is what wrong
+    scores cost.
     Units: the objective's, per period.
 
     Args:

@@ -27,10 +27,10 @@ def geometries(plan: Plan, geometry: Any, caller: str) -> dict[str, dict[str, An
 
     Args:
         plan: the plan.
-        geometry: path of a GeoJSON file whose features have their id as `id`, or as a property `id`, `site`
-            or `geoid`; a GeoDataFrame indexed by id; a table with longitude and latitude indexed by
-            id; a pair of names of such columns in the table of scores; None: columns lon and lat (longitude and
-            latitude, x and y) of that table.
+        geometry: path of a GeoJSON file whose features have their id as `id`, or as a property
+            `id`, `site` or `geoid`; a GeoDataFrame indexed by id; a table with longitude and
+            latitude indexed by id; a pair of names of such columns in the table of scores; None:
+            columns lon and lat (longitude and latitude, x and y) of that table.
 
     Raises:
         ValueError: nothing that says where the sites lie.
@@ -49,8 +49,8 @@ def geometries(plan: Plan, geometry: Any, caller: str) -> dict[str, dict[str, An
                 found[str(name)] = feature["geometry"]
         if not set(found) & set(sites.ids):
             raise ValueError(
-                f"{caller}: geometry must have features whose id, or property id, site or geoid, is a "
-                f"site, got none in {os.fspath(geometry)}."
+                f"{caller}: geometry must have features whose id, or property id, site or geoid, "
+                f"is a site, got none in {os.fspath(geometry)}."
             )
         return found
     if hasattr(geometry, "geometry"):
@@ -84,8 +84,8 @@ def geometries(plan: Plan, geometry: Any, caller: str) -> dict[str, dict[str, An
 def write_geojson(
     plan: Plan, path: str | os.PathLike, geometry: Any = None, *, all_sites: bool = False
 ) -> None:
-    """The plan as a map layer, whole or not at all: a feature for each site of `to_frame`, and for tours
-    and subgraphs a line for each tour or edge.
+    """The plan as a map layer, whole or not at all: a feature for each site of `to_frame`, and for
+    tours and subgraphs a line for each tour or edge.
 
     Raises:
         ValueError: as for `geometries`; or a chosen site without a place.
@@ -141,8 +141,8 @@ def _middle(shape: dict[str, Any]) -> list[float]:
 
 
 def plot_plan(plan: Plan, geometry: Any = None, *, ax: Any = None) -> Any:
-    """The chosen sites on a map, with the lines of tours and subgraphs; without coordinates the scores as
-    bars, the chosen ones in colour.
+    """The chosen sites on a map, with the lines of tours and subgraphs; without coordinates the
+    scores as bars, the chosen ones in colour.
 
     Args:
         geometry: as for `geometries`. ax: axes to draw on; None makes a figure.

@@ -43,22 +43,24 @@ def spillover(
 ) -> Plan:
     """Whom to treat where treatment helps neighbours too.
 
-    Maximises sum_i saved_i: a treated person saves treated_i x score_i, an untreated neighbour of one
-    spilled_i x score_i, once.
+    Maximises sum_i saved_i: a treated person saves treated_i x score_i, an untreated neighbour of
+    one spilled_i x score_i, once.
 
     Args:
         scores: chance or expected count of each person's events: table, Series by id, or array.
         graph: who knows whom.
         k: number of people to treat.
-        treated, spilled: share of a person's events that being treated, or knowing someone who is, prevents: a number, a
-            column's name, or values by id.
+        treated, spilled: share of a person's events that being treated, or knowing someone who is,
+            prevents: a number, a column's name, or values by id.
         compliance: chance that a chosen person comes; None: all do.
         Others: as for `quota_topk`.
 
     Returns:
-        A plan; its table has `reached`, the chance that a person is treated or knows someone who is.
+        A plan; its table has `reached`, the chance that a person is treated or knows someone who
+        is.
 
-    Source: the blog's spillover program, in the form of ALLOCATION P2.
+    The expected saving with compliance c is exact:
+    sum_i (treated - spilled)_i c_i x_i + spilled_i (1 - prod_{N[i]} (1 - c_j x_j)).
 
     Example:
         >>> graph = Graph.from_edges([("a", "c"), ("a", "d"), ("a", "e"), ("b", "e")])
@@ -118,13 +120,15 @@ def call_in(
         graph: who knows whom.
         k: number of people to call.
         comes, passes: chances: a number, a column's name, or values by id.
-        form: "exact": the expected number of people reached, sum_i 1 - prod_j (1 - q_ij x_j); "capped": expected
-            contacts, at most one each, min(1, sum_j q_ij x_j), an upper bound of it that is easier to solve.
+        form: "exact": the expected number of people reached, sum_i 1 - prod_j (1 - q_ij x_j);
+            "capped": expected contacts, at most one each, min(1, sum_j q_ij x_j), an upper bound of
+            it that is easier to solve.
         weight_by_score: reaching a person counts their score, not 1.
         Others: as for `quota_topk`.
 
     Returns:
-        A plan; `reach` is the expected number of people reached (or of their scores) in either form.
+        A plan; `reach` is the expected number of people reached (or of their scores) in either
+        form.
 
     Example:
         >>> call_in(graph.ids, graph, 3, comes=0.4, passes=0.5).reach
@@ -212,18 +216,20 @@ def dominating_set(
     gap: float = 1e-4,
     time: float = math.inf,
 ) -> Plan:
-    """Representatives: the fewest sites, or cheapest, so that each is chosen or has a chosen neighbour.
+    """Representatives: the fewest sites, or cheapest, so that each is chosen or has a chosen
+    neighbour.
 
     Args:
         graph: who is whose neighbour.
         cost: of choosing a site, > 0: a number, or values by id; None: 1.
-        reach: instead: the fewest sites from whom a message reaches so many people in expectation, with `comes`
-            and `passes` as for `call_in`.
+        reach: instead: the fewest sites from whom a message reaches so many people in expectation,
+            with `comes` and `passes` as for `call_in`.
         lock_in, lock_out: ids that must be chosen, or must not.
 
     Returns:
-        A plan whose value is the number of sites, or their cost: the less the better, `bound` <= `value`. Infeasible, with
-        a note of the largest reach there is, if `reach` is beyond it.
+        A plan whose value is the number of sites, or their cost: the less the better, and the
+        bound lies below. Infeasible, with a note of the largest reach there is, if `reach` is
+        beyond it.
 
     Example:
         >>> dominating_set(Graph.from_edges([("a", "b"), ("a", "c")])).ids
@@ -240,10 +246,9 @@ def dominating_set(
     def run(values: np.ndarray, core: _C.PlanConstraints) -> _C.PlanSolved:
         if reach is None:
             return _C.plan_dominating_set(graph.core, costs, kept.lock(sites, name), gap, time)
-        chances = [
-            sites.numbers(c, name, n, 1.0) for c, n in ((comes, "comes"), (passes, "passes"))
-        ]
-        return _C.plan_reach_at_least(graph.core, *chances, float(reach), False, gap, time)
+        arrives = sites.numbers(comes, name, "comes", 1.0)
+        tells = sites.numbers(passes, name, "passes", 1.0)
+        return _C.plan_reach_at_least(graph.core, arrives, tells, reach, False, gap, time)
 
     return _solved(name, sites, kept, run, None)
 
@@ -278,14 +283,14 @@ def tours(
         k: number of tours, at most.
         area: size of each area, for the gain; None: 1 each. pai: the index that a tour must beat.
         gain: instead of both: what passing an area gains, in any unit.
-        size: what counts for min_size and max_size: length, minutes, area; None: 1 each, so that these are
-            numbers of areas.
+        size: what counts for min_size and max_size: length, minutes, area; None: 1 each, so that
+            these are numbers of areas.
         lock_out: ids of areas in no tour.
         Others: as for `quota_topk`.
 
     Returns:
-        A plan with `tours`. Proved without HiGHS; beyond some 15 areas a tour time may be up before,
-        status "feasible".
+        A plan with `tours`. Proved without HiGHS; beyond some 15 areas a tour time may be up
+        before, status "feasible".
 
     Example:
         >>> plan = tours(events, graph, 4, area="area", max_size=12)
@@ -334,10 +339,11 @@ def subgraph(
         neighbours: also every neighbour of a terminal.
 
     Returns:
-        A plan with `edges`, and a table with `role` ("terminal", "essential": in every such tree, "replaceable",
-        "neighbour") and `betweenness`: for each node the expected number of pairs of terminals whose shortest path,
-        one at random among the shortest, passes through it. Terminals in parts that no path joins get a tree each;
-        a note says so. Exact up to 12 terminals in a part.
+        A plan with `edges`, and a table with `role`: "terminal", "essential" (in every such tree),
+        "replaceable", "joining" (where neither is known) or "neighbour"; and with `betweenness`,
+        for each node the expected number of pairs of terminals whose shortest path, one at random
+        among the shortest, passes through it. Terminals in parts that no path joins get a tree
+        each; a note says so. Exact up to 12 terminals in a part.
 
     Source: Dreyfus & Wagner 1971; Mehlhorn 1988 above 12.
     """

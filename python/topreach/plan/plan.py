@@ -19,9 +19,9 @@ class Plan:
 
     Attributes:
         program: the function that made it.
-        status: "optimal" (the gap is at most 1e-6, or the gap asked for), "feasible" (a larger gap),
-            "heuristic" (no bound is known) or "infeasible" (there is no plan; `notes` say what is
-            known).
+        status: "optimal" (the gap is at most 1e-6, or the gap asked for), "feasible" (a larger
+            gap), "heuristic" (no bound is known) or "infeasible" (there is no plan; `notes` say
+            what is known).
         ids: the chosen sites, best first. value, bound, gap: of the program's objective; None where
             there is no bound.
         seconds: time that it took. numbers: what else is known, by name ("reach", "cost", ...).
@@ -87,8 +87,8 @@ class Plan:
     # ---- as a table and as files ----------------------------------------------------------------
 
     def to_frame(self, *, all_sites: bool = False) -> pd.DataFrame:
-        """A row for each chosen site, best first: site, score, the score table's other columns, and what
-        the program adds (tour and stop, period, role, chance reached).
+        """A row for each chosen site, best first: site, score, the score table's other columns,
+        and what the program adds (tour and stop, period, role, chance reached).
 
         Args:
             all_sites: also those that are not chosen; adds `selected`.
@@ -158,8 +158,8 @@ class Plan:
         return judged.evaluate(self, y, groups=groups, area=area)
 
     def stability(self, samples: Any) -> tuple[pd.Series, float]:
-        """How often each site is in the best plan of a draw, by id, and the mean share of this plan that
-        those plans share; see `topreach.plan.judged.stability`."""
+        """How often each site is in the best plan of a draw, by id, and the mean share of this
+        plan that those plans share; see `topreach.plan.judged.stability`."""
         return judged.stability(self, samples)
 
     def swap_with(self, site: Any) -> tuple[list[str], float]:
@@ -167,8 +167,8 @@ class Plan:
         return judged.swap_with(self, site)
 
     def information(self, samples: Any) -> tuple[float, float]:
-        """What it would be worth to know beforehand what the samples are draws of, per period, and the standard
-        error; see `topreach.plan.judged.information`."""
+        """What it would be worth to know beforehand what the samples are draws of, per period, and
+        the standard error; see `topreach.plan.judged.information`."""
         return judged.information(self, samples)
 
     def by_ratio(self, samples: Any) -> Plan:

@@ -1,5 +1,5 @@
-"""A program with its data, so that it can be solved again: for what happened, for samples, without a
-constraint."""
+"""A program with its data, so that it can be solved again: for what happened, for samples, without
+a constraint."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Problem:
         constraints: K, quotas, locks.
         run: (values [S], constraints) -> the solved plan. Values are scores or counts, times the
             effect.
-        objective: (values [S], solved plan) -> f(values, plan), linear in the values; None if the plan is not
-            judged by counts.
+        objective: (values [S], solved plan) -> f(values, plan), linear in the values; None if the
+            plan is not judged by counts.
         effect: share [S] of a site's events that acting there prevents; None: 1.
         rows: (values [M, S], constraints) -> plans [M, S] of 0 and 1, where there is a quick way.
         free_topk: whether "without constraints" means the best sites in the same number.
