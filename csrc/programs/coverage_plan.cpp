@@ -14,6 +14,7 @@ using kernels::PlanStatus;
 
 constexpr int64_t kSmall = 20'000;  // entries up to which HiGHS is asked to close a gap
 constexpr int kMostRounds = 200;    // of tangents
+constexpr double kReachSlack = 1e-9;
 constexpr auto kProof = "Not proved to be the best: that needs HiGHS (pip install highsbox).";
 
 // sum x = k or any number, people reached; with the quotas of the plans.
@@ -74,6 +75,44 @@ void prove(Solved& solved, const kernels::Coverage& coverage, const Allowed& all
     }
     set_value(solved, solved.value, bound, options.gap);
     if (solved.status == "optimal" || !is_new || deadline.passed()) return;
+  }
+}
+
+// The same for the fewest seeds that reach theta: sum w y >= theta in place of K.
+void prove_fewest(Solved& solved, const kernels::Coverage& given, double theta, bool capped,
+                  const SolveOptions& options, const kernels::Deadline& deadline) {
+  kernels::Coverage coverage = given;
+  std::fill(coverage.a.begin(), coverage.a.end(), 0.0);
+  auto program = kernels::coverage_program(coverage, -1);
+  const auto seeds = size_t(coverage.seeds);
+  program.maximise = false;
+  for (size_t i = 0; i < size_t(coverage.people); ++i) {
+    program.cost[seeds + i] = 0;
+    program.add_term(int32_t(seeds + i), coverage.w[i]);
+  }
+  std::fill_n(program.cost.begin(), seeds, 1.0);
+  program.end_row(theta - kReachSlack, kernels::kNoBound);
+  double bound = solved.bound.value_or(0);
+  for (int round = 0; round < kMostRounds && !deadline.passed(); ++round) {
+    auto how = milp_options(options, deadline);
+    how.presolve = false;
+    const auto answer = topreach::solve(program, how);
+    if (std::isfinite(answer.bound)) bound = std::max(bound, std::ceil(answer.bound - 1e-6));
+    bool is_new = false;
+    if (!answer.x.empty()) {
+      std::vector<int32_t> chosen;
+      for (size_t j = 0; j < seeds; ++j)
+        if (answer.x[j] > 0.5) chosen.push_back(int32_t(j));
+      const bool enough = kernels::coverage_value(coverage, chosen, capped) >= theta - kReachSlack;
+      if (enough && double(chosen.size()) < solved.value) {
+        solved.chosen = chosen;
+        solved.value = double(chosen.size());
+      }
+      is_new = !capped && !enough &&
+               kernels::add_tangents(program, coverage, std::span(answer.x).first(seeds)) > 0;
+    }
+    set_value(solved, solved.value, bound, options.gap);
+    if (solved.status == "optimal" || !is_new) return;
   }
 }
 
@@ -225,16 +264,25 @@ Solved reach_at_least(const kernels::Coverage& given, double theta, bool capped,
   solved.program = kName;
   solved.maximised = false;
   const auto plan = kernels::reach_at_least(given, theta, capped);
-  solved.chosen = plan.chosen;
-  solved.numbers.push_back({"reach", plan.reach});
   if (plan.status == PlanStatus::infeasible) {
-    solved.chosen.clear();
     solved.status = "infeasible";
+    solved.numbers.push_back({"reach", plan.reach});
     solved.notes.push_back(
         fmt::format("The largest reach there is, with all seeds, is {:.6g}.", plan.reach));
-  } else {
-    set_value(solved, plan.value, plan.bound, options.gap);
+    solved.seconds = deadline.seconds();
+    return solved;
   }
+  solved.chosen = plan.chosen;
+  set_value(solved, plan.value, plan.bound, options.gap);
+  if (solved.status != "optimal" && int64_t(given.seed.size()) <= kSmall) {
+    if (has_highs())
+      prove_fewest(solved, given, theta, capped, options, deadline);
+    else
+      solved.notes.push_back(kProof);
+  }
+  kernels::Coverage only_reach = given;
+  std::fill(only_reach.a.begin(), only_reach.a.end(), 0.0);
+  solved.numbers.push_back({"reach", kernels::coverage_value(only_reach, solved.chosen, false)});
   solved.seconds = deadline.seconds();
   return solved;
 }

@@ -118,7 +118,7 @@ def assign(
     )
     owners = Sites(places, room, pd.DataFrame(index=pd.Index(places)))
     shown = Problem(name, owners, Constraints(), run)
-    return Plan(shown, solved, table=table, extra={"flows": flows, "places": kept, "edges": []})
+    return Plan(shown, solved, table=table, extra={"flows": flows, "places": kept})
 
 
 def _distances(given: Any, here: Any, there: Any, needs: int, places: int) -> np.ndarray:
