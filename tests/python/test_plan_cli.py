@@ -138,26 +138,16 @@ def test_all_sites_and_standard_output(folder, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["quotas", *SCORES, "--k", "13"], "--k must be
-        from 0
-        to the
-        number of
-        sites S
-        = 12, got
-        13"), (["quotas", *SCORES, "--k", "4", "--groups", "town", "--at-least", "5"],
+        (["quotas", *SCORES, "--k", "13"], "--k must be from 0 to the number of sites S = 12"),
+        (["quotas", *SCORES, "--k", "4", "--groups", "town", "--at-least", "5"],
          "quotas must be feasible, got at least 5 in town '00' that has 4 sites"),
         (["quotas", *SCORES, "--k", "4", "--groups", "county"],
          "--groups must be a column of scores, got 'county'"),
         (["quotas", *SCORES, "--k", "4", "--groups", "town", "--at-least", "x"],
          "--at-least must be a whole number or a share"),
-        (["quotas", *SCORES, "--k", "4", "--lock-in", "7"],
-        "--lock-in must
-        be
-        ids
-        of
-        the
-        12 sites"),
-        (["quotas", "--scores", "none.csv", "--k", "4"], "--scores must be a CSV file"), (["quotas", *SCORES, "--site", "id", "--k", "4"], "--site must be a column of"),
+        (["quotas", *SCORES, "--k", "4", "--lock-in", "7"], "--lock-in must be ids of the 12"),
+        (["quotas", "--scores", "none.csv", "--k", "4"], "--scores must be a CSV file"),
+        (["quotas", *SCORES, "--site", "id", "--k", "4"], "--site must be a column of"),
         (["budget", *SCORES, "--cost", "cost", "--budget", "0", "--k", "3"],
          "there is no such plan. Even the cheapest"),
         (["coverage", *SCORES, "--k", "3"], "one of --edges, --gal, --gwt, --radius"),
