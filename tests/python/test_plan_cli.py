@@ -155,15 +155,9 @@ def test_all_sites_and_standard_output(folder, capsys):
         (["spaced", *SCORES, "--k", "4", "--distance", "9"], "--lon and --lat must name"),
         (["call-in", *SCORES, *EDGES, "--k", "2", "--comes", "2"], "chances from 0 to 1, got 2"),
     ],
-)  # fmt:
-skip
-def
-test_errors_in_one_line(folder,
-capsys,
-words,
-message):
-    pd.read_csv(folder
-    / "s.csv", dtype={"site": str}).head(6).to_csv(
+)  # fmt: skip
+def test_errors_in_one_line(folder, capsys, words, message):
+    pd.read_csv(folder / "s.csv", dtype={"site": str}).head(6).to_csv(
         folder / "few2.csv", index=False
     )
     named = [str(folder / w) if w.endswith(".csv") else w for w in words]
