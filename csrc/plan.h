@@ -26,9 +26,9 @@ struct Plan {
   std::vector<PlannedSite> sites;  // all sites, best first
 
   std::string program;               // "TopK(k=100)"
-  double value = 0.0;                // sum of the scores of the selected sites
+  double value = 0.0;                // of the selected sites, in the unit of the scores
   std::optional<double> bound, gap;  // of a program that is solved by search
-  std::string status = "optimal";    // "optimal", or as the program says
+  std::string status = "optimal";    // or "feasible", "heuristic", "infeasible": see Solution
   std::string model, model_digest;   // of the model file; "" for a model that was never saved
   std::vector<std::string> notes;    // what the plan could not know, a sentence each
 

@@ -33,6 +33,15 @@ void for_each_draw(const CountDistribution& counts, int64_t num_samples, const t
 
 std::string whole(double value) { return fmt::format("{:.0f}", value); }
 
+// Of a plan that is not known to be the best.
+std::string status_note(const Plan& plan, const std::string& period) {
+  if (plan.gap)
+    return fmt::format("the plan for {} is '{}': the best one is better by {:.3g} % at most",
+                       period, plan.status, 100 * *plan.gap);
+  return fmt::format("the plan for {} is '{}': how far it is from the best one is not known",
+                     period, plan.status);
+}
+
 }  // namespace
 
 Ranker Ranker::load(const std::string& path, torch::Device device) {
@@ -249,7 +258,13 @@ std::vector<Plan> Ranker::plans(const RankerInputs& inputs) const {
         }
       }
     }
-    const torch::Tensor best = program_->best(score.unsqueeze(0)).select(0, 0).to(torch::kCPU);
+    const Solution solution = program_->solve(score);
+    plan.value = solution.value;
+    plan.bound = solution.bound;
+    plan.gap = solution.gap;
+    plan.status = solution.status;
+    plan.notes.insert(plan.notes.end(), solution.notes.begin(), solution.notes.end());
+    if (plan.status != "optimal") plan.notes.push_back(status_note(plan, inputs.periods[at]));
     const torch::Tensor order = std::get<1>(score.sort(/*stable=*/true, 0, /*descending=*/true));
     plan.time = inputs.times[at];
     plan.period = inputs.periods[at];
@@ -261,7 +276,7 @@ std::vector<Plan> Ranker::plans(const RankerInputs& inputs) const {
     plan.model_digest = file_->digest;
     const auto score_at = score.accessor<double, 1>();
     const auto order_at = order.accessor<int64_t, 1>();
-    const auto best_at = best.to(torch::kDouble).contiguous();
+    const auto best_at = solution.plan.to(torch::kCPU, torch::kDouble).contiguous();
     const auto chosen = best_at.accessor<double, 1>();
     for (int64_t i = 0; i < order.numel(); ++i) {
       const int64_t s = order_at[i];
@@ -274,7 +289,6 @@ std::vector<Plan> Ranker::plans(const RankerInputs& inputs) const {
                         chosen[s] > 0.5 && std::isfinite(score_at[s])};
       if (mean.defined()) place.expected_count = mean.accessor<double, 1>()[s];
       if (chance.defined()) place.chance_top_k = chance.accessor<double, 1>()[s];
-      if (place.selected) plan.value += place.score;
       plan.sites.push_back(std::move(place));
     }
     const int64_t open = shut.defined() ? shut.logical_not().sum().item<int64_t>() : score.numel();

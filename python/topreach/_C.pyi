@@ -8,7 +8,7 @@ caller's device unless "CPU" is said. tests/python/test_stub.py holds this file 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, SupportsFloat, SupportsIndex, overload
+from typing import Any, SupportsFloat, SupportsIndex, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -191,16 +191,47 @@ class Forecast:
 
 # ---- bind_programs.cpp ---------------------------------------------------------------------------
 
+ProgramArgument: TypeAlias = float | str | list[float] | list[str]
+
+class Solution:
+    """A plan for one row of values, and what is proved of it."""
+
+    def __init__(
+        self,
+        plan: Tensor,  # [S] of zeros and ones
+        value: float,  # in the unit of the values
+        bound: float | None = None,  # no plan is better
+        gap: float | None = None,  # (bound - value) / |value|
+        status: str = "optimal",  # or "feasible", "heuristic", "infeasible"
+        seconds: float = 0.0,
+        notes: Sequence[str] = ...,
+    ) -> None: ...
+    @property
+    def plan(self) -> Tensor: ...
+    @property
+    def value(self) -> float: ...
+    @property
+    def bound(self) -> float | None: ...
+    @property
+    def gap(self) -> float | None: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def notes(self) -> list[str]: ...
+
 class Program:
     """Plans b [..., S] of zeros and ones; values, scores and counts y [..., S]."""
 
     def __init__(self) -> None: ...
     def name(self) -> str: ...
-    def config(self) -> list[tuple[str, float]]: ...
+    def config(self) -> dict[str, ProgramArgument]: ...  # the constructor's arguments
     def describe(self) -> str: ...
     def check(self, function: str, sites: int) -> None: ...
     def size(self) -> int: ...  # most sites in a plan
     def best(self, values: Tensor) -> Tensor: ...  # [..., S]
+    def solve(self, values: Tensor) -> Solution: ...  # values [S]
     def soft(
         self,
         values: Tensor,
@@ -257,7 +288,7 @@ class Needs:
     @property
     def events(self) -> bool: ...  # learns from events
 
-def make_program(name: str, config: dict[str, float], /) -> Program: ...
+def make_program(name: str, config: dict[str, ProgramArgument], /) -> Program: ...
 
 class ForecasterKind:
     @property
@@ -376,13 +407,13 @@ class Plan:
     @property
     def program(self) -> str: ...
     @property
-    def value(self) -> float: ...  # sum of the selected sites' scores
+    def value(self) -> float: ...  # of the selected sites, in the unit of the scores
     @property
     def bound(self) -> float | None: ...  # of a program that is solved by search
     @property
     def gap(self) -> float | None: ...
     @property
-    def status(self) -> str: ...
+    def status(self) -> str: ...  # "optimal", "feasible", "heuristic" or "infeasible"
     @property
     def model(self) -> str: ...
     @property

@@ -89,7 +89,11 @@ def run(options: argparse.Namespace) -> None:
 
 def _line(plan: Any) -> str:
     until = f"counts up to {plan.data_until}" if plan.data_until else "no counts before it"
-    return f"plan for {plan.period}, from {until}: {len(plan.selected_ids())} sites, {plan.program}"
+    status = "" if plan.status == "optimal" else f", {plan.status}"
+    return (
+        f"plan for {plan.period}, from {until}: {len(plan.selected_ids())} sites, "
+        f"{plan.program}{status}"
+    )
 
 
 def read_for(
