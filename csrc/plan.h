@@ -9,8 +9,9 @@ namespace topreach {
 
 struct PlannedSite {
   std::string site;
-  int64_t index = 0;                     // row of the site in what was ranked
-  double score = 0.0;                    // what sites are ranked by; -inf for a site that is closed
+  int64_t index = 0;  // row of the site in what was ranked
+  double score =
+      0.0;  // what sites are ranked by, times their effect; -inf for a site that is closed
   std::optional<double> expected_count;  // none for models that give scores
   std::optional<double> chance_top_k;  // chance that the site is in the best plan; none for scores
   int64_t rank = 0;                    // from 1

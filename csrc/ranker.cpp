@@ -56,6 +56,8 @@ Ranker::Ranker(ModelFile file, torch::Device device, ForecasterPtr forecaster, P
   file_ = std::make_shared<const ModelFile>(std::move(file));
   forecaster_ = forecaster ? std::move(forecaster) : load_forecaster(*file_, device);
   program_ = program ? std::move(program) : make_program(file_->program, file_->program_config);
+  if (ProgramPtr ordered = program_->for_sites("Ranker", file_->site_ids))
+    program_ = std::move(ordered);
   needs_ = forecaster_->needs();
   const bool scores = file_->ranking == "score";
   TR_REQUIRE(scores != needs_.counts, "Ranker: ranking must be {} for {}, got '{}'",
@@ -73,6 +75,8 @@ Ranker Ranker::to(torch::Device device) const {
 
 Ranker Ranker::with_program(ProgramPtr program) const {
   TR_REQUIRE(program != nullptr, "Ranker::with_program: program must be given, got none");
+  if (ProgramPtr ordered = program->for_sites("Ranker::with_program", site_ids()))
+    program = std::move(ordered);
   program->check("Ranker::with_program", int64_t(site_ids().size()));
   Ranker other = *this;
   other.program_ = std::move(program);
@@ -217,12 +221,15 @@ torch::Tensor Ranker::expected_counts(const RankerInputs& inputs) const {
 
 std::vector<Plan> Ranker::plans(const RankerInputs& inputs) const {
   torch::NoGradGuard no_grad;
-  program_->check("Ranker", int64_t(inputs.site_ids.size()));
+  ProgramPtr program = program_->for_sites("Ranker", inputs.site_ids);
+  if (!program) program = program_;
+  program->check("Ranker", int64_t(inputs.site_ids.size()));
   std::vector<Plan> result;
   const torch::Tensor scores = this->scores(inputs);
   for (int64_t t = 0; t < int64_t(inputs.times.size()); ++t) {
     const size_t at = size_t(t);
-    const torch::Tensor score = scores[t].to(torch::kCPU, torch::kDouble).contiguous();
+    const torch::Tensor own = scores[t].to(torch::kCPU, torch::kDouble).contiguous();
+    const torch::Tensor score = program->site_values(own).contiguous();
     const torch::Tensor shut =
         inputs.open.defined() ? inputs.open[t].logical_not() : torch::Tensor();
     torch::Tensor mean, chance;
@@ -234,9 +241,12 @@ std::vector<Plan> Ranker::plans(const RankerInputs& inputs) const {
       for_each_draw(counts, file_->model_samples, file_->key.to(device_),
                     [&](const torch::Tensor& draws) {
                       torch::Tensor y = draws.select(1, 0);
-                      if (shut.defined()) y = y.masked_fill(shut.to(y.device()), -1.0);
+                      if (shut.defined()) {
+                        if (!y.is_floating_point()) y = y.to(torch::kFloat);
+                        y = y.masked_fill(shut.to(y.device()), kMinusInfinity);
+                      }
                       const torch::Tensor part =
-                          program_->chance(y).to(torch::kCPU, torch::kDouble) * y.size(0);
+                          program->chance(y).to(torch::kCPU, torch::kDouble) * y.size(0);
                       chance = chance.defined() ? chance + part : part;
                     });
       chance = (chance / double(file_->model_samples)).contiguous();
@@ -258,7 +268,7 @@ std::vector<Plan> Ranker::plans(const RankerInputs& inputs) const {
         }
       }
     }
-    const Solution solution = program_->solve(score);
+    const Solution solution = program->solve(own);
     plan.value = solution.value;
     plan.bound = solution.bound;
     plan.gap = solution.gap;
@@ -271,7 +281,7 @@ std::vector<Plan> Ranker::plans(const RankerInputs& inputs) const {
     plan.data_until = inputs.data_until[at];
     plan.periods_ahead = inputs.ahead[at];
     plan.learnt = inputs.learnt[at];
-    plan.program = program_->describe();
+    plan.program = program->describe();
     plan.model = file_->model;
     plan.model_digest = file_->digest;
     const auto score_at = score.accessor<double, 1>();
@@ -292,9 +302,9 @@ std::vector<Plan> Ranker::plans(const RankerInputs& inputs) const {
       plan.sites.push_back(std::move(place));
     }
     const int64_t open = shut.defined() ? shut.logical_not().sum().item<int64_t>() : score.numel();
-    if (shut.defined() && open < program_->size())
+    if (shut.defined() && open < program->size())
       plan.notes.push_back(fmt::format(
-          "{} site(s) only are open, fewer than the plan could hold ({})", open, program_->size()));
+          "{} site(s) only are open, fewer than the plan could hold ({})", open, program->size()));
     result.push_back(std::move(plan));
   }
   return result;

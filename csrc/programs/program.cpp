@@ -11,7 +11,9 @@
 #include "../ops/key.h"
 #include "../require.h"
 #include "config_reader.h"
+#include "quotas.h"
 #include "topk.h"
+#include "with_effect.h"
 
 namespace topreach {
 
@@ -24,7 +26,7 @@ struct Maker {
   const char* name;
   ProgramPtr (*make)(ConfigReader&);
 };
-constexpr Maker kMakers[] = {{"TopK", TopK::from_config}};
+constexpr Maker kMakers[] = {{"TopK", TopK::from_config}, {"Quotas", Quotas::from_config}};
 
 std::string text_of(double value) { return fmt::format("{}", value); }
 std::string text_of(const std::string& value) { return fmt::format("'{}'", value); }
@@ -47,6 +49,12 @@ std::string Program::describe() const {
   }
   return text + ")";
 }
+
+ProgramPtr Program::for_sites(const char*, const std::vector<std::string>&) const {
+  return nullptr;
+}
+
+at::Tensor Program::site_values(const at::Tensor& values) const { return values; }
 
 Solution Program::solve(const at::Tensor& values) const {
   TR_REQUIRE(values.dim() == 1, "{}.solve: values must have shape [S], got {}", name(),
@@ -118,8 +126,10 @@ ProgramPtr make_program(const std::string& name, const ProgramConfig& config) {
     if (name == maker.name) {
       ConfigReader reader(name, config);
       ProgramPtr program = maker.make(reader);
+      const std::vector<double> effect = reader.numbers("effect");
+      const std::vector<std::string> sites = reader.texts("effect_sites");
       reader.finish();
-      return program;
+      return effect.empty() ? program : std::make_shared<WithEffect>(program, effect, sites);
     }
     names += fmt::format("{}'{}'", names.empty() ? "" : ", ", maker.name);
   }

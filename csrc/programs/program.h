@@ -62,8 +62,17 @@ class Program {
 
   /// Raises c10::ValueError, naming `function`, where no plan is possible for this number of sites.
   virtual void check(const char* function, int64_t sites) const = 0;
+  /// The same program for sites of these ids, in this order; null if that is the program itself. A
+  /// program that knows its sites by id puts what it knows of them in order. Raises c10::ValueError,
+  /// naming `function`, for ids that it does not know.
+  virtual std::shared_ptr<const Program> for_sites(const char* function,
+                                                   const std::vector<std::string>& ids) const;
   /// Largest number of sites that a plan can hold: how long a list to print.
   virtual int64_t size() const = 0;
+
+  /// What each site adds to a plan [..., S] if sites have these values: these, unless acting at a site
+  /// prevents but a share of its events (WithEffect).
+  virtual at::Tensor site_values(const at::Tensor& values) const;
 
   /// The allowed plan b of largest values . b, [..., S] of zeros and ones in the dtype of `values`;
   /// equal values: lowest index first. A site with value -inf is never in the plan.

@@ -2,7 +2,9 @@
 
 #include <pybind11/stl.h>
 
+#include "../programs/quotas.h"
 #include "../programs/topk.h"
+#include "../programs/with_effect.h"
 #include "bind_programs.h"
 #include "module.h"
 
@@ -51,6 +53,19 @@ class PyProgram : public Program {
   Solution solve(const at::Tensor& values) const override {
     PYBIND11_OVERRIDE(Solution, Program, solve, values);
   }
+  ProgramPtr for_sites(const char* function, const std::vector<std::string>& ids) const override {
+    py::gil_scoped_acquire lock;
+    const py::function own = py::get_override(static_cast<const Program*>(this), "for_sites");
+    if (!own) return nullptr;
+    const py::object found = own(function, ids);
+    if (found.is_none()) return nullptr;
+    // The object lives as long as the program is used.
+    auto* held = new py::object(found);
+    return ProgramPtr(found.cast<const Program*>(), [held](const Program*) {
+      py::gil_scoped_acquire lock;
+      delete held;
+    });
+  }
   at::Tensor reach(const at::Tensor& plan, const at::Tensor& y) const override {
     PYBIND11_OVERRIDE(at::Tensor, Program, reach, plan, y);
   }
@@ -98,6 +113,16 @@ void bind_programs(py::module_& m) {
       .def("describe", &Program::describe)
       .def("check", &Program::check, py::arg("function"), py::arg("sites"))
       .def("size", &Program::size)
+      .def(
+          "for_sites",
+          [](const Program& program, const std::string& function,
+             const std::vector<std::string>& ids) -> std::optional<std::shared_ptr<Program>> {
+            const ProgramPtr found = program.for_sites(function.c_str(), ids);
+            if (!found) return std::nullopt;
+            return std::const_pointer_cast<Program>(found);
+          },
+          py::arg("function"), py::arg("ids"))
+      .def("site_values", &Program::site_values, py::arg("values"))
       .def("best", &Program::best, py::arg("values"))
       .def("solve", &Program::solve, py::arg("values"))
       .def(
@@ -119,6 +144,34 @@ void bind_programs(py::module_& m) {
   py::class_<TopK, Program, std::shared_ptr<TopK>>(m, "TopK")
       .def(py::init<int64_t>(), py::arg("k"))
       .def_property_readonly("k", &TopK::k);
+  py::class_<Grouping>(m, "Grouping")
+      .def(py::init<std::string, std::vector<std::string>, std::vector<std::string>,
+                    std::vector<int64_t>, std::vector<int64_t>>(),
+           py::arg("label"), py::arg("groups"), py::arg("names"), py::arg("lower"),
+           py::arg("upper"))
+      .def_readonly("label", &Grouping::label)
+      .def_readonly("groups", &Grouping::groups)
+      .def_readonly("names", &Grouping::names)
+      .def_readonly("lower", &Grouping::lower)
+      .def_readonly("upper", &Grouping::upper);
+  py::class_<Quotas, Program, std::shared_ptr<Quotas>>(m, "Quotas")
+      .def(
+          py::init<int64_t, std::vector<Grouping>, std::vector<int8_t>, std::vector<std::string>>(),
+          py::arg("k"), py::arg("groupings"), py::arg("lock") = std::vector<int8_t>(),
+          py::arg("sites") = std::vector<std::string>())
+      .def_property_readonly("k", &Quotas::k)
+      .def_property_readonly("groupings", &Quotas::groupings)
+      .def_property_readonly("sites", &Quotas::sites)
+      .def_property_readonly("crosses", &Quotas::crosses)
+      .def("expected_best", &Quotas::expected_best, py::arg("values"));
+  py::class_<WithEffect, Program, std::shared_ptr<WithEffect>>(m, "WithEffect")
+      .def(py::init([](std::shared_ptr<Program> program, std::vector<double> effect,
+                       std::vector<std::string> sites) {
+             return std::make_shared<WithEffect>(std::move(program), std::move(effect),
+                                                 std::move(sites));
+           }),
+           py::arg("program"), py::arg("effect"), py::arg("sites") = std::vector<std::string>())
+      .def_property_readonly("effect", &WithEffect::effect);
 }
 
 }  // namespace topreach::python

@@ -230,6 +230,8 @@ class Program:
     def describe(self) -> str: ...
     def check(self, function: str, sites: int) -> None: ...
     def size(self) -> int: ...  # most sites in a plan
+    def for_sites(self, function: str, ids: Sequence[str]) -> Program | None: ...  # None: as it is
+    def site_values(self, values: Tensor) -> Tensor: ...  # [..., S], what each site adds to a plan
     def best(self, values: Tensor) -> Tensor: ...  # [..., S]
     def solve(self, values: Tensor) -> Solution: ...  # values [S]
     def soft(
@@ -252,6 +254,56 @@ class TopK(Program):
     def __init__(self, k: int) -> None: ...
     @property
     def k(self) -> int: ...
+
+class Grouping:
+    """One way to part the sites into groups, and the limits of these."""
+
+    def __init__(
+        self,
+        label: str,  # what a group is called
+        groups: Sequence[str],  # [S], "" for none
+        names: Sequence[str],  # [G], the groups that have limits
+        lower: Sequence[int],  # [G]
+        upper: Sequence[int],  # [G]
+    ) -> None: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def groups(self) -> list[str]: ...
+    @property
+    def names(self) -> list[str]: ...
+    @property
+    def lower(self) -> list[int]: ...
+    @property
+    def upper(self) -> list[int]: ...
+
+class Quotas(Program):
+    def __init__(
+        self,
+        k: int,
+        groupings: Sequence[Grouping],
+        lock: Sequence[int] = ...,  # [S], 1 in, -1 out, 0 free
+        sites: Sequence[str] = ...,  # [S]
+    ) -> None: ...
+    @property
+    def k(self) -> int: ...
+    @property
+    def groupings(self) -> list[Grouping]: ...
+    @property
+    def sites(self) -> list[str]: ...
+    @property
+    def crosses(self) -> bool: ...  # groupings of which none is finer than the other
+    def expected_best(self, values: Tensor) -> Tensor: ...  # [..., S], ties broken at random
+
+class WithEffect(Program):
+    def __init__(
+        self,
+        program: Program,
+        effect: Sequence[float],  # [S], >= 0
+        sites: Sequence[str] = ...,  # [S]
+    ) -> None: ...
+    @property
+    def effect(self) -> list[float]: ...
 
 # ---- bind_ranker.cpp -----------------------------------------------------------------------------
 
