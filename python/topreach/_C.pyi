@@ -8,7 +8,7 @@ caller's device unless "CPU" is said. tests/python/test_stub.py holds this file 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, SupportsFloat, SupportsIndex, overload
+from typing import Any, SupportsFloat, SupportsIndex, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -431,16 +431,49 @@ def set_highs_library(path: str) -> None: ...
 
 # ---- bind_programs.cpp ---------------------------------------------------------------------------
 
+ProgramArgument: TypeAlias = float | str | list[float] | list[str]
+
+class Solution:
+    """A plan for one row of values, and what is proved of it."""
+
+    def __init__(
+        self,
+        plan: Tensor,  # [S] of zeros and ones
+        value: float,  # in the unit of the values
+        bound: float | None = None,  # no plan is better
+        gap: float | None = None,  # (bound - value) / |value|
+        status: str = "optimal",  # or "feasible", "heuristic", "infeasible"
+        seconds: float = 0.0,
+        notes: Sequence[str] = ...,
+    ) -> None: ...
+    @property
+    def plan(self) -> Tensor: ...
+    @property
+    def value(self) -> float: ...
+    @property
+    def bound(self) -> float | None: ...
+    @property
+    def gap(self) -> float | None: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def notes(self) -> list[str]: ...
+
 class Program:
     """Plans b [..., S] of zeros and ones; values, scores and counts y [..., S]."""
 
     def __init__(self) -> None: ...
     def name(self) -> str: ...
-    def config(self) -> list[tuple[str, float]]: ...
+    def config(self) -> dict[str, ProgramArgument]: ...  # the constructor's arguments
     def describe(self) -> str: ...
     def check(self, function: str, sites: int) -> None: ...
     def size(self) -> int: ...  # most sites in a plan
+    def for_sites(self, function: str, ids: Sequence[str]) -> Program | None: ...  # None: as it is
+    def site_values(self, values: Tensor) -> Tensor: ...  # [..., S], what each site adds to a plan
     def best(self, values: Tensor) -> Tensor: ...  # [..., S]
+    def solve(self, values: Tensor) -> Solution: ...  # values [S]
     def soft(
         self,
         values: Tensor,
@@ -461,6 +494,56 @@ class TopK(Program):
     def __init__(self, k: int) -> None: ...
     @property
     def k(self) -> int: ...
+
+class Grouping:
+    """One way to part the sites into groups, and the limits of these."""
+
+    def __init__(
+        self,
+        label: str,  # what a group is called
+        groups: Sequence[str],  # [S], "" for none
+        names: Sequence[str],  # [G], the groups that have limits
+        lower: Sequence[int],  # [G]
+        upper: Sequence[int],  # [G]
+    ) -> None: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def groups(self) -> list[str]: ...
+    @property
+    def names(self) -> list[str]: ...
+    @property
+    def lower(self) -> list[int]: ...
+    @property
+    def upper(self) -> list[int]: ...
+
+class Quotas(Program):
+    def __init__(
+        self,
+        k: int,
+        groupings: Sequence[Grouping],
+        lock: Sequence[int] = ...,  # [S], 1 in, -1 out, 0 free
+        sites: Sequence[str] = ...,  # [S]
+    ) -> None: ...
+    @property
+    def k(self) -> int: ...
+    @property
+    def groupings(self) -> list[Grouping]: ...
+    @property
+    def sites(self) -> list[str]: ...
+    @property
+    def crosses(self) -> bool: ...  # groupings of which none is finer than the other
+    def expected_best(self, values: Tensor) -> Tensor: ...  # [..., S], ties broken at random
+
+class WithEffect(Program):
+    def __init__(
+        self,
+        program: Program,
+        effect: Sequence[float],  # [S], >= 0
+        sites: Sequence[str] = ...,  # [S]
+    ) -> None: ...
+    @property
+    def effect(self) -> list[float]: ...
 
 # ---- bind_ranker.cpp -----------------------------------------------------------------------------
 
@@ -497,7 +580,7 @@ class Needs:
     @property
     def events(self) -> bool: ...  # learns from events
 
-def make_program(name: str, config: dict[str, float], /) -> Program: ...
+def make_program(name: str, config: dict[str, ProgramArgument], /) -> Program: ...
 
 class ForecasterKind:
     @property
@@ -616,13 +699,13 @@ class Plan:
     @property
     def program(self) -> str: ...
     @property
-    def value(self) -> float: ...  # sum of the selected sites' scores
+    def value(self) -> float: ...  # of the selected sites, in the unit of the scores
     @property
     def bound(self) -> float | None: ...  # of a program that is solved by search
     @property
     def gap(self) -> float | None: ...
     @property
-    def status(self) -> str: ...
+    def status(self) -> str: ...  # "optimal", "feasible", "heuristic" or "infeasible"
     @property
     def model(self) -> str: ...
     @property
