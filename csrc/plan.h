@@ -9,8 +9,9 @@ namespace topreach {
 
 struct PlannedSite {
   std::string site;
-  int64_t index = 0;                     // row of the site in what was ranked
-  double score = 0.0;                    // what sites are ranked by; -inf for a site that is closed
+  int64_t index = 0;  // row of the site in what was ranked
+  double score =
+      0.0;  // what sites are ranked by, times their effect; -inf for a site that is closed
   std::optional<double> expected_count;  // none for models that give scores
   std::optional<double> chance_top_k;  // chance that the site is in the best plan; none for scores
   int64_t rank = 0;                    // from 1
@@ -26,9 +27,9 @@ struct Plan {
   std::vector<PlannedSite> sites;  // all sites, best first
 
   std::string program;               // "TopK(k=100)"
-  double value = 0.0;                // sum of the scores of the selected sites
+  double value = 0.0;                // of the selected sites, in the unit of the scores
   std::optional<double> bound, gap;  // of a program that is solved by search
-  std::string status = "optimal";    // "optimal", or as the program says
+  std::string status = "optimal";    // or "feasible", "heuristic", "infeasible": see Solution
   std::string model, model_digest;   // of the model file; "" for a model that was never saved
   std::vector<std::string> notes;    // what the plan could not know, a sentence each
 

@@ -33,6 +33,15 @@ void for_each_draw(const CountDistribution& counts, int64_t num_samples, const t
 
 std::string whole(double value) { return fmt::format("{:.0f}", value); }
 
+// Of a plan that is not known to be the best.
+std::string status_note(const Plan& plan, const std::string& period) {
+  if (plan.gap)
+    return fmt::format("the plan for {} is '{}': the best one is better by {:.3g} % at most",
+                       period, plan.status, 100 * *plan.gap);
+  return fmt::format("the plan for {} is '{}': how far it is from the best one is not known",
+                     period, plan.status);
+}
+
 }  // namespace
 
 Ranker Ranker::load(const std::string& path, torch::Device device) {
@@ -47,6 +56,8 @@ Ranker::Ranker(ModelFile file, torch::Device device, ForecasterPtr forecaster, P
   file_ = std::make_shared<const ModelFile>(std::move(file));
   forecaster_ = forecaster ? std::move(forecaster) : load_forecaster(*file_, device);
   program_ = program ? std::move(program) : make_program(file_->program, file_->program_config);
+  if (ProgramPtr ordered = program_->for_sites("Ranker", file_->site_ids))
+    program_ = std::move(ordered);
   needs_ = forecaster_->needs();
   const bool scores = file_->ranking == "score";
   TR_REQUIRE(scores != needs_.counts, "Ranker: ranking must be {} for {}, got '{}'",
@@ -64,6 +75,8 @@ Ranker Ranker::to(torch::Device device) const {
 
 Ranker Ranker::with_program(ProgramPtr program) const {
   TR_REQUIRE(program != nullptr, "Ranker::with_program: program must be given, got none");
+  if (ProgramPtr ordered = program->for_sites("Ranker::with_program", site_ids()))
+    program = std::move(ordered);
   program->check("Ranker::with_program", int64_t(site_ids().size()));
   Ranker other = *this;
   other.program_ = std::move(program);
@@ -208,12 +221,15 @@ torch::Tensor Ranker::expected_counts(const RankerInputs& inputs) const {
 
 std::vector<Plan> Ranker::plans(const RankerInputs& inputs) const {
   torch::NoGradGuard no_grad;
-  program_->check("Ranker", int64_t(inputs.site_ids.size()));
+  ProgramPtr program = program_->for_sites("Ranker", inputs.site_ids);
+  if (!program) program = program_;
+  program->check("Ranker", int64_t(inputs.site_ids.size()));
   std::vector<Plan> result;
   const torch::Tensor scores = this->scores(inputs);
   for (int64_t t = 0; t < int64_t(inputs.times.size()); ++t) {
     const size_t at = size_t(t);
-    const torch::Tensor score = scores[t].to(torch::kCPU, torch::kDouble).contiguous();
+    const torch::Tensor own = scores[t].to(torch::kCPU, torch::kDouble).contiguous();
+    const torch::Tensor score = program->site_values(own).contiguous();
     const torch::Tensor shut =
         inputs.open.defined() ? inputs.open[t].logical_not() : torch::Tensor();
     torch::Tensor mean, chance;
@@ -225,9 +241,12 @@ std::vector<Plan> Ranker::plans(const RankerInputs& inputs) const {
       for_each_draw(counts, file_->model_samples, file_->key.to(device_),
                     [&](const torch::Tensor& draws) {
                       torch::Tensor y = draws.select(1, 0);
-                      if (shut.defined()) y = y.masked_fill(shut.to(y.device()), -1.0);
+                      if (shut.defined()) {
+                        if (!y.is_floating_point()) y = y.to(torch::kFloat);
+                        y = y.masked_fill(shut.to(y.device()), kMinusInfinity);
+                      }
                       const torch::Tensor part =
-                          program_->chance(y).to(torch::kCPU, torch::kDouble) * y.size(0);
+                          program->chance(y).to(torch::kCPU, torch::kDouble) * y.size(0);
                       chance = chance.defined() ? chance + part : part;
                     });
       chance = (chance / double(file_->model_samples)).contiguous();
@@ -249,19 +268,25 @@ std::vector<Plan> Ranker::plans(const RankerInputs& inputs) const {
         }
       }
     }
-    const torch::Tensor best = program_->best(score.unsqueeze(0)).select(0, 0).to(torch::kCPU);
+    const Solution solution = program->solve(own);
+    plan.value = solution.value;
+    plan.bound = solution.bound;
+    plan.gap = solution.gap;
+    plan.status = solution.status;
+    plan.notes.insert(plan.notes.end(), solution.notes.begin(), solution.notes.end());
+    if (plan.status != "optimal") plan.notes.push_back(status_note(plan, inputs.periods[at]));
     const torch::Tensor order = std::get<1>(score.sort(/*stable=*/true, 0, /*descending=*/true));
     plan.time = inputs.times[at];
     plan.period = inputs.periods[at];
     plan.data_until = inputs.data_until[at];
     plan.periods_ahead = inputs.ahead[at];
     plan.learnt = inputs.learnt[at];
-    plan.program = program_->describe();
+    plan.program = program->describe();
     plan.model = file_->model;
     plan.model_digest = file_->digest;
     const auto score_at = score.accessor<double, 1>();
     const auto order_at = order.accessor<int64_t, 1>();
-    const auto best_at = best.to(torch::kDouble).contiguous();
+    const auto best_at = solution.plan.to(torch::kCPU, torch::kDouble).contiguous();
     const auto chosen = best_at.accessor<double, 1>();
     for (int64_t i = 0; i < order.numel(); ++i) {
       const int64_t s = order_at[i];
@@ -274,13 +299,12 @@ std::vector<Plan> Ranker::plans(const RankerInputs& inputs) const {
                         chosen[s] > 0.5 && std::isfinite(score_at[s])};
       if (mean.defined()) place.expected_count = mean.accessor<double, 1>()[s];
       if (chance.defined()) place.chance_top_k = chance.accessor<double, 1>()[s];
-      if (place.selected) plan.value += place.score;
       plan.sites.push_back(std::move(place));
     }
     const int64_t open = shut.defined() ? shut.logical_not().sum().item<int64_t>() : score.numel();
-    if (shut.defined() && open < program_->size())
+    if (shut.defined() && open < program->size())
       plan.notes.push_back(fmt::format(
-          "{} site(s) only are open, fewer than the plan could hold ({})", open, program_->size()));
+          "{} site(s) only are open, fewer than the plan could hold ({})", open, program->size()));
     result.push_back(std::move(plan));
   }
   return result;

@@ -34,6 +34,8 @@
 #include "ops/topk_mask.h"
 #include "panel.h"
 #include "programs/program.h"
+#include "programs/quotas.h"
 #include "programs/topk.h"
+#include "programs/with_effect.h"
 #include "ranker.h"
 #include "site_history.h"

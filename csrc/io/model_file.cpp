@@ -33,6 +33,13 @@ c10::IValue plain(const c10::IValue& value) {
   return list;
 }
 
+c10::IValue to_value(const ProgramArgument& argument) {
+  if (const auto* number = std::get_if<double>(&argument)) return *number;
+  if (const auto* text = std::get_if<std::string>(&argument)) return *text;
+  if (const auto* numbers = std::get_if<std::vector<double>>(&argument)) return list_of(*numbers);
+  return list_of(std::get<std::vector<std::string>>(argument));
+}
+
 Dict to_dict(const SiteHistory& history) {
   Dict dict = new_dict();
   List graphs(c10::AnyType::get());
@@ -87,7 +94,8 @@ c10::IValue to_value(const ModelFile& file) {
   insert_if_defined(past, "counts", file.past.counts);
   insert_if_defined(past, "upper", file.past.upper);
   insert_if_defined(past, "exposure", file.past.exposure);
-  for (const auto& [name, value] : file.program_config) program_config.insert(name, value);
+  for (const auto& [name, value] : file.program_config)
+    program_config.insert(name, to_value(value));
   program.insert("name", file.program);
   program.insert("config", program_config);
   for (const auto& [name, value] : file.table) table.insert(name, value);

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "../calendar.h"
+#include "../programs/program.h"
 #include "../site_history.h"
 
 namespace topreach {
@@ -60,7 +61,7 @@ struct ModelFile {
   std::vector<double> opened,
       closed;  // a time per site, NaN where none; empty where no site has one
   std::string program = "TopK";
-  std::vector<std::pair<std::string, double>> program_config = {{"k", 1.0}};
+  ProgramConfig program_config = {{"k", 1.0}};
   std::string ranking = "exact";  // "exact", "ratio", "mean" or, for scorers, "score"
   int64_t model_samples = 1000;
   torch::Tensor key;  // int64[2]

@@ -87,6 +87,13 @@ class Reader {
     for (const auto& item : list(value, part)) result.push_back(number(item, part + "[...]"));
     return result;
   }
+  ProgramArgument argument(const Value& value, const std::string& part) const {
+    if (value && value->isString()) return value->toStringRef();
+    if (!value || !value->isList()) return number(value, part);
+    const auto items = value->toListRef();
+    if (!items.empty() && items[0].isString()) return texts(value, part);
+    return numbers(value, part);
+  }
   NamedValues named(const Value& value, const std::string& part) const {
     NamedValues result;
     for (const auto& item : dict(value, part))
@@ -205,7 +212,7 @@ ModelFile parse_model_file(const std::string& bytes, const std::string& path) {
   file.program = read.text(read.find(program, "name"), "program.name");
   file.program_config.clear();
   for (const auto& [name, value] : read.named(read.find(program, "config"), "program.config"))
-    file.program_config.emplace_back(name, read.number(value, "program.config." + name));
+    file.program_config.emplace_back(name, read.argument(value, "program.config." + name));
   file.ranking = read.text(at("ranking"), "ranking");
   file.model_samples = read.integer(at("model_samples"), "model_samples");
   file.key = read.tensor(at("key"), "key");

@@ -37,6 +37,27 @@ TORCH_LIBRARY(topreach, m) {
   m.def(
       "perturbed_topk_rows(Tensor scores, int k, float sigma, Tensor? row_k, Tensor? row_sigma, "
       "int num_samples, str estimator, str noise, Tensor key, int row_offset=0) -> Tensor");
+  // The best K under quotas lower[G] <= x(g) <= upper[G]; groups [S] are numbers, -1 for none. Of
+  // nested groups `parent` [G] says what each lies in; `lock` [S] is 1 (in), -1 (out) or 0. All int64.
+  m.def(
+      "quota_topk(Tensor scores, int k, Tensor groups, Tensor lower, Tensor upper, "
+      "Tensor? parent=None, Tensor? lock=None) -> Tensor");
+  // Its expectation for scores + sigma z [..., S], and its symmetric Jacobian times v.
+  m.def(
+      "expected_quota_topk(Tensor scores, int k, Tensor groups, Tensor lower, Tensor upper, "
+      "float sigma, Tensor? lock=None) -> Tensor");
+  m.def(
+      "expected_quota_topk_jvp(Tensor v, Tensor scores, int k, Tensor groups, Tensor lower, "
+      "Tensor upper, float sigma, Tensor? lock=None) -> Tensor");
+  // Its mean over J draws; estimator "score_loo" or "conditional". backward makes the plans anew.
+  m.def(
+      "perturbed_quota_topk(Tensor scores, int k, Tensor groups, Tensor lower, Tensor upper, "
+      "float sigma, int num_samples, str estimator, Tensor key, int row_offset=0, "
+      "Tensor? parent=None, Tensor? lock=None) -> Tensor");
+  m.def(
+      "perturbed_quota_topk_backward(Tensor grad, Tensor scores, Tensor membership, int k, "
+      "Tensor groups, Tensor lower, Tensor upper, float sigma, int num_samples, str estimator, "
+      "Tensor key, int row_offset, Tensor? parent=None, Tensor? lock=None) -> Tensor");
   // Which rows have sigma > 0 (bool); `function` is named if a sigma is negative, infinite or NaN.
   m.def("soft_rows(Tensor sigma, str function) -> Tensor");
   // The noise of perturbed_topk, [J, rows, S] float32: for references and plots.

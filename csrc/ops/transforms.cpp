@@ -51,7 +51,13 @@ struct Rule {
   std::vector<size_t> like = {};
 };
 
-// The operators' tensor arguments in the order of schemas.cpp, keys left out.
+// Arguments that all rows share: keys, and what says which plans are allowed.
+bool is_shared(std::string_view argument) {
+  return argument == "key" || argument == "groups" || argument == "lower" || argument == "upper" ||
+         argument == "parent" || argument == "lock";
+}
+
+// The operators' tensor arguments in the order of schemas.cpp, shared ones left out.
 const std::vector<Rule>& rules() {
   static const std::vector<Rule> table = {
       {"topk_mask", Layout::kRows, {0}},
@@ -62,6 +68,11 @@ const std::vector<Rule>& rules() {
       {"expected_topk_jvp", Layout::kRows, {0, 0, 0}},
       {"perturbed_topk", Layout::kRows, {0}},
       {"perturbed_topk_backward", Layout::kRows, {0, 0, 0, 0, 0, 0}},
+      {"quota_topk", Layout::kRows, {0}},
+      {"expected_quota_topk", Layout::kRows, {0}},
+      {"expected_quota_topk_jvp", Layout::kRows, {0, 0}},
+      {"perturbed_quota_topk", Layout::kRows, {0}},
+      {"perturbed_quota_topk_backward", Layout::kRows, {0, 0, 0}},
       {"ratio_ranking", Layout::kRows, {1, 1}, 0, 2},
       {"ratio_ranking_backward", Layout::kRows, {0, 1, 0}, 1},
       {"ratio_ranking_go", Layout::kRows, {1, 1, 1}, 0, 2},
@@ -95,7 +106,7 @@ struct Argument {
   size_t position;  // on the stack
   at::Tensor tensor;
   std::optional<int64_t> batch;  // its dimension
-  bool key;
+  bool shared;
 
   int64_t dims() const { return tensor.dim() - (batch ? 1 : 0); }
 };
@@ -154,7 +165,7 @@ void over_rows(const c10::OperatorHandle& op, Stack* stack) {
     if (!value.isTensor() || !value.toTensor().defined()) continue;
     const at::Tensor& tensor = value.toTensor();
     const auto* batched = at::functorch::maybeGetBatchedImpl(tensor);
-    Argument argument{i, tensor, std::nullopt, schema[i].name() == "key"};
+    Argument argument{i, tensor, std::nullopt, is_shared(schema[i].name())};
     if (batched != nullptr && batched->level() == level) {
       argument.tensor = batched->value();
       argument.batch = batched->bdim();
@@ -170,8 +181,8 @@ void over_rows(const c10::OperatorHandle& op, Stack* stack) {
   int64_t dims = 0;
   std::vector<bool> batched_scores;
   for (const Argument& argument : given) {
-    if (argument.key) {
-      has_key = true;
+    if (argument.shared) {
+      has_key |= schema[argument.position].name() == "key";
       apart |= argument.batch.has_value();
       continue;
     }
@@ -194,7 +205,7 @@ void over_rows(const c10::OperatorHandle& op, Stack* stack) {
     const auto argument = std::find_if(given.begin(), given.end(),
                                        [&](const Argument& a) { return a.position == i; });
     const bool is_tensor = schema[i].type()->isSubtypeOf(*c10::OptionalType::ofTensor());
-    if (!is_tensor || schema[i].name() == "key") continue;
+    if (!is_tensor || is_shared(schema[i].name())) continue;
     const size_t number = tensor++;
     if (argument == given.end()) continue;
     const int64_t wanted =
@@ -207,7 +218,8 @@ void over_rows(const c10::OperatorHandle& op, Stack* stack) {
   const size_t results = op.schema().returns().size(), begin = stack->size() - results;
   std::vector<size_t> tensor_positions;
   for (size_t i = 0; i < schema.size(); ++i)
-    if (schema[i].type()->isSubtypeOf(*c10::OptionalType::ofTensor()) && schema[i].name() != "key")
+    if (schema[i].type()->isSubtypeOf(*c10::OptionalType::ofTensor()) &&
+        !is_shared(schema[i].name()))
       tensor_positions.push_back(i);
   for (size_t r = 0; r < results; ++r) {
     at::Tensor result = (*stack)[begin + r].toTensor();

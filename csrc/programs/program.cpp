@@ -4,26 +4,69 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <string_view>
 
 #include "../ops/key.h"
 #include "../require.h"
+#include "config_reader.h"
+#include "quotas.h"
 #include "topk.h"
+#include "with_effect.h"
 
 namespace topreach {
 
 namespace {
 
-constexpr double kLargestWhole = 9007199254740992.0;  // 2^53
+constexpr size_t kShown = 3;  // items of a list that describe() shows
+
+// All programs of the library.
+struct Maker {
+  const char* name;
+  ProgramPtr (*make)(ConfigReader&);
+};
+constexpr Maker kMakers[] = {{"TopK", TopK::from_config}, {"Quotas", Quotas::from_config}};
+
+std::string text_of(double value) { return fmt::format("{}", value); }
+std::string text_of(const std::string& value) { return fmt::format("'{}'", value); }
+template <typename T>
+std::string text_of(const std::vector<T>& values) {
+  std::string text = "[";
+  for (size_t i = 0; i < std::min(values.size(), kShown); ++i)
+    text += (i ? ", " : "") + text_of(values[i]);
+  return text + (values.size() > kShown ? fmt::format(", ... {} in all]", values.size())
+                                        : std::string("]"));
+}
 
 }  // namespace
 
 std::string Program::describe() const {
   std::string text = name() + "(";
-  for (const auto& [argument, value] : config())
-    text += fmt::format("{}{}={}", text.back() == '(' ? "" : ", ", argument, value);
+  for (const auto& [argument, value] : config()) {
+    text += fmt::format("{}{}={}", text.back() == '(' ? "" : ", ", argument,
+                        std::visit([](const auto& v) { return text_of(v); }, value));
+  }
   return text + ")";
+}
+
+ProgramPtr Program::for_sites(const char*, const std::vector<std::string>&) const {
+  return nullptr;
+}
+
+at::Tensor Program::site_values(const at::Tensor& values) const { return values; }
+
+Solution Program::solve(const at::Tensor& values) const {
+  TR_REQUIRE(values.dim() == 1, "{}.solve: values must have shape [S], got {}", name(),
+             values.sizes());
+  const auto begin = std::chrono::steady_clock::now();
+  Solution solution;
+  solution.plan = best(values.unsqueeze(0)).select(0, 0);
+  const at::Tensor chosen = solution.plan.gt(0.5).logical_and(values.isfinite());
+  solution.value = at::where(chosen, values, 0.0).sum(at::kDouble).item<double>();
+  solution.seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return solution;
 }
 
 at::Tensor Program::soft(const at::Tensor& values, const SoftOptions& options) const {
@@ -77,18 +120,20 @@ at::Tensor Program::chance(const at::Tensor& samples) const {
   return best(samples).to(at::kDouble).mean(0);
 }
 
-ProgramPtr make_program(const std::string& name,
-                        const std::vector<std::pair<std::string, double>>& config) {
-  if (name == "TopK") {
-    TR_REQUIRE(config.size() == 1 && config[0].first == "k",
-               "make_program: TopK must have the argument k alone, got {} arguments",
-               config.size());
-    const double k = config[0].second;
-    TR_REQUIRE(k >= 1 && k <= kLargestWhole && k == std::floor(k),
-               "make_program: k of TopK must be a whole number >= 1, got {}", k);
-    return std::make_shared<TopK>(int64_t(k));
+ProgramPtr make_program(const std::string& name, const ProgramConfig& config) {
+  std::string names;
+  for (const Maker& maker : kMakers) {
+    if (name == maker.name) {
+      ConfigReader reader(name, config);
+      ProgramPtr program = maker.make(reader);
+      const std::vector<double> effect = reader.numbers("effect");
+      const std::vector<std::string> sites = reader.texts("effect_sites");
+      reader.finish();
+      return effect.empty() ? program : std::make_shared<WithEffect>(program, effect, sites);
+    }
+    names += fmt::format("{}'{}'", names.empty() ? "" : ", ", maker.name);
   }
-  TR_REQUIRE(false, "make_program: name must be 'TopK', got '{}'", name);
+  TR_REQUIRE(false, "make_program: name must be one of {}, got '{}'", names, name);
 }
 
 }  // namespace topreach

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 namespace topreach {
@@ -25,6 +26,24 @@ struct SoftOptions {
   std::optional<at::Generator> generator = std::nullopt;  // to draw the key from
 };
 
+/// One argument of a program's constructor, as model files and Python's dictionaries hold it.
+using ProgramArgument =
+    std::variant<double, std::string, std::vector<double>, std::vector<std::string>>;
+/// Arguments by name. An empty list of either kind stands for both.
+using ProgramConfig = std::vector<std::pair<std::string, ProgramArgument>>;
+
+/// A plan for one row of values, and what is proved of it.
+struct Solution {
+  at::Tensor plan;     // [S] of zeros and ones, dtype and device of the values
+  double value = 0.0;  // of the plan, in the unit of the values
+  std::optional<double> bound,
+      gap;  // no plan is better than bound; gap = (bound - value) / |value|
+  // "optimal"; "feasible": a larger gap is proved; "heuristic": nothing is; "infeasible": no plan.
+  std::string status = "optimal";
+  double seconds = 0.0;
+  std::vector<std::string> notes;  // what a user should know of it, a sentence each
+};
+
 /// The plans that are allowed, and what they reach.
 ///
 /// Shapes: values, plan, y [..., S]. Derive a class and define `name`, `config`, `check` and `best`
@@ -36,19 +55,32 @@ class Program {
 
   /// Name in the registry and in model files, for instance "TopK".
   virtual std::string name() const = 0;
-  /// The constructor's arguments by name, as plain numbers: with `name` they give the program back.
-  virtual std::vector<std::pair<std::string, double>> config() const = 0;
-  /// One line for people, for instance "TopK(k=100)".
-  std::string describe() const;
+  /// The constructor's arguments by name: with `name` they give the program back.
+  virtual ProgramConfig config() const = 0;
+  /// One line for people, for instance "TopK(k=100)". Of long lists only the beginning.
+  virtual std::string describe() const;
 
   /// Raises c10::ValueError, naming `function`, where no plan is possible for this number of sites.
   virtual void check(const char* function, int64_t sites) const = 0;
+  /// The same program for sites of these ids, in this order; null if that is the program itself. A
+  /// program that knows its sites by id puts what it knows of them in order. Raises c10::ValueError,
+  /// naming `function`, for ids that it does not know.
+  virtual std::shared_ptr<const Program> for_sites(const char* function,
+                                                   const std::vector<std::string>& ids) const;
   /// Largest number of sites that a plan can hold: how long a list to print.
   virtual int64_t size() const = 0;
+
+  /// What each site adds to a plan [..., S] if sites have these values: these, unless acting at a site
+  /// prevents but a share of its events (WithEffect).
+  virtual at::Tensor site_values(const at::Tensor& values) const;
 
   /// The allowed plan b of largest values . b, [..., S] of zeros and ones in the dtype of `values`;
   /// equal values: lowest index first. A site with value -inf is never in the plan.
   virtual at::Tensor best(const at::Tensor& values) const = 0;
+
+  /// The plan for values [S], with what is proved of it. The default: `best`, which is optimal. A
+  /// program that is solved by search says here how far it came.
+  virtual Solution solve(const at::Tensor& values) const;
 
   /// E_z[best(values + sigma z)], [..., S] in [0, 1], differentiable. The default draws
   /// (topk "sampled") with the score-function gradient, and works for every program.
@@ -71,7 +103,7 @@ class Program {
 using ProgramPtr = std::shared_ptr<const Program>;
 
 /// The program of this name and config. Raises c10::ValueError for an unknown name or bad arguments.
-ProgramPtr make_program(const std::string& name,
-                        const std::vector<std::pair<std::string, double>>& config);
+/// The names are in one table, in program.cpp.
+ProgramPtr make_program(const std::string& name, const ProgramConfig& config);
 
 }  // namespace topreach

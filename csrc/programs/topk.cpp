@@ -16,7 +16,11 @@ TopK::TopK(int64_t k) : k_(k) {
   TR_REQUIRE(k >= 1, "TopK: k must be a whole number >= 1, got {}", k);
 }
 
-std::vector<std::pair<std::string, double>> TopK::config() const { return {{"k", double(k_)}}; }
+ProgramPtr TopK::from_config(ConfigReader& config) {
+  return std::make_shared<TopK>(config.whole("k", 1));
+}
+
+ProgramConfig TopK::config() const { return {{"k", double(k_)}}; }
 
 void TopK::check(const char* function, int64_t sites) const {
   TR_REQUIRE(k_ <= sites, "{}: k must be at most the number of sites S = {}, got {}", function,

@@ -1,6 +1,7 @@
 // Any K of the S sites: the program of both papers.
 #pragma once
 
+#include "config_reader.h"
 #include "program.h"
 
 namespace topreach {
@@ -14,10 +15,11 @@ class TopK final : public Program {
  public:
   /// Raises c10::ValueError unless k >= 1.
   explicit TopK(int64_t k);
+  static ProgramPtr from_config(ConfigReader& config);
 
   int64_t k() const { return k_; }
   std::string name() const override { return "TopK"; }
-  std::vector<std::pair<std::string, double>> config() const override;
+  ProgramConfig config() const override;
   void check(const char* function, int64_t sites) const override;
   int64_t size() const override { return k_; }
   at::Tensor best(const at::Tensor& values) const override;

@@ -7,6 +7,7 @@
 #include "../io/model_file_format.h"
 #include "../ranker.h"
 #include "bind_forecast.h"
+#include "bind_programs.h"
 #include "module.h"
 
 namespace py = pybind11;
@@ -218,7 +219,7 @@ void bind_model_file(py::module_& m) {
                              [](const ModelFile& f) {
                                py::dict program;
                                program["name"] = f.program;
-                               program["config"] = dict_of(f.program_config);
+                               program["config"] = from_config(f.program_config);
                                return program;
                              })
       .def("set_program",
@@ -346,7 +347,7 @@ void bind_ranker(py::module_& m) {
       .def_readonly("counts", &Needs::counts)
       .def_readonly("events", &Needs::events);
   m.def("make_program", [](const std::string& name, const py::dict& config) {
-    return std::const_pointer_cast<Program>(make_program(name, items_of<double>(config)));
+    return std::const_pointer_cast<Program>(make_program(name, to_config(config)));
   });
   py::class_<ForecasterKind>(m, "ForecasterKind")
       .def_readonly("name", &ForecasterKind::name)

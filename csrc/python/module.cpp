@@ -8,6 +8,7 @@ PYBIND11_MODULE(_C, m) {
   topreach::python::bind_events(m);
   topreach::python::bind_forecast(m);
   topreach::python::bind_programs(m);
+  topreach::python::bind_plan(m);
   topreach::python::bind_ranker(m);
   topreach::python::bind_objectives(m);
 }

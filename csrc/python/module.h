@@ -9,6 +9,7 @@ void bind_calendar(pybind11::module_& m);
 void bind_events(pybind11::module_& m);
 void bind_forecast(pybind11::module_& m);
 void bind_objectives(pybind11::module_& m);
+void bind_plan(pybind11::module_& m);
 void bind_programs(pybind11::module_& m);
 void bind_ranker(pybind11::module_& m);
 

@@ -8,7 +8,7 @@ caller's device unless "CPU" is said. tests/python/test_stub.py holds this file 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, SupportsFloat, SupportsIndex, overload
+from typing import Any, SupportsFloat, SupportsIndex, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -189,18 +189,291 @@ class Forecast:
     @property
     def independent_sites(self) -> bool: ...
 
+# ---- bind_plan.cpp -------------------------------------------------------------------------------
+
+class Graph:
+    """N nodes with ids, and undirected edges, stored twice: the neighbours of node i are
+    neighbours[start[i]:start[i + 1]]."""
+
+    def __init__(
+        self,
+        *,
+        ids: Sequence[str],
+        from_nodes: ArrayLike,
+        to_nodes: ArrayLike,
+        weights: ArrayLike = ...,
+    ) -> None: ...
+    @staticmethod
+    def from_edges(
+        *,
+        ids: Sequence[str],
+        from_ids: Sequence[str],
+        to_ids: Sequence[str],
+        weights: ArrayLike = ...,
+    ) -> Graph: ...
+    @property
+    def ids(self) -> list[str]: ...
+    @property
+    def num_nodes(self) -> int: ...
+    @property
+    def num_edges(self) -> int: ...
+    @property
+    def has_weights(self) -> bool: ...
+    @property
+    def start(self) -> NDArray[np.int64]: ...
+    @property
+    def neighbours(self) -> NDArray[np.int32]: ...
+    @property
+    def weights(self) -> NDArray[np.float64]: ...
+    def index_of(self, id: str) -> int: ...
+    def reordered(self, ids: Sequence[str]) -> Graph: ...
+    def components(self) -> NDArray[np.int32]: ...
+    def steps_from(
+        self, sources: Sequence[SupportsIndex], limit: SupportsIndex = ...
+    ) -> NDArray[np.int32]: ...
+
+class PlanGrouping:
+    def __init__(
+        self, name: str, groups: Sequence[str], group: ArrayLike, lower: ArrayLike, upper: ArrayLike
+    ) -> None: ...
+
+class PlanConstraints:
+    def __init__(
+        self, k: SupportsIndex, groupings: Sequence[PlanGrouping], lock: ArrayLike
+    ) -> None: ...
+
+class PlanSolved:
+    """What `topreach.plan.Plan` holds; numbers of sites are rows of what was given."""
+
+    @property
+    def program(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def maximised(self) -> bool: ...
+    @property
+    def chosen(self) -> NDArray[np.int32]: ...
+    @property
+    def value(self) -> float: ...
+    @property
+    def bound(self) -> float | None: ...
+    @property
+    def gap(self) -> float | None: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def numbers(self) -> dict[str, float]: ...
+    @property
+    def columns(self) -> dict[str, NDArray[np.float64]]: ...
+    @property
+    def parts(self) -> list[list[int]]: ...
+    @property
+    def edges(self) -> list[tuple[int, int]]: ...
+    @property
+    def amounts(self) -> NDArray[np.float64]: ...
+    @property
+    def essential(self) -> NDArray[np.int32]: ...
+    @property
+    def replaceable(self) -> NDArray[np.int32]: ...
+    @property
+    def notes(self) -> list[str]: ...
+
+def has_highs() -> bool: ...
+def highs_version() -> str: ...
+def plan_assign(
+    need: ArrayLike,
+    capacity: ArrayLike,
+    if_opened: ArrayLike,
+    open: SupportsIndex,
+    distance: ArrayLike,
+    radius: SupportsFloat,
+    unserved: SupportsFloat,
+    prices: bool,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_budget_topk(
+    scores: ArrayLike,
+    cost: ArrayLike,
+    budget: SupportsFloat,
+    constraints: PlanConstraints,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_call_in(
+    graph: Graph,
+    comes: ArrayLike,
+    passes: ArrayLike,
+    constraints: PlanConstraints,
+    weight: ArrayLike,
+    capped: bool = False,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_connected(
+    scores: ArrayLike,
+    graph: Graph,
+    constraints: PlanConstraints,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_coverage(
+    graph: Graph,
+    weight: ArrayLike,
+    constraints: PlanConstraints,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_coverage_of(
+    seeds: SupportsIndex,
+    a: ArrayLike,
+    weight: ArrayLike,
+    start: ArrayLike,
+    seed: ArrayLike,
+    chance: ArrayLike,
+    constraints: PlanConstraints,
+    capped: bool = False,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_dominating_set(
+    graph: Graph,
+    cost: ArrayLike,
+    lock: ArrayLike,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_fair(
+    scores: ArrayLike,
+    fair_to: PlanGrouping,
+    floors: ArrayLike,
+    constraints: PlanConstraints,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_phased(
+    scores: ArrayLike,
+    k: Sequence[SupportsIndex],
+    sites: SupportsIndex,
+    opening: ArrayLike,
+    before: ArrayLike,
+    rest: SupportsIndex,
+    most_visits: SupportsIndex,
+    constraints: PlanConstraints,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_quota_topk(
+    scores: ArrayLike,
+    constraints: PlanConstraints,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_quota_topk_rows(
+    scores: ArrayLike, sites: SupportsIndex, constraints: PlanConstraints
+) -> NDArray[np.uint8]: ...
+def plan_reach_at_least(
+    graph: Graph,
+    comes: ArrayLike,
+    passes: ArrayLike,
+    reach: SupportsFloat,
+    capped: bool = False,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_spaced(
+    scores: ArrayLike,
+    x: ArrayLike,
+    y: ArrayLike,
+    distance: SupportsFloat,
+    constraints: PlanConstraints,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_spaced_graph(
+    scores: ArrayLike,
+    too_close: Graph,
+    constraints: PlanConstraints,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_spillover(
+    graph: Graph,
+    treated: ArrayLike,
+    spilled: ArrayLike,
+    constraints: PlanConstraints,
+    compliance: ArrayLike,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_subgraph(
+    graph: Graph,
+    terminals: Sequence[SupportsIndex],
+    neighbours: bool = False,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def plan_tour_gain(
+    events: ArrayLike, area: ArrayLike, rho: SupportsFloat
+) -> NDArray[np.float64]: ...
+def plan_tours(
+    graph: Graph,
+    gain: ArrayLike,
+    k: SupportsIndex,
+    size: ArrayLike,
+    min_size: SupportsFloat,
+    max_size: SupportsFloat,
+    lock: ArrayLike,
+    gap: SupportsFloat = 1e-4,
+    time: SupportsFloat = ...,
+) -> PlanSolved: ...
+def set_highs_library(path: str) -> None: ...
+
 # ---- bind_programs.cpp ---------------------------------------------------------------------------
+
+ProgramArgument: TypeAlias = float | str | list[float] | list[str]
+
+class Solution:
+    """A plan for one row of values, and what is proved of it."""
+
+    def __init__(
+        self,
+        plan: Tensor,  # [S] of zeros and ones
+        value: float,  # in the unit of the values
+        bound: float | None = None,  # no plan is better
+        gap: float | None = None,  # (bound - value) / |value|
+        status: str = "optimal",  # or "feasible", "heuristic", "infeasible"
+        seconds: float = 0.0,
+        notes: Sequence[str] = ...,
+    ) -> None: ...
+    @property
+    def plan(self) -> Tensor: ...
+    @property
+    def value(self) -> float: ...
+    @property
+    def bound(self) -> float | None: ...
+    @property
+    def gap(self) -> float | None: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def notes(self) -> list[str]: ...
 
 class Program:
     """Plans b [..., S] of zeros and ones; values, scores and counts y [..., S]."""
 
     def __init__(self) -> None: ...
     def name(self) -> str: ...
-    def config(self) -> list[tuple[str, float]]: ...
+    def config(self) -> dict[str, ProgramArgument]: ...  # the constructor's arguments
     def describe(self) -> str: ...
     def check(self, function: str, sites: int) -> None: ...
     def size(self) -> int: ...  # most sites in a plan
+    def for_sites(self, function: str, ids: Sequence[str]) -> Program | None: ...  # None: as it is
+    def site_values(self, values: Tensor) -> Tensor: ...  # [..., S], what each site adds to a plan
     def best(self, values: Tensor) -> Tensor: ...  # [..., S]
+    def solve(self, values: Tensor) -> Solution: ...  # values [S]
     def soft(
         self,
         values: Tensor,
@@ -221,6 +494,56 @@ class TopK(Program):
     def __init__(self, k: int) -> None: ...
     @property
     def k(self) -> int: ...
+
+class Grouping:
+    """One way to part the sites into groups, and the limits of these."""
+
+    def __init__(
+        self,
+        label: str,  # what a group is called
+        groups: Sequence[str],  # [S], "" for none
+        names: Sequence[str],  # [G], the groups that have limits
+        lower: Sequence[int],  # [G]
+        upper: Sequence[int],  # [G]
+    ) -> None: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def groups(self) -> list[str]: ...
+    @property
+    def names(self) -> list[str]: ...
+    @property
+    def lower(self) -> list[int]: ...
+    @property
+    def upper(self) -> list[int]: ...
+
+class Quotas(Program):
+    def __init__(
+        self,
+        k: int,
+        groupings: Sequence[Grouping],
+        lock: Sequence[int] = ...,  # [S], 1 in, -1 out, 0 free
+        sites: Sequence[str] = ...,  # [S]
+    ) -> None: ...
+    @property
+    def k(self) -> int: ...
+    @property
+    def groupings(self) -> list[Grouping]: ...
+    @property
+    def sites(self) -> list[str]: ...
+    @property
+    def crosses(self) -> bool: ...  # groupings of which none is finer than the other
+    def expected_best(self, values: Tensor) -> Tensor: ...  # [..., S], ties broken at random
+
+class WithEffect(Program):
+    def __init__(
+        self,
+        program: Program,
+        effect: Sequence[float],  # [S], >= 0
+        sites: Sequence[str] = ...,  # [S]
+    ) -> None: ...
+    @property
+    def effect(self) -> list[float]: ...
 
 # ---- bind_ranker.cpp -----------------------------------------------------------------------------
 
@@ -257,7 +580,7 @@ class Needs:
     @property
     def events(self) -> bool: ...  # learns from events
 
-def make_program(name: str, config: dict[str, float], /) -> Program: ...
+def make_program(name: str, config: dict[str, ProgramArgument], /) -> Program: ...
 
 class ForecasterKind:
     @property
@@ -376,13 +699,13 @@ class Plan:
     @property
     def program(self) -> str: ...
     @property
-    def value(self) -> float: ...  # sum of the selected sites' scores
+    def value(self) -> float: ...  # of the selected sites, in the unit of the scores
     @property
     def bound(self) -> float | None: ...  # of a program that is solved by search
     @property
     def gap(self) -> float | None: ...
     @property
-    def status(self) -> str: ...
+    def status(self) -> str: ...  # "optimal", "feasible", "heuristic" or "infeasible"
     @property
     def model(self) -> str: ...
     @property

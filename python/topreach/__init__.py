@@ -19,11 +19,12 @@ from . import (  # noqa: E402
     objectives,
     online,
     ops,
+    plan,
     programs,
     training,
 )
 from ._C import Calendar  # noqa: E402
-from .data import Batch, Events, Panel, Splits, Standardizer, TableSpec, datasets  # noqa: E402
+from .data import Batch, Events, Graph, Panel, Splits, Standardizer, TableSpec, datasets  # noqa: E402
 from .distributions.counts import (  # noqa: E402
     count_cdf,
     count_quantile,
@@ -34,8 +35,11 @@ from .evaluation import baselines, metrics  # noqa: E402
 from .ops import (  # noqa: E402
     cpu_capability,
     draw_key,
+    expected_quota_topk,
     expected_topk,
+    perturbed_quota_topk,
     perturbed_topk,
+    quota_topk,
     ratio_ranking,
     soft_bpr,
     topk_mask,
@@ -52,6 +56,7 @@ __all__ = [
     "Batch",
     "Calendar",
     "Events",
+    "Graph",
     "Panel",
     "Splits",
     "Standardizer",
@@ -69,6 +74,7 @@ __all__ = [
     "distributions",
     "draw_key",
     "evaluation",
+    "expected_quota_topk",
     "expected_topk",
     "expected_ratio_ranking",
     "interval_log_prob",
@@ -77,8 +83,11 @@ __all__ = [
     "objectives",
     "online",
     "ops",
+    "perturbed_quota_topk",
     "perturbed_topk",
+    "plan",
     "programs",
+    "quota_topk",
     "ratio_ranking",
     "soft_bpr",
     "topk_mask",

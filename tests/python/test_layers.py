@@ -26,6 +26,7 @@ ROOMS = (
     "training",
     "ranking",
     "report",
+    "plan",
     "cli",
 )
 OUTSIDE = ("topreach_experiments", "experiments", "benchmarks", "tests")

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from topreach.cli.demo import format_table
-from topreach.cli.fit import judged, model_scores
+from topreach.cli.fit import judged, model_scores, ordered
 from topreach.cli.options import (
     CommandError,
     add_table_options,
@@ -24,6 +24,7 @@ from topreach.cli.options import (
 from topreach.cli.rank import read_for
 from topreach.data.panel import Panel
 from topreach.evaluation import baselines, metrics
+from topreach.programs import Program, as_program
 from topreach.ranking.topk_ranker import TopKRanker
 
 HELP = "Compare a saved model and naive rankings on held-out periods."
@@ -74,17 +75,19 @@ def run(options: argparse.Namespace) -> None:
         raise CommandError(
             f"--test must be from 1 to the number of periods, {panel.num_times}, got {options.test}"
         )
-    check_k(k, panel.num_sites)
+    if not isinstance(k, Program):
+        check_k(k, panel.num_sites)
+    program = as_program(k, "topreach evaluate")
     if ranker is not None:
-        ranker = ranker.with_program(k)
+        ranker = ranker.with_program(program)
     test = panel.select_times(panel.times[-options.test :])
     listed = ", ".join(str(t) for t in test.times[:6]) + (" ..." if len(test.times) > 6 else "")
     tables = []
     for text, part in judged(test):
-        table = _comparison(options, ranker, test, part, k, options.test < panel.num_times)
+        table = _comparison(options, ranker, test, part, program, options.test < panel.num_times)
         print(
-            f"period(s) {listed}, {test.num_sites} sites, K = {k}; BPR: share of the best possible "
-            f"reach{text}\n",
+            f"period(s) {listed}, {test.num_sites} sites, K = {program.size()}; BPR: share of the "
+            f"best possible reach{text}\n",
             file=sys.stderr if options.out == "-" else sys.stdout,
         )
         print(format_table(table) + "\n", file=sys.stderr if options.out == "-" else sys.stdout)
@@ -100,7 +103,7 @@ def _comparison(
     ranker: TopKRanker | None,
     given: Panel,
     test: Panel,
-    k: int,
+    program: Program,
     earlier: bool,
 ) -> pd.DataFrame:
     """The rankings judged by the counts of `test`: `given`, or a bound of its counts."""
@@ -117,10 +120,10 @@ def _comparison(
         )
     naive["chance"] = baselines.chance(test)
     for name, forecast in naive.items():
-        rows[name] = _row(forecast, forecast, test, k)
+        rows[name] = _row(forecast, forecast, test, program)
     if ranker is not None:
         scores, predicted, counts = model_scores(ranker, given, test)
-        rows["model"] = _row(predicted, scores, counts, k)
+        rows["model"] = _row(predicted, scores, counts, program)
         if options.repeats and ranker.ranking_ != "ratio":
             print(
                 "note: the model ranks without draws, so repeats would all agree", file=sys.stderr
@@ -134,10 +137,10 @@ def _comparison(
 
 
 def _row(
-    forecast: torch.Tensor | None, scores: torch.Tensor, panel: Panel, k: int
+    forecast: torch.Tensor | None, scores: torch.Tensor, panel: Panel, program: Program
 ) -> dict[str, float]:
     return {
         "mae": np.nan if forecast is None else metrics.mae(forecast, panel.y),
         "rmse": np.nan if forecast is None else metrics.rmse(forecast, panel.y),
-        "bpr": float(metrics.bpr(scores, panel.y, k, nan_policy="omit")),
+        "bpr": float(metrics.bpr(scores, panel.y, ordered(program, panel), nan_policy="omit")),
     }

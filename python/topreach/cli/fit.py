@@ -15,7 +15,6 @@ from topreach.cli.event_options import add_event_options, every_of, read_events,
 from topreach.cli.options import (
     CommandError,
     add_table_options,
-    check_k,
     device_of,
     may_write,
     names,
@@ -23,10 +22,12 @@ from topreach.cli.options import (
     spec_to_text,
     table_spec,
 )
+from topreach.cli.quota_options import add_quota_options, program_of, quota_columns
 from topreach.data.events import Events
 from topreach.data.panel import Panel
 from topreach.evaluation import baselines, metrics
 from topreach.forecasters import FORECASTERS, KINDS
+from topreach.programs import Program, TopK
 from topreach.ranking.topk_ranker import TopKRanker
 
 HELP = "Fit a model to a table of counts, or of dated events, and save it."
@@ -43,6 +44,8 @@ examples:
       --k 20 --model negbin --missing zero --out model.pt --force
   topreach fit --data deaths.csv --site county --time year --count deaths --k 20 --out model.pt \\
       --model negbin --objective marginal --exposure population --suppressed 1-9
+  topreach fit --data counts.csv --site geoid --time year --count deaths --k 40 --out model.pt \\
+      --groups municipality --at-least 1
   topreach fit --events deaths.csv --time date --place town --types heroin,fentanyl --k 20 \\
       --model stemmed --out model.pt
 """
@@ -61,6 +64,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--k", type=int, required=True, metavar="K", help="number of sites that can be acted on"
     )
+    add_quota_options(sub)
     sub.add_argument("--out", required=True, metavar="FILE", help="model file to write")
     sub.add_argument(
         "--model",
@@ -133,7 +137,11 @@ def run(options: argparse.Namespace) -> None:
             raise CommandError("--data FILE or --events FILE must be given")
         spec = table_spec(options, None, options.features)
         panel = read_table(spec, options)
-    check_k(options.k, panel.num_sites)
+    held_out = set(quota_columns(options))
+    if options.features is None and held_out & set(panel.feature_names):
+        kept = [name for name in panel.feature_names if name not in held_out]
+        panel = panel.align(feature_names=kept)
+    program = program_of(options, spec, panel)
     valid = options.valid if options.valid is not None else int(panel.num_times >= 3)
     if not 0 <= valid < panel.num_times:
         raise CommandError(
@@ -153,7 +161,7 @@ def run(options: argparse.Namespace) -> None:
 
     def ranker() -> TopKRanker:
         return TopKRanker(
-            options.k,
+            options.k if isinstance(program, TopK) else program,
             model=options.model,
             objective=options.objective,
             ranking=options.ranking,
@@ -192,7 +200,7 @@ def run(options: argparse.Namespace) -> None:
         f"{panel.times[-1]}), {_features(fitted)}"
     )
     if held is not None and judged is not None:
-        print(_skill(judged, held, options.k, chosen=by_steps))
+        print(_skill(judged, held, program, chosen=by_steps))
     print(f"model: {options.out}")
     if fitted.interrupted_:
         raise KeyboardInterrupt
@@ -261,7 +269,7 @@ def model_scores(
     return scores, forecast, judged.align(site_ids=ranker.site_ids_) if needs.sites else judged
 
 
-def _skill(ranker: TopKRanker, held: Panel, k: int, *, chosen: bool) -> str:
+def _skill(ranker: TopKRanker, held: Panel, program: Program, *, chosen: bool) -> str:
     """A sentence on how well the held-back periods are ranked, beside the mean of past periods."""
     periods = ", ".join(str(t) for t in held.times)
     sentences = []
@@ -269,8 +277,10 @@ def _skill(ranker: TopKRanker, held: Panel, k: int, *, chosen: bool) -> str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             scores, _, counts = model_scores(ranker, held, part)
-            reach = float(metrics.bpr(scores, counts.y, k, nan_policy="omit"))
-            mean = metrics.bpr(baselines.historical_mean(part), part.y, k, nan_policy="omit")
+            own = ordered(program, counts)
+            reach = float(metrics.bpr(scores, counts.y, own, nan_policy="omit"))
+            own = ordered(program, part)
+            mean = metrics.bpr(baselines.historical_mean(part), part.y, own, nan_policy="omit")
         if math.isnan(reach):
             sentences.append(
                 f"There were no events in {periods}{text}: nothing to judge the model by."
@@ -278,10 +288,15 @@ def _skill(ranker: TopKRanker, held: Panel, k: int, *, chosen: bool) -> str:
             continue
         how = "The epoch was chosen by" if chosen else "Fitted without"
         sentences.append(
-            f"{how} {periods}{text}: its {k} sites reach {reach:.1%} of the best possible there, "
-            f"those of the mean of past periods {_percent(mean)}."
+            f"{how} {periods}{text}: its {program.size()} sites reach {reach:.1%} of the best "
+            f"possible there, those of the mean of past periods {_percent(mean)}."
         )
     return "\n".join(sentences)
+
+
+def ordered(program: Program, panel: Panel) -> Program:
+    """The program for the panel's sites in their order."""
+    return program.for_sites("topreach", list(panel.site_ids)) or program
 
 
 def _percent(value: Any) -> str:

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import topreach
-from topreach.cli import demo_command, evaluate, fit, forecast, info, rank
+from topreach.cli import demo_command, evaluate, fit, forecast, info, plan, rank
 from topreach.cli.options import CommandError, joined
 from topreach.cli.plugins import add_plugins
 from topreach.data.messages import wording
@@ -22,6 +22,7 @@ examples:
   topreach demo
   topreach fit --data counts.csv --site geoid --time year --count deaths --k 100 --out model.pt
   topreach rank --model model.pt --out plan.csv
+  topreach plan quotas --scores ranked.csv --k 100 --groups town --at-least 1 --out plan.csv
   topreach forecast --events deaths.csv --time date --place town --out forecast.csv
   topreach evaluate --model model.pt --data newer_counts.csv
   topreach info model.pt
@@ -32,6 +33,7 @@ COMMANDS: dict[str, ModuleType] = {
     "demo": demo_command,
     "fit": fit,
     "rank": rank,
+    "plan": plan,
     "forecast": forecast,
     "evaluate": evaluate,
     "info": info,

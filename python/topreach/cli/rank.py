@@ -18,6 +18,7 @@ from topreach.cli.options import (
     write_table,
 )
 from topreach.data.panel import Panel
+from topreach.programs import TopK
 from topreach.ranking.plan import plan_frame
 from topreach.ranking.topk_ranker import TopKRanker
 
@@ -63,6 +64,11 @@ def run(options: argparse.Namespace) -> None:
     if options.ahead is not None and options.ahead < 1:
         raise CommandError(f"--ahead must be at least 1, got {options.ahead}")
     ranker = TopKRanker.load(options.model, device=device_of(options.device))
+    if options.k is not None and not isinstance(ranker.program_, TopK):
+        raise CommandError(
+            f"--k must be left out for a model that plans by {ranker.program_.describe()}, got "
+            f"{options.k}; fit it again with another --k"
+        )
     if options.k is not None:
         check_k(options.k, len(ranker.site_ids_))
     panel, ahead = None, options.ahead or 1
@@ -89,7 +95,11 @@ def run(options: argparse.Namespace) -> None:
 
 def _line(plan: Any) -> str:
     until = f"counts up to {plan.data_until}" if plan.data_until else "no counts before it"
-    return f"plan for {plan.period}, from {until}: {len(plan.selected_ids())} sites, {plan.program}"
+    status = "" if plan.status == "optimal" else f", {plan.status}"
+    return (
+        f"plan for {plan.period}, from {until}: {len(plan.selected_ids())} sites, "
+        f"{plan.program}{status}"
+    )
 
 
 def read_for(

@@ -6,6 +6,7 @@ from topreach.data.event_features import StepCovariates
 from topreach.data.event_marks import MarkScaler
 from topreach.data.events import Events
 from topreach.data.files import atomic_path
+from topreach.data.graph import Graph
 from topreach.data.messages import wording
 from topreach.data.panel import Panel
 from topreach.data.places import Places
@@ -15,6 +16,7 @@ from topreach.data.table import TableSpec
 __all__ = [
     "Batch",
     "Events",
+    "Graph",
     "MarkScaler",
     "Panel",
     "Places",

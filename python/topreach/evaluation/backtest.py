@@ -131,6 +131,7 @@ def backtest(
         >>> tr.evaluation.compare(table, "default", "mean of all")
     """
     program = as_program(k, "backtest")
+    program = program.for_sites("backtest", list(panel.site_ids)) or program
     program.check("backtest", panel.num_sites)
     blocks = origins(panel, block, first)
     if not blocks:

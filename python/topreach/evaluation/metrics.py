@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from topreach._C import Quotas
 from topreach.programs import Program, TopK, as_program
 
 _NAN_POLICIES = ("propagate", "omit", "raise")
@@ -221,6 +222,8 @@ def rmse(forecast: Any, counts: Any) -> float:
 
 def _membership(scores: Tensor, program: Program) -> Tensor:
     """Each site's chance of being chosen, m [..., S]."""
+    if isinstance(program, Quotas) and len(program.groupings) == 1:
+        return program.expected_best(scores).to(scores.dtype)
     if not isinstance(program, TopK):
         return program.best(scores)
     k = program.k

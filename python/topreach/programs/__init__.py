@@ -1,42 +1,15 @@
 """Programs: which plans are allowed. The classes are C++ objects, shared with the C++ library.
 
 A program has `best(values)`, the allowed plan of highest value; `soft(values, sigma)`, its smoothed
-version with a gradient; `reach(plan, y)`; `bpr(scores, y)`; `chance(samples)`. Subclass `Program`
-to
-write one of your own: define `name`, `config`, `check`, `size` and `best`.
+version with a gradient; `solve(values)`, the plan with its bound and status; `reach(plan, y)`;
+`bpr(scores, y)`; `chance(samples)`. Subclass `Program` to write one of your own: define `name`,
+`config`, `check`, `size` and `best`.
 """
 
 from __future__ import annotations
 
-import numbers
+from topreach._C import Program, Solution, TopK, WithEffect
+from topreach.programs.base import as_program
+from topreach.programs.quotas import Quotas, with_effect
 
-from topreach._C import Program, TopK
-
-__all__ = ["Program", "TopK", "as_program"]
-
-
-def as_program(program: Program | int, caller: str = "as_program") -> Program:
-    """The program itself, or `TopK(k)` for a whole number k.
-
-    Args:
-        program: a `Program`, or K >= 1.
-        caller: the function to name in an error.
-
-    Raises:
-        TypeError: neither; True and False are no numbers.
-        ValueError: K below 1.
-
-    Example:
-        >>> as_program(3)
-        TopK(k=3)
-    """
-    if isinstance(program, Program):
-        return program
-    if isinstance(program, bool) or not isinstance(program, numbers.Integral):
-        raise TypeError(
-            f"{caller}: k must be a whole number >= 1 or a Program, got {program!r}. For the 100 "
-            "best sites give k=100."
-        )
-    if program < 1:
-        raise ValueError(f"{caller}: k must be a whole number >= 1, got {program!r}.")
-    return TopK(int(program))
+__all__ = ["Program", "Quotas", "Solution", "TopK", "WithEffect", "as_program", "with_effect"]

@@ -57,7 +57,8 @@ class TopKRanker:
     `RankerNote`.
 
     Args:
-        k: K, the number of sites that can be acted on, or a `Program` (`tr.programs`).
+        k: K, the number of sites that can be acted on, or a `Program` such as
+            `tr.programs.Quotas`. The ranker trains, ranks and scores for it.
         model: a name of `tr.forecasters.FORECASTERS` ("empirical_bayes", "negbin", "linear", "mlp",
             "poisson_mixture", "normal_mixture"), an object of `tr.forecasters` with settings of
             its own, or a module of your own, whose class says `needs = tr.models.Needs(...)`.
@@ -232,6 +233,8 @@ class TopKRanker:
                     f"TopKRanker.fit: {name} must be a Panel, got {type(part).__name__}. Make one "
                     "with Panel.from_frame."
                 )
+        ordered = settings.program.for_sites("TopKRanker.fit", list(panel.site_ids))
+        settings = settings if ordered is None else replace(settings, program=ordered)
         settings.program.check("TopKRanker", panel.num_sites)
         if settings.forecaster.needs.events and done is None:
             raise TypeError(
@@ -322,7 +325,7 @@ class TopKRanker:
             panel: adds to what the ranker knows; features and exposure of the periods to rank.
                 Counts may be missing there.
             periods_ahead: n >= 1 periods after the last known one.
-            k: another K, or program; None for that of the fit.
+            k: another K (any K sites, without quotas), or program; None for that of the fit.
 
         Returns:
             Columns time (as the table writes it), site, score, expected_count, chance_top_k, rank
@@ -349,10 +352,11 @@ class TopKRanker:
     def with_program(self, k: int | Program) -> TopKRanker:
         """A fitted ranker that differs in its program alone."""
         other = TopKRanker(**(self.get_params() | {"k": k}))
+        program = as_program(k, "TopKRanker.with_program")
         other.__dict__.update(
             {n: v for n, v in self.__dict__.items() if n.endswith("_")},
             ranker_=self._ranker("with_program", k),
-            program_=as_program(k, "TopKRanker.with_program"),
+            program_=program.for_sites("TopKRanker.with_program", self.site_ids_) or program,
         )
         return other
 
@@ -407,7 +411,7 @@ class TopKRanker:
         counts = self._known_counts("score", panel)
         inputs = self._inputs("score", panel, None, ranker)
         scores = ranker.scores(inputs).cpu()
-        return float(_mean_bpr(self.program_, scores, counts))
+        return float(_mean_bpr(self._program_for(inputs), scores, counts))
 
     def score_repeats(
         self,
@@ -426,7 +430,8 @@ class TopKRanker:
         counts = self._known_counts("score_repeats", panel)
         if self.ranking_ != "ratio":
             return np.full(repeats, self.score(panel))
-        forecast = ranker.forecast(self._inputs("score_repeats", panel, None, ranker))
+        inputs = self._inputs("score_repeats", panel, None, ranker)
+        forecast, program = ranker.forecast(inputs), self._program_for(inputs)
         key, found = derived_key(self.key_, 1), []
         count = samples or self._settings().ranking.samples
         for _ in tqdm(
@@ -434,7 +439,7 @@ class TopKRanker:
         ):
             key = derived_key(key, 2)
             ranking = ratio_ranking(as_forecast(forecast).sample(count, key=key)).cpu()
-            found.append(_mean_bpr(self.program_, ranking, counts))
+            found.append(_mean_bpr(program, ranking, counts))
         return np.array(found)
 
     # ---- file ------------------------------------------------------------------------------------
@@ -529,6 +534,10 @@ class TopKRanker:
         if method not in ("rank", "plan"):
             self._say(inputs.notes)
         return inputs
+
+    def _program_for(self, inputs: _C.RankerInputs) -> Program:
+        """The program for the sites of these inputs, in their order."""
+        return self.program_.for_sites("TopKRanker", list(inputs.site_ids)) or self.program_
 
     def _counts_of(self, method: str, panel: Panel | None) -> tuple[_C.Ranker, _C.RankerInputs]:
         ranker = self._ranker(method)

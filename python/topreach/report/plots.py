@@ -114,7 +114,7 @@ def plot_reach(
         tables[name] = curve
     longest = max(table.index[-1] for table in tables.values())
     limit = min(longest, max_k or (3 * k if k else longest))
-    ax = _axes(ax, (7.2, 4.4))
+    ax = new_axes(ax, (7.2, 4.4))
     if value == "capture" and counts is not None:
         best = reach_curve(counts, counts)["capture"].loc[:limit]
         ax.plot(best.index, best, color=_GREY, linewidth=1.2, linestyle=(0, (2, 2)))
@@ -158,7 +158,7 @@ def plot_reach(
     ax.set_ylabel(
         "share of all events reached" if value == "capture" else "share of the best possible reach"
     )
-    from matplotlib.lines import Line2D  # here: `_axes` says what to install
+    from matplotlib.lines import Line2D  # here: `new_axes` says what to install
 
     # Outside, so that it covers no line however the lines run.
     handles, labels = ax.get_legend_handles_labels()
@@ -174,7 +174,7 @@ def plot_reach(
         bbox_to_anchor=(1.01, 0.5),
         frameon=False,
     )
-    _tidy(ax)
+    tidy_axes(ax)
     return ax
 
 
@@ -209,7 +209,7 @@ def plot_history(
                 f"plot_history: metric must be one of {', '.join(names)}, got {metric!r}."
             )
         measured = {"training": history[["epoch", metric]].dropna()}
-    ax = _axes(ax, (6.4, 4.0))
+    ax = new_axes(ax, (6.4, 4.0))
     for i, (label, table) in enumerate(measured.items()):
         few: dict[str, Any] = {"marker": "o", "markersize": 3} if len(table) <= 60 else {}
         ax.plot(
@@ -223,11 +223,12 @@ def plot_history(
     )
     if len(measured) > 1:
         ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-    _tidy(ax)
+    tidy_axes(ax)
     return ax
 
 
-def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
+def new_axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
+    """`ax`, or axes of a new figure of this size in inches. ImportError without matplotlib."""
     if ax is not None:
         return ax
     try:
@@ -239,7 +240,8 @@ def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
     return plt.subplots(figsize=size, layout="constrained")[1]
 
 
-def _tidy(ax: Axes) -> None:
+def tidy_axes(ax: Axes) -> None:
+    """No frame at the top and the right, a light grid."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", color="#E6E6E6", linewidth=0.8)
     ax.set_axisbelow(True)

@@ -1,0 +1,66 @@
+// Quotas as plain arrays, checked, and what every quota operator does with them row by row.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "../../kernels/programs/quota_topk.h"
+
+namespace topreach {
+
+// "municipality '0900137000'" or "group 3", of a group's number.
+using GroupName = std::function<std::string(int32_t)>;
+std::string group_by_number(int32_t group);
+
+struct QuotaRows {
+  int64_t sites = 0, k = 0;
+  std::vector<int32_t> group, parent;  // [S], [G]; parent may be empty
+  std::vector<int64_t> lower, upper;   // [G]
+  std::vector<int8_t> lock;            // [S] or empty
+
+  int32_t groups() const { return int32_t(lower.size()); }
+  kernels::QuotaTree tree() const { return tree(lock); }
+  kernels::QuotaTree tree(const std::vector<int8_t>& locks) const;
+};
+
+// Raises for tensors that do not fit scores [..., S] on the CPU, and for quotas that no plan meets.
+QuotaRows check_quotas(const char* function, const at::Tensor& scores, int64_t k,
+                       const at::Tensor& groups, const at::Tensor& lower, const at::Tensor& upper,
+                       const std::optional<at::Tensor>& parent,
+                       const std::optional<at::Tensor>& lock);
+
+// Raises, in the words "quotas must be feasible, got ...", if the tree has a fault.
+void check_feasible(const char* function, const QuotaRows& quotas, const kernels::QuotaTree& tree,
+                    const GroupName& name, const std::string& where = "");
+
+// Raises: a plan for these scores takes a site with score -inf, as no other would meet the quotas.
+template <typename T>
+[[noreturn]] void refuse_closed(const char* function, const QuotaRows& quotas, const T* score,
+                                const GroupName& name, const std::string& where);
+
+// Masks of the best plans for `scores` [..., S].
+at::Tensor quota_masks(const char* function, const at::Tensor& scores, const QuotaRows& quotas,
+                       const kernels::QuotaTree& tree, const GroupName& name = group_by_number);
+
+// One row's problem without the sites whose place is certain: those locked, and those of score -inf.
+// Groups are disjoint; sites in no group form one more.
+struct FreeSites {
+  std::vector<int32_t> site, group;   // of each free site
+  std::vector<int64_t> lower, upper;  // what the free sites must still give, and may
+  std::vector<double> fixed;          // [S], 1 where locked in
+  int64_t k = 0;
+
+  bool is_certain() const { return k == 0 || k == int64_t(site.size()); }
+  template <typename T>
+  void fill(const char* function, const QuotaRows& quotas, const T* score);
+};
+
+// Raises if quotas are nested: `function` needs disjoint groups.
+void check_disjoint(const char* function, const QuotaRows& quotas);
+
+}  // namespace topreach

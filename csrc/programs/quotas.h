@@ -1,0 +1,89 @@
+// Any K sites under quotas on groups: at least so many here, at most so many there.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "../../kernels/programs/quota_topk.h"
+#include "../ops/quota_topk.h"
+#include "config_reader.h"
+#include "program.h"
+
+namespace topreach {
+
+/// One way to part the sites into groups, and the limits of these groups.
+struct Grouping {
+  std::string label = "group";        // what a group is called, for instance "municipality"
+  std::vector<std::string> groups;    // [S], the group of each site; "" for none
+  std::vector<std::string> names;     // [G], the groups that have limits
+  std::vector<int64_t> lower, upper;  // [G]
+};
+
+/// Plans with exactly K sites, lower_g <= x(g) <= upper_g for every group g.
+///
+/// Of one grouping, or of several of which each is finer than the next (municipalities in regions in
+/// a state), `best` is exact and takes O(S depth). Groupings that cross (municipality and rural or
+/// urban) are solved by HiGHS: two as a linear program, more as an integer program.
+///
+/// `soft` is exact for one grouping; for several it is by perturbation. `bpr` is the expectation
+/// under random tie-breaking for one grouping; for several, ties go to the lowest index. `chance`
+/// breaks the ties of each draw at random, with a fixed seed.
+///
+/// A site whose value is -inf is never in the plan; if quotas cannot be met without it, `best`
+/// raises c10::ValueError and names the group. Tensors on CUDA are copied to the CPU and back.
+///
+///   topreach::Quotas program(40, {{"town", town_of_site, {"Avon", "Canton"}, {1, 1}, {9, 9}}});
+class Quotas final : public Program {
+ public:
+  /// lock [S]: 1, always in the plan; -1, never; 0, free; empty: all free. sites [S]: ids, so that
+  /// `for_sites` can put them in another order; or empty.
+  ///
+  /// Raises c10::ValueError for arguments that do not fit each other, and for quotas that no plan
+  /// meets: it names the first group.
+  Quotas(int64_t k, std::vector<Grouping> groupings, std::vector<int8_t> lock = {},
+         std::vector<std::string> sites = {});
+  static ProgramPtr from_config(ConfigReader& config);
+
+  int64_t k() const { return k_; }
+  const std::vector<Grouping>& groupings() const { return groupings_; }
+  const std::vector<std::string>& sites() const { return sites_; }
+  bool crosses() const { return crosses_; }
+
+  std::string name() const override { return "Quotas"; }
+  ProgramConfig config() const override;
+  std::string describe() const override;
+  void check(const char* function, int64_t sites) const override;
+  int64_t size() const override { return k_; }
+  ProgramPtr for_sites(const char* function, const std::vector<std::string>& ids) const override;
+  at::Tensor best(const at::Tensor& values) const override;
+  Solution solve(const at::Tensor& values) const override;
+  at::Tensor soft(const at::Tensor& values, const SoftOptions& options) const override;
+  at::Tensor bpr(const at::Tensor& scores, const at::Tensor& y) const override;
+  at::Tensor chance(const at::Tensor& samples) const override;
+  /// The expected plan [..., S] if ties are broken at random. Of one grouping.
+  at::Tensor expected_best(const at::Tensor& values) const;
+
+ private:
+  int64_t sites_count() const { return int64_t(groupings_[0].groups.size()); }
+  void number_groups();
+  bool order_as_tree();
+  std::string name_of(int32_t group) const;
+  Solution solve_crossing(const at::Tensor& values) const;
+
+  int64_t k_;
+  std::vector<Grouping> groupings_;
+  std::vector<int8_t> lock_;
+  std::vector<std::string> sites_;
+  // Groups of all groupings, numbered one after another; of the tree, if there is one.
+  std::vector<std::vector<int32_t>> numbers_;  // of each grouping, [S]; -1: none
+  std::vector<int32_t> start_;                 // the first group of each grouping, then G
+  std::vector<std::string> group_names_;       // [G]
+  std::vector<int64_t> lower_, upper_;         // [G]
+  std::vector<int32_t> group_, parent_;        // [S], [G]
+  bool crosses_ = false;
+  std::shared_ptr<const kernels::QuotaTree> tree_;
+  QuotaBounds bounds_;
+};
+
+}  // namespace topreach

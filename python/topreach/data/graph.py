@@ -1,0 +1,412 @@
+"""Who is whose neighbour: `Graph`, from edges, maps, files of weights or coordinates."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from topreach import _C
+from topreach.data.site_ids import site_ids
+
+_EARTH_KM = 6371.0088  # mean radius
+
+
+class Graph:
+    """An undirected graph of N sites, for `topreach.plan`.
+
+    Ids are text, always: "09001" is not 9001, and numbers become text. Repeated and reversed edges
+    are one edge, whose weight is the least of theirs; an edge from a site to itself is left out; a
+    site without edges stays. Make one by a `from_` method.
+
+    Attributes:
+        ids: the sites, in the order of their rows.
+        num_nodes, num_edges: how many there are.
+
+    Example:
+        >>> Graph.from_edges(pd.DataFrame({"from": ["a", "a"], "to": ["c", "d"]}))
+        Graph(3 sites, 2 edges)
+    """
+
+    def __init__(self, core: _C.Graph) -> None:
+        self._core = core
+        self.ids: list[str] = core.ids
+
+    @classmethod
+    def from_edges(
+        cls,
+        edges: Any,
+        ids: Any = None,
+        *,
+        columns: tuple[str, str] | None = None,
+        weight: str | None = None,
+    ) -> Graph:
+        """A row for each edge.
+
+        Args:
+            edges: path of a CSV file, DataFrame, or pairs of ids.
+            ids: the sites, in order; those that no edge names stay without neighbours. None: the
+                sites are those of the edges, as they first occur.
+            columns: names of the two columns of ids; None: the first two.
+            weight: name of a column of lengths >= 0; None: each edge counts 1.
+
+        Raises:
+            ValueError: a missing column, a blank id, or an id that is not among `ids`; the message
+                names the row (for a file the line).
+        """
+        name = "Graph.from_edges"
+        if isinstance(edges, str | os.PathLike):
+            path = os.fspath(edges)
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+            where = f"line {{}} of {path}"
+            first = 2  # the header is line 1
+        else:
+            if not isinstance(edges, pd.DataFrame):
+                edges = pd.DataFrame(list(edges), columns=["from", "to"])
+            table, where, first = edges, "row {}", 1
+        if columns is None:
+            if len(table.columns) < 2:
+                raise ValueError(
+                    f"{name}: edges must have two columns of ids, got {len(table.columns)}."
+                )
+            columns = (table.columns[0], table.columns[1])
+        for column in (*columns, *([weight] if weight else [])):
+            if column not in table.columns:
+                raise ValueError(
+                    f"{name}: edges must have the column {column!r}, got "
+                    f"{', '.join(map(str, table.columns))}."
+                )
+        ends = [site_ids(table[column], name, str(column)) for column in columns]
+        weights = _weights(table[weight], name, where, first) if weight else np.empty(0)
+        known = None if ids is None else site_ids(ids, name, "ids")
+        for end, column in zip(ends, columns, strict=True):
+            blank = [i for i, value in enumerate(end) if not value]
+            if blank:
+                raise ValueError(
+                    f"{name}: {column} must be an id, got a blank in "
+                    f"{where.format(blank[0] + first)}."
+                )
+        if known is not None:
+            have = set(known)
+            wrong = [i for i in range(len(table)) if not {ends[0][i], ends[1][i]} <= have]
+            if wrong:
+                i = wrong[0]
+                stranger = ends[0][i] if ends[0][i] not in have else ends[1][i]
+                more = f", and {len(wrong) - 1} more rows with unknown ids" if wrong[1:] else ""
+                raise ValueError(
+                    f"{name}: edges must join ids of the {len(known)} sites, got {stranger!r} in "
+                    f"{where.format(i + first)}{more}. Ids are compared as text: see whether "
+                    "leading zeros are lost."
+                )
+        return cls(
+            _C.Graph.from_edges(ids=known or [], from_ids=ends[0], to_ids=ends[1], weights=weights)
+            if known is None or known
+            else _C.Graph(ids=[], from_nodes=[], to_nodes=[])
+        )
+
+    @classmethod
+    def from_networkx(cls, graph: Any, ids: Any = None, *, weight: str | None = None) -> Graph:
+        """A networkx graph; a directed one loses its directions.
+
+        Args:
+            graph: `networkx.Graph`; ids are its nodes.
+            ids: the sites, in order; None: the graph's nodes.
+            weight: edge attribute that is the length; None: each edge counts 1.
+        """
+        name = "Graph.from_networkx"
+        nodes = list(graph.nodes)
+        known = site_ids(nodes if ids is None else ids, name, "ids")
+        edges = list(graph.edges(data=weight, default=np.nan)) if weight else list(graph.edges)
+        table = pd.DataFrame(
+            {
+                "from": site_ids([e[0] for e in edges], name, "nodes"),
+                "to": site_ids([e[1] for e in edges], name, "nodes"),
+            }
+        )
+        if weight:
+            table["weight"] = [e[2] for e in edges]
+        return cls.from_edges(table, known, weight="weight" if weight else None)
+
+    @classmethod
+    def from_geodataframe(
+        cls, frame: Any, id: str | None = None, *, contiguity: str = "queen"
+    ) -> Graph:
+        """Polygons that touch. Needs geopandas (`pip install geopandas`).
+
+        Args:
+            frame: GeoDataFrame of polygons.
+            id: column of the ids; None: the frame's index.
+            contiguity: "queen" (a common point is enough) or "rook" (a common line).
+        """
+        name = "Graph.from_geodataframe"
+        if contiguity not in ("queen", "rook"):
+            raise ValueError(f"{name}: contiguity must be 'queen' or 'rook', got {contiguity!r}.")
+        if not hasattr(frame, "geometry"):
+            raise TypeError(f"{name}: frame must be a GeoDataFrame, got {type(frame).__name__}.")
+        known = site_ids(frame.index if id is None else frame[id], name, "ids")
+        shapes = frame.geometry
+        first, second = shapes.sindex.query(shapes, predicate="intersects")
+        keep = first < second
+        first, second = first[keep], second[keep]
+        if contiguity == "rook":
+            values = shapes.to_numpy()
+            long = [
+                values[a].intersection(values[b]).length > 0
+                for a, b in zip(first, second, strict=True)
+            ]
+            first, second = first[long], second[long]
+        return cls(_C.Graph(ids=known, from_nodes=first, to_nodes=second))
+
+    @classmethod
+    def from_gal(cls, path: str | os.PathLike, ids: Any = None) -> Graph:
+        """A .gal file of GeoDa: a head, then for each site its id and number of neighbours, and a
+        line with their ids.
+
+        Args:
+            path: the file.
+            ids: the sites, in order; None: those of the file.
+        """
+        name = "Graph.from_gal"
+        lines = Path(path).read_text().splitlines()
+        edges: list[tuple[str, str]] = []
+        own: list[str] = []
+        at = 1
+        while at < len(lines):
+            words = lines[at].split()
+            at += 1
+            if not words:
+                continue
+            if len(words) != 2 or not words[1].isdigit():
+                raise ValueError(
+                    f"{name}: a site must be an id and its number of neighbours, got "
+                    f"{lines[at - 1]!r} in line {at} of {os.fspath(path)}."
+                )
+            own.append(words[0])
+            found: list[str] = []
+            if int(words[1]) > 0:
+                found = lines[at].split() if at < len(lines) else []
+                at += 1
+            elif at < len(lines) and not lines[at].strip():
+                at += 1
+            if len(found) != int(words[1]):
+                raise ValueError(
+                    f"{name}: site {words[0]!r} must have {words[1]} neighbours, got "
+                    f"{len(found)} in line {at} of {os.fspath(path)}."
+                )
+            edges += [(words[0], other) for other in found]
+        return cls.from_edges(edges, own if ids is None else ids)
+
+    @classmethod
+    def from_gwt(cls, path: str | os.PathLike, ids: Any = None, *, weighted: bool = False) -> Graph:
+        """A .gwt file of GeoDa: a head, then lines of two ids and a distance.
+
+        Args:
+            path: the file.
+            ids: the sites, in order; None: those of the edges. (The file does not list sites
+                without neighbours.)
+            weighted: whether the distances are the edges' lengths.
+        """
+        name = "Graph.from_gwt"
+        rows = []
+        for number, line in enumerate(Path(path).read_text().splitlines()[1:], 2):
+            words = line.split()
+            if not words:
+                continue
+            if len(words) != 3:
+                raise ValueError(
+                    f"{name}: an edge must be two ids and a distance, got {line!r} in line "
+                    f"{number} of {os.fspath(path)}."
+                )
+            rows.append(words)
+        table = pd.DataFrame(rows, columns=["from", "to", "weight"])
+        return cls.from_edges(table, ids, weight="weight" if weighted else None)
+
+    @classmethod
+    def from_coordinates(
+        cls,
+        ids: Any,
+        x: Any,
+        y: Any,
+        *,
+        radius: float | None = None,
+        nearest: int | None = None,
+        delaunay: bool = False,
+        degrees: bool = False,
+    ) -> Graph:
+        """Points that lie near each other; edges have their distance as weight.
+
+        Args:
+            ids: the sites.
+            x, y: coordinates [N], in any unit; with `degrees` longitude and latitude.
+            radius: neighbours are at most so far apart, in the unit of x and y; with `degrees` in
+                km along the sphere.
+            nearest: neighbours are the so many nearest of either.
+            delaunay: neighbours share an edge of Delaunay's triangulation; points at one place are
+                joined as well. Not with `degrees`, where it triangulates longitude and latitude.
+            degrees: whether x, y are longitude and latitude.
+
+        Raises:
+            ValueError: not exactly one of radius, nearest, delaunay; coordinates that are no
+                numbers; fewer points than the triangulation needs.
+        """
+        from scipy.spatial import Delaunay, cKDTree
+
+        name = "Graph.from_coordinates"
+        known = site_ids(ids, name, "ids")
+        points = np.column_stack([np.asarray(x, dtype=float), np.asarray(y, dtype=float)])
+        if len(points) != len(known) or not np.isfinite(points).all():
+            raise ValueError(
+                f"{name}: x and y must be numbers, one for each of {len(known)} sites, got "
+                f"{len(points)}" + ("" if np.isfinite(points).all() else ", not all numbers") + "."
+            )
+        if (radius is not None) + (nearest is not None) + delaunay != 1:
+            raise ValueError(f"{name}: give one of radius, nearest and delaunay.")
+        places = _sphere(points) if degrees else points
+        if delaunay:
+            distinct, inverse = np.unique(points, axis=0, return_inverse=True)
+            if len(distinct) < 3:
+                raise ValueError(
+                    f"{name}: delaunay must have at least 3 places, got {len(distinct)}."
+                )
+            triangles = Delaunay(distinct).simplices
+            pairs = np.concatenate(
+                [triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [0, 2]]]
+            )
+            edges = _of_points(np.unique(np.sort(pairs, axis=1), axis=0), inverse.reshape(-1))
+        elif radius is not None:
+            if not radius > 0:
+                raise ValueError(f"{name}: radius must be above 0, got {radius}.")
+            reach = 2 * np.sin(min(radius / (2 * _EARTH_KM), np.pi / 2)) if degrees else radius
+            edges = cKDTree(places).query_pairs(reach * (1 + 1e-12), output_type="ndarray")
+        else:
+            assert nearest is not None
+            if not 1 <= nearest < len(known):
+                raise ValueError(
+                    f"{name}: nearest must be from 1 to {len(known) - 1}, got {nearest}."
+                )
+            _, found = cKDTree(places).query(places, nearest + 1)
+            own = np.arange(len(known))[:, None]
+            # A point at the place of others may not be the first of its own neighbours.
+            is_other = found != own
+            extra = is_other.all(axis=1)
+            is_other[extra, -1] = False
+            edges = np.column_stack([np.repeat(own[:, 0], nearest), found[is_other]])
+        lengths = np.linalg.norm(places[edges[:, 0]] - places[edges[:, 1]], axis=1)
+        if degrees:
+            lengths = 2 * _EARTH_KM * np.arcsin(np.minimum(lengths / 2, 1))
+        return cls(
+            _C.Graph(ids=known, from_nodes=edges[:, 0], to_nodes=edges[:, 1], weights=lengths)
+        )
+
+    @property
+    def num_nodes(self) -> int:
+        return self._core.num_nodes
+
+    @property
+    def num_edges(self) -> int:
+        return self._core.num_edges
+
+    @property
+    def core(self) -> _C.Graph:
+        """The C++ object."""
+        return self._core
+
+    def neighbours(self, site: Any) -> list[str]:
+        """Ids of a site's neighbours. Raises KeyError for an unknown site."""
+        row = self.index(site)
+        start = self._core.start
+        return [self.ids[j] for j in self._core.neighbours[start[row] : start[row + 1]]]
+
+    def index(self, site: Any) -> int:
+        """The row of a site. Raises KeyError for an unknown site."""
+        row = self._core.index_of(str(site))
+        if row < 0:
+            raise KeyError(f"Graph: {site!r} is none of the {self.num_nodes} sites.")
+        return row
+
+    def components(self) -> pd.Series:
+        """The component of each site, numbered from 0, by id."""
+        return pd.Series(self._core.components(), index=self.ids, name="component")
+
+    def edges(self) -> pd.DataFrame:
+        """Each edge once: `from`, `to` and, if edges have lengths, `weight`."""
+        rows = np.repeat(np.arange(self.num_nodes), np.diff(self._core.start))
+        other = self._core.neighbours
+        once = rows < other
+        names = np.asarray(self.ids, dtype=object)
+        table = pd.DataFrame({"from": names[rows[once]], "to": names[other[once]]})
+        if self._core.has_weights:
+            table["weight"] = self._core.weights[once]
+        return table
+
+    def aligned(self, ids: Sequence[str], caller: str = "Graph.aligned") -> Graph:
+        """The same edges with sites in this order; new ids have no neighbours.
+
+        Raises:
+            ValueError: a site with neighbours is not among `ids`.
+        """
+        wanted = site_ids(ids, caller, "ids")
+        if wanted == self.ids:
+            return self
+        strangers = set(self.ids) - set(wanted)
+        start = self._core.start
+        lost = [s for i, s in enumerate(self.ids) if s in strangers and start[i + 1] > start[i]]
+        if lost:
+            raise ValueError(
+                f"{caller}: edges must join ids of the {len(wanted)} sites, got {lost[0]!r}"
+                + (f" and {len(lost) - 1} more" if lost[1:] else "")
+                + " that have no score. Give all sites a score (topreach rank --all-sites), or "
+                "leave out edges to others by `without_strangers`."
+            )
+        return Graph(self._core.reordered(wanted))
+
+    def without_strangers(self, ids: Iterable[Any]) -> Graph:
+        """The sites among `ids` with the edges between them."""
+        keep = set(site_ids(list(ids), "Graph.without_strangers", "ids"))
+        table = self.edges()
+        table = table[table["from"].isin(keep) & table["to"].isin(keep)]
+        weight = "weight" if "weight" in table else None
+        return Graph.from_edges(table, [i for i in self.ids if i in keep], weight=weight)
+
+    def __repr__(self) -> str:
+        return f"Graph({self.num_nodes} sites, {self.num_edges} edges)"
+
+    def __len__(self) -> int:
+        return self.num_nodes
+
+
+def _weights(column: pd.Series, name: str, where: str, first: int) -> np.ndarray:
+    values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float)
+    bad = ~(np.isfinite(values) & (values >= 0))
+    if bad.any():
+        i = int(np.flatnonzero(bad)[0])
+        raise ValueError(
+            f"{name}: {column.name} must be a number >= 0, got {column.iloc[i]!r} in "
+            f"{where.format(i + first)}."
+        )
+    return values
+
+
+def _sphere(degrees: np.ndarray) -> np.ndarray:
+    """Longitude, latitude -> points on the unit sphere; chords grow with the way along it."""
+    if (np.abs(degrees[:, 1]) > 90).any():
+        raise ValueError(
+            "Graph.from_coordinates: y must be a latitude from -90 to 90, got "
+            f"{degrees[np.abs(degrees[:, 1]) > 90, 1][0]}. x is the longitude."
+        )
+    lon, lat = np.radians(degrees).T
+    return np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
+
+
+def _of_points(pairs: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Edges between places -> edges between the first points there; points at one place are a
+    chain of edges."""
+    order = np.argsort(place, kind="stable")
+    same = place[order[1:]] == place[order[:-1]]
+    first = np.unique(place, return_index=True)[1]
+    chains = np.column_stack([order[:-1][same], order[1:][same]])
+    return np.concatenate([first[pairs], chains])

@@ -1,0 +1,147 @@
+"""Treatment coverage: who is sent where, and what one more place is worth."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from topreach import _C
+from topreach.data.site_ids import site_ids
+from topreach.plan.constraints import Constraints
+from topreach.plan.inputs import Sites, read_sites
+from topreach.plan.plan import Plan
+from topreach.plan.problem import Problem
+from topreach.plan.solver import find_highs
+
+_EARTH_KM = 6371.0088  # mean radius
+
+
+def assign(
+    need: Any,
+    capacity: Any,
+    distance: Any = None,
+    *,
+    radius: float = math.inf,
+    need_places: Any = None,
+    capacity_places: Any = None,
+    open_sites: int = 0,
+    opened_capacity: Any = None,
+    unserved: float | None = None,
+    prices: bool = True,
+    value: str | None = None,
+    site: str = "site",
+    gap: float = 1e-4,
+    time: float = math.inf,
+) -> Plan:
+    """Send people to places so that few are left without one, and ways are short.
+
+    min sum d_ij q_ij + D sum u_i, sum_j q_ij + u_i = need_i, sum_i q_ij <= capacity_j, q_ij only
+    where d_ij <= radius.
+
+    Args:
+        need: people by area: Series by id, table, or array.
+        capacity: room by place: Series by id, or array.
+        distance: [n, m], in any unit; or give places and get km along the sphere:
+        need_places, capacity_places: longitude and latitude of each, [n, 2] and [m, 2].
+        radius: longest way.
+        open_sites: how many new places to open, at most; opened_capacity: their capacity by place,
+            0 for those that cannot be opened (a number: for all with capacity 0).
+        unserved: D, what leaving one person out counts, above min(n, m) x the longest way; None:
+            just above.
+        prices: also solve with one person, or one place, more and less.
+
+    Returns:
+        A plan with a table of areas (need, unserved, need_more, need_less), worst first; `places`
+        (capacity,
+        used, opened, capacity_more, capacity_less: how the value changes with one place more or
+        less) and `flows` (from, to, people, distance). Needs HiGHS.
+
+    Example:
+        >>> plan = assign([3, 2], [4], [[1.0], [5.0]], radius=10)
+        >>> plan.numbers["unserved"]
+        1.0
+    """
+    name = "assign"
+    find_highs()
+    areas = read_sites(need, name, value=value, site=site)
+    if isinstance(capacity, pd.Series):
+        places = site_ids(capacity.index, name, "capacity")
+    else:
+        places = [str(j) for j in range(len(capacity))]
+    room = np.asarray(capacity, dtype=float)
+    ways = _distances(distance, need_places, capacity_places, len(areas.ids), len(places))
+    extra = np.zeros(len(places))
+    if opened_capacity is not None:
+        extra = np.broadcast_to(np.asarray(opened_capacity, dtype=float), room.shape).copy()
+        if np.ndim(opened_capacity) == 0:
+            extra[room > 0] = 0
+    if open_sites and not extra.any():
+        raise ValueError(
+            f"{name}: opened_capacity must say what open_sites can hold, got none above 0."
+        )
+
+    def run(values: np.ndarray, core: _C.PlanConstraints) -> _C.PlanSolved:
+        return _C.plan_assign(
+            values, room, extra, open_sites, ways, float(radius), unserved or 0.0, prices, gap, time
+        )
+
+    # Places are the rows that are chosen, so that the plan's own sites are the places.
+    problem = Problem(name, areas, Constraints(), run)
+    solved = problem.solve(areas.scores)
+    columns = solved.columns
+    table = pd.DataFrame({"site": areas.ids, "need": areas.scores, "unserved": columns["unserved"]})
+    kept = pd.DataFrame(
+        {
+            "site": places,
+            "capacity": room,
+            "used": columns["used"],
+            "opened": np.isin(np.arange(len(places)), solved.chosen),
+        }
+    )
+    if prices:
+        table["need_more"], table["need_less"] = columns["need_more"], columns["need_less"]
+        kept["capacity_more"] = columns["capacity_more"]
+        kept["capacity_less"] = columns["capacity_less"]
+    order = ["unserved", "need_more"] if prices else ["unserved"]
+    table = table.sort_values(order, ascending=False, kind="stable", ignore_index=True)
+    rows = np.asarray(solved.edges, dtype=int).reshape(-1, 2)
+    flows = pd.DataFrame(
+        {
+            "from": [areas.ids[i] for i in rows[:, 0]],
+            "to": [places[j] for j in rows[:, 1]],
+            "people": solved.amounts,
+            "distance": ways[rows[:, 0], rows[:, 1]],
+        }
+    )
+    owners = Sites(places, room, pd.DataFrame(index=pd.Index(places)))
+    shown = Problem(name, owners, Constraints(), run)
+    return Plan(shown, solved, table=table, extra={"flows": flows, "places": kept})
+
+
+def _distances(given: Any, here: Any, there: Any, needs: int, places: int) -> np.ndarray:
+    if (given is None) == (here is None or there is None):
+        raise ValueError("assign: give either distance or both need_places and capacity_places.")
+    if given is not None:
+        ways = np.asarray(given, dtype=float)
+        if ways.shape != (needs, places):
+            raise ValueError(
+                f"assign: distance must have shape [{needs}, {places}], got {list(ways.shape)}."
+            )
+        return ways
+    a, b = (np.radians(np.asarray(v, dtype=float)) for v in (here, there))
+    if a.shape != (needs, 2) or b.shape != (places, 2):
+        raise ValueError(
+            f"assign: need_places and capacity_places must have shapes [{needs}, 2] and "
+            f"[{places}, 2], got {list(a.shape)} and {list(b.shape)}."
+        )
+    # Haversine.
+    half = (
+        np.sin((a[:, None, 1] - b[None, :, 1]) / 2) ** 2
+        + np.cos(a[:, None, 1])
+        * np.cos(b[None, :, 1])
+        * np.sin((a[:, None, 0] - b[None, :, 0]) / 2) ** 2
+    )
+    return 2 * _EARTH_KM * np.arcsin(np.sqrt(np.minimum(half, 1)))

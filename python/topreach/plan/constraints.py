@@ -1,0 +1,198 @@
+"""What a plan must keep: K, quotas, sites locked in and out."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from topreach import _C
+from topreach.plan.inputs import Sites
+
+Quota = int | str | Mapping[str, int | str] | None
+
+
+@dataclass(frozen=True)
+class Quotas:
+    """Groups of sites, and how many sites of each a plan has.
+
+    Args:
+        groups: a column of the table of scores, a Series or dict by site id, or one name for each
+            site in order. A blank or missing name: in no group.
+        at_least, at_most: a number for all groups, a share of K as "30%" (at least: rounded up, at
+            most: rounded down), or a dict by group. None: no bound.
+        name: what the groups are, for messages; None: the column's name, else "group".
+
+    Example:
+        >>> Quotas("municipality", at_least=1)
+        >>> Quotas("area", at_least={"rural": "30%"})
+    """
+
+    groups: Any
+    at_least: Quota = None
+    at_most: Quota = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """K sites, quotas and locks: what every choice of sites can be asked to keep.
+
+    Args:
+        k: number of sites; None: any number, for programs that allow it.
+        quotas: `Quotas`, or several; groups of one may lie within or across those of another.
+        lock_in, lock_out: ids of sites that must be in the plan, or must not.
+    """
+
+    k: int | None = None
+    quotas: Quotas | Sequence[Quotas] = ()
+    lock_in: Sequence[Any] = ()
+    lock_out: Sequence[Any] = ()
+    _groupings: dict[str, tuple[list[str], np.ndarray]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    def core(self, sites: Sites, caller: str, *, free: bool = False) -> _C.PlanConstraints:
+        """As the C++ library takes them; `free`: K alone."""
+        k = _whole(self.k, caller, len(sites.ids))
+        if free:
+            return _C.PlanConstraints(k, [], np.empty(0, np.int8))
+        return _C.PlanConstraints(k, self.groupings(sites, caller), self.lock(sites, caller))
+
+    def lock(self, sites: Sites, caller: str) -> np.ndarray:
+        """int8 [S]: 1 in, -1 out, 0 free; empty if none is locked."""
+        put_in = sites.rows(self.lock_in, caller, "lock_in")
+        put_out = sites.rows(self.lock_out, caller, "lock_out")
+        if not len(put_in) and not len(put_out):
+            return np.empty(0, np.int8)
+        both = set(put_in) & set(put_out)
+        if both:
+            raise ValueError(
+                f"{caller}: a site must not be locked in and out, got "
+                f"{sites.ids[min(both)]!r} in both."
+            )
+        lock = np.zeros(len(sites.ids), np.int8)
+        lock[put_in] = 1
+        lock[put_out] = -1
+        return lock
+
+    def groupings(self, sites: Sites, caller: str) -> list[_C.PlanGrouping]:
+        many = [self.quotas] if isinstance(self.quotas, Quotas) else list(self.quotas)
+        k = None if self.k is None else int(self.k)
+        made = []
+        for quota in many:
+            name, groups, group = read_groups(sites, quota.groups, caller, quota.name)
+            sizes = np.bincount(group[group >= 0], minlength=len(groups))
+            lower = _bounds(
+                quota.at_least, groups, np.zeros(len(groups), int), k, caller, "at_least"
+            )
+            upper = _bounds(quota.at_most, groups, sizes, k, caller, "at_most")
+            self._groupings[name] = (groups, group)
+            made.append(_C.PlanGrouping(name, groups, group, lower, upper))
+        return made
+
+    @property
+    def groups(self) -> dict[str, tuple[list[str], np.ndarray]]:
+        """Of the last plan: for each grouping the groups' names, and each site's group (-1: in
+        none)."""
+        return self._groupings
+
+
+def make_constraints(
+    k: int | None,
+    groups: Any,
+    at_least: Quota,
+    at_most: Quota,
+    quotas: Quotas | Sequence[Quotas] | None,
+    lock_in: Sequence[Any],
+    lock_out: Sequence[Any],
+    caller: str,
+) -> Constraints:
+    """From the arguments that all programs share."""
+    many = [quotas] if isinstance(quotas, Quotas) else list(quotas or ())
+    if groups is not None:
+        many.insert(0, Quotas(groups, at_least, at_most))
+    elif at_least is not None or at_most is not None:
+        raise ValueError(f"{caller}: at_least and at_most must come with groups, got none.")
+    return Constraints(k, many, lock_in, lock_out)
+
+
+def read_groups(
+    sites: Sites, given: Any, caller: str, name: str | None = None
+) -> tuple[str, list[str], np.ndarray]:
+    """What the groups are called, their names in order, and each site's group (-1: in none)."""
+    column = sites.column(given, caller, "groups")
+    if column is None:
+        raise ValueError(f"{caller}: groups must name each site's group, got None.")
+    called = name or (given if isinstance(given, str) else getattr(given, "name", None)) or "group"
+    labels = [_label(value) for value in column]
+    groups = sorted({label for label in labels if label})
+    if not groups:
+        raise ValueError(f"{caller}: groups must name at least one group, got blanks alone.")
+    number = {label: i for i, label in enumerate(groups)}
+    return str(called), groups, np.asarray([number.get(label, -1) for label in labels], np.int32)
+
+
+def _label(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA:
+        return ""
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
+def _whole(k: Any, caller: str, sites: int) -> int:
+    if k is None:
+        return -1
+    if isinstance(k, bool) or not isinstance(k, numbers.Integral):
+        raise TypeError(f"{caller}: k must be a whole number, got {k!r}.")
+    k = int(k)
+    if not 0 <= k <= sites:
+        raise ValueError(f"{caller}: k must be from 0 to the number of sites S = {sites}, got {k}.")
+    return k
+
+
+def _bounds(
+    quota: Quota, groups: list[str], default: np.ndarray, k: int | None, caller: str, what: str
+) -> np.ndarray:
+    bounds = np.asarray(default, np.int64).copy()
+    if quota is None:
+        return bounds
+    if not isinstance(quota, Mapping):
+        bounds[:] = _count(quota, k, caller, what)
+        return bounds
+    number = {name: i for i, name in enumerate(groups)}
+    for name, its in quota.items():
+        if str(name) not in number:
+            raise ValueError(
+                f"{caller}: {what} must name groups, got {name!r}; there are "
+                f"{', '.join(groups[:10])}{' ...' if len(groups) > 10 else ''}."
+            )
+        bounds[number[str(name)]] = _count(its, k, caller, what)
+    return bounds
+
+
+def _count(quota: Any, k: int | None, caller: str, what: str) -> int:
+    if isinstance(quota, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", quota)
+        if found and found[2] and k is not None and float(found[1]) <= 100:
+            # In whole thousandths of a percent, so that 30 % of 10 is 3 and not 4.
+            parts = round(float(found[1]) * 1000) * k
+            return -(-parts // 100_000) if what == "at_least" else parts // 100_000
+        if found and not found[2] and "." not in found[1]:
+            return int(found[1])
+        why = " (a share needs k)" if found and found[2] and k is None else ""
+        raise ValueError(
+            f"{caller}: {what} must be a whole number or a share such as '30%', got {quota!r}{why}."
+        )
+    if isinstance(quota, bool) or not isinstance(quota, numbers.Integral) or quota < 0:
+        raise ValueError(
+            f"{caller}: {what} must be a whole number >= 0 or a share such as '30%', got {quota!r}."
+        )
+    return int(quota)

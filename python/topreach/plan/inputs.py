@@ -1,0 +1,228 @@
+"""What a plan is made from: scores by site, and other columns by site."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from topreach.data.site_ids import site_ids
+
+
+@dataclass(frozen=True)
+class Sites:
+    """S sites with ids as text, their scores, and the other columns of their table.
+
+    Attributes:
+        ids: [S].
+        scores: float64 [S], or [H, S] for several periods.
+        table: what else is known, indexed by id.
+        periods: labels of the H periods, or none.
+    """
+
+    ids: list[str]
+    scores: np.ndarray
+    table: pd.DataFrame
+    periods: tuple[str, ...] = ()
+
+    def column(self, given: Any, caller: str, what: str) -> np.ndarray | None:
+        """A column by site: None; a number for all; a column's name; a Series or dict by id; or
+        values in the order of the sites.
+
+        Raises:
+            ValueError: a name that the table does not have, an id without a value, or another
+                length.
+        """
+        if given is None:
+            return None
+        if isinstance(given, str):
+            if given not in self.table.columns:
+                have = ", ".join(map(str, self.table.columns)) or "no further columns"
+                raise ValueError(
+                    f"{caller}: {what} must be a column of scores, got {given!r}; it has {have}."
+                )
+            return self.table[given].to_numpy()
+        if np.ndim(given) == 0 and not isinstance(given, Mapping):
+            return np.full(len(self.ids), given)
+        if isinstance(given, Mapping):
+            given = pd.Series(given)
+        if isinstance(given, pd.Series):
+            values = given.copy()
+            values.index = pd.Index(site_ids(given.index, caller, what))
+            if values.index.has_duplicates:
+                twice = values.index[values.index.duplicated()][0]
+                raise ValueError(f"{caller}: {what} must name a site once, got {twice!r} twice.")
+            missing = [i for i in self.ids if i not in values.index]
+            if missing:
+                raise ValueError(
+                    f"{caller}: {what} must have a value for every site, got none for "
+                    f"{missing[0]!r} and {len(missing) - 1} more."
+                )
+            return values.reindex(self.ids).to_numpy()
+        values = np.asarray(given)
+        if values.shape != (len(self.ids),):
+            raise ValueError(
+                f"{caller}: {what} must have one value for each of {len(self.ids)} sites, got "
+                f"shape {values.shape}."
+            )
+        return values
+
+    def numbers(self, given: Any, caller: str, what: str, default: float) -> np.ndarray:
+        """The same as float64 [S]; `default` where None."""
+        column = self.column(default if given is None else given, caller, what)
+        assert column is not None
+        values = pd.to_numeric(pd.Series(column), errors="coerce").to_numpy(dtype=float)
+        if np.isnan(values).any():
+            at = int(np.flatnonzero(np.isnan(values))[0])
+            raise ValueError(
+                f"{caller}: {what} must be numbers, got {column[at]!r} for {self.ids[at]!r}."
+            )
+        return values
+
+    def rows(self, given: Any, caller: str, what: str) -> np.ndarray:
+        """Rows of sites given by id. Raises ValueError for an unknown one."""
+        if isinstance(given, str):
+            raise TypeError(f"{caller}: {what} must be a list of ids, got the text {given!r}.")
+        index = {name: row for row, name in enumerate(self.ids)}
+        wanted = site_ids([] if given is None else given, caller, what)
+        for name in wanted:
+            if name not in index:
+                raise ValueError(
+                    f"{caller}: {what} must be ids of the {len(self.ids)} sites, got {name!r}."
+                )
+        return np.asarray([index[name] for name in wanted], dtype=np.int64)
+
+
+def read_sites(
+    scores: Any,
+    caller: str,
+    *,
+    ids: Any = None,
+    value: str | None = None,
+    site: str = "site",
+    period: Any = None,
+    periods: bool = False,
+) -> Sites:
+    """Scores as they come.
+
+    Args:
+        scores: a table of `ranker.rank()` or another with a column of ids and one of scores; a
+            Series by id; or an array or tensor [S] ([H, S] if `periods`).
+        ids: the sites of an array; None: "0", "1", ...
+        value: the table's column to take; None: "score", or "expected_count" if there is none.
+        site: the table's column of ids; without one the index.
+        period: which of a table's periods; None: its only one.
+        periods: keep all periods.
+
+    Raises:
+        ValueError: a site twice, several periods, a missing column, another shape.
+    """
+    if isinstance(scores, pd.DataFrame):
+        return _from_table(scores, caller, value, site, period, periods)
+    if isinstance(scores, pd.Series | Mapping):
+        series = pd.Series(scores)
+        found = site_ids(series.index, caller, "scores")
+        values = _as_numbers(series, caller, found)
+        return _checked(Sites(found, values, pd.DataFrame(index=pd.Index(found))), caller)
+    values = scores
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().numpy()
+    values = np.asarray(values, dtype=float)
+    if values.ndim != (2 if periods else 1):
+        shape = "[H, S]" if periods else "[S]"
+        raise ValueError(f"{caller}: scores must have shape {shape}, got {list(values.shape)}.")
+    number = values.shape[-1]
+    found = site_ids(range(number) if ids is None else ids, caller, "ids")
+    if len(found) != number:
+        raise ValueError(
+            f"{caller}: ids must name each of {number} sites, got {len(found)} of them."
+        )
+    labels = tuple(str(t + 1) for t in range(len(values))) if periods else ()
+    return _checked(Sites(found, values, pd.DataFrame(index=pd.Index(found)), labels), caller)
+
+
+def _from_table(
+    table: pd.DataFrame, caller: str, value: str | None, site: str, period: Any, periods: bool
+) -> Sites:
+    if value is None:
+        value = next((name for name in ("score", "expected_count") if name in table), None)
+        if value is None:
+            raise ValueError(
+                f"{caller}: scores must have a column 'score', got "
+                f"{', '.join(map(str, table.columns))}. Name the column by value=."
+            )
+    elif value not in table:
+        raise ValueError(
+            f"{caller}: scores must have the column {value!r}, got "
+            f"{', '.join(map(str, table.columns))}."
+        )
+    if site not in table and site != "site":
+        raise ValueError(
+            f"{caller}: scores must have the column {site!r}, got "
+            f"{', '.join(map(str, table.columns))}."
+        )
+    if "time" in table:
+        if period is not None:
+            table = table[table["time"].astype(str) == str(period)]
+            if table.empty:
+                raise ValueError(f"{caller}: period must be one of scores, got {period!r}.")
+        elif not periods and table["time"].nunique() > 1:
+            raise ValueError(
+                f"{caller}: scores must be of one period, got {table['time'].nunique()}, from "
+                f"{table['time'].iloc[0]} on. Choose one by period=."
+            )
+    if table.empty:
+        raise ValueError(f"{caller}: scores must have at least one site, got none.")
+    names = site_ids(table[site] if site in table else table.index, caller, site)
+    values = _as_numbers(table[value], caller, names)
+    rest = table.drop(columns=[c for c in (site,) if c in table]).copy()
+    rest.index = pd.Index(names)
+    if not periods:
+        return _checked(Sites(names, values, rest), caller)
+    if "time" not in table or period is not None:
+        return _checked(Sites(names, values[None], rest, ("1",)), caller)
+    order = list(dict.fromkeys(table["time"]))
+    first = list(dict.fromkeys(names))
+    wide = pd.DataFrame({"time": table["time"].to_numpy(), "site": names, "value": values})
+    if wide.duplicated(["time", "site"]).any():
+        row = wide[wide.duplicated(["time", "site"])].iloc[0]
+        raise ValueError(
+            f"{caller}: scores must name a site once a period, got {row['site']!r} twice in "
+            f"{row['time']}."
+        )
+    matrix = wide.pivot(index="time", columns="site", values="value").reindex(
+        index=order, columns=first
+    )
+    if matrix.isna().any(axis=None):
+        at = matrix.isna().stack()
+        time, name = at[at].index[0]
+        raise ValueError(
+            f"{caller}: scores must have every site in every period, got none for {name!r} in "
+            f"{time}."
+        )
+    rest = rest[~rest.index.duplicated()]
+    return _checked(Sites(first, matrix.to_numpy(), rest, tuple(map(str, order))), caller)
+
+
+def _as_numbers(column: pd.Series, caller: str, ids: list[str]) -> np.ndarray:
+    values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float)
+    if np.isnan(values).any():
+        at = int(np.flatnonzero(np.isnan(values))[0])
+        raise ValueError(
+            f"{caller}: scores must be numbers, got {column.iloc[at]!r} for site {ids[at]!r}."
+        )
+    return values
+
+
+def _checked(sites: Sites, caller: str) -> Sites:
+    seen: set[str] = set()
+    for name in sites.ids:
+        if name in seen:
+            raise ValueError(f"{caller}: scores must name a site once, got {name!r} twice.")
+        seen.add(name)
+    if not sites.ids:
+        raise ValueError(f"{caller}: scores must have at least one site, got none.")
+    return sites

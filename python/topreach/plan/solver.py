@@ -1,0 +1,40 @@
+"""Finds the solver HiGHS for programs that need one."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from importlib import util
+from pathlib import Path
+
+from topreach import _C
+
+
+@functools.cache
+def find_highs() -> None:
+    """Tell the library where the package `highsbox` keeps HiGHS, if it is installed. The variable
+    TOPREACH_HIGHS goes before it, the system's library after."""
+    found = util.find_spec("highsbox")
+    if found is None or not found.submodule_search_locations:
+        return
+    ending = ".dylib" if sys.platform == "darwin" else ".so"
+    for folder in found.submodule_search_locations:
+        library = Path(folder) / "highs_dist" / "lib" / f"libhighs{ending}"
+        if library.is_file():
+            _C.set_highs_library(str(library))
+            return
+
+
+def has_highs() -> bool:
+    """Whether HiGHS is there. Without it: quotas that are nested, tours, subgraphs are solved as
+    ever; budgets, coverage, representatives, spacing and connected plans come with the gap that is
+    proved, if any; crossing quotas, treatment coverage, phases and fairness need it: `pip install
+    highsbox`."""
+    find_highs()
+    return _C.has_highs()
+
+
+def highs_version() -> str:
+    """Version and file, as "1.15.1 (path)". Raises RuntimeError if there is none."""
+    find_highs()
+    return _C.highs_version()
