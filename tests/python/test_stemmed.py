@@ -12,6 +12,7 @@ from scipy import optimize, stats
 
 import topreach as tr
 from topreach.models.stemmed import fitting, reports
+from topreach.models.stemmed.problem import make_problem
 
 ops = torch.ops.topreach
 NODES, RATE, CHILDREN, LAG, END = 12, 0.8, 0.45, 0.6, 120.0
@@ -118,6 +119,39 @@ def test_the_network_is_taken_anew_at_each_event():
 def test_another_solver_is_refused():
     with pytest.raises(ValueError, match="solver must be one of 'newton', 'lbfgs', 'gradient'"):
         stemmed(solver="adam")
+
+
+def test_simulation_based_calibration():
+    """Parameters drawn from the prior, events from them: each truth's place in its fitted posterior
+    is uniform [Talts et al. 2018]. 150 nodes, each a process of its own of 3 parameters."""
+    nodes, end = 150, 300.0
+    draw = np.random.default_rng(11)
+    centre, sd = np.array([np.log(0.5), np.log(0.4), 0.0]), np.array([0.3, 0.25, 0.4])
+    true = centre + sd * draw.normal(size=(nodes, 3))
+    rate, children, lag = np.exp(true[:, 0]), np.exp(true[:, 1]), np.exp(-true[:, 2])
+    alone = [
+        clusters(rate[u, None], children[u, None, None], lag[u, None], end, seed=100 + u)[0]
+        for u in range(nodes)
+    ]
+    time, node = np.concatenate(alone), np.repeat(np.arange(nodes), [len(t) for t in alone])
+    events = events_of(time, node, end, places=nodes)
+    model = stemmed(pooled=False, stable=False)
+    problem = make_problem(events, model.options, None, "test")
+    free = [0, 1, 3]
+    mean, precision = torch.zeros(nodes, 4), torch.ones(nodes, 4)
+    mean[:, free], precision[:, free] = torch.tensor(centre).float(), torch.tensor(sd**-2).float()
+    prior = fitting.Prior(mean.double(), precision.double())
+    found = fitting.newton(problem, prior.mean.clone(), prior, None)
+    assert bool(found.converged.all())
+    covariance = fitting.inverse_of(found.information, problem.held, prior.precision)
+    spread = covariance.diagonal(dim1=1, dim2=2).sqrt()[:, free]
+    place = stats.norm.cdf(((torch.from_numpy(true) - found.working[:, free]) / spread).numpy())
+    for parameter in range(3):
+        assert stats.kstest(place[:, parameter], "uniform").pvalue > 1e-3
+    held = ((place > 0.05) & (place < 0.95)).mean()
+    assert abs(held - 0.9) < 4 * np.sqrt(0.09 / place.size)
+    # The data tell more than the prior did.
+    assert bool((spread.mean(0) < 0.8 * torch.from_numpy(sd)).all())
 
 
 def truth():
