@@ -32,7 +32,7 @@ if [[ $(cat "$stamp" 2>/dev/null) != "$torch $tools" ]]; then
 fi
 
 export PATH="$(dirname "$python"):$PATH" CCACHE_NOHASHDIR=1 CCACHE_BASEDIR=$PWD
-cmake -G Ninja -S . -B "$build" -DTOPREACH_CUDA=on -DTOPREACH_PYTHON=ON -DTOPREACH_WERROR=ON -DTOPREACH_PCH=OFF \
+cmake -G Ninja -S . -B "$build" -DTOPREACH_CUDA=on -DTOPREACH_PYTHON=ON -DTOPREACH_WERROR=ON \
   -DPython_EXECUTABLE="$python" -DCMAKE_INSTALL_MESSAGE=NEVER
 cmake --build "$build" -j "${MAX_JOBS:-2}"
 
