@@ -7,9 +7,9 @@
 
 #include <vector>
 
-#include "../../kernels/programs/coverage.h"
 #include "../graph.h"
 #include "constraints.h"
+#include "kernels.h"
 #include "solved.h"
 
 namespace topreach::plan {

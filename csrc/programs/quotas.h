@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "../../kernels/programs/quota_topk.h"
 #include "../ops/quota_topk.h"
 #include "config_reader.h"
+#include "kernels.h"
 #include "program.h"
 
 namespace topreach {

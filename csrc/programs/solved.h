@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "../../kernels/programs/solution.h"
+#include "kernels.h"
 #include "milp.h"
 
 namespace topreach::plan {

@@ -290,6 +290,33 @@ def test_rank_sites_gives_python_s_plan(programs, model_and_table, tmp_path):
         np.testing.assert_array_equal(ours, expected[column].to_numpy(np.float32), err_msg=column)
 
 
+def test_plan_sites_gives_python_s_plan(programs, tmp_path):
+    """Under quotas, with sites that keep apart."""
+    random = np.random.default_rng(0)
+    sites = [f"0{i:02d}" for i in range(40)]
+    table = pd.DataFrame(
+        {
+            "site": sites,
+            "score": random.permutation(40) + 1.0,
+            "lon": random.random(40).round(3),
+            "lat": random.random(40).round(3),
+            "town": random.choice(["A", "B", "C"], 40),
+        }
+    )
+    graph = tr.Graph.from_coordinates(sites, table["lon"], table["lat"], radius=0.15)
+    table.to_csv(tmp_path / "scores.csv", index=False)
+    graph.edges().to_csv(tmp_path / "edges.csv", index=False)
+    highs = tr.plan.highs_version().partition("(")[2].rstrip(")") if tr.plan.has_highs() else ""
+    words = ["scores.csv", "edges.csv", "8", "town", "2", "plan.csv", "plan.geojson"]
+    printed = run(programs / "plan_sites", *words, cwd=tmp_path, TOPREACH_HIGHS=highs).stdout
+    plan = tr.plan.spaced(table, 8, graph=graph, groups="town", at_least=2, gap=1e-6)
+    found = pd.read_csv(tmp_path / "plan.csv", dtype={"site": str})
+    assert found["site"].tolist() == plan.ids
+    assert f"8 sites, value {plan.value:g}, {plan.status}" in printed
+    layer = json.loads((tmp_path / "plan.geojson").read_text())
+    assert [feature["id"] for feature in layer["features"]] == plan.ids
+
+
 # Every kind in the registry, with settings that keep its fit short; `exposure` where it takes it.
 EQUIVALENT = {
     "empirical_bayes": {},

@@ -56,8 +56,9 @@ class Plan:
         self.ids: list[str] = [sites.ids[i] for i in order]
         self.tours: list[list[str]] = [[sites.ids[i] for i in part] for part in solved.parts]
         self.edges: list[tuple[str, str]] = (
-            [] if "flows" in self._extra else [(sites.ids[a], sites.ids[b]) for a, b in
-            solved.edges]
+            []
+            if "flows" in self._extra
+            else [(sites.ids[a], sites.ids[b]) for a, b in solved.edges]
         )
         self.essential: list[str] = [sites.ids[i] for i in solved.essential]
         self.replaceable: list[str] = [sites.ids[i] for i in solved.replaceable]
