@@ -92,7 +92,7 @@ def test_reach_of_a_fractional_plan_is_its_expectation(name):
         for k in range(N + 1)
         for plan in itertools.combinations(range(N), k)
     )
-    assert float(program.reach(share, torch.tensor(y))) == pytest.approx(expected)
+    assert program.reach(share, torch.tensor(y)).item() == pytest.approx(expected)
     inside = (share.detach() * 0.9 + 0.05).requires_grad_()
     assert torch.autograd.gradcheck(lambda s: program.reach(s, torch.tensor(y)), (inside,))
 
@@ -104,7 +104,7 @@ def test_arguments_give_the_program_back(name):
     again = tr._C.make_program(program.name(), program.config())
     values = torch.arange(N, dtype=torch.float64) % 5
     assert program.name() == name and torch.equal(again.best(values), program.best(values))
-    with pytest.raises(ValueError, match="of S = 8 sites|S = 8"):
+    with pytest.raises(ValueError, match="must be of S = 5 sites, got one of 8"):
         program.best(torch.zeros(5))
 
 
@@ -134,7 +134,7 @@ def test_the_ranker_trains_ranks_and_keeps_it(tmp_path):
     program = tr.programs.Spillover(3, NETWORK, 0.8, 0.3)
     ranker = tr.TopKRanker(
         program, model="poisson_mixture", objective="direct_bpr", topk="sampled", max_epochs=3,
-        random_state=0,
+        seed=0,
     ).fit(panel())  # fmt: skip
     plan = ranker.plan()
     assert len(plan[0].selected_ids()) == 3
