@@ -59,6 +59,7 @@ class Quotas final : public Program {
   at::Tensor best(const at::Tensor& values) const override;
   Solution solve(const at::Tensor& values) const override;
   at::Tensor soft(const at::Tensor& values, const SoftOptions& options) const override;
+  bool has_exact_soft() const override { return !crosses_ && groupings_.size() == 1; }
   at::Tensor bpr(const at::Tensor& scores, const at::Tensor& y) const override;
   at::Tensor chance(const at::Tensor& samples) const override;
   /// The expected plan [..., S] if ties are broken at random. Of one grouping.

@@ -429,6 +429,26 @@ def test_plan_next_gives_python_s_plan(programs, tmp_path):
     assert printed.splitlines() == ranker.rank().query("selected")["site"].tolist()
 
 
+def test_cpp_plans_under_quotas_and_effects(build_programs, tmp_path):
+    """The same file gives the same plan, with value, in C++ and in Python."""
+    sites = [f"s{i:02d}" for i in range(20)]
+    counts = np.random.default_rng(0).poisson(np.arange(1, 21), (6, 20))
+    panel = tr.Panel(np.zeros((6, 20, 0)), counts, sites, list(range(2015, 2021)), [])
+    towns = pd.Series([f"t{i // 4}" for i in range(20)], sites).sample(frac=1, random_state=0)
+    effect = pd.Series(np.random.default_rng(1).uniform(0, 1, 20), sites)
+    program = tr.programs.with_effect(tr.programs.Quotas(6, towns, lower=1, upper=2), effect)
+    ranker = tr.TopKRanker(program, progress=False).fit(panel)
+    ranker.save(tmp_path / "model.pt")
+    expected = ranker.rank().query("selected")
+    assert towns[expected["site"]].value_counts().between(1, 2).all()
+    example = build_programs("wheel") / "rank_sites"
+    printed = run(example, tmp_path / "model.pt", cwd=tmp_path).stdout
+    found = pd.read_csv(io.StringIO(printed), dtype={"site": str})
+    assert found["site"].tolist() == expected["site"].tolist()
+    np.testing.assert_allclose(found["score"], expected["score"], rtol=1e-7)
+    np.testing.assert_allclose(found["chance_top_k"], expected["chance_top_k"], rtol=1e-7)
+
+
 @pytest.mark.parametrize("column", ["deaths", "year"])
 def test_rank_sites_names_what_is_missing(build_programs, fit, tmp_path, column):
     model, table, *_ = fit("linear")
