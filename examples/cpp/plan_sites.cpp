@@ -2,10 +2,11 @@
 //
 //   plan_sites SCORES EDGES K GROUP AT_LEAST PLAN.csv PLAN.geojson
 //
-// SCORES: a CSV with the columns site, score, lon, lat and GROUP, a row for each site. EDGES: a CSV whose first
-// two columns are sites that lie too close to each other for both to be chosen. The plan has K sites,
-// AT_LEAST of each group, and as high a sum of scores as there can be. TOPREACH_HIGHS may name the library
-// of HiGHS; without HiGHS the plan is a heuristic one, and says so.
+// SCORES: a CSV with the columns site, score, lon, lat and GROUP, a row for each site. EDGES: a CSV
+// whose first two columns are sites that lie too close to each other for both to be chosen. The
+// plan has K sites, AT_LEAST of each group, and as high a sum of scores as there can be.
+// TOPREACH_HIGHS may name the library of HiGHS; without HiGHS the plan is a heuristic one, and says
+// so.
 #include <topreach/topreach.h>
 
 #include <algorithm>

@@ -81,10 +81,11 @@ def gang(data: Path) -> Iterator[Row]:
             yield f"call-in, 22 people, {name}", f"K = {k}", plan, note
 
 
-def sketches() -> Iterator[Row]:
-    """The tour program's sketch: two-cycles forbidden alone admit a detached cycle of 13."""
+CRIME = {(1, 4): 10, (4, 0): 4, (3, 1): 5, (3, 0): 6, (2, 0): 4}  # of a 5 x 5 grid; a visit costs 1
+
+
+def tour_sketch(k: int) -> tr.plan.Plan:
     cells = [(x, y) for x in range(5) for y in range(5)]
-    crime = {(1, 4): 10, (4, 0): 4, (3, 1): 5, (3, 0): 6, (2, 0): 4}
     edges = [
         (f"{a}", f"{b}")
         for i, a in enumerate(cells)
@@ -92,11 +93,16 @@ def sketches() -> Iterator[Row]:
         if abs(a[0] - b[0]) + abs(a[1] - b[1]) == 1
     ]
     graph = tr.Graph.from_edges(edges, [f"{c}" for c in cells])
-    gain = [crime.get(c, 0) - 1.0 for c in cells]
+    gain = [CRIME.get(c, 0) - 1.0 for c in cells]
+    return tr.plan.tours(np.zeros(25), graph, k, ids=graph.ids, gain=gain, gap=0)
+
+
+def sketches() -> Iterator[Row]:
+    """The tour program's sketch: two-cycles forbidden alone admit a detached cycle of 13."""
     for k in (1, 2, 3):
-        plan = tr.plan.tours(np.zeros(25), graph, k, ids=graph.ids, gain=gain, gap=0)
+        plan = tour_sketch(k)
         note = "; ".join(
-            "-".join(t.strip("()").replace(", ", ".") for t in tour) for tour in plan.tours
+            "-".join(area.strip("()").replace(", ", ".") for area in tour) for tour in plan.tours
         )
         yield "tours, 5 x 5 grid", f"{k} tour" + "s" * (k > 1), plan, note
 
@@ -153,11 +159,33 @@ def run(context: Context) -> None:
     frame = pd.DataFrame(rows).set_index(["example", "setting"])
     order = ["value", "elsewhere", "bound", "status", "note", "seconds"]
     context.table(frame[order], title="Plans, and what others find")
-    if "rostami" in parts and context.can_plot():
-        context.figure(picture(data), "spillover_network")
+    if context.can_plot():
+        context.figure(tour_picture(), "tours")
+        if "rostami" in parts:
+            context.figure(network_picture(data), "spillover_network")
 
 
-def picture(data: Path) -> Any:
+def tour_picture() -> Any:
+    """The 5 x 5 grid: what each area gains, and the best one, two and three tours."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    for k, axes in enumerate(figure.subplots(1, 3), 1):
+        plan = tour_sketch(k)
+        for x in range(5):
+            for y in range(5):
+                gain = CRIME.get((x, y), 0) - 1
+                axes.text(x, y + 0.22, f"{gain}", ha="center", fontsize=8, color="#505050")
+        for tour, colour in zip(plan.tours, ("#D55E00", "#0072B2", "#009E73"), strict=False):
+            places = np.array([[int(c) for c in area.strip("()").split(",")] for area in tour])
+            axes.plot(*places.T, color=colour, marker="o", lw=2.5)
+        axes.set(xlim=(-0.5, 4.5), ylim=(-0.5, 4.7), aspect="equal")
+        axes.set_title(f"{k} tour{'s' * (k > 1)}: {plan.value:.0f}", fontsize=10)
+        axes.set_axis_off()
+    return figure
+
+
+def network_picture(data: Path) -> Any:
     """The network of 311 people: the twenty to treat, and whom they reach."""
     from matplotlib.figure import Figure
 
