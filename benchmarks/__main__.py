@@ -26,6 +26,7 @@ from topreach_experiments.gradient_quality.quality import COSINE
 
 import topreach as tr
 from benchmarks import formulations as plain
+from benchmarks import plans
 from topreach.data import atomic_path
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
@@ -219,6 +220,7 @@ TASKS: dict[str, Callable[[], Contenders]] = {
     EXPECTED_RATIO_SITES: lambda: expected_ratio_task(False),
     DAML_EXACT: lambda: {OURS: daml_step(**EXACT_FORM), SAMPLED: daml_step(**PAPER_FORM)},
     DAML_SAMPLED: sampled_daml_task,
+    **plans.TASKS,
 }
 
 
@@ -234,11 +236,19 @@ class Target(NamedTuple):
 
 
 def _ratio(task: str, over: str, under: str):
-    return lambda times, _: times[task][over] / times[task][under]
+    def measure(times: dict, _: dict) -> float | None:
+        found = times.get(task, {})
+        return found[over] / found[under] if over in found and under in found else None
+
+    return measure
 
 
 def _time(task: str, unit: float):
-    return lambda times, _: times[task][OURS] / unit
+    return lambda times, _: times[task][OURS] / unit if task in times else None
+
+
+def _gap(task: str):
+    return lambda *_: plans.gap(task)
 
 
 TARGETS = [
@@ -267,6 +277,25 @@ TARGETS = [
     ),
     Target(f"`exact` T={LARGE_ROWS} {_LARGE} ≤ 6 s", 6, False, "s", _time(EXACT_LARGE, 1)),
     Target("DAML step without samples ≤ 10 ms", 10, False, "ms", _time(DAML_EXACT, 1e-3)),
+    Target(
+        f"{plans.QUOTA} ≤ 1.5 × one sort", 1.5, False, "×", _ratio(plans.QUOTA, OURS, plans.SORT)
+    ),
+    Target(f"{plans.EXPECTED} ≤ 20 ms", 20, False, "ms", _time(plans.EXPECTED, 1e-3)),
+    Target(f"{plans.SPILLOVER}: gap ≤ .01 %", 0.01, False, "%", _gap(plans.SPILLOVER)),
+    Target("the same in ≤ 2 s", 2, False, "s", _time(plans.SPILLOVER, 1)),
+    Target(f"{plans.HUBS}: gap ≤ 2 %", 2, False, "%", _gap(plans.HUBS)),
+    Target(f"{plans.CALL_IN}: gap ≤ .05 %", 0.05, False, "%", _gap(plans.CALL_IN)),
+    Target("the same in ≤ 6 s", 6, False, "s", _time(plans.CALL_IN, 1)),
+    Target(f"{plans.COVERING} ≤ .05 s", 0.05, False, "s", _time(plans.COVERING, 1)),
+    Target(
+        f"{plans.STEINER} ≥ 20 × faster than networkx",
+        20, True, "×", _ratio(plans.STEINER, plans.NETWORKX, OURS),
+    ),
+    *(
+        Target(f"{plans.TOURS[size]}, proved, ≤ {most:g} s", most, False, "s",
+               _time(plans.TOURS[size], 1))
+        for size, most in (((6, 4), 0.4), ((12, 4), 2.0), ((12, 8), 3.6), ((15, 4), 20.0))
+    ),
 ]  # fmt: skip
 
 

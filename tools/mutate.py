@@ -56,6 +56,7 @@ ROOMS = {
     "python/topreach/forecasters.py": ["test_planning.py", "test_stemmed_ranker.py"],
     "python/topreach/models": ["test_models.py"],
     "python/topreach/models/stemmed": ["test_stemmed*.py"],
+    "python/topreach/online": ["test_online.py"],
     "python/topreach/models/site_history.py": ["test_site_history.py", "test_features.py"],
     "python/topreach/models/negbin_mixed_effects": ["test_negbin_mixed_effects.py"],
     "python/topreach/models/marginal_fit.py": ["test_negbin_mixed_effects.py"],

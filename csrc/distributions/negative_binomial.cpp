@@ -64,4 +64,9 @@ TORCH_LIBRARY_IMPL(topreach, CompositeImplicitAutograd, m) {
   m.impl("negbin_of_moments", of_moments);
 }
 
+TORCH_LIBRARY_IMPL(topreach, FuncTorchBatchedDecomposition, m) {
+  m.impl("negbin_moments", negbin_moments);
+  m.impl("negbin_of_moments", of_moments);
+}
+
 }  // namespace topreach

@@ -93,4 +93,8 @@ TORCH_LIBRARY_IMPL(topreach, CompositeImplicitAutograd, m) {
   m.impl("poisson_log_prob", poisson_log_prob);
 }
 
+TORCH_LIBRARY_IMPL(topreach, FuncTorchBatchedDecomposition, m) {
+  m.impl("poisson_log_prob", poisson_log_prob);
+}
+
 }  // namespace topreach

@@ -60,4 +60,9 @@ TORCH_LIBRARY_IMPL(topreach, CompositeImplicitAutograd, m) {
   m.impl("zero_inflated_log_prob", zero_inflated_log_prob);
 }
 
+TORCH_LIBRARY_IMPL(topreach, FuncTorchBatchedDecomposition, m) {
+  m.impl("zero_inflated_moments", zero_inflated_moments);
+  m.impl("zero_inflated_log_prob", zero_inflated_log_prob);
+}
+
 }  // namespace topreach

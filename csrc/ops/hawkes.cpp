@@ -5,13 +5,13 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include <cmath>
 #include <string_view>
 
 #include "../require.h"
+#include "autograd.h"
 #include "hawkes_checks.h"
 #include "scratch.h"
 
@@ -19,6 +19,7 @@ namespace topreach {
 namespace {
 
 constexpr const char* kName = "hawkes_log_likelihood";
+constexpr const char* kGradient = "topreach::hawkes_log_likelihood_gradient";
 constexpr int64_t kItemsTogether = 8;  // that a vector holds
 using Optional = std::optional<at::Tensor>;
 using Derivatives = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
@@ -99,35 +100,61 @@ auto derivatives_op() {
   return op;
 }
 
-// The gradient is found with the value and kept.
-class LogLikelihood : public torch::autograd::Function<LogLikelihood> {
- public:
-  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& parameters,
-                            const HawkesEvents& e, const at::Tensor& item_node) {
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    auto [value, gradient, hessian, failed] =
-        hawkes_derivatives(e, item_node, parameters, parameters.requires_grad() ? 1 : 0);
-    const at::Tensor bad = failed.ge(0);
-    if (bad.any().item<bool>()) {
-      const int64_t item = bad.nonzero()[0].item<int64_t>();
-      TR_REQUIRE(false,
-                 "{}: parameters must give a rate above 0 at every event, got {} for node {} at "
-                 "event {}. Raise log gamma, the first parameter",
-                 kName, "0 or a number that is not finite", item_node[item].item<int64_t>(),
-                 failed[item].item<int64_t>());
-    }
-    ctx->save_for_backward({gradient});
-    ctx->saved_data["dtype"] = int64_t(parameters.scalar_type());
-    return value.to(parameters.scalar_type());
-  }
+// ---- the value with its derivatives, for autograd ---------------------------------------------------
 
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
-                                                 torch::autograd::variable_list grads) {
-    const at::Tensor gradient = ctx->get_saved_variables()[0];
-    const auto dtype = at::ScalarType(ctx->saved_data["dtype"].toInt());
-    return {(grads[0].unsqueeze(-1) * gradient).to(dtype), at::Tensor(), at::Tensor()};
+HawkesEvents events_of(const at::Tensor& time, const at::Tensor& node, const at::Tensor& marks,
+                       const at::Tensor& edges, const at::Tensor& weights,
+                       const at::Tensor& covariates, const at::Tensor& distance,
+                       const at::Tensor& refresh, const Optional& joint, const Optional& either,
+                       const Optional& prior, double prior_weight) {
+  return {time,
+          node,
+          marks,
+          edges,
+          weights,
+          covariates,
+          distance,
+          refresh,
+          joint.value_or(at::Tensor()),
+          either.value_or(at::Tensor()),
+          prior.value_or(at::Tensor()),
+          prior_weight};
+}
+
+Optional given(const at::Tensor& tensor) {
+  return tensor.defined() ? Optional(tensor) : std::nullopt;
+}
+
+// An operator called with an events table: `Arguments` stand before and after its tensors.
+template <typename Result, typename... Before>
+Result call_with(const char* op, const HawkesEvents& e, const at::Tensor& item_node,
+                 const at::Tensor& parameters, const Before&... before) {
+  return c10::Dispatcher::singleton()
+      .findSchemaOrThrow(op, "")
+      .typed<Result(const Before&..., const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                    const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                    const at::Tensor&, const Optional&, const Optional&, const Optional&, double,
+                    const at::Tensor&, const at::Tensor&)>()
+      .call(before..., e.time, e.node, e.marks, e.edges, e.weights, e.covariates, e.distance,
+            e.refresh, given(e.joint), given(e.either), given(e.prior), e.prior_weight, item_node,
+            parameters);
+}
+
+std::tuple<at::Tensor, at::Tensor> checked(const HawkesEvents& e, const at::Tensor& item_node,
+                                           const at::Tensor& parameters, int64_t order) {
+  const auto [value, gradient, hessian, failed] =
+      hawkes_derivatives(e, item_node, parameters, order);
+  const at::Tensor bad = failed.ge(0);
+  if (bad.any().item<bool>()) {
+    const int64_t item = bad.nonzero()[0].item<int64_t>();
+    TR_REQUIRE(false,
+               "{}: parameters must give a rate above 0 at every event, got {} for node {} at "
+               "event {}. Raise log gamma, the first parameter",
+               kName, "0 or a number that is not finite", item_node[item].item<int64_t>(),
+               failed[item].item<int64_t>());
   }
-};
+  return {value.to(parameters.scalar_type()), gradient.to(parameters.scalar_type())};
+}
 
 at::Tensor log_likelihood(const at::Tensor& time, const at::Tensor& node, const at::Tensor& marks,
                           const at::Tensor& edges, const at::Tensor& weights,
@@ -135,16 +162,91 @@ at::Tensor log_likelihood(const at::Tensor& time, const at::Tensor& node, const 
                           const at::Tensor& refresh, const Optional& joint, const Optional& either,
                           const Optional& prior, double prior_weight, const at::Tensor& item_node,
                           const at::Tensor& parameters) {
-  return LogLikelihood::apply(
-      parameters,
-      HawkesEvents{time, node, marks, edges, weights, covariates, distance, refresh,
-                   joint.value_or(at::Tensor()), either.value_or(at::Tensor()),
-                   prior.value_or(at::Tensor()), prior_weight},
-      item_node);
+  return std::get<0>(checked(events_of(time, node, marks, edges, weights, covariates, distance,
+                                       refresh, joint, either, prior, prior_weight),
+                             item_node, parameters, 0));
 }
 
-Optional given(const at::Tensor& tensor) {
-  return tensor.defined() ? Optional(tensor) : std::nullopt;
+at::Tensor log_likelihood_meta(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                               const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                               const at::Tensor&, const at::Tensor&, const Optional&,
+                               const Optional&, const Optional&, double, const at::Tensor&,
+                               const at::Tensor& parameters) {
+  return at::empty_symint({parameters.sym_size(0)}, parameters.options());
+}
+
+std::tuple<at::Tensor, at::Tensor> log_likelihood_gradient(
+    const at::Tensor& time, const at::Tensor& node, const at::Tensor& marks,
+    const at::Tensor& edges, const at::Tensor& weights, const at::Tensor& covariates,
+    const at::Tensor& distance, const at::Tensor& refresh, const Optional& joint,
+    const Optional& either, const Optional& prior, double prior_weight, const at::Tensor& item_node,
+    const at::Tensor& parameters) {
+  return checked(events_of(time, node, marks, edges, weights, covariates, distance, refresh, joint,
+                           either, prior, prior_weight),
+                 item_node, parameters, 1);
+}
+
+std::tuple<at::Tensor, at::Tensor> log_likelihood_gradient_meta(
+    const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+    const at::Tensor&, const at::Tensor&, const at::Tensor&, const Optional&, const Optional&,
+    const Optional&, double, const at::Tensor&, const at::Tensor& parameters) {
+  return {at::empty_symint({parameters.sym_size(0)}, parameters.options()),
+          at::empty_symint(parameters.sym_sizes(), parameters.options())};
+}
+
+at::Tensor hessian_times(const HawkesEvents& e, const at::Tensor& item_node,
+                         const at::Tensor& parameters, const at::Tensor& vector) {
+  const at::Tensor hessian = std::get<2>(hawkes_derivatives(e, item_node, parameters.detach(), 2));
+  return hessian.to(vector.scalar_type()).matmul(vector.unsqueeze(-1)).squeeze(-1);
+}
+
+// The value's derivative is the gradient, whose derivative is the Hessian.
+std::tuple<at::Tensor, at::Tensor> log_likelihood_gradient_autograd(
+    const at::Tensor& time, const at::Tensor& node, const at::Tensor& marks,
+    const at::Tensor& edges, const at::Tensor& weights, const at::Tensor& covariates,
+    const at::Tensor& distance, const at::Tensor& refresh, const Optional& joint,
+    const Optional& either, const Optional& prior, double prior_weight, const at::Tensor& item_node,
+    const at::Tensor& parameters) {
+  const HawkesEvents e = events_of(time, node, marks, edges, weights, covariates, distance, refresh,
+                                   joint, either, prior, prior_weight);
+  const at::Tensor tangent = tangent_of(parameters), primal = primal_of(parameters);
+  const auto [value, gradient] = [&] {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    return call_with<std::tuple<at::Tensor, at::Tensor>>(kGradient, e, item_node, primal);
+  }();
+  set_derivative("HawkesLogLikelihoodGradient", gradient, {parameters}, {parameters},
+                 [e, item_node](const at::Tensor& outer, const Tensors& saved) {
+                   TR_REQUIRE(!at::GradMode::is_enabled(),
+                              "{}: the operator must be differentiated twice at most, got a third "
+                              "derivative; leave out create_graph=True",
+                              kName);
+                   return Tensors{hessian_times(e, item_node, saved[0], outer)};
+                 });
+  set_derivative("HawkesLogLikelihood", value, {parameters}, {gradient},
+                 [](const at::Tensor& grad, const Tensors& saved) {
+                   return Tensors{grad.unsqueeze(-1) * saved[0]};
+                 });
+  if (tangent.defined()) {
+    set_tangent(value, (gradient.detach() * tangent).sum(-1));
+    set_tangent(gradient, hessian_times(e, item_node, primal, tangent));
+  }
+  return {value, gradient};
+}
+
+at::Tensor log_likelihood_autograd(const at::Tensor& time, const at::Tensor& node,
+                                   const at::Tensor& marks, const at::Tensor& edges,
+                                   const at::Tensor& weights, const at::Tensor& covariates,
+                                   const at::Tensor& distance, const at::Tensor& refresh,
+                                   const Optional& joint, const Optional& either,
+                                   const Optional& prior, double prior_weight,
+                                   const at::Tensor& item_node, const at::Tensor& parameters) {
+  const HawkesEvents e = events_of(time, node, marks, edges, weights, covariates, distance, refresh,
+                                   joint, either, prior, prior_weight);
+  if (at::GradMode::is_enabled() && parameters.requires_grad() || tangent_of(parameters).defined())
+    return std::get<0>(
+        call_with<std::tuple<at::Tensor, at::Tensor>>(kGradient, e, item_node, parameters));
+  at::AutoDispatchBelowADInplaceOrView below_autograd;
+  return call_with<at::Tensor>("topreach::hawkes_log_likelihood", e, item_node, parameters);
 }
 
 }  // namespace
@@ -276,14 +378,27 @@ std::tuple<at::Tensor, at::Tensor> hawkes_anchor(const at::Tensor& decay, const 
   return {rate - factor * excited, factor};
 }
 
-TORCH_LIBRARY_IMPL(topreach, CPU, m) { m.impl("hawkes_derivatives", derivatives_cpu); }
-TORCH_LIBRARY_IMPL(topreach, CUDA, m) { m.impl("hawkes_derivatives", derivatives_cuda); }
-TORCH_LIBRARY_IMPL(topreach, Meta, m) { m.impl("hawkes_derivatives", derivatives_meta); }
+TORCH_LIBRARY_IMPL(topreach, CPU, m) {
+  m.impl("hawkes_derivatives", derivatives_cpu);
+  m.impl("hawkes_log_likelihood", log_likelihood);
+  m.impl("hawkes_log_likelihood_gradient", log_likelihood_gradient);
+}
+TORCH_LIBRARY_IMPL(topreach, CUDA, m) {
+  m.impl("hawkes_derivatives", derivatives_cuda);
+  m.impl("hawkes_log_likelihood", log_likelihood);
+  m.impl("hawkes_log_likelihood_gradient", log_likelihood_gradient);
+}
+TORCH_LIBRARY_IMPL(topreach, Meta, m) {
+  m.impl("hawkes_derivatives", derivatives_meta);
+  m.impl("hawkes_log_likelihood", log_likelihood_meta);
+  m.impl("hawkes_log_likelihood_gradient", log_likelihood_gradient_meta);
+}
 TORCH_LIBRARY_IMPL(topreach, Autograd, m) {
   m.impl("hawkes_derivatives", torch::autograd::autogradNotImplementedFallback());
+  m.impl("hawkes_log_likelihood", log_likelihood_autograd);
+  m.impl("hawkes_log_likelihood_gradient", log_likelihood_gradient_autograd);
 }
 TORCH_LIBRARY_IMPL(topreach, CompositeImplicitAutograd, m) {
-  m.impl("hawkes_log_likelihood", log_likelihood);
   m.impl("hawkes_natural", hawkes_natural);
   m.impl("hawkes_working", hawkes_working);
   m.impl("hawkes_chain", hawkes_chain);

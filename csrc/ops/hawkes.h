@@ -104,6 +104,15 @@ struct HawkesState {
 HawkesState hawkes_state(const HawkesEvents& events, const at::Tensor& parameters,
                          const at::Tensor& pool_start, const at::Tensor& pool, bool second);
 
+/// R [M, M] (receiver u, source v): what n events still add, without theta, to the excitation of each node,
+///   R_uv = sum over events x at v of sign_x alpha_u exp(-delta_g,u dist + omega_u m_x - delta_k,u lag_x).
+/// So R is kept up to date in O(M) for each record that is new, late (sign 1), or deleted (-1), whenever it
+/// comes. lag [n] >= 0, time since the events; sign [n]; node int64 [n]; marks [n, q]; distance [I, I];
+/// parameters [M, P].
+at::Tensor hawkes_event_terms(const at::Tensor& lag, const at::Tensor& sign, const at::Tensor& node,
+                              const at::Tensor& marks, const at::Tensor& distance,
+                              const at::Tensor& parameters);
+
 /// Counts int32 [paths, H, M] of simulated futures, and which paths were cut off at `most_events` [paths]:
 /// see kernels/hawkes_branching.h. Path r has the parameters of set r / ceil(paths / sets).
 ///

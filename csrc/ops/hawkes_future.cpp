@@ -176,6 +176,52 @@ HawkesState hawkes_state(const HawkesEvents& events, const at::Tensor& parameter
   return out;
 }
 
+at::Tensor hawkes_event_terms(const at::Tensor& lag, const at::Tensor& sign, const at::Tensor& node,
+                              const at::Tensor& marks, const at::Tensor& distance,
+                              const at::Tensor& parameters) {
+  constexpr const char* name = "hawkes_event_terms";
+  const at::Tensor since = doubles(lag), signs = doubles(sign), mark = doubles(marks),
+                   far = doubles(distance), z = doubles(parameters),
+                   where = node.to(at::kCPU, at::kInt).contiguous();
+  const int64_t n = since.numel();
+  TR_REQUIRE(far.dim() == 2 && far.size(0) == far.size(1) && far.size(0) >= 1,
+             "{}: distance must have shape [I, I], got {}", name, far.sizes());
+  TR_REQUIRE(since.dim() == 1 && signs.sizes() == since.sizes() && where.sizes() == since.sizes() &&
+                 mark.dim() == 2 && mark.size(0) == n,
+             "{}: lag, sign and node must have shape [n] and marks [n, q], got {}, {}, {} and {}",
+             name, since.sizes(), signs.sizes(), where.sizes(), mark.sizes());
+  TR_REQUIRE(
+      z.dim() == 2 && z.size(0) >= 1 && z.size(0) % far.size(0) == 0 &&
+          z.size(1) >= mark.size(1) + 4,
+      "{}: parameters must have shape [M, p + q + 4], M a multiple of I = {} and q = {}, got "
+      "{}",
+      name, far.size(0), mark.size(1), z.sizes());
+  TR_REQUIRE(since.ge(0).all().item<bool>() && since.isfinite().all().item<bool>() &&
+                 mark.isfinite().all().item<bool>() && z.isfinite().all().item<bool>(),
+             "{}: lag must be finite and >= 0, marks and parameters finite, got one that is not",
+             name);
+  const int64_t nodes = z.size(0);
+  TR_REQUIRE(n == 0 || (where.min().item<int64_t>() >= 0 && where.max().item<int64_t>() < nodes),
+             "{}: node must lie from 0 to M - 1 = {}, got one that does not", name, nodes - 1);
+  kernels::HawkesProblem p{};
+  p.marks_per_event = mark.size(1);
+  p.covariates_per_node = z.size(1) - mark.size(1) - 4;
+  p.places = far.size(0);
+  p.types = nodes / p.places;
+  p.distance = far.const_data_ptr<double>();
+  at::Tensor out = at::zeros({nodes, nodes}, at::kDouble);
+  double* rows = out.mutable_data_ptr<double>();
+  at::parallel_for(0, nodes, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t u = begin; u < end; ++u)
+      for (int64_t x = 0; x < n; ++x)
+        kernels::hawkes_add_event(
+            p, z.const_data_ptr<double>() + u * z.size(1), u, where.const_data_ptr<int32_t>()[x],
+            mark.const_data_ptr<double>() + x * p.marks_per_event,
+            since.const_data_ptr<double>()[x], signs.const_data_ptr<double>()[x], rows + u * nodes);
+  });
+  return out;
+}
+
 std::tuple<at::Tensor, at::Tensor> hawkes_simulate(
     const HawkesEvents& events, const at::Tensor& parameters, const at::Tensor& excitation,
     const at::Tensor& base, const at::Tensor& edges, const at::Tensor& pool_start,
@@ -249,6 +295,7 @@ std::tuple<at::Tensor, at::Tensor> hawkes_simulate(
 TORCH_LIBRARY_IMPL(topreach, CompositeExplicitAutograd, m) {
   m.impl("hawkes_course", course);
   m.impl("hawkes_state", state);
+  m.impl("hawkes_event_terms", hawkes_event_terms);
   m.impl("hawkes_simulate", simulate);
 }
 

@@ -243,11 +243,19 @@ TORCH_LIBRARY(topreach, m) {
       "Tensor covariates, Tensor distance, Tensor refresh, Tensor? joint, Tensor? either, "
       "Tensor? prior, float prior_weight, Tensor item_node, Tensor parameters, int order) "
       "-> (Tensor, Tensor, Tensor, Tensor)");
-  // Its value [R] with autograd in the parameters.
+  // Its value [R] with autograd in the parameters, twice and in forward mode; raises at an event without a
+  // rate. The same with its gradient [R, P].
   m.def(
-      "hawkes_log_likelihood(Tensor time, Tensor node, Tensor marks, Tensor edges, Tensor weights, "
+      "hawkes_log_likelihood("
+      "Tensor time, Tensor node, Tensor marks, Tensor edges, Tensor weights, "
       "Tensor covariates, Tensor distance, Tensor refresh, Tensor? joint, Tensor? either, "
       "Tensor? prior, float prior_weight, Tensor item_node, Tensor parameters) -> Tensor");
+  m.def(
+      "hawkes_log_likelihood_gradient("
+      "Tensor time, Tensor node, Tensor marks, Tensor edges, Tensor weights, "
+      "Tensor covariates, Tensor distance, Tensor refresh, Tensor? joint, Tensor? either, "
+      "Tensor? prior, float prior_weight, Tensor item_node, Tensor parameters) -> (Tensor, "
+      "Tensor)");
   // Natural parameters [..., P] from working coordinates, with p covariates, and back; derivatives for the
   // one as derivatives for the other.
   m.def("hawkes_natural(Tensor working, int covariates) -> Tensor");
@@ -276,6 +284,11 @@ TORCH_LIBRARY(topreach, m) {
       "Tensor covariates, Tensor distance, Tensor refresh, Tensor? joint, Tensor? either, "
       "Tensor? prior, float prior_weight, Tensor parameters, Tensor pool_start, "
       "Tensor pool, bool second) -> (Tensor, Tensor, Tensor, Tensor)");
+  // R [M, M] (receiver, source): what events [n] of these lags still add to each node's excitation, without
+  // theta; sign -1 takes an event away.
+  m.def(
+      "hawkes_event_terms(Tensor lag, Tensor sign, Tensor node, Tensor marks, Tensor distance, "
+      "Tensor parameters) -> Tensor");
   // (counts int32 [paths, H, M], whether a path was cut off [paths]) of simulated futures, with sets of
   // parameters [sets, M, P]; mode "branching", "thinning" or "paper".
   m.def(

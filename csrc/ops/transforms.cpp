@@ -81,6 +81,9 @@ const std::vector<Rule>& rules() {
       {"expected_ratio_ranking", Layout::kBroadcast, {0, 0, 0}},
       {"expected_ratio_ranking_backward", Layout::kBroadcast, {0, 0, 0, 0}, 0, 1, {1, 2, 3}},
       {"negbin_sample", Layout::kBroadcast, {0, 0}, 1, 0},
+      {"poisson_sample", Layout::kBroadcast, {0}, 1, 0},
+      {"zero_inflated_zeros", Layout::kBroadcast, {1, 1}, 1, 1},
+      {"site_mixture_sample", Layout::kBroadcast, {0, 0, 0}, 1, 2},
       {"negbin_log_prob", Layout::kBroadcast, {0, 0, 0}, 0, 0},
       {"negbin_log_prob_backward", Layout::kBroadcast, {0, 0, 0, 0}, 0, 0, {2, 3}},
       {"topk_noise", Layout::kRows, {}},
@@ -185,7 +188,7 @@ void over_rows(const c10::OperatorHandle& op, Stack* stack) {
     }
     dims = std::max(dims, argument.dims());
     const bool names_rows =
-        schema[argument.position].name() == "scores" || rule.op == "negbin_sample";
+        schema[argument.position].name() == "scores" || rule.layout == Layout::kBroadcast;
     if (names_rows) batched_scores.push_back(argument.batch.has_value());
     if (scores == nullptr) scores = &argument;
   }
@@ -194,7 +197,8 @@ void over_rows(const c10::OperatorHandle& op, Stack* stack) {
   apart |= scores == nullptr || scores->dims() < rule.least_dims;
   if (apart) return call_in_turn(op, stack, given, *size, level);
 
-  const bool scalars = rule.op == "negbin_sample" && dims == 0;  // rows of one site each
+  const bool scalars =
+      has_key && rule.layout == Layout::kBroadcast && dims == 0;  // rows of one site
   std::vector<std::vector<c10::SymInt>> shapes(schema.size());
   size_t tensor = 0;
   for (size_t i = 0; i < schema.size(); ++i) {
@@ -231,8 +235,23 @@ void over_rows(const c10::OperatorHandle& op, Stack* stack) {
 
 using c10::DeviceType;
 using c10::DispatchKey;
-// Composed of other operators: they need no rule of their own for vmap.
-constexpr const char* kComposites[] = {"expected_topk_rows", "perturbed_topk_rows", "soft_bpr"};
+// Without a rule of their own for vmap: it takes them apart (FuncTorchBatchedDecomposition, in the files
+// where they are written), or calls them in turn.
+constexpr const char* kComposites[] = {"expected_topk_rows",
+                                       "perturbed_topk_rows",
+                                       "soft_bpr",
+                                       "negbin_moments",
+                                       "negbin_of_moments",
+                                       "poisson_log_prob",
+                                       "zero_inflated_moments",
+                                       "zero_inflated_log_prob",
+                                       "site_mixture_log_prob",
+                                       "site_mixture_moments",
+                                       "site_mixture_expected_ratio_ranking",
+                                       "laplace_marginal",
+                                       "laplace_path_posterior",
+                                       "negbin_mixed_effects_marginal",
+                                       "posterior_risk"};
 constexpr auto kAutocastCpu = &in_float32<DispatchKey::AutocastCPU, DeviceType::CPU>;
 constexpr auto kAutocastCuda = &in_float32<DispatchKey::AutocastCUDA, DeviceType::CUDA>;
 

@@ -272,7 +272,7 @@ void bind_panel(py::module_& m) {
            py::arg("closed") = std::vector<double>());
 }
 
-void bind_plan(py::module_& m) {
+void bind_plan_of_sites(py::module_& m) {
   py::class_<PlannedSite>(m, "PlannedSite")
       .def_readonly("site", &PlannedSite::site)
       .def_readonly("index", &PlannedSite::index)
@@ -367,7 +367,7 @@ void bind_ranker(py::module_& m) {
       .def_readonly("rows", &ForecastInputs::rows);
   bind_model_file(m);
   bind_panel(m);
-  bind_plan(m);
+  bind_plan_of_sites(m);
   py::class_<Forecaster, std::shared_ptr<Forecaster>>(m, "Forecaster");
   py::class_<PyForecaster, Forecaster, std::shared_ptr<PyForecaster>>(m, "PyForecaster")
       .def(py::init<std::string, const Needs&, py::object>(), py::arg("name"), py::arg("needs"),

@@ -34,11 +34,24 @@ PEERS_UP_TO = 400_000
 MOST_LAGS = 5
 
 
-class Case:
-    """A panel, K, how many periods make up a test block, and the first test period."""
+# Places up to which the point process is fitted: its cost grows with their square.
+PLACES_UP_TO = 400
 
-    def __init__(self, panel: Panel, k: int, block: int = 1, first: int | None = None):
+
+class Case:
+    """A panel, K, how many periods make up a test block, the first test period; and the dated
+    events behind the panel, if there are any, with the name of its periods."""
+
+    def __init__(
+        self,
+        panel: Panel,
+        k: int,
+        block: int = 1,
+        first: int | None = None,
+        events: tuple[tr.Events, str] | None = None,
+    ):
         self.panel, self.k, self.block, self.first = panel, k, block, first
+        self.events = events
 
     def origins(self) -> list[tuple[int, int]]:
         """First and last + 1 of the periods of each test block."""
@@ -63,13 +76,41 @@ def _joined(splits: Any) -> Panel:
     )
 
 
+def _of_one_type(events: tr.Events) -> tr.Events:
+    """The same events, each with its place alone: a node is then a site of the panel."""
+    centres = events.place_table.coordinates
+    where = pd.DataFrame({"place": events.places, "lat": centres[:, 0], "lon": centres[:, 1]})
+    return tr.Events.from_frame(
+        events.to_frame()[["time", "place"]],
+        time="time",
+        place="place",
+        places=where,
+        window=(events.label(0.0), events.label(events.end - events.start - 1)),
+        complete_through=events.label(events.duration - 1),
+    )
+
+
+def _connecticut(every: str, block: int) -> Callable[[Any], Case]:
+    def load(root: Any) -> Case:
+        events = _of_one_type(tr.datasets.ct_overdose_deaths("town", root=root))
+        panel = tr.datasets.ct_overdose(every, root=root)
+        return Case(panel, 20, block, events=(events, every))
+
+    return load
+
+
+def _cook_cells(root: Any) -> Case:
+    events = _of_one_type(tr.datasets.cook_overdose_deaths("cell", root=root))
+    return Case(tr.datasets.cook_overdose_events(root=root), 50, 4, events=(events, "quarter"))
+
+
 SETS: dict[str, Callable[[Any], Case]] = {
     "cook_county": lambda root: Case(_joined(tr.datasets.cook_county(root)), 100),
     # Three two-month periods a winter.
     "aerial_surveys": lambda root: Case(_joined(tr.datasets.aerial_surveys(root)), 50, 3),
-    "ct_years": lambda root: Case(tr.datasets.ct_overdose("year", root=root), 20),
-    "ct_quarters": lambda root: Case(tr.datasets.ct_overdose("quarter", root=root), 20, 4),
-    "cook_events": lambda root: Case(tr.datasets.cook_overdose_events(root=root), 50, 4),
+    "ct_years": _connecticut("year", 1),
+    "ct_quarters": _connecticut("quarter", 4),
+    "cook_events": _cook_cells,
     "chicago": lambda root: Case(tr.datasets.chicago_assault(root=root), 200, 12),
 }
 
@@ -98,6 +139,7 @@ def run(context: Context) -> None:
     settings = {
         "windows": [w or 0 for w in WINDOWS],
         "peers_up_to": PEERS_UP_TO,
+        "places_up_to": PLACES_UP_TO,
         "most_lags": MOST_LAGS,
         "data": {name: panel_digest(case.panel) for name, case in cases.items()},
     }
@@ -186,6 +228,8 @@ def _methods(case: Case, context: Context) -> dict[str, Callable[..., dict[str, 
         "shrunken rates": _shrunken,
         DEFAULT: partial(_ranker, model="empirical_bayes"),
     }
+    if case.events is not None and len(case.events[0].places) <= PLACES_UP_TO:
+        methods["STEMMED"] = partial(_stemmed, events=case.events)
     if case.panel.num_sites * past <= PEERS_UP_TO:
         epochs = 20 if context.quick else 150
         steps = {"max_epochs": epochs, "warm_start_epochs": 0, "lr": 0.05, "seed": context.seed}
@@ -233,6 +277,31 @@ def _ranker(train: Panel, test: Panel, k: int, **settings: Any) -> dict[str, Any
         nll = -counts.site_log_prob(test.y).double().mean(1)
     median = torch.from_numpy(ranker.predict(test, kind="median"))
     return {"scores": scores, "mean": counts.mean, "median": median, "nll": nll}
+
+
+def _stemmed(train: Panel, test: Panel, k: int, events: tuple[tr.Events, str]) -> dict[str, Any]:
+    """The point process of the dated events before each period, places as its nodes; fitted for
+    the block's first period and refitted, from there, for the others."""
+    table, every = events
+    model: tr.models.Stemmed | None = None
+    parts = []
+    for t in range(test.num_times):
+        begin = pd.Timestamp(f"{test.times[t]}-01-01" if every == "year" else test.times[t])
+        known = table.until(str((begin - pd.Timedelta(days=1)).date()))
+        model = tr.models.Stemmed(half_life=24).fit(known, start=model)
+        made = model.forecast(1, every=every)
+        at = [made.sites.index(site) for site in test.site_ids]
+        of = made.distribution
+        parts.append((of.total_count[0, at], of.logits[0, at]))
+    counts = tr.distributions.NegativeBinomial(
+        *(torch.stack(part) for part in zip(*parts, strict=True))
+    )
+    return {
+        "scores": counts.expected_ratio(),
+        "mean": counts.mean,
+        "median": counts.quantile(0.5),
+        "nll": -counts.site_log_prob(test.y.double()).mean(1),
+    }
 
 
 def _regression(train: Panel, test: Panel, k: int, kind: str, seed: int) -> dict[str, Any]:

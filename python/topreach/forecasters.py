@@ -191,8 +191,8 @@ class StemmedOf(Forecaster):
 
     Args:
         every: the period that plans are for: "week", "month", "quarter", "year" or days.
-        theta, network, half_life, recent_rate, use_distance, use_marks, pooled, stable, anchor: of
-            `Stemmed`.
+        theta, network, half_life, recent_rate, use_distance, use_marks, refresh, pooled, stable,
+            anchor: of `Stemmed`.
     """
 
     name: ClassVar[str] = "stemmed"
@@ -204,6 +204,7 @@ class StemmedOf(Forecaster):
     recent_rate: bool = True
     use_distance: bool = True
     use_marks: bool = True
+    refresh: str = "month"
     pooled: bool = True
     stable: bool = True
     anchor: float | None = 12.0

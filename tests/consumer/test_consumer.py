@@ -11,6 +11,7 @@ import functools
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -415,6 +416,13 @@ def test_cpp_ranks_as_python_does(build_programs, model, exposure, tmp_path):
     needs = tr.forecasters.KINDS[model].needs
     if needs.past or needs.window:  # then the newer years tell
         assert list(plans["none"][0].site) != list(plans["whole"][0].site)
+
+
+def test_the_page_on_cpp_shows_a_program_that_is_built():
+    """docs/cpp.md shows examples/cpp/plan_next.cpp, which the tests here build and run."""
+    block = re.search(r"```cpp\n(.*?)```", (ROOT / "docs/cpp.md").read_text(), re.DOTALL)
+    assert block is not None
+    assert block[1] == (ROOT / "examples/cpp/plan_next.cpp").read_text()
 
 
 def test_plan_next_gives_python_s_plan(programs, tmp_path):

@@ -279,12 +279,31 @@ def test_opcheck():
     nodes = torch.tensor([0, 2])
     z = torch.from_numpy(random_parameters(case)[[0, 2]])
     torch.library.opcheck(ops.hawkes_derivatives.default, (*case.arguments(), nodes, z, 2))
-    # It looks at the values to name an event without a rate, so it is not traced as one graph.
-    torch.library.opcheck(
-        ops.hawkes_log_likelihood.default,
-        (*case.arguments(), nodes, z.requires_grad_()),
-        test_utils=("test_autograd_registration", "test_faketensor"),
-    )
+    given = (*case.arguments(), nodes, z.requires_grad_())
+    torch.library.opcheck(ops.hawkes_log_likelihood.default, given)
+    torch.library.opcheck(ops.hawkes_log_likelihood_gradient.default, (*given[:-1], z.detach()))
+
+
+def test_the_log_likelihood_is_differentiated_twice_and_forward():
+    """By autograd: gradients and second derivatives are those of finite differences, torch.func's
+    Hessian that of the kernels; a third derivative is refused, not wrong."""
+    case = random_case(13)
+    arguments, nodes = case.arguments(), torch.tensor([0, 2])
+    z = torch.from_numpy(random_parameters(case)[[0, 2]])
+
+    def value(at):
+        return ops.hawkes_log_likelihood(*arguments, nodes, at)
+
+    leaf = z.clone().requires_grad_()
+    assert torch.autograd.gradcheck(value, (leaf,), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(lambda at: value(at).square(), (leaf,), atol=1e-4)
+    hessian = ops.hawkes_derivatives(*arguments, nodes, z, 2)[2]
+    blocks = torch.func.hessian(lambda at: value(at).sum())(z)
+    for item in range(2):
+        torch.testing.assert_close(blocks[item, :, item], hessian[item], rtol=1e-12, atol=1e-12)
+    (first,) = torch.autograd.grad(value(leaf).square().sum(), leaf, create_graph=True)
+    with pytest.raises(ValueError, match="must be differentiated twice at most"):
+        torch.autograd.grad(first.sum(), leaf, create_graph=True)
 
 
 # ---- the course and the network ------------------------------------------------------------------

@@ -20,6 +20,7 @@ ROOMS = (
     "distributions",
     "programs",
     "models",
+    "online",
     "objectives",
     "evaluation",
     "training",

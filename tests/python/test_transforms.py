@@ -265,7 +265,80 @@ def test_vmap_of_counts():
     assert numbers.shape == (4, 7) and len({tuple(row.tolist()) for row in numbers}) > 1
 
 
+@pytest.mark.filterwarnings("error")
+def test_vmap_of_other_counts_gives_each_row_noise_of_its_own():
+    """Draws are those of the batch as leading rows, whatever is batched."""
+    rate, zero, draws = normal(4, 5, 6).exp(), normal(4, 6).sigmoid(), counts(7, 4, 5, 6) + 1
+
+    got = torch.func.vmap(lambda r: OPS.poisson_sample(r, 7, KEY), out_dims=1)(rate)
+    assert torch.equal(got, OPS.poisson_sample(rate, 7, KEY))
+    flat = torch.full((4, 6), 3.0, dtype=F64)
+    rows = torch.func.vmap(lambda r: OPS.poisson_sample(r, 9, KEY))(flat)
+    assert len({tuple(row.flatten().tolist()) for row in rows}) == 4
+
+    def zeros(y, p):
+        return OPS.zero_inflated_zeros(y, p, KEY)
+
+    got = torch.func.vmap(zeros, in_dims=(1, 0), out_dims=1)(draws, zero)
+    assert torch.equal(got, zeros(draws, zero.unsqueeze(1)))
+    got = torch.func.vmap(zeros, in_dims=(1, None), out_dims=1)(draws, zero[0])
+    assert torch.equal(got, zeros(draws, zero[0]))
+
+    logits, first = normal(4, 5, 6, 3), normal(4, 1, 3).exp()
+
+    def mixture(weights, rates):
+        return OPS.site_mixture_sample("poisson", weights, rates, None, 7, KEY)
+
+    got = torch.func.vmap(mixture, out_dims=1)(logits, first)
+    assert torch.equal(got, mixture(logits, first.unsqueeze(1)))
+
+
+@pytest.mark.filterwarnings("error")
+def test_vmap_takes_moments_and_log_probabilities_apart():
+    m, v, p, y = normal(4, 6).exp(), normal(4, 6).exp(), normal(4, 6).sigmoid(), counts(4, 6)
+    for f, given in (
+        (lambda a, b: OPS.negbin_moments(a, b)[1], (m, v)),
+        (lambda a, b: OPS.negbin_of_moments(a, a + b)[1], (m, v)),
+        (OPS.poisson_log_prob, (y, m)),
+        (lambda a, b, c: OPS.zero_inflated_moments(a, b, c)[1], (m, v, p)),
+        (OPS.zero_inflated_log_prob, (-m, p, y)),
+    ):
+        got = torch.func.vmap(f)(*given)
+        want = torch.stack([f(*row) for row in zip(*given, strict=True)])
+        assert torch.allclose(got, want, rtol=1e-14, atol=0)
+
+
 # ---- autocast ----------------------------------------------------------------------------------
+
+
+def test_autocast_of_distributions_computes_in_float32():
+    """The bits of the same call in float32."""
+    a, b, y = (normal(3, 6, seed=i).bfloat16() for i in range(3))
+    y, logits, first = y.abs().round(), normal(3, 6, 2).bfloat16(), normal(3, 1, 2).exp().bfloat16()
+    loading = torch.ones(3, 2, dtype=torch.bfloat16)
+
+    def laplace(eta, z, counts):
+        return OPS.laplace_marginal(eta, z, counts, None, None, None, None, None, "poisson", "log")[
+            0
+        ]
+
+    def density(values, weights, loc):
+        return OPS.site_mixture_log_prob("truncated_normal", values, weights, loc, loc)
+
+    for f, given in (
+        (lambda x: OPS.poisson_sample(x, 5, KEY), (a.abs(),)),
+        (lambda v, x: OPS.poisson_log_prob(v, x), (y, a.abs())),
+        (lambda x, z: OPS.negbin_moments(x, z)[1], (a.abs(), b)),
+        (lambda x, z: OPS.negbin_of_moments(x, z)[1], (a.abs(), a.abs() + 1)),
+        (lambda x, p: OPS.zero_inflated_moments(x, x, p)[1], (a.abs(), b.sigmoid())),
+        (lambda x, p, v: OPS.zero_inflated_log_prob(x, p, v), (-a.abs(), b.sigmoid(), y)),
+        (density, (y, logits, first)),
+        (laplace, (a, loading, y)),
+    ):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            got = f(*given)
+        assert got.dtype == torch.float32
+        assert torch.equal(got, f(*(x.float() for x in given)))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

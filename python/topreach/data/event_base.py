@@ -67,10 +67,12 @@ class EventBase:
         """T: days from the window's start to complete_through. Models are fitted to (0, T]."""
         return self.complete_through - self.start
 
-    def moment(self, value: Any, *, name: str = "Events.moment", argument: str = "value") -> float:
-        """The first moment of a date, as a number (see `start`)."""
+    def moment(
+        self, value: Any, *, end: bool = False, name: str = "Events.moment", argument: str = "value"
+    ) -> float:
+        """The first moment of a date, or if `end` the last one, as a number (see `start`)."""
         form = self._spec.time_format
-        return read_moment(value, name, argument, dates=self.is_dates, end=False, time_format=form)
+        return read_moment(value, name, argument, dates=self.is_dates, end=end, time_format=form)
 
     def label(self, time: float) -> str:
         """A time in days from the window's start, as a date."""

@@ -11,7 +11,7 @@ import pandas as pd
 from . import columns as _columns
 from .event_base import EventBase
 from .event_table import EventLog, frame_events
-from .moments import end_label, moment_label, read_moment
+from .moments import end_label, moment_label
 from .places import Places
 from .times import plain
 
@@ -19,7 +19,9 @@ from .times import plain
 class EventChanges(EventBase):
     """Each method gives other events, and keeps all versions of all records."""
 
-    def until(self, date: Any, *, complete_through: Any = None) -> Self:
+    def until(
+        self, date: Any, *, complete_through: Any = None, like: EventBase | None = None
+    ) -> Self:
         """What was known at the end of a day (or month, ...), or at a moment.
 
         Events reported later are not there (without `reported`: events that happened later), and
@@ -30,9 +32,11 @@ class EventChanges(EventBase):
         Args:
             complete_through: until when records were complete then. None: as long before the date
                 as now before the window's end if events have times of report, else the date itself.
+            like: events of that time or before, whose places, types and scaling of marks to take:
+                so a model that was fitted to them goes on.
 
         Raises:
-            ValueError: a date before the window's start.
+            ValueError: a date before the window's start; a record at a place that `like` has not.
 
         Example:
             >>> df = pd.DataFrame({"day": ["2024-01-05", "2024-01-09"], "town": ["A", "B"],
@@ -52,7 +56,23 @@ class EventChanges(EventBase):
             complete = end - (self.end - self.complete_through)
         self._check_window(complete, end, name, "date")
         log = self._log.known_by(moment)
-        return self._with(log, end=end, complete_through=complete, mark_scaler=None)
+        if like is None:
+            return self._with(log, end=end, complete_through=complete, mark_scaler=None)
+        absent = sorted(set(log.rows["place"]) - set(like.places))
+        if absent:
+            raise ValueError(
+                f"{name}: like must have the places of all that was known then, got none of "
+                f"{_columns.listed(absent)}."
+            )
+        flags = log.flags[[c for c in log.flags.columns if c in like._log.flags.columns]]
+        return self._with(
+            EventLog(log.rows, flags, log.marks),
+            end=end,
+            complete_through=complete,
+            mark_scaler=like.mark_scaler,
+            places=like.place_table,
+            types=like.types,
+        )
 
     def complete_to(self, time: float) -> Self:
         """The same records, taken to be complete up to a moment only (a number as `start`, days
@@ -156,11 +176,87 @@ class EventChanges(EventBase):
         gone = gone.with_rows(known=moment, removed=True)
         return self._with(self._log.followed_by(gone), end=max(self.end, moment))
 
+    def revise(self, other: EventBase | pd.DataFrame | None, *, at: Any) -> Self:
+        """What an upload brings: records of new ids are added, those of known ids written anew if
+        they differ; the window's end becomes `at`, up to which records then count as complete.
+
+        A deleted record that comes again is there again. Marks are scaled as here.
+
+        Args:
+            other: events, or a table with the columns that these were read from. None: nothing
+                but the window's end changes.
+            at: day of the upload: `until` an earlier one does not know it.
+
+        Raises:
+            ValueError: a place that is not in `places`; an event after the upload; a date before
+                that of a record's last version.
+
+        Example:
+            >>> df = pd.DataFrame({"day": ["2024-01-05"], "town": ["A"], "case": ["c1"]})
+            >>> events = Events.from_frame(df, time="day", place="town", id="case",
+            ...                            window=("2024-01-01", "2024-01-31"))
+            >>> new = pd.DataFrame({"day": ["2024-01-06", "2024-02-02"], "town": ["A", "A"],
+            ...                     "case": ["c1", "c2"]})
+            >>> events.revise(new, at="2024-02-29").num_events
+            2
+        """
+        name = "Events.revise"
+        moment = self._last_moment(at, name, "at")
+        if moment < self.end:
+            raise ValueError(
+                f"{name}: at must not come before the window's end, got {at!r} for "
+                f"{end_label(self.end, self.is_dates)}."
+            )
+        if other is None:
+            return self._with(self._log, end=moment, complete_through=moment)
+        log, table, *_ = self._records(other, name)
+        log = self._known_at(log.take(np.flatnonzero(~self._unchanged(log))), at, name)
+        self._check_order(log.rows["id"], moment, at, name)
+        joined = self._log.followed_by(log)
+        return self._with(joined, end=moment, complete_through=moment, places=table)
+
+    def changes_since(self, earlier: EventBase) -> list[str]:
+        """Ids of the records that were added, corrected or deleted since these events were
+        `earlier`.
+
+        Raises:
+            ValueError: these events do not come from `earlier` by append, correct, delete, revise.
+        """
+        before, now = earlier._log.rows["id"], self._log.rows["id"]
+        if not now.iloc[: len(before)].equals(before):
+            raise ValueError(
+                "Events.changes_since: earlier must be a state that these events come from by "
+                f"append, correct, delete or revise, got one with {len(before)} versions of "
+                f"records for {len(now)} here."
+            )
+        return list(dict.fromkeys(now.iloc[len(before) :]))
+
+    def seen_at(self, nodes: Any) -> Self:
+        """The present records as someone sees them who sees some nodes only: an event of several
+        types is one of those that are seen, and one of none is not there. Window, places, types and
+        scaling of marks stay.
+
+        Args:
+            nodes: bool [I, S], which places and types are seen.
+        """
+        mask = np.asarray(nodes)
+        if mask.shape != (self.num_places, self.num_types) or mask.dtype != bool:
+            raise ValueError(
+                f"Events.seen_at: nodes must be bool [{self.num_places}, {self.num_types}], got "
+                f"{mask.dtype} {list(mask.shape)}."
+            )
+        seen = self.flags.numpy() & mask[self.place.numpy()]
+        kept = np.flatnonzero(seen.any(axis=1))
+        log = self._now.take(kept)
+        if self._spec.overlap == "flags":
+            flags = pd.DataFrame(seen[kept], columns=list(self.types))
+            log = EventLog(log.rows, flags[list(log.flags.columns)], log.marks)
+        return self._with(log)
+
     # ---- checks ----------------------------------------------------------------------------------
 
     def _last_moment(self, value: Any, name: str, argument: str) -> float:
-        form = self._spec.time_format
-        return read_moment(value, name, argument, dates=self.is_dates, end=True, time_format=form)
+        return self.moment(value, end=True, name=name, argument=argument)
 
     def _check_window(self, complete: float, end: float, name: str, argument: str) -> None:
         if not self.start < complete <= end:
@@ -240,11 +336,26 @@ class EventChanges(EventBase):
 
     def _check_order(self, ids: Iterable[str], moment: float, at: Any, name: str) -> None:
         """Versions of a record come in order."""
-        rows = self._now.rows
+        rows = self._log.rows
         known = dict(zip(rows["id"], rows["known"], strict=True))
-        early = [i for i in ids if known[i] > moment]
+        early = [i for i in ids if known.get(i, moment) > moment]
         if early:
             raise ValueError(
                 f"{name}: at must not come before a record's last version, got {at!r} for one of "
                 f"{end_label(known[early[0]], self.is_dates)} (id {early[0]!r})."
             )
+
+    def _unchanged(self, log: EventLog) -> np.ndarray:
+        """Which records are here already, and the same."""
+        kinds = list(dict.fromkeys([*self._log.flags.columns, *log.flags.columns]))
+
+        def content(part: EventLog) -> pd.DataFrame:
+            rows = part.rows[["time", "place", "primary", "reported"]]
+            flags = part.flags.reindex(columns=kinds, fill_value=False)
+            return pd.concat([rows, flags, part.marks], axis=1, keys=[0, 1, 2])
+
+        here = pd.Index(self._now.rows["id"]).get_indexer(log.rows["id"])
+        same = here >= 0
+        mine, theirs = content(self._now.take(here[same])), content(log.take(np.flatnonzero(same)))
+        same[same] = ((mine == theirs) | (mine.isna() & theirs.isna())).all(axis=1).to_numpy()
+        return same

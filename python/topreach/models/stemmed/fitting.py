@@ -8,18 +8,22 @@ spectral radius of B below 1 - ε (Collatz-Wielandt).
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from topreach.models.stemmed.problem import Problem
+from topreach.models.stemmed.problem import Problem, mark_pools
+
+_ops = torch.ops.topreach
 
 MOST_ITERATIONS = 100
-DECREMENT = 1e-9  # the gain of a step below which a node has converged
+MOST_STEPS = 1000  # of a search by gradients
+DECREMENT = 1e-9  # the gain of a step below which a node has converged,
+NEARLY = 1e-6  # by Newton's method and by gradients
 BARRIER = 0.5  # κ
 MARGIN = 0.02  # ε
 PSEUDO_NODES = 4.0  # weight of the weak prior's variance in the pooled one
@@ -67,20 +71,50 @@ class Barrier:
         near = torch.exp(-distance[:, None] * self.distance[nodes]) * mark
         return children * (self.weight[nodes] * near).sum(1)
 
-    def derivatives(self, nodes: Tensor, working: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """κ log(1 - ε - X) and its derivatives; -inf beyond the barrier."""
+    def derivatives(
+        self, nodes: Tensor, working: Tensor, order: int = 2
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """κ log(1 - ε - X) and its derivatives; -inf beyond the barrier. order 1: no Hessian."""
         size = working.shape[1]
         with torch.enable_grad():
             at = working.detach().clone().requires_grad_()
             room = 1 - MARGIN - self.load(nodes, at)
             value = BARRIER * room.clamp_min(1e-300).log()
-            (gradient,) = torch.autograd.grad(value.sum(), at, create_graph=True)
+            (gradient,) = torch.autograd.grad(value.sum(), at, create_graph=order > 1)
             rows = [
                 torch.autograd.grad(gradient[:, a].sum(), at, retain_graph=a + 1 < size)[0]
-                for a in range(size)
+                for a in range(size if order > 1 else 0)
             ]
+            hessian = torch.stack(rows, 1) if rows else torch.zeros(len(at), size, size)
         value = torch.where(room > 0, value, -torch.inf)
-        return value.detach(), gradient.detach(), torch.stack(rows, 1)
+        return value.detach(), gradient.detach(), hessian
+
+
+def barrier_of(problem: Problem, rate: Tensor, seen: Tensor | None = None) -> Barrier:
+    """The barrier at the window's end, with recent rates r [M]; seen, bool [M]: the sources that
+    excite, None for all."""
+    now, nodes = problem.now, problem.num_nodes
+    theta = torch.ones(nodes, nodes, dtype=torch.float64)
+    if now.joint is not None:
+        theta = _ops.hawkes_theta(now.joint, now.either, now.prior, now.prior_weight, 0)
+    if seen is not None:
+        theta = theta * seen
+    repeats = nodes // len(now.distance)
+    distance = now.distance.repeat_interleave(repeats, 0).repeat_interleave(repeats, 1)
+    start, pool = mark_pools(problem)
+    number = start.diff()
+    source = torch.arange(nodes).repeat_interleave(number)
+    rows = torch.cat([source[:, None].double(), problem.arguments.marks[pool]], 1)
+    rows, times = torch.unique(rows, dim=0, return_counts=True)
+    source = rows[:, 0].long()
+    return Barrier(
+        theta * rate / rate[:, None],
+        distance,
+        rows[:, 1:],
+        source,
+        times / number[source],
+        problem.num_covariates,
+    )
 
 
 @dataclass(frozen=True)
@@ -135,6 +169,67 @@ def limits_of(problem: Problem) -> Limits:
     return Limits(low, high)
 
 
+class Objective:
+    """The penalised likelihood of items: `nodes` (all M, or each several times, from other starts),
+    with rows of the prior. Counts its evaluations."""
+
+    def __init__(
+        self, problem: Problem, prior: Prior, barrier: Barrier | None, nodes: Tensor | None
+    ):
+        self.problem, self.prior, self.barrier = problem, prior, barrier
+        self.nodes = torch.arange(problem.num_nodes) if nodes is None else nodes
+        self.limits = Limits(*(part[self.nodes] for part in limits_of(problem)))
+        self.held = problem.held[self.nodes]
+        self.evaluations = 0
+
+    def derivatives(self, rows: Tensor, at: Tensor, order: int = 2) -> tuple[Tensor, ...]:
+        """Value, gradient, Hessian (0 for order 1), and the log-likelihood alone, of items at
+        [R, P]."""
+        self.evaluations += len(rows)
+        nodes, precision = self.nodes[rows], self.prior.precision[rows]
+        log_likelihood, gradient, hessian = self.problem.derivatives(nodes, at, order)
+        apart = at - self.prior.mean[rows]
+        value = log_likelihood - 0.5 * (precision * apart.square()).sum(1)
+        gradient = gradient - precision * apart
+        hessian = hessian - torch.diag_embed(precision)
+        if self.barrier is not None:
+            parts = self.barrier.derivatives(nodes, at, order)
+            value, gradient, hessian = value + parts[0], gradient + parts[1], hessian + parts[2]
+        return value, gradient, hessian, log_likelihood
+
+    def gradients(self, rows: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        """Value and gradient; 0 for what is held."""
+        value, gradient, _, _ = self.derivatives(rows, at, 1)
+        return value, gradient.masked_fill(self.held[rows], 0.0)
+
+    def begin(self, start: Tensor, order: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The start within the limits and, where its value is not finite, with fewer children; and
+        its derivatives."""
+        w = start.clamp(self.limits.low, self.limits.high)
+        everything = torch.arange(len(self.nodes))
+        found = self.derivatives(everything, w, order)
+        for _ in range(20):
+            bad = ~torch.isfinite(found[0])
+            if not bool(bad.any()):
+                break
+            w[bad, self.problem.num_covariates + 1] -= 0.7
+            found = self.derivatives(everything, w, order)
+        return w, found
+
+    def bound(self, rows: Tensor, w: Tensor, gradient: Tensor) -> Tensor:
+        """Coordinates that are held, or at a limit beyond which the value would rise."""
+        low, high = self.limits.low[rows], self.limits.high[rows]
+        return self.held[rows] | (w <= low) & (gradient < 0) | (w >= high) & (gradient > 0)
+
+    def fitted(self, w: Tensor) -> Fitted:
+        """At the end of a search by gradients: has a node's Newton step anything left to gain?"""
+        rows = torch.arange(len(self.nodes))
+        value, gradient, hessian, log_likelihood = self.derivatives(rows, w)
+        fixed = self.bound(rows, w, gradient)
+        _, gain = _trust_step(gradient, hessian, fixed, torch.ones(len(w), dtype=w.dtype))
+        return Fitted(w, value, log_likelihood, -hessian, gain < NEARLY, self.evaluations)
+
+
 def newton(
     problem: Problem,
     start: Tensor,
@@ -142,47 +237,18 @@ def newton(
     barrier: Barrier | None,
     nodes: Tensor | None = None,
 ) -> Fitted:
-    """The maximum of each item's penalised likelihood, by trust regions with the exact Hessian.
-
-    Items are `nodes` (all M, or each several times, from other starts), rows of start and prior.
-    """
-    nodes = torch.arange(problem.num_nodes) if nodes is None else nodes
-    limits = Limits(*(part[nodes] for part in limits_of(problem)))
-    held = problem.held[nodes]
-    evaluations = 0
-
-    def evaluate(rows: Tensor, at: Tensor) -> tuple[Tensor, ...]:
-        nonlocal evaluations
-        evaluations += len(rows)
-        log_likelihood, gradient, hessian = problem.derivatives(nodes[rows], at)
-        apart = at - prior.mean[rows]
-        value = log_likelihood - 0.5 * (prior.precision[rows] * apart.square()).sum(1)
-        gradient = gradient - prior.precision[rows] * apart
-        hessian = hessian - torch.diag_embed(prior.precision[rows])
-        if barrier is not None:
-            parts = barrier.derivatives(nodes[rows], at)
-            value, gradient, hessian = value + parts[0], gradient + parts[1], hessian + parts[2]
-        return value, gradient, hessian, log_likelihood
-
-    w = start.clamp(limits.low, limits.high)
-    everything = torch.arange(len(nodes))
-    value, gradient, hessian, log_likelihood = evaluate(everything, w)
-    # A start where the value is not finite moves towards fewer children.
-    for _ in range(20):
-        bad = ~torch.isfinite(value)
-        if not bool(bad.any()):
-            break
-        w[bad, problem.num_covariates + 1] -= 0.7
-        value, gradient, hessian, log_likelihood = evaluate(everything, w)
-    radius = torch.ones(len(nodes), dtype=torch.float64)
-    converged = torch.zeros(len(nodes), dtype=torch.bool)
+    """The maximum of each item's penalised likelihood (see `Objective`), by trust regions with the
+    exact Hessian. start, prior: a row for each item."""
+    objective = Objective(problem, prior, barrier, nodes)
+    limits = objective.limits
+    w, (value, gradient, hessian, log_likelihood) = objective.begin(start, 2)
+    radius = torch.ones(len(w), dtype=torch.float64)
+    converged = torch.zeros(len(w), dtype=torch.bool)
     for _ in range(MOST_ITERATIONS):
         rows = torch.nonzero(~converged)[:, 0]
         if not len(rows):
             break
-        fixed = held[rows].clone()
-        fixed |= (w[rows] <= limits.low[rows]) & (gradient[rows] < 0)
-        fixed |= (w[rows] >= limits.high[rows]) & (gradient[rows] > 0)
+        fixed = objective.bound(rows, w[rows], gradient[rows])
         step, gain = _trust_step(gradient[rows], hessian[rows], fixed, radius[rows])
         done = gain < DECREMENT
         converged[rows[done]] = True
@@ -190,7 +256,7 @@ def newton(
         if not len(rows):
             continue
         trial = (w[rows] + step).clamp(limits.low[rows], limits.high[rows])
-        found = evaluate(rows, trial)
+        found = objective.derivatives(rows, trial)
         ratio = ((found[0] - value[rows]) / gain).nan_to_num(-1.0, -1.0, -1.0)
         length = step.norm(dim=1)
         shrunk = torch.where(ratio < 0.25, 0.25 * length, radius[rows])
@@ -203,7 +269,73 @@ def newton(
         hessian[kept], log_likelihood[kept] = found[2][good], found[3][good]
         # Rounding: no step can gain any more.
         converged[rows[radius[rows] < 1e-10]] = True
-    return Fitted(w, value, log_likelihood, -hessian, converged, evaluations)
+    return Fitted(w, value, log_likelihood, -hessian, converged, objective.evaluations)
+
+
+def lbfgs(
+    problem: Problem,
+    start: Tensor,
+    prior: Prior,
+    barrier: Barrier | None,
+    nodes: Tensor | None = None,
+) -> Fitted:
+    """The same by L-BFGS with a strong Wolfe search [Liu and Nocedal 1989], item by item."""
+    objective = Objective(problem, prior, barrier, nodes)
+    low, high = objective.limits
+    w, _ = objective.begin(start, 1)
+    best = torch.full((len(w),), -torch.inf, dtype=torch.float64)
+    for item in range(len(w)):
+        row, at = torch.tensor([item]), w[item : item + 1].clone().requires_grad_()
+        search = torch.optim.LBFGS(
+            [at],
+            max_iter=MOST_STEPS,
+            max_eval=2 * MOST_STEPS,
+            tolerance_grad=1e-6,
+            tolerance_change=1e-12,
+            line_search_fn="strong_wolfe",
+        )
+
+        def closure(row: Tensor = row, at: Tensor = at, item: int = item) -> Tensor:
+            asked = at.detach().nan_to_num()
+            inside = asked.clamp(low[item], high[item])
+            value, gradient = objective.gradients(row, inside)
+            if float(value) > float(best[item]):
+                best[item], w[item] = value[0], inside[0]
+            at.grad = -gradient.masked_fill(inside != asked, 0.0)
+            return -value.clamp_min(-1e12).sum()
+
+        search.step(closure)
+    return objective.fitted(w)
+
+
+def gradient_ascent(
+    problem: Problem,
+    start: Tensor,
+    prior: Prior,
+    barrier: Barrier | None,
+    nodes: Tensor | None = None,
+) -> Fitted:
+    """Steps along the gradient, as the paper's gradient descent on minus the likelihood; a length
+    doubles after a gain and is quartered until there is one. Slow: it is here to compare with."""
+    objective = Objective(problem, prior, barrier, nodes)
+    low, high = objective.limits
+    w, _ = objective.begin(start, 1)
+    rows = torch.arange(len(w))
+    value, gradient = objective.gradients(rows, w)
+    length = 0.1 / gradient.norm(dim=1).clamp_min(1e-12)
+    for _ in range(MOST_STEPS):
+        trial = (w + length[:, None] * gradient).clamp(low, high)
+        found, slope = objective.gradients(rows, trial)
+        good = found > value
+        w = torch.where(good[:, None], trial, w)
+        value = torch.where(good, found, value)
+        gradient = torch.where(good[:, None], slope, gradient)
+        length = torch.where(good, 2 * length, 0.25 * length)
+    return objective.fitted(w)
+
+
+Solver = Callable[..., Fitted]
+SOLVERS: dict[str, Solver] = {"newton": newton, "lbfgs": lbfgs, "gradient": gradient_ascent}
 
 
 def _trust_step(
@@ -252,14 +384,21 @@ def inverse_of(information: Tensor, held: Tensor, precision: Tensor) -> Tensor:
     return inverse * root[:, :, None] * root[:, None, :]
 
 
-def best_starts(problem: Problem, prior: Prior, barrier: Barrier | None) -> Fitted:
-    """The best of several starts for each node, all in one batch."""
-    nodes = torch.arange(problem.num_nodes).repeat(len(START_LAGS))
-    starts = torch.cat([start_of(problem, lag) for lag in START_LAGS])
-    repeated = Prior(*(part.repeat(len(START_LAGS), 1) for part in prior))
-    found = newton(problem, starts, repeated, barrier, nodes)
-    by_start = found.value.view(len(START_LAGS), -1)
-    best = by_start.argmax(0) * problem.num_nodes + torch.arange(problem.num_nodes)
+def best_starts(
+    problem: Problem,
+    prior: Prior,
+    barrier: Barrier | None,
+    nodes: Tensor | None = None,
+    solve: Solver = newton,
+) -> Fitted:
+    """The best of several starts for each of the nodes, in one batch; prior: a row for each node of
+    the problem."""
+    nodes = torch.arange(problem.num_nodes) if nodes is None else nodes
+    repeated = nodes.repeat(len(START_LAGS))
+    starts = torch.cat([start_of(problem, lag)[nodes] for lag in START_LAGS])
+    priors = Prior(*(part[repeated] for part in prior))
+    found = solve(problem, starts, priors, barrier, repeated)
+    best = found.value.view(len(START_LAGS), -1).argmax(0) * len(nodes) + torch.arange(len(nodes))
     return Fitted(
         found.working[best],
         found.value[best],
@@ -270,38 +409,51 @@ def best_starts(problem: Problem, prior: Prior, barrier: Barrier | None) -> Fitt
     )
 
 
-def pool(
-    problem: Problem, barrier: Barrier | None, pool_by: Tensor | None
-) -> tuple[Fitted, Prior, int]:
-    """Laplace-EM: w_u ~ N(m + C z_u, diag τ²), m, C, τ² from the nodes' modes and their curvature.
-
-    τ² = mean[(ŵ - m - C z)² + H⁻¹], blended with the weak prior's variance as that of 4 further
-    nodes. Gives the fit, the prior and the number of rounds.
-    """
-    weak = weak_prior(problem)
-    fitted = best_starts(problem, weak, barrier)
-    evaluations = fitted.evaluations
-    if problem.num_nodes < FEW_NODES:
-        return fitted, weak, 0
-    nodes = problem.num_nodes
+def prior_of(working: Tensor, variance: Tensor, weak: Prior, pool_by: Tensor | None) -> Prior:
+    """The pooling prior by modes ŵ and diag H⁻¹ of all nodes, [M, P] each: w_u ~ N(m + C z_u, diag
+    τ²), τ² = mean[(ŵ - m - C z)² + H⁻¹], blended with the weak prior's variance as that of 4
+    further nodes."""
+    nodes = len(working)
     z = torch.ones(nodes, 1, dtype=torch.float64)
     if pool_by is not None:
         z = torch.cat([z, pool_by], 1)
     ridge = 1e-3 * torch.eye(z.shape[1], dtype=torch.float64)
     ridge[0, 0] = 0.0
-    prior, weak_variance = weak, 1 / weak.precision
+    mean = z @ torch.linalg.solve(z.T @ z + nodes * ridge, z.T @ working)
+    spread = ((working - mean).square() + variance).sum(0)
+    tau2 = (spread + PSEUDO_NODES / weak.precision[0]) / (nodes + PSEUDO_NODES)
+    return Prior(mean, (1 / tau2).expand_as(mean).clone())
+
+
+def pool(
+    problem: Problem,
+    barrier: Barrier | None,
+    pool_by: Tensor | None,
+    start: tuple[Tensor, Prior] | None = None,
+    solve: Solver = newton,
+) -> tuple[Fitted, Prior, int]:
+    """Laplace-EM from modes and curvature of all nodes to their prior and back, until it stands
+    still; start: modes and prior to begin with. Gives the fit, the prior and the number of rounds:
+    0 where there are too few nodes, and the prior is the weak one."""
+    weak = weak_prior(problem)
+    few = problem.num_nodes < FEW_NODES
+    prior = weak if start is None or few else start[1]
+    if start is None:
+        fitted = best_starts(problem, prior, barrier, solve=solve)
+    else:
+        fitted = solve(problem, start[0], prior, barrier)
+    if few:
+        return fitted, prior, 0
+    evaluations = fitted.evaluations
     for count in range(1, ROUNDS + 1):
         inverse = inverse_of(fitted.information, problem.held, prior.precision)
         variance = inverse.diagonal(dim1=1, dim2=2)
-        mean = z @ torch.linalg.solve(z.T @ z + nodes * ridge, z.T @ fitted.working)
-        spread = ((fitted.working - mean).square() + variance).sum(0)
-        tau2 = (spread + PSEUDO_NODES * weak_variance[0]) / (nodes + PSEUDO_NODES)
-        new = Prior(mean, (1 / tau2).expand_as(mean).clone())
+        new = prior_of(fitted.working, variance, weak, pool_by)
         moved = ((new.mean - prior.mean).abs() * new.precision.sqrt()).max()
         moved = torch.maximum(moved, (new.precision / prior.precision).log().abs().max())
         prior = new
-        fitted = newton(problem, fitted.working, prior, barrier)
+        fitted = solve(problem, fitted.working, prior, barrier)
         evaluations += fitted.evaluations
         if float(moved) < 2e-2:
             break
-    return dataclasses.replace(fitted, evaluations=evaluations), prior, count
+    return replace(fitted, evaluations=evaluations), prior, count

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from topreach.data import columns as _columns
 from topreach.data.event_features import period_calendar
 from topreach.data.sites import period_of
 from topreach.distributions.negative_binomial import NegativeBinomial
-from topreach.models.stemmed.problem import HawkesArguments
+from topreach.models.stemmed.problem import HawkesArguments, Problem
 from topreach.ops import draw_key
-
-if TYPE_CHECKING:
-    from topreach.models.stemmed.model import Stemmed
 
 MODES = ("moments", "mean", "branching", "thinning", "paper")
 
@@ -79,23 +77,33 @@ def dynamics_of(
     """Of parameters [M, P], relaxed to recent rates [M] where they are given; and the factors [M]
     by which that lowered the excitation."""
     base, excitation, jump, squares = _ops.hawkes_state(*now, natural, pool_start, pool, second)
-    decay = natural[:, -1]
-    factor = torch.ones_like(decay)
-    if rate is not None:
-        base, factor = _ops.hawkes_anchor(decay, jump, rate)
-        excitation, jump = factor * excitation, factor[:, None] * jump
-        if second:
-            squares = squares * factor[:, None] * factor
-    return Dynamics(base, decay, excitation, jump, squares), factor
+    return relaxed(Dynamics(base, natural[:, -1], excitation, jump, squares), rate)
 
 
-def periods_after(scope: Scope, number: int, every: str | float, name: str) -> Periods:
-    """`number` whole periods from where the first one begins at or after the fit's end."""
+def relaxed(process: Dynamics, rate: Tensor | None) -> tuple[Dynamics, Tensor]:
+    """A process that relaxes to these rates [M] (None: as it is), and the factors [M] by which that
+    lowered its excitation."""
+    if rate is None:
+        return process, torch.ones_like(process.decay)
+    base, factor = _ops.hawkes_anchor(process.decay, process.jump, rate)
+    second = process.second
+    if second.numel():
+        second = second * factor[:, None] * factor
+    jump, excitation = factor[:, None] * process.jump, factor * process.excitation
+    return Dynamics(base, process.decay, excitation, jump, second), factor
+
+
+def periods_after(
+    scope: Scope, number: int, every: str | float, name: str, after: float | None = None
+) -> Periods:
+    """`number` whole periods from where the first one begins at or after the fit's end, or the
+    moment `after` if that is later."""
     # A scope has all that is read of events there: is_dates and start.
     calendar = period_calendar(every, scope, name)  # type: ignore[arg-type]
     end = scope.start + scope.duration
-    at = int(period_of(np.array([end]), calendar)[0])
-    if calendar.at(at) < end - 1e-9:
+    begin = end if after is None else max(end, after)
+    at = int(period_of(np.array([begin]), calendar)[0])
+    if calendar.at(at) < begin - 1e-9:
         at += 1
     starts = [calendar.at(at + i) for i in range(number + 1)]
     edges = np.array(starts) - end
@@ -194,22 +202,53 @@ class StemmedForecast:
         return frame
 
 
+class Process(Protocol):
+    """What a forecast needs: a fitted `Stemmed`, or one whose state has moved on since."""
+
+    anchor: float | None
+    notes_: list[str]
+    pool_start_: Tensor
+    pool_: Tensor
+    problem_: Problem
+    scope_: Scope
+    working_: Tensor
+
+    @property
+    def holds_events(self) -> bool: ...
+    @property
+    def spreads_marks(self) -> bool: ...
+    @property
+    def share(self) -> Tensor: ...
+    @property
+    def saved_dynamics(self) -> Dynamics: ...
+    def dynamics(
+        self, working: Tensor, rate: Tensor | None, *, second: bool
+    ) -> tuple[Dynamics, Tensor]: ...
+    def draws(self, number: int, generator: torch.Generator) -> list[Tensor]: ...
+    def recent_rates(self, months: float) -> Tensor: ...
+
+
 def forecast(
-    model: Stemmed,
+    model: Process,
     number: int,
     *,
     every: str | float,
     mode: str,
     num_samples: int,
-    anchor: float | None,
+    anchor: Any,
     cumulative: bool,
     by: str,
     parameter_draws: int,
     seed: int,
     name: str,
+    after: float | None = None,
 ) -> StemmedForecast:
-    """See `Stemmed.forecast`."""
-    periods = periods_after(model.scope_, number, every, name)
+    """See `Stemmed.forecast`; after: the moment from which periods are asked for."""
+    _check_arguments(number, mode, num_samples, parameter_draws, by, name)
+    anchor = model.anchor if anchor == "fit" else anchor
+    check_anchor(name, anchor)
+    parameter_draws = min(parameter_draws, num_samples)
+    periods = periods_after(model.scope_, number, every, name, after)
     weight, sites = aggregate(model.scope_, model.share, by)
     notes = list(model.notes_)
     rate = None
@@ -263,6 +302,28 @@ def forecast(
     return StemmedForecast(mean, variance, samples, sites, periods.labels, cumulative, notes)
 
 
+def check_anchor(name: str, anchor: Any) -> None:
+    number = isinstance(anchor, int | float) and not isinstance(anchor, bool)
+    if anchor is not None and not (number and anchor > 0):
+        raise ValueError(f"{name}: anchor must be a number of months > 0 or None, got {anchor!r}.")
+
+
+def _check_arguments(
+    periods: Any, mode: Any, num_samples: Any, parameter_draws: Any, by: Any, name: str
+) -> None:
+    for argument, value, least in (
+        ("periods", periods, 1),
+        ("num_samples", num_samples, 2),
+        ("parameter_draws", parameter_draws, 0),
+    ):
+        if not _columns.is_whole(value) or value < least:
+            raise ValueError(
+                f"{name}: {argument} must be a whole number >= {least}, got {value!r}."
+            )
+    _columns.check_one_of(name, "mode", mode, MODES)
+    _columns.check_one_of(name, "by", by, ("place", "node", "type"))
+
+
 def _cumulative(dynamics: Dynamics, second: Tensor | None, periods: Periods, skip: int) -> Tensor:
     """Covariances of counts from the first period to each, [T, M, M]."""
     found = []
@@ -286,7 +347,7 @@ def _cumulative(dynamics: Dynamics, second: Tensor | None, periods: Periods, ski
 
 
 def _simulated(
-    model: Stemmed,
+    model: Process,
     edges: Tensor,
     mode: str,
     num_samples: int,

@@ -15,7 +15,15 @@ from topreach.data.event_features import StepCovariates
 from topreach.data.events import Events
 from topreach.models.stemmed import fitting, reports
 from topreach.models.stemmed import forecast as futures
-from topreach.models.stemmed.problem import Problem, checked_options, make_problem
+from topreach.models.stemmed.problem import (
+    Problem,
+    checked_options,
+    make_problem,
+    mark_pools,
+    month_days,
+)
+
+BARRIER_MONTHS = 12.0  # of the recent rates in the barrier
 
 _ops = torch.ops.topreach
 
@@ -41,9 +49,15 @@ class Stemmed(nn.Module):
             growth is not taken for excitation.
         use_distance, use_marks: whether excitation falls with distance, and depends on marks.
             Places without coordinates are all one apart.
+        refresh: when network and recent rate are taken anew: each "week", "month", "quarter" or
+            "year" (with numbers for times each unit), or at each "event": N blocks, so that a fit
+            costs N M² for each node.
         pooled: whether nodes share a prior that is learnt from all of them; with fewer than 10
             nodes it is a weak fixed one. False: maximum likelihood of each node alone.
         stable: whether a barrier keeps the expected number of children per event below 1.
+        solver: "newton": trust regions with the exact Hessian. For comparison: "lbfgs", and
+            "gradient", ascent along the gradient as in the paper, which seldom arrives. The maximum
+            that they look for is the same.
         anchor: in months: forecasts relax to the mean rate of so many last months. None: they
             follow the fitted process for ever.
 
@@ -79,8 +93,10 @@ class Stemmed(nn.Module):
         recent_rate: bool = True,
         use_distance: bool = True,
         use_marks: bool = True,
+        refresh: str = "month",
         pooled: bool = True,
         stable: bool = True,
+        solver: str = "newton",
         anchor: float | None = 12.0,
     ):
         super().__init__()
@@ -93,11 +109,14 @@ class Stemmed(nn.Module):
             recent_rate=recent_rate,
             use_distance=use_distance,
             use_marks=use_marks,
+            refresh=refresh,
         )
         for field, value in (("pooled", pooled), ("stable", stable)):
             if not isinstance(value, bool):
                 raise TypeError(f"{name}: {field} must be True or False, got {value!r}.")
-        _check_anchor(name, anchor)
+        futures.check_anchor(name, anchor)
+        _columns.check_one_of(name, "solver", solver, tuple(fitting.SOLVERS))
+        self.solver = solver
         self.pooled, self.stable, self.anchor = pooled, stable, anchor
         self.config: dict[str, Any] = {
             "theta": theta,
@@ -106,6 +125,7 @@ class Stemmed(nn.Module):
             "recent_rate": recent_rate,
             "use_distance": use_distance,
             "use_marks": use_marks,
+            "refresh": refresh,
             "pooled": pooled,
             "stable": stable,
             "anchor": anchor,
@@ -125,8 +145,8 @@ class Stemmed(nn.Module):
             covariates: of `events.step_covariates(panel, events.block_edges())`.
             pool_by: [M, z] or [I, z], how the prior's mean differs between nodes: population,
                 poverty.
-            start: a fitted model of the same nodes and parameters, to start from (a refit). Its
-                prior is kept.
+            start: a fitted model of the same nodes and parameters, from whose parameters and prior
+                the fit starts (a refit).
 
         Raises:
             TypeError, ValueError: arguments that are not as above; a window without events;
@@ -140,24 +160,31 @@ class Stemmed(nn.Module):
             )
         problem = make_problem(events, self.options, covariates, name)
         z = _pool_by(pool_by, events, name)
-        pool_start, pool = _mark_pools(problem)
-        barrier = _barrier(problem, events) if self.stable else None
-        prior_kind = "pooled" if self.pooled else "none"
+        pool_start, pool = mark_pools(problem)
+        barrier = None
+        if self.stable:
+            days = BARRIER_MONTHS * month_days(True) if events.is_dates else problem.duration
+            barrier = fitting.barrier_of(problem, problem.recent_rates(days))
         if start is not None:
             _check_start(start, problem, events, name)
-            prior, rounds = start.prior_, 0
-            fitted = fitting.newton(problem, start.working_, prior, barrier)
-        elif self.pooled:
-            fitted, prior, rounds = fitting.pool(problem, barrier, z)
+        prior_kind = "pooled" if self.pooled else "none"
+        solve = fitting.SOLVERS[self.solver]
+        if self.pooled:
+            begin = None if start is None else (start.working_, start.prior_)
+            fitted, prior, rounds = fitting.pool(problem, barrier, z, begin, solve)
             if rounds == 0:
                 prior_kind = "weak"
         else:
             prior, rounds = fitting.no_prior(problem), 0
-            fitted = fitting.best_starts(problem, prior, barrier)
+            if start is None:
+                fitted = fitting.best_starts(problem, prior, barrier, solve=solve)
+            else:
+                fitted = solve(problem, start.working_, prior, barrier)
         covariance = self._covariance(problem, fitted, prior)
         # Nothing can fail from here on.
         self.events_, self.problem_, self.prior_, self.rounds_ = events, problem, prior, rounds
         self.pool_start_, self.pool_, self.prior_kind_ = pool_start, pool, prior_kind
+        self.pool_by_ = z
         self.working_, self.covariance_ = fitted.working, covariance
         self.log_likelihood_, self.converged_ = fitted.log_likelihood, fitted.converged
         self.evaluations_ = fitted.evaluations
@@ -363,7 +390,7 @@ class Stemmed(nn.Module):
         """Each node's mean rate per day in the last months, [M], shrunk to its whole window's by
         one event's worth of time."""
         self._fitted("recent_rates")
-        return self.problem_.recent_rates(months * (365.25 / 12 if self.events_.is_dates else 1.0))
+        return self.problem_.recent_rates(months * month_days(self.events_.is_dates))
 
     def draws(self, number: int, generator: torch.Generator) -> list[Tensor]:
         """Working coordinates [M, P] from N(ŵ, H⁻¹), within the fit's limits."""
@@ -417,30 +444,16 @@ class Stemmed(nn.Module):
                     f"model from a file, which holds no events, got mode {mode!r}. Fit it to the "
                     "events."
                 )
-        if not _columns.is_whole(periods) or periods < 1:
-            raise ValueError(f"{name}: periods must be a whole number >= 1, got {periods!r}.")
-        if not _columns.is_whole(num_samples) or num_samples < 2:
-            raise ValueError(
-                f"{name}: num_samples must be a whole number >= 2, got {num_samples!r}."
-            )
-        if not _columns.is_whole(parameter_draws) or parameter_draws < 0:
-            raise ValueError(
-                f"{name}: parameter_draws must be a whole number >= 0, got {parameter_draws!r}."
-            )
-        _columns.check_one_of(name, "mode", mode, futures.MODES)
-        _columns.check_one_of(name, "by", by, ("place", "node", "type"))
-        anchor = self.anchor if anchor == "fit" else anchor
-        _check_anchor(name, anchor)
         return futures.forecast(
             self,
-            int(periods),
+            periods,
             every=every,
             mode=mode,
-            num_samples=int(num_samples),
+            num_samples=num_samples,
             anchor=anchor,
             cumulative=cumulative,
             by=by,
-            parameter_draws=min(int(parameter_draws), int(num_samples)),
+            parameter_draws=parameter_draws,
             seed=seed,
             name=name,
         )
@@ -454,12 +467,6 @@ class Stemmed(nn.Module):
                 "Fit it to the events; or plan with the ranker that was loaded."
             )
         raise RuntimeError(f"Stemmed.{method}: the model must be fitted first. Call fit().")
-
-
-def _check_anchor(name: str, anchor: Any) -> None:
-    number = isinstance(anchor, int | float) and not isinstance(anchor, bool)
-    if anchor is not None and not (number and anchor > 0):
-        raise ValueError(f"{name}: anchor must be a number of months > 0 or None, got {anchor!r}.")
 
 
 def _pool_by(given: Any, events: Events, name: str) -> Tensor | None:
@@ -490,44 +497,3 @@ def _check_start(start: Stemmed, problem: Problem, events: Events, name: str) ->
             f"{len(start.events_.nodes)} nodes and {start.names_} for {len(events.nodes)} and "
             f"{problem.names}. Fit anew, without start."
         )
-
-
-def _mark_pools(problem: Problem) -> tuple[Tensor, Tensor]:
-    """Records whose marks a node's new events may have: its own; where it has none, those of its
-    type; else all."""
-    node = problem.arguments.node
-    types = problem.num_nodes // len(problem.now.distance)
-    start, pool = [0], []
-    for u in range(problem.num_nodes):
-        own = torch.nonzero(node == u)[:, 0]
-        if not len(own):
-            own = torch.nonzero(node % types == u % types)[:, 0]
-        if not len(own):
-            own = torch.arange(len(node))
-        pool.append(own)
-        start.append(start[-1] + len(own))
-    return torch.tensor(start), torch.cat(pool)
-
-
-def _barrier(problem: Problem, events: Events) -> fitting.Barrier:
-    now, nodes = problem.now, problem.num_nodes
-    theta = torch.ones(nodes, nodes, dtype=torch.float64)
-    if now.joint is not None:
-        theta = _ops.hawkes_theta(now.joint, now.either, now.prior, now.prior_weight, 0)
-    rate = problem.recent_rates(365.25 if events.is_dates else problem.duration)
-    repeats = nodes // len(now.distance)
-    distance = now.distance.repeat_interleave(repeats, 0).repeat_interleave(repeats, 1)
-    start, pool = _mark_pools(problem)
-    number = start.diff()
-    source = torch.arange(nodes).repeat_interleave(number)
-    rows = torch.cat([source[:, None].double(), problem.arguments.marks[pool]], 1)
-    rows, times = torch.unique(rows, dim=0, return_counts=True)
-    source = rows[:, 0].long()
-    return fitting.Barrier(
-        theta * rate / rate[:, None],
-        distance,
-        rows[:, 1:],
-        source,
-        times / number[source],
-        problem.num_covariates,
-    )

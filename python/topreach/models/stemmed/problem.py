@@ -11,12 +11,21 @@ from torch import Tensor
 from topreach.data.event_features import StepCovariates
 from topreach.data.events import Events
 
-__all__ = ["HawkesArguments", "Options", "Problem", "make_problem"]
+__all__ = [
+    "HawkesArguments",
+    "Options",
+    "Problem",
+    "make_problem",
+    "mark_pools",
+    "month_days",
+    "recent_rates",
+]
 
 PRIOR_WEIGHT = 5.0  # events by which a place's network is shrunk to that of all places
 APART = 800.0  # a distance beyond which exp(-distance) is 0
 THETAS = ("jaccard", "share", "none")
 NETWORKS = ("full", "own")
+REFRESHES = ("month", "week", "quarter", "year", "event")
 _UNIT_DAYS = {
     "second": 1 / 86_400,
     "minute": 1 / 1440,
@@ -57,7 +66,7 @@ class Options:
     recent_rate: bool = True
     use_distance: bool = True
     use_marks: bool = True
-    every: str = "month"  # refreshes of network and recent rate
+    refresh: str = "month"  # when network and recent rate are taken anew
 
 
 @dataclass(frozen=True)
@@ -95,22 +104,25 @@ class Problem:
         return self.arguments.marks.shape[1]
 
     def recent_rates(self, days: float) -> Tensor:
-        """Each node's mean rate per day in the last days, [M] > 0: (n + 1) / (days + 1 / r), shrunk
-        to the rate r of its whole window by one event's worth of time."""
-        days = min(days, self.duration)
-        new = self.arguments.time > self.duration - days
-        recent = torch.bincount(self.arguments.node[new], minlength=self.num_nodes).double()
-        return (recent + 1) / (days + self.duration / (self.own + 0.5))
+        """See `recent_rates`."""
+        time, node = self.arguments.time, self.arguments.node
+        return recent_rates(time, node, self.num_nodes, self.duration, days)
 
-    def derivatives(self, nodes: Tensor, working: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def derivatives(
+        self, nodes: Tensor, working: Tensor, order: int = 2
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Value [R], gradient [R, P] and Hessian [R, P, P] of items in working coordinates; a value
-        is -inf where a rate is not positive at an event."""
+        is -inf where a rate is not positive at an event. order 1: the Hessian is 0."""
         p = self.num_covariates
         natural = _ops.hawkes_natural(working, p)
         value, gradient, hessian, failed = _ops.hawkes_derivatives(
-            *self.arguments, nodes, natural, 2
+            *self.arguments, nodes, natural, order
         )
+        if order < 2:
+            hessian = gradient.new_zeros(*gradient.shape, gradient.shape[1])
         gradient, hessian = _ops.hawkes_chain(working, gradient, hessian, p)
+        if order < 2:
+            hessian = torch.zeros_like(hessian)
         good = (failed < 0) & torch.isfinite(value)
         good &= torch.isfinite(gradient).all(1) & torch.isfinite(hessian).flatten(1).all(1)
         return (
@@ -120,12 +132,52 @@ class Problem:
         )
 
 
+def recent_rates(
+    time: Tensor, node: Tensor, num_nodes: int, duration: float, days: float
+) -> Tensor:
+    """Each node's mean rate per day in the last days of (0, duration], [M], shrunk to its whole
+    window's by one event's worth of time."""
+    days = min(days, duration)
+    own = torch.bincount(node[time > 0], minlength=num_nodes)
+    recent = torch.bincount(node[time > duration - days], minlength=num_nodes).double()
+    long = (own + 0.5) / duration
+    return (recent + 1) / (days + 1 / long)
+
+
+def month_days(is_dates: bool) -> float:
+    """A month in the unit of the times."""
+    return 365.25 / 12 if is_dates else 1.0
+
+
+def mark_pools(problem: Problem) -> tuple[Tensor, Tensor]:
+    """Records whose marks a node's new events may have: its own; where it has none, those of its
+    type; else all."""
+    node = problem.arguments.node
+    types = problem.num_nodes // len(problem.now.distance)
+    start, pool = [0], []
+    for u in range(problem.num_nodes):
+        own = torch.nonzero(node == u)[:, 0]
+        if not len(own):
+            own = torch.nonzero(node % types == u % types)[:, 0]
+        if not len(own):
+            own = torch.arange(len(node))
+        pool.append(own)
+        start.append(start[-1] + len(own))
+    return torch.tensor(start), torch.cat(pool)
+
+
 def make_problem(
-    events: Events, options: Options, covariates: StepCovariates | None, name: str
+    events: Events,
+    options: Options,
+    covariates: StepCovariates | None,
+    name: str,
+    scaling: Tensor | None = None,
 ) -> Problem:
-    """The problem of an events table; `name`: the function that errors speak of."""
+    """The problem of an events table; `name`: the function that errors speak of; scaling [2, p]:
+    mean and scale of the covariates, if not their own."""
     if covariates is None:
-        edges = events.block_edges(options.every if events.is_dates else 1.0)
+        every = "month" if options.refresh == "event" else options.refresh
+        edges = events.block_edges(every if events.is_dates else 1.0)
     else:
         edges = covariates.edges.double()
         if edges[0] != 0 or abs(float(edges[-1]) - events.duration) > 1e-9:
@@ -134,6 +186,8 @@ def make_problem(
                 f"{float(edges[0]):g} to {float(edges[-1]):g}. Make them with "
                 "events.step_covariates(panel, events.block_edges())."
             )
+    if options.refresh == "event":
+        edges, covariates = _at_each_event(events, edges, covariates)
     places, types = events.num_places, events.num_types
     num_nodes = places * types
     entries = events.node_events()
@@ -149,7 +203,9 @@ def make_problem(
         marks = torch.zeros(len(time), 0, dtype=torch.float64)
 
     blocks, end = edges[:-1], torch.tensor([events.duration], dtype=torch.float64)
-    values, last, scaling, covariate_names = _covariates(events, options, covariates, edges, name)
+    values, last, scaling, covariate_names = _covariates(
+        events, options, covariates, edges, name, scaling
+    )
     tables = last_tables = (None, None, None)
     if options.theta != "none" and options.network == "full":
         at = torch.cat([blocks, end])
@@ -160,7 +216,7 @@ def make_problem(
     distance, why = _distances(events, options)
     weights = torch.ones(len(blocks), dtype=torch.float64)
     if options.half_life is not None:
-        days = options.half_life * (365.25 / 12 if events.is_dates else 1.0)
+        days = options.half_life * month_days(events.is_dates)
         weights = torch.exp2(-(events.duration - edges[1:]) / days)
     arguments = HawkesArguments(
         time,
@@ -203,8 +259,25 @@ def make_problem(
     )
 
 
+def _at_each_event(
+    events: Events, edges: Tensor, covariates: StepCovariates | None
+) -> tuple[Tensor, StepCovariates | None]:
+    """Blocks that begin at each event too, and covariates as they were there."""
+    times = events.times[(events.times > 0) & (events.times < events.duration)]
+    finer = torch.unique(torch.cat([edges, times]))
+    if covariates is not None:
+        block = torch.searchsorted(edges, finer[:-1], right=True) - 1
+        covariates = StepCovariates(covariates.values[block], finer, covariates.names)
+    return finer, covariates
+
+
 def _covariates(
-    events: Events, options: Options, given: StepCovariates | None, edges: Tensor, name: str
+    events: Events,
+    options: Options,
+    given: StepCovariates | None,
+    edges: Tensor,
+    name: str,
+    scaling: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, list[str]]:
     """Standardised values on the blocks [B, M, p], those at the end [1, M, p], [2, p], and names.
 
@@ -240,9 +313,11 @@ def _covariates(
         empty = torch.zeros(len(edges) - 1, nodes, 0, dtype=torch.float64)
         return empty, empty[:1], torch.zeros(2, 0, dtype=torch.float64), []
     values, last = torch.cat(parts, 2), torch.cat(ends, 2)
-    mean, scale = values.flatten(0, 1).mean(0), values.flatten(0, 1).std(0, correction=0)
-    scale = torch.where(scale > 0, scale, 1.0)
-    return (values - mean) / scale, (last - mean) / scale, torch.stack([mean, scale]), names
+    if scaling is None:
+        mean, scale = values.flatten(0, 1).mean(0), values.flatten(0, 1).std(0, correction=0)
+        scaling = torch.stack([mean, torch.where(scale > 0, scale, 1.0)])
+    mean, scale = scaling
+    return (values - mean) / scale, (last - mean) / scale, scaling, names
 
 
 def _distances(events: Events, options: Options) -> tuple[Tensor, dict[str, str]]:
@@ -267,7 +342,7 @@ def _distances(events: Events, options: Options) -> tuple[Tensor, dict[str, str]
 
 def checked_options(name: str, **given: Any) -> Options:
     """Options from arguments; a wrong one is named."""
-    for field, allowed in (("theta", THETAS), ("network", NETWORKS)):
+    for field, allowed in (("theta", THETAS), ("network", NETWORKS), ("refresh", REFRESHES)):
         if given.get(field) not in allowed:
             raise ValueError(
                 f"{name}: {field} must be one of {', '.join(map(repr, allowed))}, got "
