@@ -133,7 +133,7 @@ def panel():
 def test_the_ranker_trains_ranks_and_keeps_it(tmp_path):
     program = tr.programs.Spillover(3, NETWORK, 0.8, 0.3)
     ranker = tr.TopKRanker(
-        program, model="poisson_mixture", objective="direct_bpr", topk="sampled", max_epochs=3,
+        program, model="poisson_mixture", objective="bpr", topk="sampled", max_epochs=3,
         seed=0,
     ).fit(panel())  # fmt: skip
     plan = ranker.plan()
