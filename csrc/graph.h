@@ -9,7 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "../kernels/programs/graph.h"
+#include "programs/kernels.h"
 
 namespace topreach {
 

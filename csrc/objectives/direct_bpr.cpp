@@ -48,7 +48,8 @@ SoftReach soft_reach_with_key(const torch::Tensor& scores, const torch::Tensor& 
 
 // Undefined where nothing is sampled: the generator is then left alone.
 torch::Tensor key_of(const torch::Tensor& y, const DirectBPROptions& options, bool samples_model) {
-  if (!samples_model && options.topk != "sampled") return {};
+  const bool samples_plans = options.topk == "sampled" || !options.program->has_exact_soft();
+  if (!samples_model && !samples_plans) return {};
   return options.key ? *options.key : draw_key(options.generator, y.device());
 }
 

@@ -1,5 +1,6 @@
 #include "budget_plan.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "../../kernels/programs/budget.h"

@@ -6,8 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "../../kernels/programs/linear_program.h"
-#include "../../kernels/programs/quota_topk.h"
+#include "kernels.h"
 
 namespace topreach::plan {
 

@@ -2,22 +2,23 @@
 //
 //   max a.x + sum_i w_i phi_i(x),  x among the allowed plans
 //
-// phi_i = min(1, sum_j q_ij x_j) (capped) or 1 - prod_j (1 - q_ij x_j) (exact): kernels/programs/coverage.h.
+// phi_i = min(1, sum_j q_ij x_j) (capped) or 1 - prod_j (1 - q_ij x_j) (exact):
+// kernels/programs/coverage.h.
 #pragma once
 
 #include <vector>
 
-#include "../../kernels/programs/coverage.h"
 #include "../graph.h"
 #include "constraints.h"
+#include "kernels.h"
 #include "solved.h"
 
 namespace topreach::plan {
 
-/// Any program of this form. Greedy, swaps and a Lagrangian bound first; if the gap is above that asked for and
-/// the program is small (at most 20,000 entries), or quotas cross, HiGHS, started from that plan. Numbers:
-/// "reach", sum_i w_i (1 - prod_j (1 - q_ij x_j)), whichever form is maximised. Columns: "reached"
-/// [people], the chance of each to be reached.
+/// Any program of this form. Greedy, swaps and a Lagrangian bound first; if the gap is above that
+/// asked for and the program is small (at most 20,000 entries), or quotas cross, HiGHS, started
+/// from that plan. Numbers: "reach", sum_i w_i (1 - prod_j (1 - q_ij x_j)), whichever form is
+/// maximised. Columns: "reached" [people], the chance of each to be reached.
 Solved coverage(const kernels::Coverage& given, Constraints constraints, bool capped = false,
                 const SolveOptions& options = {});
 
@@ -40,8 +41,8 @@ Solved call_in(const Graph& graph, const std::vector<double>& comes,
                const std::vector<double>& weight = {}, bool capped = false,
                const SolveOptions& options = {});
 
-/// Representatives: the fewest nodes, or cheapest by `cost` (> 0), so that every node is chosen or has a chosen
-/// neighbour. lock [nodes] as in Constraints, or empty.
+/// Representatives: the fewest nodes, or cheapest by `cost` (> 0), so that every node is chosen or
+/// has a chosen neighbour. lock [nodes] as in Constraints, or empty.
 Solved dominating_set(const Graph& graph, const std::vector<double>& cost = {},
                       const std::vector<int8_t>& lock = {}, const SolveOptions& options = {});
 

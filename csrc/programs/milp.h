@@ -16,8 +16,7 @@
 #include <string>
 #include <vector>
 
-#include "../../kernels/programs/linear_program.h"
-#include "../../kernels/programs/solution.h"
+#include "kernels.h"
 
 namespace topreach {
 

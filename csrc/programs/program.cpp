@@ -11,6 +11,7 @@
 #include "../ops/key.h"
 #include "../require.h"
 #include "config_reader.h"
+#include "planned.h"
 #include "quotas.h"
 #include "topk.h"
 #include "with_effect.h"
@@ -26,7 +27,16 @@ struct Maker {
   const char* name;
   ProgramPtr (*make)(ConfigReader&);
 };
-constexpr Maker kMakers[] = {{"TopK", TopK::from_config}, {"Quotas", Quotas::from_config}};
+constexpr Maker kMakers[] = {
+    {"TopK", TopK::from_config},
+    {"Quotas", Quotas::from_config},
+    {"Budget", [](ConfigReader& c) { return Planned::from_config("Budget", c); }},
+    {"Spaced", [](ConfigReader& c) { return Planned::from_config("Spaced", c); }},
+    {"Connected", [](ConfigReader& c) { return Planned::from_config("Connected", c); }},
+    {"Coverage", [](ConfigReader& c) { return Planned::from_config("Coverage", c); }},
+    {"Spillover", [](ConfigReader& c) { return Planned::from_config("Spillover", c); }},
+    {"CallIn", [](ConfigReader& c) { return Planned::from_config("CallIn", c); }},
+};
 
 std::string text_of(double value) { return fmt::format("{}", value); }
 std::string text_of(const std::string& value) { return fmt::format("'{}'", value); }

@@ -85,6 +85,8 @@ class Program {
   /// E_z[best(values + sigma z)], [..., S] in [0, 1], differentiable. The default draws
   /// (topk "sampled") with the score-function gradient, and works for every program.
   virtual at::Tensor soft(const at::Tensor& values, const SoftOptions& options) const;
+  /// Whether topk "exact" needs no draws.
+  virtual bool has_exact_soft() const { return false; }
 
   /// What a plan, whole or fractional, reaches of y: [...]; plan . y unless a program overrides it.
   virtual at::Tensor reach(const at::Tensor& plan, const at::Tensor& y) const;

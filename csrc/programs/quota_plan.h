@@ -8,9 +8,9 @@
 
 namespace topreach::plan {
 
-/// Scores [S]; -inf closes a site. Groupings that are nested in each other: exact, O(S depth), without HiGHS. Two
-/// that cross: a linear program, whose vertices are whole; three or more: mixed-integer. Equal scores:
-/// lowest index first, where there is no crossing.
+/// Scores [S]; -inf closes a site. Groupings that are nested in each other: exact, O(S depth),
+/// without HiGHS. Two that cross: a linear program, whose vertices are whole; three or more:
+/// mixed-integer. Equal scores: lowest index first, where there is no crossing.
 ///
 /// Raises c10::ValueError, naming the group, where quotas cannot be met; HighsMissing where groupings
 /// cross and there is no HiGHS.

@@ -228,7 +228,8 @@ std::string Quotas::describe() const {
   std::string text = fmt::format("Quotas(k={}", k_);
   for (const Grouping& grouping : groupings_) {
     const std::set<std::string> distinct(grouping.groups.begin(), grouping.groups.end());
-    text += fmt::format(", {} {}s", distinct.size() - distinct.count(""), grouping.label);
+    text += fmt::format(", {} groups", distinct.size() - distinct.count(""));
+    if (grouping.label != "group") text += " by " + grouping.label;
   }
   return text + ")";
 }
@@ -337,7 +338,7 @@ at::Tensor Quotas::soft(const at::Tensor& values, const SoftOptions& options) co
   if (crosses_) return Program::soft(values, options);
   const at::Tensor held = values.cpu();
   best(held);  // raises, with the group's name, where sites with a value of -inf leave no plan
-  if (options.topk == "exact" && groupings_.size() == 1)
+  if (options.topk == "exact" && has_exact_soft())
     return expected_quota_topk(held, k_, bounds_, options.sigma).to(values.device());
   PerturbedQuotaOptions perturbed{options.sigma, options.num_samples, options.estimator};
   if (options.topk == "exact") perturbed.estimator = "score_loo";  // nested: no exact form

@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "../../kernels/programs/quota_topk.h"
 #include "../ops/quota_topk.h"
 #include "config_reader.h"
+#include "kernels.h"
 #include "program.h"
 
 namespace topreach {
@@ -59,6 +59,7 @@ class Quotas final : public Program {
   at::Tensor best(const at::Tensor& values) const override;
   Solution solve(const at::Tensor& values) const override;
   at::Tensor soft(const at::Tensor& values, const SoftOptions& options) const override;
+  bool has_exact_soft() const override { return !crosses_ && groupings_.size() == 1; }
   at::Tensor bpr(const at::Tensor& scores, const at::Tensor& y) const override;
   at::Tensor chance(const at::Tensor& samples) const override;
   /// The expected plan [..., S] if ties are broken at random. Of one grouping.

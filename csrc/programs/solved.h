@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "../../kernels/programs/solution.h"
+#include "kernels.h"
 #include "milp.h"
 
 namespace topreach::plan {
@@ -21,9 +21,9 @@ struct SolveOptions {
 
 /// A plan that was solved for. Numbers of sites are rows of what was given.
 ///
-/// status: "optimal" (the gap is at most 1e-6, or the gap asked for), "feasible" (a larger proved gap, or time was up),
-/// "heuristic" (no bound) or "infeasible" (there is no plan; `chosen` is empty and a note says what is
-/// known).
+/// status: "optimal" (the gap is at most 1e-6, or the gap asked for), "feasible" (a larger proved
+/// gap, or time was up), "heuristic" (no bound) or "infeasible" (there is no plan; `chosen` is
+/// empty and a note says what is known).
 struct Solved {
   std::string program;  // "quota_topk", ...
   std::string status = "optimal";
@@ -53,8 +53,8 @@ void check_options(const char* function, const SolveOptions& options);
 /// Value, bound, gap and status of a program that maximises or minimises; without a bound (not finite):
 /// "heuristic".
 void set_value(Solved& solved, double value, double bound, double gap);
-/// The answer of a mixed-integer program whose first `sites` columns are the choice. Raises std::runtime_error if time was
-/// up before a plan was found.
+/// The answer of a mixed-integer program whose first `sites` columns are the choice. Raises
+/// std::runtime_error if time was up before a plan was found.
 void set_choice(Solved& solved, const char* function, const MilpSolution& answer, size_t sites);
 
 /// Options for HiGHS: what is left of the time.

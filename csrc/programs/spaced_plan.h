@@ -9,8 +9,9 @@
 
 namespace topreach::plan {
 
-/// max r.x, no two chosen sites less than `distance` apart. x and y [S] are coordinates in the plane, in the
-/// unit of `distance`. HiGHS, started from greedy with swaps; without HiGHS that plan, status "heuristic".
+/// max r.x, no two chosen sites less than `distance` apart. x and y [S] are coordinates in the
+/// plane, in the unit of `distance`. HiGHS, started from greedy with swaps; without HiGHS that
+/// plan, status "heuristic".
 Solved spaced(std::vector<double> scores, const std::vector<double>& x,
               const std::vector<double>& y, double distance, Constraints constraints,
               const SolveOptions& options = {});
@@ -19,8 +20,8 @@ Solved spaced(std::vector<double> scores, const std::vector<double>& x,
 Solved spaced(std::vector<double> scores, const Graph& too_close, Constraints constraints,
               const SolveOptions& options = {});
 
-/// max r.x over K sites that are connected in the graph. HiGHS, started from a plan that grows from the best
-/// places; without HiGHS that plan, status "heuristic".
+/// max r.x over K sites that are connected in the graph. HiGHS, started from a plan that grows from
+/// the best places; without HiGHS that plan, status "heuristic".
 Solved connected(std::vector<double> scores, const Graph& graph, Constraints constraints,
                  const SolveOptions& options = {});
 

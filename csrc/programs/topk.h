@@ -24,6 +24,7 @@ class TopK final : public Program {
   int64_t size() const override { return k_; }
   at::Tensor best(const at::Tensor& values) const override;
   at::Tensor soft(const at::Tensor& values, const SoftOptions& options) const override;
+  bool has_exact_soft() const override { return true; }
   at::Tensor bpr(const at::Tensor& scores, const at::Tensor& y) const override;
   at::Tensor soft_bpr(const at::Tensor& plan, const at::Tensor& y) const override;
   at::Tensor chance(const at::Tensor& samples) const override;

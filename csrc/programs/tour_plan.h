@@ -23,8 +23,9 @@ struct TourLimits {
 Solved tours(const Graph& graph, const std::vector<double>& gain, int64_t k,
              const TourLimits& limits = {}, const SolveOptions& options = {});
 
-/// Share of all events minus rho times share of the whole area, [sites]: a tour of gain above 0 has a prediction accuracy
-/// index (share of events for share of area) above rho. Raises c10::ValueError for no events.
+/// Share of all events minus rho times share of the whole area, [sites]: a tour of gain above 0 has
+/// a prediction accuracy index (share of events for share of area) above rho. Raises
+/// c10::ValueError for no events.
 std::vector<double> tour_gain(const std::vector<double>& events, const std::vector<double>& area,
                               double rho);
 

@@ -35,6 +35,7 @@ class WithEffect final : public Program {
   at::Tensor best(const at::Tensor& values) const override;
   Solution solve(const at::Tensor& values) const override;
   at::Tensor soft(const at::Tensor& values, const SoftOptions& options) const override;
+  bool has_exact_soft() const override { return program_->has_exact_soft(); }
   at::Tensor reach(const at::Tensor& plan, const at::Tensor& y) const override;
   at::Tensor bpr(const at::Tensor& scores, const at::Tensor& y) const override;
   at::Tensor soft_bpr(const at::Tensor& plan, const at::Tensor& y) const override;

@@ -8,6 +8,7 @@
 #include "../graph.h"
 #include "../programs/milp.h"
 #include "../programs/plan_programs.h"
+#include "../programs/planned.h"
 #include "module.h"
 
 namespace py = pybind11;
@@ -336,6 +337,7 @@ void bind_networks(py::module_& m) {
 }  // namespace
 
 void bind_plan(py::module_& m) {
+  py::class_<Planned, Program, std::shared_ptr<Planned>>(m, "PlannedProgram");
   bind_graph(m);
   bind_types(m);
   bind_choices(m);

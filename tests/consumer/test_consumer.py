@@ -291,6 +291,33 @@ def test_rank_sites_gives_python_s_plan(programs, model_and_table, tmp_path):
         np.testing.assert_array_equal(ours, expected[column].to_numpy(np.float32), err_msg=column)
 
 
+def test_plan_sites_gives_python_s_plan(programs, tmp_path):
+    """Under quotas, with sites that keep apart."""
+    random = np.random.default_rng(0)
+    sites = [f"0{i:02d}" for i in range(40)]
+    table = pd.DataFrame(
+        {
+            "site": sites,
+            "score": random.permutation(40) + 1.0,
+            "lon": random.random(40).round(3),
+            "lat": random.random(40).round(3),
+            "town": random.choice(["A", "B", "C"], 40),
+        }
+    )
+    graph = tr.Graph.from_coordinates(sites, table["lon"], table["lat"], radius=0.15)
+    table.to_csv(tmp_path / "scores.csv", index=False)
+    graph.edges().to_csv(tmp_path / "edges.csv", index=False)
+    highs = tr.plan.highs_version().partition("(")[2].rstrip(")") if tr.plan.has_highs() else ""
+    words = ["scores.csv", "edges.csv", "8", "town", "2", "plan.csv", "plan.geojson"]
+    printed = run(programs / "plan_sites", *words, cwd=tmp_path, TOPREACH_HIGHS=highs).stdout
+    plan = tr.plan.spaced(table, 8, graph=graph, groups="town", at_least=2, gap=1e-6)
+    found = pd.read_csv(tmp_path / "plan.csv", dtype={"site": str})
+    assert found["site"].tolist() == plan.ids
+    assert f"8 sites, value {plan.value:g}, {plan.status}" in printed
+    layer = json.loads((tmp_path / "plan.geojson").read_text())
+    assert [feature["id"] for feature in layer["features"]] == plan.ids
+
+
 # Every kind in the registry, with settings that keep its fit short; `exposure` where it takes it.
 EQUIVALENT = {
     "empirical_bayes": {},
@@ -408,6 +435,26 @@ def test_plan_next_gives_python_s_plan(programs, tmp_path):
     ranker.save(tmp_path / "model.pt")
     printed = run(programs / "plan_next", cwd=tmp_path).stdout
     assert printed.splitlines() == ranker.rank().query("selected")["site"].tolist()
+
+
+def test_cpp_plans_under_quotas_and_effects(build_programs, tmp_path):
+    """The same file gives the same plan, with value, in C++ and in Python."""
+    sites = [f"s{i:02d}" for i in range(20)]
+    counts = np.random.default_rng(0).poisson(np.arange(1, 21), (6, 20))
+    panel = tr.Panel(np.zeros((6, 20, 0)), counts, sites, list(range(2015, 2021)), [])
+    towns = pd.Series([f"t{i // 4}" for i in range(20)], sites).sample(frac=1, random_state=0)
+    effect = pd.Series(np.random.default_rng(1).uniform(0, 1, 20), sites)
+    program = tr.programs.with_effect(tr.programs.Quotas(6, towns, lower=1, upper=2), effect)
+    ranker = tr.TopKRanker(program, progress=False).fit(panel)
+    ranker.save(tmp_path / "model.pt")
+    expected = ranker.rank().query("selected")
+    assert towns[expected["site"]].value_counts().between(1, 2).all()
+    example = build_programs("wheel") / "rank_sites"
+    printed = run(example, tmp_path / "model.pt", cwd=tmp_path).stdout
+    found = pd.read_csv(io.StringIO(printed), dtype={"site": str})
+    assert found["site"].tolist() == expected["site"].tolist()
+    np.testing.assert_allclose(found["score"], expected["score"], rtol=1e-7)
+    np.testing.assert_allclose(found["chance_top_k"], expected["chance_top_k"], rtol=1e-7)
 
 
 @pytest.mark.parametrize("column", ["deaths", "year"])

@@ -135,6 +135,21 @@ TEST_F(ModelFileTest, RoundTrip) {
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 1);
 }
 
+TEST_F(ModelFileTest, KeepsAProgramsStringsAndLists) {
+  ModelFile file = example();
+  const topreach::Quotas quotas(2, {{"town", {"\xC3\xA9", "a", "", "a"}, {"a"}, {1}, {1}}},
+                                {0, 0, -1, 0}, file.site_ids);
+  const topreach::WithEffect program(std::make_shared<topreach::Quotas>(quotas), {1, .5, 0, 1});
+  file.program = program.name();
+  file.program_config = program.config();
+  topreach::save_model_file(file, path("model.pt"));
+  expect_equal(topreach::load_model_file(path("model.pt")), file);
+  const Ranker ranker = Ranker::load(path("model.pt"));
+  EXPECT_EQ(ranker.program().describe(), "Quotas(k=2, 2 groups by town, by effect)");
+  file.program_config[0].second = std::string("two");
+  EXPECT_THROW(topreach::save_model_file(file, path("other.pt")), c10::ValueError);
+}
+
 TEST_F(ModelFileTest, LinksAndDevicesAreNotReplaced) {
   topreach::save_model_file(example(), path("real.pt"));
   std::filesystem::create_symlink("real.pt", path("link.pt"));

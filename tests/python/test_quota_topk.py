@@ -161,6 +161,36 @@ def test_no_quota_is_expected_topk_and_fixed_numbers_factorise():
         )
 
 
+@given(problems(), st.sampled_from([0.05, 1.0, 10.0]))
+@settings(max_examples=100, deadline=None)
+def test_expectations_of_random_problems(problem, sigma):
+    """Σb = K, and the mean of draws; with locks and closed sites; or an error without a plan."""
+    n, k, groups, lower, upper, _, lock, scores = problem
+    shut = [mark if r > -math.inf else min(mark, -1) for mark, r in zip(lock, scores, strict=True)]
+    closed_in = any(mark > 0 and r == -math.inf for mark, r in zip(lock, scores, strict=True))
+    parent = [-1] * len(lower)
+    feasible = not closed_in and plans(n, k, groups, lower, upper, parent, shut)
+    r = torch.tensor(scores, dtype=DOUBLE)
+    given_quotas = {
+        "groups": whole(groups), "lower": whole(lower), "upper": whole(upper), "lock": whole(lock)
+    }  # fmt: skip
+    if not feasible:
+        with pytest.raises(ValueError, match="quotas must be feasible|locked in must have a score"):
+            tr.expected_quota_topk(r, k, **given_quotas, sigma=sigma)
+        return
+    b = tr.expected_quota_topk(r, k, **given_quotas, sigma=sigma)
+    assert b.sum().item() == pytest.approx(k, abs=1e-7)
+    torch.manual_seed(0)
+    draws = 2000
+    mean = tr.quota_topk(r + sigma * torch.randn(draws, n, dtype=DOUBLE), k, **given_quotas).mean(0)
+    error = (b * (1 - b) / draws).clamp(min=0).sqrt()
+    assert ((mean - b).abs() <= 6 * error + 2e-3).all()
+    conditional = tr.perturbed_quota_topk(
+        r, k, **given_quotas, sigma=sigma, num_samples=draws, key=torch.tensor([5, 6])
+    )
+    assert ((conditional - b).abs() <= 6 * error + 2e-3).all()
+
+
 def test_locked_and_closed_sites_are_certain():
     lock = whole([0, 0, -1, 0, 1, 0, 0, 0])
     scores = SCORES.clone()

@@ -280,6 +280,16 @@ def test_soft_is_exact_or_sampled():
 # ---- a ranker under quotas -----------------------------------------------------------------------
 
 
+def test_a_program_may_go_by_its_name():
+    program = Quotas(12, TOWNS, lower=1)
+    ranker = tr.TopKRanker(program=program)
+    assert ranker.k is program and ranker.get_params()["k"] is program
+    assert ranker.set_params(program=TopK(3)).k.k == 3
+    for wrong in ({}, {"k": 3, "program": program}):
+        with pytest.raises(TypeError, match="k, or program, must be given, got"):
+            tr.TopKRanker(**wrong)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -296,7 +306,7 @@ def test_the_ranker_trains_plans_scores_and_keeps_quotas(options, tmp_path):
     chosen = plan[plan["selected"]]
     assert len(chosen) == 12 and TOWNS[chosen["site"]].value_counts().between(1, 2).all()
     (whole,) = ranker.plan()
-    assert whole.status == "optimal" and "Quotas(k=12, 10 towns)" in whole.program
+    assert whole.status == "optimal" and "Quotas(k=12, 10 groups by town)" in whole.program
     assert whole.value == pytest.approx(chosen["score"].sum())
     if ranker.ranker_.is_probabilistic:
         assert plan["chance_top_k"].sum() == pytest.approx(12)
@@ -323,6 +333,21 @@ def test_the_ranker_trains_plans_scores_and_keeps_quotas(options, tmp_path):
     )
     free = ranker.with_program(12).plan()[0]
     assert free.value >= whole.value - 1e-9
+
+
+@pytest.mark.parametrize("crossing", [False, pytest.param(True, marks=needs_highs)])
+def test_several_groupings_train_and_repeat(crossing):
+    """Nested and crossing ones by perturbation, seeded."""
+    second = [f"r{i % 10 // 4}" if not crossing else f"r{i // 15}" for i in range(S)]
+    both = pd.DataFrame({"town": TOWNS, "region": second})
+    program = Quotas(12, both, lower={"town": 1, "region": 2})
+    assert program.crosses == crossing
+    options = {"model": "linear", "objective": "bpr", "window": 2, "num_samples": 4}
+    ranker, again = (fitted(program, max_epochs=1, **options) for _ in range(2))
+    plan = quietly(ranker.rank)
+    pd.testing.assert_frame_equal(plan, quietly(again.rank))
+    chosen = both.loc[plan[plan["selected"]]["site"]]
+    assert chosen["town"].nunique() == 10 and chosen["region"].value_counts().min() >= 2
 
 
 def test_objectives_follow_the_quotas():
@@ -479,7 +504,7 @@ def test_fit_and_rank_under_quotas(table, capsys):
     said = capsys.readouterr().out
     assert "its 12 sites reach" in said and "1 feature(s): zone." in said
     ranker = tr.TopKRanker.load(table.parent / "model.pt")
-    assert ranker.program_.describe() == "Quotas(k=12, 10 towns, by effect)"
+    assert ranker.program_.describe() == "Quotas(k=12, 10 groups by town, by effect)"
     out = table.parent / "plan.csv"
     assert main(["rank", "--model", str(table.parent / "model.pt"), "--out", str(out)]) == 0
     plan = pd.read_csv(out, dtype={"site": str})

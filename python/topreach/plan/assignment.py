@@ -14,7 +14,7 @@ from topreach.plan.constraints import Constraints
 from topreach.plan.inputs import Sites, read_sites
 from topreach.plan.plan import Plan
 from topreach.plan.problem import Problem
-from topreach.plan.solver import find_highs
+from topreach.programs.solver import find_highs
 
 _EARTH_KM = 6371.0088  # mean radius
 

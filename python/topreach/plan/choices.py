@@ -20,7 +20,7 @@ from topreach.plan.constraints import (
 from topreach.plan.inputs import Sites, read_sites
 from topreach.plan.plan import Plan
 from topreach.plan.problem import Problem, chosen_sum
-from topreach.plan.solver import find_highs
+from topreach.programs.solver import find_highs
 
 
 def quota_topk(

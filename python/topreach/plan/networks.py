@@ -15,7 +15,7 @@ from topreach.plan.constraints import Constraints, Quota, Quotas, make_constrain
 from topreach.plan.inputs import Sites, read_sites
 from topreach.plan.plan import Plan
 from topreach.plan.problem import Problem
-from topreach.plan.solver import find_highs
+from topreach.programs.solver import find_highs
 
 _NONE = np.empty(0)
 

@@ -1,28 +1,9 @@
-"""Finds the solver HiGHS for programs that need one."""
+"""Whether the solver HiGHS is there."""
 
 from __future__ import annotations
 
-import functools
-import sys
-from importlib import util
-from pathlib import Path
-
 from topreach import _C
-
-
-@functools.cache
-def find_highs() -> None:
-    """Tell the library where the package `highsbox` keeps HiGHS, if it is installed. The variable
-    TOPREACH_HIGHS goes before it, the system's library after."""
-    found = util.find_spec("highsbox")
-    if found is None or not found.submodule_search_locations:
-        return
-    ending = ".dylib" if sys.platform == "darwin" else ".so"
-    for folder in found.submodule_search_locations:
-        library = Path(folder) / "highs_dist" / "lib" / f"libhighs{ending}"
-        if library.is_file():
-            _C.set_highs_library(str(library))
-            return
+from topreach.programs.solver import find_highs
 
 
 def has_highs() -> bool:

@@ -10,6 +10,21 @@ from __future__ import annotations
 
 from topreach._C import Program, Solution, TopK, WithEffect
 from topreach.programs.base import as_program
+from topreach.programs.planned import Budget, CallIn, Connected, Coverage, Spaced, Spillover
 from topreach.programs.quotas import Quotas, with_effect
 
-__all__ = ["Program", "Quotas", "Solution", "TopK", "WithEffect", "as_program", "with_effect"]
+__all__ = [
+    "Budget",
+    "CallIn",
+    "Connected",
+    "Coverage",
+    "Program",
+    "Quotas",
+    "Solution",
+    "Spaced",
+    "Spillover",
+    "TopK",
+    "WithEffect",
+    "as_program",
+    "with_effect",
+]

@@ -241,7 +241,8 @@ def with_effect(program: Program | int, effect: Any) -> _C.WithEffect:
 
     Values, scores and counts y are multiplied by the effect e, so that plans maximise
     Σ e_i r_i x_i, and reach, `bpr`, the objectives and the ranker count events prevented,
-    Σ e_i y_i x_i. Where acting is of no use, e is 0.
+    Σ e_i y_i x_i. Where acting is of no use, e is 0. A model that is ranked by shares of all events
+    (ratio ranking) has its shares multiplied.
 
     Args:
         program: any `Program`, or K.

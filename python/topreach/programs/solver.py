@@ -21,7 +21,5 @@ def find_highs() -> None:
     for folder in found.submodule_search_locations:
         library = Path(folder) / "highs_dist" / "lib" / f"libhighs{ending}"
         if library.is_file():
-            tell = getattr(_C, "set_highs_library", None)
-            if tell is not None:
-                tell(str(library))
+            _C.set_highs_library(str(library))
             return

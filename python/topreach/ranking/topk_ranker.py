@@ -59,6 +59,7 @@ class TopKRanker:
     Args:
         k: K, the number of sites that can be acted on, or a `Program` such as
             `tr.programs.Quotas`. The ranker trains, ranks and scores for it.
+        program: another name for a `Program` as k.
         model: a name of `tr.forecasters.FORECASTERS` ("empirical_bayes", "negbin", "linear", "mlp",
             "poisson_mixture", "normal_mixture"), an object of `tr.forecasters` with settings of
             its own, or a module of your own, whose class says `needs = tr.models.Needs(...)`.
@@ -115,8 +116,9 @@ class TopKRanker:
 
     def __init__(
         self,
-        k: int | Program,
+        k: int | Program | None = None,
         *,
+        program: Program | None = None,
         model: str | Forecaster | nn.Module = "empirical_bayes",
         objective: Any = "auto",
         decision: Decision | None = None,
@@ -133,7 +135,14 @@ class TopKRanker:
                 f"TopKRanker: {unknown[0]!r} must be a setting, got none such. There are "
                 f"{', '.join(sorted({*SHORT, *SETTINGS}))}."
             )
-        self.k, self.model, self.objective = k, model, objective
+        if (k is None) == (program is None):
+            raise TypeError(
+                "TopKRanker: k, or program, must be given, got "
+                + ("neither" if k is None else "both")
+                + ". For the 100 best sites give k=100."
+            )
+        self.k: int | Program = program if k is None else k  # type: ignore[assignment]
+        self.model, self.objective = model, objective
         self.decision, self.training, self.ranking = decision, training, ranking
         self.seed, self.device, self.progress = seed, device, progress
         self.settings = settings
@@ -159,6 +168,9 @@ class TopKRanker:
     def set_params(self, **params: Any) -> TopKRanker:
         """Change constructor arguments. A fitted ranker ranks as it was fitted until the next
         `fit`; for another K at once, see `with_program`."""
+        if "program" in params:
+            params = params | {"k": params["program"]}
+            del params["program"]
         changed = TopKRanker(**(self.get_params() | params))
         for name in (*self._ARGUMENTS, "settings"):
             setattr(self, name, getattr(changed, name))

@@ -1,0 +1,66 @@
+// Programs that functions of topreach::plan solve, so that the ranker and the objectives can take them.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "config_reader.h"
+#include "coverage_plan.h"
+#include "program.h"
+
+namespace topreach {
+
+/// Budget, Spaced, Connected, Spillover, CallIn or Coverage: see the functions of topreach::plan for what
+/// they maximise, with the values in the place of scores.
+///
+/// `best` solves each row of values by itself, `soft` is by perturbation, `reach` of Spillover, CallIn and
+/// Coverage is what the network makes of y; for a fractional plan, its expectation if each site is chosen
+/// with that chance, independently (the multilinear extension), so that DirectBPR and DAML train for it.
+/// Values below 0 count as 0 in these three. A site of value -inf is never in the plan.
+///
+/// Arguments of make_program(name, ...):
+///   all        `k` (Budget: may be absent), `gap`, `time` (seconds a row), `sites` [S] ids or empty
+///   Budget     `budget`, `cost` [S]
+///   Spaced     `distance`, `x` [S], `y` [S], in the plane
+///   Connected, Coverage   `from`, `to` [E]: edges by the numbers of the sites; `sites`
+///   Spillover  the same, `treated`, `spilled`, `compliance` [S]: shares and chances
+///   CallIn     the same, `comes`, `passes` [S]: chances
+class Planned final : public Program {
+ public:
+  struct Data {
+    std::map<std::string, double> numbers;               // k, budget, ...
+    std::map<std::string, std::vector<double>> columns;  // cost, x, ... [S]
+    std::vector<int32_t> from, to;
+    std::vector<std::string> sites;
+  };
+  /// Raises c10::ValueError for arguments that do not fit each other.
+  Planned(std::string name, Data data);
+  static ProgramPtr from_config(const std::string& name, ConfigReader& config);
+
+  std::string name() const override { return name_; }
+  ProgramConfig config() const override;
+  std::string describe() const override;
+  void check(const char* function, int64_t sites) const override;
+  int64_t size() const override;
+  ProgramPtr for_sites(const char* function, const std::vector<std::string>& ids) const override;
+  at::Tensor best(const at::Tensor& values) const override;
+  Solution solve(const at::Tensor& values) const override;
+  at::Tensor reach(const at::Tensor& plan, const at::Tensor& y) const override;
+
+ private:
+  plan::Solved plan_of(std::vector<double> values) const;
+  double number(const char* argument, double otherwise) const;
+  const std::vector<double>& column(const char* argument) const;
+  bool is_network() const;
+
+  std::string name_;
+  Data data_;
+  int64_t sites_count_ = 0;
+  Graph graph_;
+  // Of a network program: who reaches whom, by what chance, and what a chosen site adds for each unit of
+  // its value.
+  at::Tensor person_, seed_, chance_, own_, weight_;
+};
+
+}  // namespace topreach
