@@ -464,6 +464,15 @@ def test_effects_through_the_ranker(inner, tmp_path):
     assert 0 < quietly(lambda: ranker.score(panel(T, T + 1))) <= 1
 
 
+def test_effects_on_a_program_of_ones_own():
+    effect = np.linspace(0, 1, S)
+    ranker = fitted(with_effect(Guess(), effect))
+    (plan,) = quietly(ranker.plan)
+    assert plan.status == "heuristic" and sorted(plan.selected_ids()) == SITES[:3]
+    with pytest.raises(TypeError, match="the program must be one of the library's"):
+        ranker.save("nowhere.pt")
+
+
 def test_effects_train():
     """A scorer trained for events prevented prevents more than one trained for events."""
     effect = pd.Series(np.where(np.arange(S) % 2, 1.0, 0.05), index=SITES)

@@ -591,7 +591,14 @@ class TopKRanker:
 
 
 def _is_library_program(program: Program) -> bool:
-    return type(program).__module__.startswith("topreach.")
+    """Whether a model file can name it."""
+    if not type(program).__module__.startswith("topreach."):
+        return False
+    try:
+        _C.make_program(program.name(), program.config())
+    except ValueError:  # an effect on a program of the user's own
+        return False
+    return True
 
 
 def _mean_bpr(program: Program, scores: torch.Tensor, counts: torch.Tensor) -> float:
