@@ -187,40 +187,44 @@ at::Tensor run(const char* function, const at::Tensor& scores, const Arguments& 
   const at::Tensor v = back ? grad.contiguous() : at::Tensor();
   const at::Tensor total = at::zeros({rows, sites}, at::kDouble);
   at::Tensor result = at::empty_like(input);
-  AT_DISPATCH_FLOATING_TYPES(input.scalar_type(), "perturbed_quota_topk", [&, rows = rows, sites = sites] {
-    const scalar_t* r = input.const_data_ptr<scalar_t>();
-    const scalar_t* v_data = back ? v.const_data_ptr<scalar_t>() : nullptr;
-    double* sums = total.mutable_data_ptr<double>();
-    std::vector<FreeSites> free(conditional ? size_t(rows) : 0);
-    std::vector<double> centre(size_t(rows), 0.0);
-    for (int64_t row = 0; row < rows; ++row) {
-      if (conditional) free[size_t(row)].fill(function, quotas, r + row * sites);
-      if (!back || conditional) continue;
-      const auto b = membership.view({rows, sites})[row].to(at::kDouble);
-      centre[size_t(row)] = (b * v.view({rows, sites})[row].to(at::kDouble)).sum().item<double>();
-    }
-    const int64_t blocks = (a.num_samples + kernels::kDrawBlock - 1) / kernels::kDrawBlock;
-    sum_blocks(
-        rows, sites, blocks, 1, 64, sums, [&](int64_t row, int64_t block, double* part, void*) {
-          const int64_t begin = block * kernels::kDrawBlock;
-          const int64_t end = std::min(a.num_samples, begin + kernels::kDrawBlock);
-          const scalar_t* score = r + row * sites;
-          const scalar_t* weight = back ? v_data + row * sites : nullptr;
-          if (conditional)
-            sum_exchanges(quotas, free[size_t(row)], score, a, row, begin, end, weight, part);
-          else
-            sum_plans(quotas, tree, score, a, row, begin, end, weight, centre[size_t(row)], part);
-        });
-    scalar_t* out = result.mutable_data_ptr<scalar_t>();
-    const double draws =
-        double(back && !conditional ? a.num_samples - 1 : a.num_samples) * (back ? a.sigma : 1.0);
-    for (int64_t i = 0; i < rows * sites; ++i) {
-      const bool fixed = conditional && !back && free[size_t(i / sites)].fixed[size_t(i % sites)];
-      const bool held = !quotas.lock.empty() && quotas.lock[size_t(i % sites)] != 0;
-      const bool noisy = !back || (std::isfinite(double(r[i])) && !held);
-      out[i] = fixed ? scalar_t(1) : noisy ? scalar_t(sums[i] / draws) : scalar_t(0);
-    }
-  });
+  AT_DISPATCH_FLOATING_TYPES(
+      input.scalar_type(), "perturbed_quota_topk", [&, rows = rows, sites = sites] {
+        const scalar_t* r = input.const_data_ptr<scalar_t>();
+        const scalar_t* v_data = back ? v.const_data_ptr<scalar_t>() : nullptr;
+        double* sums = total.mutable_data_ptr<double>();
+        std::vector<FreeSites> free(conditional ? size_t(rows) : 0);
+        std::vector<double> centre(size_t(rows), 0.0);
+        for (int64_t row = 0; row < rows; ++row) {
+          if (conditional) free[size_t(row)].fill(function, quotas, r + row * sites);
+          if (!back || conditional) continue;
+          const auto b = membership.view({rows, sites})[row].to(at::kDouble);
+          centre[size_t(row)] =
+              (b * v.view({rows, sites})[row].to(at::kDouble)).sum().item<double>();
+        }
+        const int64_t blocks = (a.num_samples + kernels::kDrawBlock - 1) / kernels::kDrawBlock;
+        sum_blocks(
+            rows, sites, blocks, 1, 64, sums, [&](int64_t row, int64_t block, double* part, void*) {
+              const int64_t begin = block * kernels::kDrawBlock;
+              const int64_t end = std::min(a.num_samples, begin + kernels::kDrawBlock);
+              const scalar_t* score = r + row * sites;
+              const scalar_t* weight = back ? v_data + row * sites : nullptr;
+              if (conditional)
+                sum_exchanges(quotas, free[size_t(row)], score, a, row, begin, end, weight, part);
+              else
+                sum_plans(quotas, tree, score, a, row, begin, end, weight, centre[size_t(row)],
+                          part);
+            });
+        scalar_t* out = result.mutable_data_ptr<scalar_t>();
+        const double draws = double(back && !conditional ? a.num_samples - 1 : a.num_samples) *
+                             (back ? a.sigma : 1.0);
+        for (int64_t i = 0; i < rows * sites; ++i) {
+          const bool fixed =
+              conditional && !back && free[size_t(i / sites)].fixed[size_t(i % sites)];
+          const bool held = !quotas.lock.empty() && quotas.lock[size_t(i % sites)] != 0;
+          const bool noisy = !back || (std::isfinite(double(r[i])) && !held);
+          out[i] = fixed ? scalar_t(1) : noisy ? scalar_t(sums[i] / draws) : scalar_t(0);
+        }
+      });
   return result;
 }
 
