@@ -48,6 +48,12 @@ std::vector<double> doubles(const std::vector<T>& values) {
 
 }  // namespace
 
+struct Quotas::Tree {
+  explicit Tree(QuotaRows all) : rows(std::move(all)), tree(rows.tree()) {}
+  QuotaRows rows;
+  kernels::QuotaTree tree;
+};
+
 Quotas::Quotas(int64_t k, std::vector<Grouping> groupings, std::vector<int8_t> lock,
                std::vector<std::string> sites)
     : k_(k),
@@ -85,9 +91,9 @@ Quotas::Quotas(int64_t k, std::vector<Grouping> groupings, std::vector<int8_t> l
   bounds_ = {whole_tensor(group_), tensor_of(lower_), tensor_of(upper_)};
   if (groupings_.size() > 1) bounds_.parent = whole_tensor(parent_);
   if (!lock_.empty()) bounds_.lock = whole_tensor(lock_);
-  const QuotaRows rows{int64_t(count), k_, group_, parent_, lower_, upper_, lock_};
-  tree_ = std::make_shared<const kernels::QuotaTree>(rows.tree());
-  check_feasible(kName, rows, *tree_, [this](int32_t g) { return name_of(g); });
+  tree_ = std::make_shared<const Tree>(
+      QuotaRows{int64_t(count), k_, group_, parent_, lower_, upper_, lock_});
+  check_feasible(kName, tree_->rows, tree_->tree, [this](int32_t g) { return name_of(g); });
 }
 
 // Numbers the groups that sites are in, all of them: those without limits may hold any number.
@@ -268,8 +274,8 @@ at::Tensor Quotas::best(const at::Tensor& values) const {
              values.sizes());
   const at::Tensor held = values.detach().cpu();
   if (!crosses_) {
-    const QuotaRows rows{sites_count(), k_, group_, parent_, lower_, upper_, lock_};
-    return quota_masks(kName, held, rows, *tree_, [this](int32_t g) { return name_of(g); })
+    return quota_masks(kName, held, tree_->rows, tree_->tree,
+                       [this](int32_t g) { return name_of(g); })
         .to(values.device());
   }
   at::Tensor plans = at::zeros_like(held, at::MemoryFormat::Contiguous);

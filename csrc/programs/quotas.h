@@ -1,7 +1,7 @@
 // Any K sites under quotas on groups: at least so many here, at most so many there.
 #pragma once
 
-#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -83,7 +83,8 @@ class Quotas final : public Program {
   std::vector<int64_t> lower_, upper_;         // [G]
   std::vector<int32_t> group_, parent_;        // [S], [G]
   bool crosses_ = false;
-  std::shared_ptr<const kernels::QuotaTree> tree_;
+  struct Tree;
+  std::shared_ptr<const Tree> tree_;  // none for groupings that cross
   QuotaBounds bounds_;
 };
 

@@ -170,7 +170,8 @@ void bind_programs(py::module_& m) {
              return std::make_shared<WithEffect>(std::move(program), std::move(effect),
                                                  std::move(sites));
            }),
-           py::arg("program"), py::arg("effect"), py::arg("sites") = std::vector<std::string>())
+           py::arg("program"), py::arg("effect"), py::arg("sites") = std::vector<std::string>(),
+           py::keep_alive<1, 2>())  // a program written in Python lives in its object
       .def_property_readonly("effect", &WithEffect::effect);
 }
 

@@ -341,8 +341,9 @@ class TopKRanker:
 
         Returns:
             Columns time (as the table writes it), site, score, expected_count, chance_top_k, rank
-            (from 1), selected. chance_top_k is the share of the model's draws in which the site is
-            in the best plan. Scorers predict no counts: both columns are NaN.
+            (from 1), selected. Scores are times the effect, if the program has one. chance_top_k is
+            the share of the model's draws in which the site is in the best plan. Scorers predict
+            no counts: both columns are NaN.
 
         Raises:
             ValueError: a panel of another kind of time or with other sites; counts that contradict
@@ -591,7 +592,14 @@ class TopKRanker:
 
 
 def _is_library_program(program: Program) -> bool:
-    return type(program).__module__.startswith("topreach.")
+    """Whether a model file can name it."""
+    if not type(program).__module__.startswith("topreach."):
+        return False
+    try:
+        _C.make_program(program.name(), program.config())
+    except ValueError:  # an effect on a program of the user's own
+        return False
+    return True
 
 
 def _mean_bpr(program: Program, scores: torch.Tensor, counts: torch.Tensor) -> float:
