@@ -170,6 +170,43 @@ void set_options(const Instance& h, const MilpOptions& options, bool presolve) {
   if (!presolve) h.highs.set_string(h.at, "presolve", "off");
 }
 
+// The same program in units of its own: the solver's tolerances are absolute. Powers of two, so that nothing is
+// rounded.
+struct Scaled {
+  double objective = 1;     // costs are multiplied by it: the largest lies between 1024 and 2048
+  std::vector<double> row;  // and rows by these: the largest coefficient lies between 1 and 2
+  std::vector<double> cost, lower, upper, value;
+  double offset;
+
+  explicit Scaled(const LinearProgram& program)
+      : row(program.row_lower.size(), 1.0),
+        cost(program.cost),
+        lower(program.row_lower),
+        upper(program.row_upper),
+        value(program.value) {
+    double most = 0;
+    for (const double c : cost) most = std::max(most, std::abs(c));
+    if (most > 0 && std::isfinite(most)) objective = std::ldexp(1.0, 10 - std::ilogb(most));
+    for (double& c : cost) c *= objective;
+    offset = program.offset * objective;
+    for (size_t i = 0; i < row.size(); ++i) {
+      const auto begin = size_t(program.row_start[i]), end = size_t(program.row_start[i + 1]);
+      most = 0;
+      for (size_t e = begin; e < end; ++e) most = std::max(most, std::abs(value[e]));
+      if (most > 0 && std::isfinite(most)) row[i] = std::ldexp(1.0, -std::ilogb(most));
+      for (size_t e = begin; e < end; ++e) value[e] *= row[i];
+      lower[i] *= row[i];
+      upper[i] *= row[i];
+    }
+  }
+};
+
+double value_of(const LinearProgram& program, const std::vector<double>& x) {
+  double value = program.offset;
+  for (size_t j = 0; j < x.size(); ++j) value += program.cost[j] * x[j];
+  return value;
+}
+
 }  // namespace
 
 void set_highs_library(const std::string& path) {
@@ -200,6 +237,7 @@ MilpSolution solve(const LinearProgram& program, const MilpOptions& options) {
   const std::vector<HighsInt> integer(program.integer.begin(), program.integer.end());
   const HighsInt sense = program.maximise ? kMaximise : kMinimise;
   const double worst = program.maximise ? -kernels::kNoBound : kernels::kNoBound;
+  const Scaled scaled(program);
 
   MilpSolution solution;
   HighsInt state = 0;
@@ -211,15 +249,15 @@ MilpSolution solve(const LinearProgram& program, const MilpOptions& options) {
     if (whole)
       passed =
           highs.pass_mip(h.at, program.columns(), program.rows(), HighsInt(program.index.size()),
-                         kRowwise, sense, program.offset, program.cost.data(), program.lower.data(),
-                         program.upper.data(), program.row_lower.data(), program.row_upper.data(),
-                         start.data(), program.index.data(), program.value.data(), integer.data());
+                         kRowwise, sense, scaled.offset, scaled.cost.data(), program.lower.data(),
+                         program.upper.data(), scaled.lower.data(), scaled.upper.data(),
+                         start.data(), program.index.data(), scaled.value.data(), integer.data());
     else
       passed =
           highs.pass_lp(h.at, program.columns(), program.rows(), HighsInt(program.index.size()),
-                        kRowwise, sense, program.offset, program.cost.data(), program.lower.data(),
-                        program.upper.data(), program.row_lower.data(), program.row_upper.data(),
-                        start.data(), program.index.data(), program.value.data());
+                        kRowwise, sense, scaled.offset, scaled.cost.data(), program.lower.data(),
+                        program.upper.data(), scaled.lower.data(), scaled.upper.data(),
+                        start.data(), program.index.data(), scaled.value.data());
     if (passed == kError)
       throw std::invalid_argument(
           "milp: HiGHS must accept the program, got an error: a bound or "
@@ -240,13 +278,15 @@ MilpSolution solve(const LinearProgram& program, const MilpOptions& options) {
       std::vector<double> column_dual(columns), activity(rows), row_dual(rows);
       solution.x.resize(columns);
       highs.solution(h.at, solution.x.data(), column_dual.data(), activity.data(), row_dual.data());
-      solution.value = state == kModelEmpty ? program.offset : h.number("objective_function_value");
+      for (size_t j = 0; j < columns; ++j)
+        if (program.integer[j]) solution.x[j] = std::round(solution.x[j]);
+      solution.value = value_of(program, solution.x);
       if (whole) {
-        for (size_t j = 0; j < columns; ++j)
-          if (program.integer[j]) solution.x[j] = std::round(solution.x[j]);
-        solution.bound = h.number("mip_dual_bound");
+        solution.bound = h.number("mip_dual_bound") / scaled.objective;
       } else if (!stopped) {
         solution.bound = solution.value;
+        for (size_t i = 0; i < rows; ++i) row_dual[i] *= scaled.row[i] / scaled.objective;
+        for (double& dual : column_dual) dual /= scaled.objective;
         solution.row_dual = std::move(row_dual);
         solution.column_dual = std::move(column_dual);
       }
@@ -262,7 +302,7 @@ MilpSolution solve(const LinearProgram& program, const MilpOptions& options) {
     } else if (state == kUnbounded || state == kUnboundedOrInfeasible) {
       solution.unbounded = true;
     } else if (stopped && whole) {
-      solution.bound = h.number("mip_dual_bound");
+      solution.bound = h.number("mip_dual_bound") / scaled.objective;
     } else if (!stopped) {
       throw std::runtime_error("milp: HiGHS must solve the program, got model status " +
                                std::to_string(state));

@@ -12,7 +12,7 @@ from typing import Any
 
 import topreach
 from topreach.cli import demo_command, evaluate, fit, forecast, info, plan, rank
-from topreach.cli.options import CommandError, joined
+from topreach.cli.options import CommandError, check_files, joined
 from topreach.cli.plugins import add_plugins
 from topreach.data.messages import wording
 
@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.simplefilter("default", RuntimeWarning)
         warnings.showwarning = _notes()
         try:
+            check_files(options)
             options.run(options)
             sys.stdout.flush()
         except KeyboardInterrupt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import stat
 import sys
@@ -168,6 +169,27 @@ def joined(arguments: list[str]) -> list[str]:
         else:
             result.append(word)
     return result
+
+
+# Options that name a file to read, and one to write.
+READ = ("data", "events", "places", "model", "scores", "edges", "gal", "gwt", "geometry")
+WRITTEN = ("out", "geojson")
+
+
+def check_files(options: argparse.Namespace) -> None:
+    """No file is written that is also read, or written twice."""
+    taken: dict[str, str] = {}
+    for name in (*READ, *WRITTEN):
+        path = getattr(options, name, None)
+        if not isinstance(path, str) or (path == "-" and name not in WRITTEN):
+            continue
+        place = path if path == "-" else os.path.realpath(path)
+        if name in WRITTEN and place in taken:
+            raise CommandError(
+                f"--{name} must be another file than --{taken[place]}, got {path} for both"
+            )
+        if path == "-" or Path(path).is_file() or name in WRITTEN:
+            taken.setdefault(place, name)
 
 
 def may_write(path: str, force: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +47,8 @@ def run(options: argparse.Namespace) -> None:
         plan.to_geojson(options.geojson, geometry_of(options))
     plan.to_csv(options.out, all_sites=getattr(options, "all_sites", False))
     if options.out == "-":
+        for text in (line_of(plan), *(f"note: {note}" for note in plan.notes)):
+            print(text, file=sys.stderr)
         return
     table = plan.to_frame()
     print(table.head(5).to_string(index=False))

@@ -9,6 +9,7 @@ import pandas as pd
 
 from topreach.cli.options import CommandError
 from topreach.data.graph import Graph
+from topreach.data.site_ids import whole_rows
 from topreach.plan import Quotas
 
 
@@ -23,11 +24,12 @@ def read_scores(options: argparse.Namespace) -> pd.DataFrame:
                 f"--site must be a column of {options.scores}, got {options.site!r}; it has "
                 f"{', '.join(header)}"
             )
-        return pd.read_csv(
+        table = pd.read_csv(
             options.scores,
             dtype={name: str for name in header if name in text},
             keep_default_na=True,
         )
+        return whole_rows(table, "--scores", options.scores)
     except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise CommandError(f"--scores must be a CSV file: {error}") from error
 
@@ -92,7 +94,7 @@ def table_by_site(path: str, columns: list[str]) -> pd.DataFrame:
     """Columns of a CSV file, the first of which are the ids."""
     if len(columns) != 4:
         raise CommandError(f"columns must be four names, ID,N,LON,LAT, got {len(columns)}")
-    table = pd.read_csv(path, dtype={columns[0]: str})
+    table = whole_rows(pd.read_csv(path, dtype={columns[0]: str}), "the table", path)
     missing = [name for name in columns if name not in table]
     if missing:
         raise CommandError(f"{path} must have the column {missing[0]!r}, got {', '.join(table)}")

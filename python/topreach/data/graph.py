@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from topreach import _C
-from topreach.data.site_ids import site_ids
+from topreach.data.site_ids import site_ids, whole_rows
 
 _EARTH_KM = 6371.0088  # mean radius
 
@@ -61,13 +61,17 @@ class Graph:
         name = "Graph.from_edges"
         if isinstance(edges, str | os.PathLike):
             path = os.fspath(edges)
-            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+            table = whole_rows(pd.read_csv(path, dtype=str, keep_default_na=False), name, path)
             where = f"line {{}} of {path}"
             first = 2  # the header is line 1
         else:
             if not isinstance(edges, pd.DataFrame):
                 edges = pd.DataFrame(list(edges), columns=["from", "to"])
             table, where, first = edges, "row {}", 1
+        if columns is not None and columns[0] == columns[1]:
+            raise ValueError(
+                f"{name}: columns must be two different ones, got {columns[0]!r} twice."
+            )
         if columns is None:
             if len(table.columns) < 2:
                 raise ValueError(

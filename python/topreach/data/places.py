@@ -19,6 +19,9 @@ from .times import plain
 _EARTH_KM = 6371.0088  # mean radius
 
 
+_LIKE_COORDINATES = {"lat", "latitude", "lon", "long", "lng", "longitude", "x", "y"}
+
+
 @dataclass(frozen=True)
 class Places:
     """I places in a fixed order.
@@ -76,6 +79,12 @@ class Places:
         warn_of_similar_ids(ids, name, "place")
         ids = [ids[c] for c in code]
         pairs = [(a, b) for a, b in (("lat", "lon"), ("x", "y")) if {a, b} <= set(given.columns)]
+        alike = [c for c in given.columns if str(c).strip().lower() in _LIKE_COORDINATES]
+        if alike and not pairs:
+            raise ValueError(
+                f"{name}: places must have both lat and lon, or both x and y, got the column "
+                f"{alike[0]!r} without the other. Name the columns so, or leave them out."
+            )
         coordinates = None
         if pairs:
             coordinates = torch.from_numpy(

@@ -16,6 +16,7 @@ from topreach.plan.constraints import (
     Quotas,
     make_constraints,
     read_groups,
+    whole,
 )
 from topreach.plan.inputs import Sites, read_sites
 from topreach.plan.plan import Plan
@@ -171,6 +172,8 @@ def spaced(
         if x is None or y is None:
             raise ValueError(f"{name}: x and y must be the sites' coordinates, got None.")
         assert distance is not None
+        if not (isinstance(distance, int | float) and 0 < distance < math.inf):
+            raise ValueError(f"{name}: distance must be a number above 0, got {distance!r}.")
         east, north = (sites.numbers(v, name, n, 0.0) for v, n in ((x, "x"), (y, "y")))
         if degrees:
             # Those at the very distance are far enough.
@@ -266,7 +269,9 @@ def phased(
     """
     name = "phased"
     sites = read_sites(scores, name, ids=ids, value=value, site=site, periods=True)
-    many = [int(k)] * len(sites.periods) if np.ndim(k) == 0 else [int(v) for v in k]  # type: ignore[arg-type, union-attr]
+    given = [k] * len(sites.periods) if isinstance(k, int | np.integer | str | float) else [*k]
+    many = [whole(number, name, "k") for number in given]
+    rest, most_visits = whole(rest, name, "rest"), whole(most_visits, name, "most_visits")
     if len(many) != len(sites.periods):
         raise ValueError(
             f"{name}: k must be one number for each of {len(sites.periods)} periods, got "
@@ -367,5 +372,11 @@ def _solved(
 ) -> Plan:
     find_highs()
     share = None if effect is None else sites.numbers(effect, name, "effect", 1.0)
+    if share is not None and (share < 0).any():
+        at = int(np.argmax(share < 0))
+        raise ValueError(
+            f"{name}: effect must be the share of a site's events that acting there prevents, >= "
+            f"0, got {float(share[at])!r} for {sites.ids[at]!r}."
+        )
     problem = Problem(name, sites, kept, run, objective, share, rows, free_topk)
     return Plan(problem, problem.solve(sites.scores))

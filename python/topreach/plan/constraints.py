@@ -147,6 +147,15 @@ def _label(value: Any) -> str:
     return str(value).strip()
 
 
+def whole(value: Any, caller: str, what: str) -> int:
+    """A whole number >= 0. Raises TypeError, ValueError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{caller}: {what} must be a whole number, got {value!r}.")
+    if value < 0:
+        raise ValueError(f"{caller}: {what} must be a whole number >= 0, got {value!r}.")
+    return int(value)
+
+
 def _whole(k: Any, caller: str, sites: int) -> int:
     if k is None:
         return -1

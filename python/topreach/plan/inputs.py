@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from topreach.data.site_ids import site_ids
+from topreach.data.times import read_times
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class Sites:
     Attributes:
         ids: [S].
         scores: float64 [S], or [H, S] for several periods.
-        table: what else is known, indexed by id.
+        table: what else is known, indexed by id; of several periods what is the same in all.
+        varying: columns that are not.
         periods: labels of the H periods, or none.
     """
 
@@ -27,6 +29,7 @@ class Sites:
     scores: np.ndarray
     table: pd.DataFrame
     periods: tuple[str, ...] = ()
+    varying: tuple[str, ...] = ()
 
     def column(self, given: Any, caller: str, what: str) -> np.ndarray | None:
         """A column by site: None; a number for all; a column's name; a Series or dict by id; or
@@ -39,6 +42,11 @@ class Sites:
         if given is None:
             return None
         if isinstance(given, str):
+            if given in self.varying:
+                raise ValueError(
+                    f"{caller}: {what} must be the same for a site in all periods, got the column "
+                    f"{given!r}, which changes. Give one value for each site."
+                )
             if given not in self.table.columns:
                 have = ", ".join(map(str, self.table.columns)) or "no further columns"
                 raise ValueError(
@@ -165,6 +173,12 @@ def _from_table(
             f"{', '.join(map(str, table.columns))}."
         )
     if "time" in table:
+        blank = table["time"].isna()
+        if blank.any() and not periods:
+            raise ValueError(
+                f"{caller}: time must say the period of each row, got a blank in row "
+                f"{table.index[int(np.argmax(blank.to_numpy()))]!r}."
+            )
         if period is not None:
             table = table[table["time"].astype(str) == str(period)]
             if table.empty:
@@ -184,7 +198,7 @@ def _from_table(
         return _checked(Sites(names, values, rest), caller)
     if "time" not in table or period is not None:
         return _checked(Sites(names, values[None], rest, ("1",)), caller)
-    order = list(dict.fromkeys(table["time"]))
+    order = _in_order(table["time"], caller)
     first = list(dict.fromkeys(names))
     wide = pd.DataFrame({"time": table["time"].to_numpy(), "site": names, "value": values})
     if wide.duplicated(["time", "site"]).any():
@@ -203,8 +217,23 @@ def _from_table(
             f"{caller}: scores must have every site in every period, got none for {name!r} in "
             f"{time}."
         )
-    rest = rest[~rest.index.duplicated()]
-    return _checked(Sites(first, matrix.to_numpy(), rest, tuple(map(str, order))), caller)
+    one = rest.groupby(level=0, sort=False).nunique(dropna=False).max()
+    varying = tuple(c for c in rest.columns if c not in ("time", value) and one[c] > 1)
+    rest = rest[~rest.index.duplicated()].drop(columns=[*varying])
+    return _checked(Sites(first, matrix.to_numpy(), rest, tuple(map(str, order)), varying), caller)
+
+
+def _in_order(times: pd.Series, caller: str) -> list[Any]:
+    """The periods, early ones first."""
+    blank = times.isna() | (times.astype(str).str.strip() == "")
+    if blank.any():
+        raise ValueError(
+            f"{caller}: time must say the period of each row, got a blank in row "
+            f"{times.index[int(np.argmax(blank.to_numpy()))]!r}."
+        )
+    periods = list(dict.fromkeys(times))
+    moments = read_times(periods, caller, "time").values
+    return [periods[i] for i in np.argsort(moments, kind="stable")]
 
 
 def _as_numbers(column: pd.Series, caller: str, ids: list[str]) -> np.ndarray:

@@ -38,9 +38,20 @@ def geometries(plan: Plan, geometry: Any, caller: str) -> dict[str, dict[str, An
     sites = plan._problem.sites
     if isinstance(geometry, str | os.PathLike):
         with open(geometry, encoding="utf-8") as file:
-            layer = json.load(file)
+            try:
+                layer = json.load(file)
+            except ValueError as error:
+                raise ValueError(
+                    f"{caller}: geometry must be a GeoJSON file, got {os.fspath(geometry)}, which "
+                    f"is no JSON: {error}."
+                ) from error
+        if not isinstance(layer, dict) or not isinstance(layer.get("features"), list):
+            raise ValueError(
+                f"{caller}: geometry must be a GeoJSON file with features, got "
+                f"{os.fspath(geometry)} without."
+            )
         found = {}
-        for feature in layer.get("features", []):
+        for feature in layer["features"]:
             properties = {str(k).lower(): v for k, v in (feature.get("properties") or {}).items()}
             name = feature.get("id")
             for key in ("id", "site", "geoid"):

@@ -290,6 +290,14 @@ class Stemmed(nn.Module):
                 f"The prior that nodes share was still moving after {fitting.ROUNDS} rounds: what "
                 "the data cannot tell in any node is not settled."
             )
+        places = self.events_.places
+        seen = (problem.own.view(len(places), -1).sum(1) > 0).tolist()
+        if not all(seen):
+            empty = [place for place, has in zip(places, seen, strict=True) if not has]
+            notes.append(
+                f"No event in the window at {_columns.listed(empty)}: what is expected there "
+                "follows from the other places."
+            )
         if problem.num_marks and not self.spreads_marks:
             notes.append(
                 f"With more than {futures.MOST_NODES} nodes ({problem.num_nodes}) variances by "

@@ -197,7 +197,8 @@ def make_problem(
     if not int(own.sum()):
         raise ValueError(f"{name}: events must lie in the window, got none in it.")
     share = torch.bincount(node, weights=entries.share[inside], minlength=num_nodes)
-    share = share / torch.bincount(node, minlength=num_nodes).clamp_min(1)
+    entered = torch.bincount(node, minlength=num_nodes)
+    share = torch.where(entered > 0, share / entered.clamp_min(1), 1.0)
     marks = events.marks[entries.event[inside]] if options.use_marks else events.marks[:0, :0]
     if not options.use_marks:
         marks = torch.zeros(len(time), 0, dtype=torch.float64)
