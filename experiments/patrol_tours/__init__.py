@@ -89,7 +89,8 @@ def run(context: Context) -> None:
     ).set_index("tours")
     context.table(frame, title=f"Tours of {len(units):,} street units, gain x 1000, PAI > {PAI:g}")
     if context.can_plot():
-        context.figure(picture(units, graph, *cases[-1]), "tours")
+        most = max(cases, key=lambda case: case[1])
+        context.figure(picture(units, graph, *most), "tours")
 
 
 def picture(units: pd.DataFrame, graph: tr.Graph, size: int, k: int) -> Any:
