@@ -7,6 +7,7 @@
 // plan has K sites, AT_LEAST of each group, and as high a sum of scores as there can be.
 // TOPREACH_HIGHS may name the library of HiGHS; without HiGHS the plan is a heuristic one, and says
 // so.
+#include <c10/util/Exception.h>
 #include <topreach/topreach.h>
 
 #include <algorithm>
@@ -104,6 +105,9 @@ int main(int count, char** words) {
   }
   try {
     run({words + 1, words + count});
+  } catch (const c10::Error& error) {
+    std::fprintf(stderr, "plan_sites: %s\n", error.what_without_backtrace());
+    return 1;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "plan_sites: %s\n", error.what());
     return 1;
