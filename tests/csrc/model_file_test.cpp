@@ -10,6 +10,8 @@
 
 #include "../../csrc/io/sha256.h"
 #include "../../csrc/models/negbin_mixed_effects.h"
+#include "../../csrc/programs/quotas.h"
+#include "../../csrc/programs/with_effect.h"
 #include "../../csrc/ranker.h"
 
 namespace {

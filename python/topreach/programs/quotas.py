@@ -258,7 +258,7 @@ def with_effect(program: Program | int, effect: Any) -> _C.WithEffect:
     inner = as_program(program, "with_effect")
     ids: list[str] = []
     if isinstance(effect, pd.Series):
-        ids, effect = _ids(effect.index), effect.to_numpy()
+        ids, effect = _ids(effect.index), effect.tolist()
     elif isinstance(effect, Mapping):
         ids, effect = _ids(effect), list(effect.values())
     values = torch.as_tensor(effect, dtype=torch.float64)
