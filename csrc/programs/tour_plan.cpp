@@ -17,6 +17,7 @@ Solved tours(const Graph& graph, const std::vector<double>& gain, int64_t k,
   check_options(kName, options);
   check_values(kName, "gain", gain, graph.nodes());
   TR_REQUIRE(k >= 1, "{}: k must be a whole number >= 1, got {}", kName, k);
+  TR_REQUIRE(graph.nodes() >= 1, "{}: graph must have a node, got none", kName);
   if (!limits.size.empty()) {
     check_values(kName, "size", limits.size, graph.nodes());
     for (const double s : limits.size)
@@ -30,6 +31,11 @@ Solved tours(const Graph& graph, const std::vector<double>& gain, int64_t k,
   TR_REQUIRE(limits.min_size >= 0 && limits.max_size >= limits.min_size,
              "{}: min_size must be from 0 to max_size, got {} and {}", kName, limits.min_size,
              limits.max_size);
+  const double least =
+      limits.size.empty() ? 1.0 : *std::min_element(limits.size.begin(), limits.size.end());
+  TR_REQUIRE(limits.max_size >= least,
+             "{}: max_size must be at least the size of the smallest area, {}, got {}", kName,
+             least, limits.max_size);
   kernels::TourOptions how;
   how.k = k;
   how.size = limits.size;

@@ -31,7 +31,7 @@ class Pricing {
     least_size_ =
         options.size.empty() ? 1.0 : *std::min_element(options.size.begin(), options.size.end());
     const double most = std::floor(options.max_size / least_size_ + kTiny);
-    max_areas_ = most < double(graph.nodes()) ? int32_t(most) : graph.nodes();
+    max_areas_ = most < double(graph.nodes()) ? std::max(int32_t(most), 1) : graph.nodes();
     usable_.assign(gain.size(), 1);
     if (!options.lock.empty())
       for (size_t i = 0; i < usable_.size(); ++i) usable_[i] = options.lock[i] >= 0;
