@@ -175,7 +175,7 @@ def tour_picture() -> Any:
         for x in range(5):
             for y in range(5):
                 gain = CRIME.get((x, y), 0) - 1
-                axes.text(x, y + 0.22, f"{gain}", ha="center", fontsize=8, color="#505050")
+                axes.text(x + 0.24, y + 0.16, f"{gain}", ha="center", fontsize=8, color="#505050")
         for tour, colour in zip(plan.tours, ("#D55E00", "#0072B2", "#009E73"), strict=False):
             places = np.array([[int(c) for c in area.strip("()").split(",")] for area in tour])
             axes.plot(*places.T, color=colour, marker="o", lw=2.5)
