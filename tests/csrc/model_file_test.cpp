@@ -141,7 +141,8 @@ TEST_F(ModelFileTest, KeepsAProgramsStringsAndLists) {
   ModelFile file = example();
   const topreach::Quotas quotas(2, {{"town", {"\xC3\xA9", "a", "", "a"}, {"a"}, {1}, {1}}},
                                 {0, 0, -1, 0}, file.site_ids);
-  const topreach::WithEffect program(std::make_shared<topreach::Quotas>(quotas), {1, .5, 0, 1});
+  const topreach::WithEffect program(std::make_shared<topreach::Quotas>(quotas), {1, .5, 0, 1},
+                                     file.site_ids);
   file.program = program.name();
   file.program_config = program.config();
   topreach::save_model_file(file, path("model.pt"));
