@@ -127,6 +127,11 @@ class _Quota(argparse.Action):
             groupings.append({"groups": values})
         elif not groupings:
             parser.error(f"{option} must stand after the --groups that it is for")
+        elif self.dest in groupings[-1]:
+            parser.error(
+                f"{option} must stand once after each --groups, got it twice; limits of several "
+                "groups go together, a=1,b=2"
+            )
         else:
             groupings[-1] = groupings[-1] | {self.dest: values}
         options.groupings = groupings

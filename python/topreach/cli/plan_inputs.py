@@ -12,6 +12,8 @@ from topreach.data.graph import Graph
 from topreach.data.site_ids import whole_rows
 from topreach.plan import Quotas
 
+_BLANK = ["", "NA", "N/A", "n/a", "NaN", "nan", "null", "None"]
+
 
 def read_scores(options: argparse.Namespace) -> pd.DataFrame:
     """The table of --scores; ids and groups as text."""
@@ -24,10 +26,13 @@ def read_scores(options: argparse.Namespace) -> pd.DataFrame:
                 f"--site must be a column of {options.scores}, got {options.site!r}; it has "
                 f"{', '.join(header)}"
             )
+        # A town may be called NA.
+        blank = {name: [""] if name in text else _BLANK for name in header}
         table = pd.read_csv(
             options.scores,
             dtype={name: str for name in header if name in text},
-            keep_default_na=True,
+            keep_default_na=False,
+            na_values=blank,
         )
         return whole_rows(table, "--scores", options.scores)
     except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
@@ -36,6 +41,9 @@ def read_scores(options: argparse.Namespace) -> pd.DataFrame:
 
 def quotas_of(options: argparse.Namespace) -> list[Quotas]:
     """--groups, each with its --at-least and --at-most."""
+    for one in options.groupings:
+        if not {"at_least", "at_most"} & set(one):
+            raise CommandError(f"--groups {one['groups']} needs --at-least N or --at-most N")
     return [
         Quotas(one["groups"], *(_bound(one.get(name)) for name in ("at_least", "at_most")))
         for one in options.groupings
@@ -47,7 +55,14 @@ def _bound(text: str | None) -> Any:
     if text is None or "=" not in text:
         return text
     pairs = [part.rpartition("=") for part in text.split(",")]
-    return {name.strip(): number.strip() for name, _, number in pairs}
+    found: dict[str, str] = {}
+    for name, _, number in pairs:
+        if name.strip() in found:
+            raise CommandError(
+                f"a limit must be given once for a group, got {name.strip()!r} twice"
+            )
+        found[name.strip()] = number.strip()
+    return found
 
 
 def graph_of(options: argparse.Namespace, scores: pd.DataFrame | None) -> Graph:

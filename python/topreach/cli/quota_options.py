@@ -53,6 +53,12 @@ def program_of(options: argparse.Namespace, spec: TableSpec | None, panel: Panel
     if options.groups and not (options.at_least or options.at_most):
         raise CommandError("--groups needs --at-least N or --at-most N")
     columns = quota_columns(options)
+    for name in columns:
+        if columns.count(name) > 1 or (spec is not None and name in (spec.site, spec.time)):
+            raise CommandError(
+                "--groups and --effect must be different columns, and not those of --site and "
+                f"--time, got {name!r}"
+            )
     if not columns:
         return TopK(options.k)
     if spec is None or options.data == "-":
@@ -69,7 +75,11 @@ def program_of(options: argparse.Namespace, spec: TableSpec | None, panel: Panel
                 _limits("--at-most", options.at_most, groups),
             )
         except ValueError as error:
-            raise CommandError(str(error).removeprefix("Quotas: ")) from None
+            text = str(error).removeprefix("Quotas: ")
+            text = text.replace("lower must", "--at-least must").replace(
+                "upper must", "--at-most must"
+            )
+            raise CommandError(text) from None
     if options.effect:
         effect = pd.to_numeric(table[options.effect], errors="coerce")
         if effect.isna().any():
@@ -108,6 +118,10 @@ def _limits(option: str, given: list[str], groups: pd.DataFrame) -> Any:
             raise CommandError(
                 f"{option} must name a group of --groups, got {group.strip()!r}, which is "
                 + ("one of none" if not homes else f"one of {' and '.join(homes)}")
+            )
+        if group.strip() in found[homes[0]]:
+            raise CommandError(
+                f"{option} must be given once for a group, got {group.strip()!r} twice"
             )
         found[homes[0]][group.strip()] = number(limit)
     return found if len(groups.columns) > 1 else next(iter(found.values()))

@@ -94,11 +94,20 @@ class _Column:
     """One grouping: labels of the sites, ids or none, and what it is called."""
 
     def __init__(self, values: Sequence[Any], ids: list[str], label: str):
-        self.values = ["" if _is_missing(v) else str(v) for v in values]
+        self.values = ["" if _is_missing(v) else _label(v) for v in values]
         self.ids, self.label = ids, label
 
 
+def _label(value: Any) -> str:
+    """A group's name as text: 1.0, as pandas reads whole numbers beside blanks, is "1"."""
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
 def _is_missing(value: Any) -> bool:
+    if isinstance(value, str):
+        return not value.strip()
     return value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value))
 
 
@@ -177,6 +186,8 @@ def _for_each(columns: list[_Column], limits: Any, name: str) -> list[Any]:
 
 def _grouping(column: _Column, lower: Any, upper: Any, k: int) -> _C.Grouping:
     names = [name for name in dict.fromkeys(column.values) if name]
+    if not names:
+        raise ValueError(f"{_NAME}: groups must name the group of some site, got none")
     count = len(column.values)
 
     def limits(word: str, given: Any, none: int) -> dict[str, int]:
@@ -185,7 +196,7 @@ def _grouping(column: _Column, lower: Any, upper: Any, k: int) -> _C.Grouping:
         if not isinstance(given, Mapping):
             return {name: limit_count(_NAME, word, given, k, none) for name in names}
         return {
-            str(name): limit_count(_NAME, word, _limit(limit), k, none)
+            _label(name): limit_count(_NAME, word, _limit(limit), k, none)
             for name, limit in given.items()
         }
 
@@ -258,6 +269,9 @@ def with_effect(program: Program | int, effect: Any) -> _C.WithEffect:
     inner = as_program(program, "with_effect")
     ids: list[str] = []
     if isinstance(effect, pd.Series):
+        if effect.index.has_duplicates:
+            twice = effect.index[effect.index.duplicated()][0]
+            raise ValueError(f"with_effect: effect must name a site once, got {twice!r} twice")
         ids, effect = _ids(effect.index), effect.tolist()
     elif isinstance(effect, Mapping):
         ids, effect = _ids(effect), list(effect.values())

@@ -25,7 +25,7 @@ from topreach.forecasters import SETTINGS, Forecaster, as_forecaster
 from topreach.models import SiteHistory
 from topreach.objectives.base import derived_key, forward, resolved_ranking
 from topreach.ops import draw_key, ratio_ranking
-from topreach.programs import Program, as_program
+from topreach.programs import Program, TopK, as_program
 from topreach.ranking.fitting import Fit, Settings, fit, fit_events, prepare
 from topreach.ranking.plan import plan_frame
 from topreach.ranking.serving import columns_of, model_file, own_forecaster, restored, table_of
@@ -365,7 +365,7 @@ class TopKRanker:
     def with_program(self, k: int | Program) -> TopKRanker:
         """A fitted ranker that differs in its program alone."""
         other = TopKRanker(**(self.get_params() | {"k": k}))
-        program = as_program(k, "TopKRanker.with_program")
+        k = program = as_program(k, "TopKRanker.with_program")
         other.__dict__.update(
             {n: v for n, v in self.__dict__.items() if n.endswith("_")},
             ranker_=self._ranker("with_program", k),
@@ -497,6 +497,12 @@ class TopKRanker:
             )
         if k is None:
             return self.ranker_
+        if not isinstance(k, Program) and not isinstance(self.program_, TopK):
+            raise ValueError(
+                f"TopKRanker.{method}: k must be a program, as {self.program_.describe()} is, got "
+                f"{k!r}: a number would drop its constraints. Pass tr.programs.TopK({k!r}) if you "
+                "mean that."
+            )
         return self.ranker_.with_program(as_program(k, f"TopKRanker.{method}"))
 
     def _plans(
@@ -515,7 +521,7 @@ class TopKRanker:
     ) -> tuple[_C.RankerInputs, list[str]]:
         """The inputs of the panel's periods; for a model that reads the last counts, without the
         first periods, whose last counts are not known, and a note of it."""
-        last = 0 if panel is None or ahead is not None else panel.num_times - 1
+        last = panel.num_times - 1 if isinstance(panel, Panel) and ahead is None else 0
         first = 0
         while True:
             part = panel if first == 0 or panel is None else panel.select_times(panel.times[first:])
