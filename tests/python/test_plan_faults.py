@@ -122,6 +122,39 @@ def test_a_number_for_k_does_not_drop_a_program():
     assert tidy.describe() == "Quotas(k=3, 3 groups)"
 
 
+def test_labelled_tables_are_read_by_label():
+    """Not by position: columns, rows and places in another order give the same plan."""
+    plan = tr.plan.quota_topk(pd.Series([1.0, 2, 3], list("abc")), 1)
+    draws = pd.DataFrame([[5.0, 1, 0], [4, 0, 1]], columns=list("abc"))
+    assert plan.information(draws) == plan.information(draws[["c", "a", "b"]])
+    assert plan.stability(draws[["b", "c", "a"]])[0].index[0] == "a"
+    with pytest.raises(ValueError, match="samples must be labelled by the 3 ids.*'z'"):
+        plan.stability(draws.rename(columns={"a": "z"}))
+    graph = tr.Graph.from_coordinates(
+        list("abc"),
+        pd.Series([9.0, 0, 1], list("cab")),
+        pd.Series([0.0] * 3, list("abc")),
+        radius=2,
+    )
+    assert graph.neighbours("a") == ["b"]
+    with pytest.raises(ValueError, match="longitude within 360 and latitude within 90.*'b'"):
+        tr.Graph.from_coordinates(list("ab"), [0, 1], [0, 100], radius=1, degrees=True)
+    with pytest.raises(ValueError, match="whether leading zeros are lost"):
+        tr.Graph.from_edges([("1", "2")]).without_strangers(["01", "02"])
+
+
+def test_places_of_an_assignment_are_read_by_label():
+    pytest.importorskip("highsbox")
+    need, room = pd.Series([3.0, 2.0], ["a", "b"]), pd.Series([2.0, 4.0], ["p", "q"])
+    ways = pd.DataFrame([[1.0, 5.0], [6.0, 2.0]], index=["a", "b"], columns=["p", "q"])
+    plans = [
+        tr.plan.assign(need, room, given, radius=10)
+        for given in (ways, ways.loc[["b", "a"], ["q", "p"]])
+    ]
+    assert plans[0].value == plans[1].value == 2 * 1 + 1 * 5 + 2 * 2
+    pd.testing.assert_frame_equal(plans[0].flows, plans[1].flows)
+
+
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -195,3 +228,13 @@ def test_half_a_pair_of_coordinates_is_refused():
             tr.Events.from_frame(
                 table, time="date", place="town", places=pd.DataFrame({"id": ["A", "B"], **columns})
             )
+
+
+def test_a_mark_with_one_word_among_numbers_is_refused():
+    table = pd.DataFrame({"date": pd.date_range("2024-01-01", periods=9).astype(str), "town": "A"})
+    table["age"] = [*map(str, range(30, 38)), "old"]
+    with pytest.raises(ValueError, match="marks 'age' must hold numbers or categories, got 'old'"):
+        tr.Events.from_frame(table, time="date", place="town", marks=["age"])
+    table["age"] = [1.0, 1e308, -1e308] * 3
+    with pytest.raises(ValueError, match="spread is finite.*'age'"):
+        tr.Events.from_frame(table, time="date", place="town", marks=["age"])

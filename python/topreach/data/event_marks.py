@@ -46,7 +46,13 @@ class MarkScaler:
         for column in marks.columns:
             values = marks[column]
             if values.dtype == np.float64:
-                mean, scale = float(values.mean()), float(values.std(ddof=0))
+                with np.errstate(over="ignore", invalid="ignore"):
+                    mean, scale = float(values.mean()), float(values.std(ddof=0))
+                if len(values) and not (np.isfinite(mean) and np.isfinite(scale)):
+                    raise ValueError(
+                        f"MarkScaler.fit: marks must be numbers whose spread is finite, got values "
+                        f"up to {float(values.abs().max()):g} in the column {column!r}."
+                    )
                 if len(values) and scale > _ROUNDING * float(values.abs().max()):
                     numbers[column] = (mean, scale)
                     continue
@@ -133,5 +139,14 @@ def mark_columns(
                 f"{plain(values.iloc[row])!r} at {where(row)} ({int(bad.sum())} such rows). Fill "
                 f"them in{advice}, or leave the column out of marks."
             )
+        if not is_number:
+            read = pd.to_numeric(values, errors="coerce").notna().to_numpy()
+            if len(values) > 2 and len(values) / 2 < read.sum() < len(values):
+                row = int(np.argmin(read))
+                raise ValueError(
+                    f"{name}: marks {column!r} must hold numbers or categories, got "
+                    f"{plain(values.iloc[row])!r} at {where(row)}, where most rows hold numbers. "
+                    "Mend the cell, or leave the column out of marks."
+                )
         made[column] = numbers if is_number else values.astype(str).str.strip().to_numpy(object)
     return pd.DataFrame(made, index=pd.RangeIndex(len(df)))

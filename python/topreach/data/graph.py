@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from topreach import _C
-from topreach.data.site_ids import site_ids, whole_rows
+from topreach.data.site_ids import in_order, site_ids, whole_rows
 
 _EARTH_KM = 6371.0088  # mean radius
 
@@ -261,6 +261,7 @@ class Graph:
 
         name = "Graph.from_coordinates"
         known = site_ids(ids, name, "ids")
+        x, y = in_order(x, known, name, "x"), in_order(y, known, name, "y")
         points = np.column_stack([np.asarray(x, dtype=float), np.asarray(y, dtype=float)])
         if len(points) != len(known) or not np.isfinite(points).all():
             raise ValueError(
@@ -269,6 +270,13 @@ class Graph:
             )
         if (radius is not None) + (nearest is not None) + delaunay != 1:
             raise ValueError(f"{name}: give one of radius, nearest and delaunay.")
+        beyond = degrees & (np.abs(points) > [360.0, 90.0]).any(axis=1)
+        if beyond.any():
+            at = int(np.argmax(beyond))
+            raise ValueError(
+                f"{name}: x and y must be longitude within 360 and latitude within 90 degrees, got "
+                f"{points[at].tolist()} for {known[at]!r}."
+            )
         places = _sphere(points) if degrees else points
         if delaunay:
             distinct, inverse = np.unique(points, axis=0, return_inverse=True)
@@ -371,8 +379,14 @@ class Graph:
     def without_strangers(self, ids: Iterable[Any]) -> Graph:
         """The sites among `ids` with the edges between them."""
         keep = set(site_ids(list(ids), "Graph.without_strangers", "ids"))
-        table = self.edges()
-        table = table[table["from"].isin(keep) & table["to"].isin(keep)]
+        every = self.edges()
+        table = every[every["from"].isin(keep) & every["to"].isin(keep)]
+        if len(every) and not len(table):
+            raise ValueError(
+                "Graph.without_strangers: ids must be those of the edges, got none that an edge "
+                f"joins: {every['from'].iloc[0]!r} and {sorted(keep)[0]!r}, for instance. Ids are "
+                "compared as text: see whether leading zeros are lost."
+            )
         weight = "weight" if "weight" in table else None
         return Graph.from_edges(table, [i for i in self.ids if i in keep], weight=weight)
 

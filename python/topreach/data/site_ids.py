@@ -26,6 +26,26 @@ def whole_rows(table: pd.DataFrame, caller: str, path: str | os.PathLike) -> pd.
     )
 
 
+def in_order(table: Any, ids: list[str], caller: str, what: str, axis: int = 0) -> Any:
+    """A Series or DataFrame with its rows (axis 1: columns) in the order of the ids; as it is, if
+    its labels are positions, or if it has none.
+
+    Raises:
+        ValueError: labels that are not the ids, each once.
+    """
+    labels = table.axes[axis] if isinstance(table, pd.Series | pd.DataFrame) else None
+    if labels is None or isinstance(labels, pd.RangeIndex):
+        return table
+    names = site_ids(labels, caller, what)
+    if sorted(names) != sorted(ids):
+        unknown = [n for n in names if n not in set(ids)] or [n for n in ids if n not in set(names)]
+        detail = f"{unknown[0]!r}" if unknown else "one twice"
+        raise ValueError(
+            f"{caller}: {what} must be labelled by the {len(ids)} ids, each once, got {detail}."
+        )
+    return table.set_axis(names, axis=axis).reindex(ids, axis=axis)
+
+
 def site_ids(values: Iterable[Any], caller: str, what: str) -> list[str]:
     """Each id as text: a whole number as its digits, text as it is, without blanks around it.
 

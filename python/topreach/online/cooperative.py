@@ -146,6 +146,11 @@ class Cooperative:
         gone = [deleted] if isinstance(deleted, str) else list(deleted)
         if gone:
             later = later.delete(gone, at=at)
+        if not later.num_events:
+            raise ValueError(
+                f"{name}: deleted must leave an event to learn from, got all "
+                f"{events.num_events}. Begin anew with another Cooperative."
+            )
         before = set(events.ids)
         touched = [i for i in later.changes_since(events) if i not in set(gone)]
         corrected = sum(i in before for i in touched)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from topreach import _C
-from topreach.data.site_ids import site_ids
+from topreach.data.site_ids import in_order, site_ids
 from topreach.plan.constraints import Constraints
 from topreach.plan.inputs import Sites, read_sites
 from topreach.plan.plan import Plan
@@ -72,6 +72,12 @@ def assign(
     else:
         places = [str(j) for j in range(len(capacity))]
     room = np.asarray(capacity, dtype=float)
+    if isinstance(distance, pd.DataFrame):
+        distance = in_order(distance, areas.ids, name, "distance")
+        distance = in_order(distance, places, name, "distance", axis=1)
+    need_places = in_order(need_places, areas.ids, name, "need_places")
+    capacity_places = in_order(capacity_places, places, name, "capacity_places")
+    opened_capacity = in_order(opened_capacity, places, name, "opened_capacity")
     ways = _distances(distance, need_places, capacity_places, len(areas.ids), len(places))
     extra = np.zeros(len(places))
     if opened_capacity is not None:

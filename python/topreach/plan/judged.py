@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from topreach.data.site_ids import site_ids
+from topreach.data.site_ids import in_order, site_ids
 from topreach.plan.constraints import read_groups
 from topreach.plan.problem import Problem
 
@@ -212,6 +212,8 @@ def _judged(plan: Plan, what: str) -> tuple[Problem, Any]:
 def _samples(problem: Problem, samples: Any, caller: str) -> np.ndarray:
     if hasattr(samples, "detach"):
         samples = samples.detach().cpu().numpy()
+    if isinstance(samples, pd.DataFrame):
+        samples = in_order(samples, problem.sites.ids, caller, "samples", axis=1)
     draws = np.asarray(samples, dtype=float)
     shape = problem.sites.scores.shape
     if draws.ndim != len(shape) + 1 or draws.shape[1:] != shape or not len(draws):
