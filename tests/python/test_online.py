@@ -425,6 +425,8 @@ def test_errors_name_what_to_do(events, shared, rows):
         tr.online.Cooperative(report_lag=24).start(events)
     with pytest.raises(ValueError, match="at must not come before the window's end"):
         shared.upload(None, at="2024-03-31")
+    with pytest.raises(ValueError, match="deleted must leave an event to learn from"):
+        shared.upload(None, at="2024-12-31", deleted=shared.events.ids)
     with pytest.raises(ValueError, match="use forecast\\(as_of=...\\)"):
         shared.refit("2024-03-31")
     with pytest.raises(ValueError, match="use as_of='2024-03-31'"):

@@ -159,7 +159,8 @@ class StemmedForecast:
             )
         if self.samples is None:
             return self.distribution.quantile(probability)
-        return self.samples.quantile(probability, dim=0)
+        # torch.quantile takes no more than some 16 million numbers.
+        return torch.from_numpy(np.quantile(self.samples.numpy(), probability, axis=0))
 
     def rank(self, k: int, *, period: int = 0) -> pd.DataFrame:
         """Sites of one period, best first, by the expected share of all events that each catches
@@ -244,7 +245,7 @@ def forecast(
     after: float | None = None,
 ) -> StemmedForecast:
     """See `Stemmed.forecast`; after: the moment from which periods are asked for."""
-    _check_arguments(number, mode, num_samples, parameter_draws, by, name)
+    _check_arguments(number, mode, num_samples, parameter_draws, by, seed, name)
     anchor = model.anchor if anchor == "fit" else anchor
     check_anchor(name, anchor)
     parameter_draws = min(parameter_draws, num_samples)
@@ -309,7 +310,13 @@ def check_anchor(name: str, anchor: Any) -> None:
 
 
 def _check_arguments(
-    periods: Any, mode: Any, num_samples: Any, parameter_draws: Any, by: Any, name: str
+    periods: Any,
+    mode: Any,
+    num_samples: Any,
+    parameter_draws: Any,
+    by: Any,
+    seed: Any,
+    name: str,
 ) -> None:
     for argument, value, least in (
         ("periods", periods, 1),
@@ -320,6 +327,8 @@ def _check_arguments(
             raise ValueError(
                 f"{name}: {argument} must be a whole number >= {least}, got {value!r}."
             )
+    if not _columns.is_whole(seed) or not 0 <= seed < 2**63:
+        raise ValueError(f"{name}: seed must be a whole number from 0 to 2^63 - 1, got {seed!r}.")
     _columns.check_one_of(name, "mode", mode, MODES)
     _columns.check_one_of(name, "by", by, ("place", "node", "type"))
 
