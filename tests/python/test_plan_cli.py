@@ -141,7 +141,7 @@ def test_all_sites_and_standard_output(folder, capsys):
         (["quotas", *SCORES, "--k", "13"], "--k must be from 0 to the number of sites S = 12"),
         (["quotas", *SCORES, "--k", "4", "--groups", "town", "--at-least", "5"],
          "quotas must be feasible, got at least 5 in town '00' that has 4 sites"),
-        (["quotas", *SCORES, "--k", "4", "--groups", "county"],
+        (["quotas", *SCORES, "--k", "4", "--groups", "county", "--at-least", "1"],
          "--groups must be a column of scores, got 'county'"),
         (["quotas", *SCORES, "--k", "4", "--groups", "town", "--at-least", "x"],
          "--at-least must be a whole number or a share"),
