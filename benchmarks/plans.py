@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -36,6 +37,20 @@ TOURS = {
 Contenders = dict[str, Callable[[], object]]
 
 
+class Sizes(NamedTuple):
+    """Of what the tasks' names speak of."""
+
+    sites: int = 1_000_000
+    side: int = 316
+    hubs: int = 100_000
+    chosen: int = 2000
+    places: int = 3000
+    sets: int = 100
+
+
+SIZES = Sizes()
+
+
 def _data(*parts: str) -> Path | None:
     root = os.environ.get("TOPREACH_DATA")
     path = Path(root, *parts) if root else None
@@ -44,10 +59,10 @@ def _data(*parts: str) -> Path | None:
 
 def quota_task() -> Contenders:
     torch.manual_seed(0)
-    scores = torch.randn(1_000_000)
-    groups = torch.arange(1_000_000) // 1000
+    scores = torch.randn(SIZES.sites)
+    groups = torch.arange(SIZES.sites) // 1000
     return {
-        OURS: lambda: tr.quota_topk(scores, 10_000, groups=groups, lower=1),
+        OURS: lambda: tr.quota_topk(scores, SIZES.sites // 100, groups=groups, lower=1),
         SORT: lambda: scores.sort(descending=True),
     }
 
@@ -112,26 +127,26 @@ def _chances(ids: list[str]) -> pd.Series:
 
 
 def spillover_plan(with_hubs: bool = False) -> tr.plan.Plan:
-    ids, graph = hubs(100_000) if with_hubs else lattice(316)
+    ids, graph = hubs(SIZES.hubs) if with_hubs else lattice(SIZES.side)
     return tr.plan.spillover(
-        _chances(ids), graph, 2000, treated=0.5, spilled=0.2, gap=1e-4, time=2.0
+        _chances(ids), graph, SIZES.chosen, treated=0.5, spilled=0.2, gap=1e-4, time=2.0
     )
 
 
 def call_in_plan() -> tr.plan.Plan:
-    ids, graph = lattice(316)
+    ids, graph = lattice(SIZES.side)
     draw = np.random.default_rng(2)
     comes, passes = (pd.Series(draw.uniform(low, low + 0.6, len(ids)), ids) for low in (0.2, 0.3))
-    return tr.plan.call_in(ids, graph, 2000, comes=comes, passes=passes, gap=5e-4, time=6.0)
+    return tr.plan.call_in(ids, graph, SIZES.chosen, comes=comes, passes=passes, gap=5e-4, time=6.0)
 
 
 def solver_spillover() -> None:
     """The same program by scipy's HiGHS: max (p_l - p_s)·x + p_s·z, z_i <= sum over N[i] of x."""
     from scipy import optimize, sparse
 
-    ids, _ = lattice(316)
+    ids, _ = lattice(SIZES.side)
     p, n = _chances(ids).to_numpy(), len(ids)
-    start, end = lattice_pairs(316).T
+    start, end = lattice_pairs(SIZES.side).T
     near = sparse.coo_matrix((np.ones(len(start)), (start, end)), (n, n))
     near = (near + near.T + sparse.eye(n)).tocsr()
     rows = sparse.vstack(
@@ -141,7 +156,7 @@ def solver_spillover() -> None:
         ]
     )
     limits = optimize.LinearConstraint(
-        rows.tocsr(), np.r_[np.zeros(n), 2000], np.r_[np.full(n, np.inf), 2000]
+        rows.tocsr(), np.r_[np.zeros(n), SIZES.chosen], np.r_[np.full(n, np.inf), SIZES.chosen]
     )
     found = optimize.milp(
         -np.r_[0.3 * p, 0.2 * p],
@@ -164,9 +179,9 @@ def spillover_task() -> Contenders:
 
 def covering_task() -> Contenders:
     draw = np.random.default_rng(3)
-    places, ids = draw.random((3000, 2)) * 100, [str(i) for i in range(3000)]
+    places, ids = draw.random((SIZES.places, 2)) * 100, [str(i) for i in range(SIZES.places)]
     graph = tr.Graph.from_coordinates(ids, *places.T, radius=5.0)
-    counts = pd.Series(draw.poisson(3.0, 3000).astype(float), ids)
+    counts = pd.Series(draw.poisson(3.0, SIZES.places).astype(float), ids)
     return {OURS: lambda: tr.plan.coverage(counts, graph, 50, gap=0.01)}
 
 
@@ -176,7 +191,7 @@ def steiner_task() -> Contenders:
     edges = pd.read_csv(folder / "Edges.csv", dtype=str)[["From", "To"]]
     graph = tr.Graph.from_edges(edges)
     draw = np.random.default_rng(4)
-    sets = [list(draw.choice(graph.ids, 8, replace=False)) for _ in range(100)]
+    sets = [list(draw.choice(graph.ids, 8, replace=False)) for _ in range(SIZES.sets)]
     tasks: Contenders = {OURS: lambda: [tr.plan.subgraph(graph, terminals) for terminals in sets]}
     try:
         import networkx

@@ -97,10 +97,11 @@ def test_every_task_runs_once(benchmark, monkeypatch):
     }
     for name, value in small.items():
         monkeypatch.setattr(benchmark, name, value)
+    small_plans = benchmark.plans.Sizes(5000, 20, 500, 20, 200, 2)
+    monkeypatch.setattr(benchmark.plans, "SIZES", small_plans)
     for task, make in benchmark.TASKS.items():
-        if (
-            task == benchmark.DAML_SAMPLED
-        ):  # the papers' formulation has one size, and takes seconds
+        # The papers' formulation has one size, as have the streets of Washington: seconds each.
+        if task == benchmark.DAML_SAMPLED or task in benchmark.plans.TOURS.values():
             continue
         contenders = make()
         assert next(iter(contenders)) == benchmark.OURS
@@ -112,6 +113,7 @@ def test_the_page_says_whether_what_was_asked_is_met(benchmark, monkeypatch, tmp
     """All contenders at 5 ms and 10 MB: ratios are 1, which is under every upper bound but the one
     of 3 ms, and below both speed-ups."""
     names = (benchmark.OURS, benchmark.PAPER, benchmark.PLAIN, benchmark.FLOOR, benchmark.SCORE)
+    monkeypatch.setattr(benchmark.plans, "gap", lambda task: 0.005)
     monkeypatch.setattr(benchmark, "measure_time", lambda *_: dict.fromkeys(names, 5e-3))
     monkeypatch.setattr(benchmark, "measure_memory", lambda *_: 10.0)
     small = {"ROWS": 2, "SITES": 60, "BUDGET": 5, "SIGMA": 0.03, "MOST_NOISE": 1e6}
@@ -127,7 +129,9 @@ def test_the_page_says_whether_what_was_asked_is_met(benchmark, monkeypatch, tmp
         "| `mean_field` T=1 S=100,000 K=1,000 ≤ 3 ms | 5 ms | **no** |",
     ]
     assert "| the same in ≤ 1 GB | 0.01 GB | yes |" in page
-    assert page.count("| yes |") == len(benchmark.TARGETS) - 3
+    # A sort and networkx are not among the contenders here.
+    assert page.count("| not measured |") >= 2
+    assert page.count("| yes |") == len(benchmark.TARGETS) - 3 - page.count("| not measured |")
     assert "written:" in capsys.readouterr().out
 
 
