@@ -4,11 +4,35 @@
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 
+#include <optional>
+
 #include "../../kernels/hawkes.h"
 #include "../require.h"
 #include "hawkes.h"
 
 namespace topreach {
+
+// The arguments of an operator as one table.
+inline HawkesEvents events_of(const at::Tensor& time, const at::Tensor& node,
+                              const at::Tensor& marks, const at::Tensor& edges,
+                              const at::Tensor& weights, const at::Tensor& covariates,
+                              const at::Tensor& distance, const at::Tensor& refresh,
+                              const std::optional<at::Tensor>& joint,
+                              const std::optional<at::Tensor>& either,
+                              const std::optional<at::Tensor>& prior, double prior_weight) {
+  return {time,
+          node,
+          marks,
+          edges,
+          weights,
+          covariates,
+          distance,
+          refresh,
+          joint.value_or(at::Tensor()),
+          either.value_or(at::Tensor()),
+          prior.value_or(at::Tensor()),
+          prior_weight};
+}
 
 inline at::Tensor doubles(const at::Tensor& tensor) {
   return tensor.detach().to(at::kCPU, at::kDouble).contiguous();

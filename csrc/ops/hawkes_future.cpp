@@ -19,25 +19,6 @@ namespace {
 
 using Optional = std::optional<at::Tensor>;
 
-HawkesEvents events_of(const at::Tensor& time, const at::Tensor& node, const at::Tensor& marks,
-                       const at::Tensor& edges, const at::Tensor& weights,
-                       const at::Tensor& covariates, const at::Tensor& distance,
-                       const at::Tensor& refresh, const Optional& joint, const Optional& either,
-                       const Optional& prior, double prior_weight) {
-  return {time,
-          node,
-          marks,
-          edges,
-          weights,
-          covariates,
-          distance,
-          refresh,
-          joint.value_or(at::Tensor()),
-          either.value_or(at::Tensor()),
-          prior.value_or(at::Tensor()),
-          prior_weight};
-}
-
 at::Tensor all_nodes(int64_t nodes) { return at::arange(nodes, at::kInt); }
 
 // Records whose marks new events may have.

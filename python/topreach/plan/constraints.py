@@ -159,12 +159,10 @@ def whole(value: Any, caller: str, what: str) -> int:
 def _whole(k: Any, caller: str, sites: int) -> int:
     if k is None:
         return -1
-    if isinstance(k, bool) or not isinstance(k, numbers.Integral):
-        raise TypeError(f"{caller}: k must be a whole number, got {k!r}.")
-    k = int(k)
-    if not 0 <= k <= sites:
+    is_whole = isinstance(k, numbers.Integral) and not isinstance(k, bool)
+    if is_whole and not 0 <= k <= sites:
         raise ValueError(f"{caller}: k must be from 0 to the number of sites S = {sites}, got {k}.")
-    return k
+    return whole(k, caller, "k")
 
 
 def _bounds(
