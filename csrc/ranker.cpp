@@ -161,10 +161,23 @@ ForecastInputs Ranker::at_period(const RankerInputs& inputs, int64_t t) const {
   return one;
 }
 
-torch::Tensor Ranker::score_of(const CountDistribution& counts) const {
+torch::Tensor Ranker::score_of(const CountDistribution& counts, const torch::Tensor& open) const {
+  const bool some_shut = open.defined() && !open.all().item<bool>();
+  if (some_shut && !open.any().item<bool>()) return torch::zeros(open.sizes(), device_);
   if (file_->ranking == "mean") return counts.mean().select(0, 0);
   if (file_->ranking == "exact") {
-    const std::optional<torch::Tensor> exact = counts.expected_ratio(0.0);
+    std::optional<torch::Tensor> exact;
+    if (!some_shut) {
+      exact = counts.expected_ratio(0.0);
+    } else {
+      const torch::Tensor index = open.nonzero().flatten().to(device_);
+      const std::optional<CountDistribution> part = counts.at_sites(index);
+      if (part) exact = part->expected_ratio(0.0);
+      if (exact) {
+        const torch::Tensor all = torch::zeros({1, open.numel()}, exact->options());
+        exact = all.index_copy(-1, index, *exact);
+      }
+    }
     TR_REQUIRE_TYPE(
         exact.has_value(),
         "Ranker: ranking must be 'ratio' or 'mean' for this forecast, got 'exact', which it "
@@ -174,8 +187,9 @@ torch::Tensor Ranker::score_of(const CountDistribution& counts) const {
   torch::Tensor sum;
   for_each_draw(counts, file_->model_samples, file_->key.to(device_),
                 [&](const torch::Tensor& draws) {
-                  const torch::Tensor part =
-                      ratio_ranking(draws.select(1, 0)).to(torch::kDouble) * draws.size(0);
+                  torch::Tensor y = draws.select(1, 0);
+                  if (some_shut) y = y.masked_fill(open.logical_not().to(y.device()), 0);
+                  const torch::Tensor part = ratio_ranking(y).to(torch::kDouble) * y.size(0);
                   sum = sum.defined() ? sum + part : part;
                 });
   return (sum / double(file_->model_samples)).to(counts.mean().scalar_type());
@@ -186,8 +200,10 @@ torch::Tensor Ranker::scores(const RankerInputs& inputs) const {
   std::vector<torch::Tensor> rows;
   for (int64_t t = 0; t < int64_t(inputs.times.size()); ++t) {
     const ForecastInputs one = at_period(inputs, t);
-    torch::Tensor score = needs_.counts ? score_of(forecaster_->forecast(one))
-                                        : forecaster_->scores(one).select(0, 0);
+    torch::Tensor score = needs_.counts
+                              ? score_of(forecaster_->forecast(one),
+                                         inputs.open.defined() ? inputs.open[t] : torch::Tensor())
+                              : forecaster_->scores(one).select(0, 0);
     const torch::Tensor bad = score.isnan();
     if (bad.any().item<bool>()) {
       TR_REQUIRE(

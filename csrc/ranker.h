@@ -79,7 +79,9 @@ class Ranker {
   torch::Device device() const { return device_; }
 
  private:
-  torch::Tensor score_of(const CountDistribution& counts) const;
+  // Scores [S] of a forecast [1, S]. Sites where `open` [S] is false (undefined: none) take no part: their
+  // events are not in the ratio's denominator.
+  torch::Tensor score_of(const CountDistribution& counts, const torch::Tensor& open) const;
   ForecastInputs at_period(const RankerInputs& inputs, int64_t t) const;
 
   std::shared_ptr<const ModelFile> file_;

@@ -66,6 +66,8 @@ class CountDistribution {
   }
   /// Whether `expected_ratio` gives a value.
   bool has_expected_ratio() const { return self_->has_expected_ratio(); }
+  /// The forecast of the sites `index` [n] alone, [..., n]. Optional: by with_parameters, else absent.
+  std::optional<CountDistribution> at_sites(const torch::Tensor& index) const;
   /// Whether draws are whole numbers. Optional: true.
   bool whole_counts() const { return self_->whole_counts(); }
   /// Whether sites are independent of each other. Optional: true.
@@ -96,6 +98,7 @@ class CountDistribution {
     virtual torch::Tensor quantile(double probability) const = 0;
     virtual std::optional<torch::Tensor> expected_ratio(double offset) const = 0;
     virtual bool has_expected_ratio() const = 0;
+    virtual std::optional<CountDistribution> at_sites(const torch::Tensor& index) const = 0;
     virtual bool whole_counts() const = 0;
     virtual bool independent_sites() const = 0;
     virtual const std::type_info& type() const = 0;
@@ -148,6 +151,15 @@ class CountDistribution {
       else
         return requires { of.expected_ratio(0.0); };
     }
+    std::optional<CountDistribution> at_sites(const torch::Tensor& index) const override {
+      const auto chosen = [&](const torch::Tensor& p) { return p.index_select(-1, index); };
+      if constexpr (requires { of.at_sites(index); })
+        return of.at_sites(index);
+      else if constexpr (requires { of.with_parameters(chosen); })
+        return of.with_parameters(chosen);
+      else
+        return std::nullopt;
+    }
     bool whole_counts() const override {
       if constexpr (requires { of.whole_counts(); })
         return of.whole_counts();
@@ -166,6 +178,11 @@ class CountDistribution {
 
   std::shared_ptr<const Interface> self_;
 };
+
+inline std::optional<CountDistribution> CountDistribution::at_sites(
+    const torch::Tensor& index) const {
+  return self_->at_sites(index);
+}
 
 /// E[y_s / (offset + 1.y)], [..., S]. Raises c10::TypeError where the distribution does not know it.
 torch::Tensor expected_ratio_ranking(const CountDistribution& y, double offset = 0.0);

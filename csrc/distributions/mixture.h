@@ -72,6 +72,12 @@ struct Mixture {
     return average(components.expected_ratio(offset));
   }
 
+  /// The sites `index` [n] alone.
+  Mixture at_sites(const torch::Tensor& index) const {
+    return {weights, components.with_parameters(
+                         [&](const torch::Tensor& p) { return p.index_select(-1, index); })};
+  }
+
   bool independent_sites() const { return false; }
 
  private:

@@ -47,6 +47,13 @@ struct Binomial {
   torch::Tensor site_log_prob(const torch::Tensor& y) const;
   torch::Tensor expected_ratio(double offset = 0.0) const;
   RatioFamily ratio_family() const { return {"binomial", total_count, probs}; }
+
+  /// The same with each parameter, written out to their common shape, changed by `change`.
+  template <typename Change>
+  Binomial with_parameters(const Change& change) const {
+    const auto both = torch::broadcast_tensors({total_count, probs});
+    return {change(both[0]), change(both[1])};
+  }
 };
 
 /// 1 with chance probs [..., S], else 0.
@@ -60,6 +67,12 @@ struct Bernoulli {
   torch::Tensor expected_ratio(double offset = 0.0) const;
   RatioFamily ratio_family() const {
     return {"binomial", torch::ones({}, probs.options().requires_grad(false)), probs};
+  }
+
+  /// The same with the parameter changed by `change`.
+  template <typename Change>
+  Bernoulli with_parameters(const Change& change) const {
+    return {change(probs)};
   }
 };
 

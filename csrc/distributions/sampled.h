@@ -31,6 +31,10 @@ class SampledForecast {
   torch::Tensor quantile(double probability) const;
   /// mean_m y_s^m / (offset + 1.y^m).
   torch::Tensor expected_ratio(double offset = 0.0) const;
+  /// The sites `index` [n] alone.
+  SampledForecast at_sites(const torch::Tensor& index) const {
+    return SampledForecast(draws_.index_select(-1, index));
+  }
   bool independent_sites() const { return false; }
 
  private:

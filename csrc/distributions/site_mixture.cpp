@@ -330,11 +330,13 @@ MixtureStart mixture_start(const char* model, int64_t num_sites, int64_t num_com
              options.high);
   std::vector<int64_t> shape = options.batch;
   shape.push_back(num_components);
-  const Tensor location = torch::empty(shape, torch::kFloat).uniform_(options.low, options.high);
-  shape.insert(shape.end() - 1, num_sites);
+  std::vector<int64_t> of_sites = options.batch;
+  of_sites.push_back(num_sites);
+  of_sites.push_back(num_components);
   // The square of a normal variable has a gamma distribution of shape 1/2.
-  const Tensor gamma = torch::randn(shape, torch::kFloat).square().clamp_min(1e-30);
-  return {location, torch::log_softmax(gamma.log(), -1)};
+  const Tensor gamma = torch::randn(of_sites, torch::kFloat).square().clamp_min(1e-30);
+  const Tensor location = torch::empty(shape, torch::kFloat).uniform_(options.low, options.high);
+  return {location.clamp_min(1e-3), torch::log_softmax(gamma.log(), -1)};
 }
 
 Tensor mixture_over_time(const Tensor& parameter, const Tensor& time) {

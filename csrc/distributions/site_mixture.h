@@ -25,6 +25,12 @@ namespace topreach {
 /// N(loc, scale^2) given that it is positive: a density on the positive reals.
 struct TruncatedNormal {
   torch::Tensor loc, scale;
+
+  /// The same with each parameter changed by `change`.
+  template <typename Change>
+  TruncatedNormal with_parameters(const Change& change) const {
+    return {change(loc), change(scale)};
+  }
 };
 
 struct Moments {
@@ -82,6 +88,12 @@ struct SiteMixture {
   /// The least value with cdf >= probability: a whole number for Poissons.
   torch::Tensor quantile(double probability) const;
   torch::Tensor expected_ratio(double offset = 0.0) const;
+  /// The sites `index` [n] alone.
+  SiteMixture at_sites(const torch::Tensor& index) const {
+    return {logits.index_select(-2, index), components.with_parameters([&](const torch::Tensor& p) {
+              return p.expand_as(logits).index_select(-2, index);
+            })};
+  }
   /// Whether draws are whole numbers.
   bool whole_counts() const;
 };
@@ -93,8 +105,8 @@ struct MixtureOptions {
   std::vector<int64_t> batch = {};  // leading shape of all parameters: that many models at once
 };
 
-/// Where a mixture starts, by torch's generator: locations [batch.., L] uniform on [low, high], logits
-/// [batch.., S, L] of Dirichlet(1/2) weights. Raises unless num_sites, num_components >= 1 and 0 <=
+/// Where a mixture starts, by torch's generator: locations [batch.., L] uniform on [low, high], at
+/// least .001, logits [batch.., S, L] of Dirichlet(1/2) weights. Raises unless num_sites, num_components >= 1 and 0 <=
 /// low < high < inf.
 struct MixtureStart {
   torch::Tensor location, logits;

@@ -14,14 +14,20 @@ torch::Tensor inverse_softplus(const torch::Tensor& y) { return y + (-torch::exp
 
 }  // namespace
 
-NormalMixtureImpl::NormalMixtureImpl(int64_t num_sites, int64_t num_components,
-                                     const MixtureOptions& options) {
+NormalMixtureStart normal_mixture_start(int64_t num_sites, int64_t num_components,
+                                        const MixtureOptions& options) {
   const MixtureStart start = mixture_start("NormalMixture", num_sites, num_components, options);
   const double width = (options.high - options.low) / 4;
   const torch::Tensor excess =  // of the scale over .2
       torch::empty_like(start.location).uniform_(0.05, 0.05 + width);
-  raw_mean = register_parameter("raw_mean", inverse_softplus(start.location.clamp_min(1e-3)));
-  raw_scale = register_parameter("raw_scale", inverse_softplus(excess));
+  return {inverse_softplus(start.location), inverse_softplus(excess), start.logits};
+}
+
+NormalMixtureImpl::NormalMixtureImpl(int64_t num_sites, int64_t num_components,
+                                     const MixtureOptions& options) {
+  const NormalMixtureStart start = normal_mixture_start(num_sites, num_components, options);
+  raw_mean = register_parameter("raw_mean", start.raw_mean);
+  raw_scale = register_parameter("raw_scale", start.raw_scale);
   logits = register_parameter("logits", start.logits);
 }
 
@@ -38,6 +44,12 @@ SiteMixture<TruncatedNormal> NormalMixtureImpl::forward(const torch::Tensor& tim
 }
 
 TORCH_LIBRARY_IMPL(topreach, CompositeImplicitAutograd, m) {
+  m.impl("normal_mixture_start", [](int64_t num_sites, int64_t num_components, double low,
+                                    double high, at::IntArrayRef batch) {
+    const NormalMixtureStart of =
+        normal_mixture_start(num_sites, num_components, {low, high, batch.vec()});
+    return std::make_tuple(of.raw_mean, of.raw_scale, of.logits);
+  });
   m.impl("normal_mixture_components",
          [](const torch::Tensor& raw_mean, const torch::Tensor& raw_scale) {
            const TruncatedNormal of = normal_mixture_components(raw_mean, raw_scale);

@@ -13,6 +13,13 @@ namespace topreach {
 TruncatedNormal normal_mixture_components(const torch::Tensor& raw_mean,
                                           const torch::Tensor& raw_scale);
 
+struct NormalMixtureStart {
+  torch::Tensor raw_mean, raw_scale, logits;
+};
+/// The parameters of a new NormalMixture, at random.
+NormalMixtureStart normal_mixture_start(int64_t num_sites, int64_t num_components,
+                                        const MixtureOptions& options);
+
 /// y_ts ~ sum_l w_sl N+(mu_l, scale_l^2), the same for every period. Shared over sites: mu_l =
 /// softplus(raw_mean_l) and scale_l = .2 + softplus(raw_scale_l) [App. D]; of each site: w_s =
 /// softmax(logits_s). Parameters raw_mean [batch.., L], raw_scale [batch.., L], logits [batch.., S, L],

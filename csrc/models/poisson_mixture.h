@@ -8,6 +8,13 @@
 
 namespace topreach {
 
+struct PoissonMixtureStart {
+  torch::Tensor log_rate, logits;
+};
+/// The parameters of a new PoissonMixture, at random.
+PoissonMixtureStart poisson_mixture_start(int64_t num_sites, int64_t num_components,
+                                          const MixtureOptions& options);
+
 /// y_ts ~ sum_l w_sl Poisson(rate_l), the same for every period. Shared over sites: rate_l =
 /// exp(log_rate_l); of each site: w_s = softmax(logits_s). Parameters log_rate [batch.., L], logits
 /// [batch.., S, L], as in Python's topreach.models.PoissonMixture. Starts at random (torch's

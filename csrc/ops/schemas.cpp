@@ -231,6 +231,15 @@ TORCH_LIBRARY(topreach, m) {
   m.def("empirical_bayes_mean(Tensor base, Tensor? terms, Tensor? correction) -> Tensor");
   // (loc, scale) [batch.., L] of NormalMixture's components.
   m.def("normal_mixture_components(Tensor raw_mean, Tensor raw_scale) -> (Tensor, Tensor)");
+  // Where the mixtures' parameters start, at random (torch's generator): (raw_mean, raw_scale, logits)
+  // and (log_rate, logits).
+  m.def(
+      "normal_mixture_start(int num_sites, int num_components, float low, float high, int[] batch) "
+      "-> (Tensor, Tensor, Tensor)");
+  m.def(
+      "poisson_mixture_start(int num_sites, int num_components, float low, float high, int[] "
+      "batch) "
+      "-> (Tensor, Tensor)");
   // A parameter [batch.., S, L] for every one of `time` [T..]: a view [batch.., T.., S, L].
   m.def("mixture_over_time(Tensor parameter, Tensor time) -> Tensor");
 

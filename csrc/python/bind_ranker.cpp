@@ -247,6 +247,14 @@ void bind_model_file(py::module_& m) {
       .def_readonly("topreach_version", &ModelFile::topreach_version)
       .def_readonly("torch_version", &ModelFile::torch_version)
       .def_readonly("digest", &ModelFile::digest);
+  m.def(
+      "standardized",
+      [](const torch::Tensor& x, const torch::Tensor& mean, const torch::Tensor& scale) {
+        Standardizer all{std::vector<std::string>(size_t(mean.numel())), {}, mean, scale};
+        for (int64_t p = 0; p < mean.numel(); ++p) all.kept.push_back(p);
+        return all.transform(x);
+      },
+      py::arg("x"), py::arg("mean"), py::arg("scale"));
   m.def("load_model_file", &load_model_file, py::arg("path"));
   m.def("save_model_file", &save_model_file, py::arg("file"), py::arg("path"));
 }

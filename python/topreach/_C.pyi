@@ -582,6 +582,9 @@ class Needs:
     @property
     def events(self) -> bool: ...  # learns from events
 
+def standardized(
+    x: Tensor, mean: Tensor, scale: Tensor
+) -> Tensor: ...  # (x - mean) / scale, float32
 def make_program(name: str, config: dict[str, ProgramArgument], /) -> Program: ...
 
 class ForecasterKind:

@@ -234,6 +234,51 @@ def test_a_closed_site_is_never_chosen():
     assert plan["selected"].sum() == K
 
 
+def ratio_by_sums(probabilities):
+    """E[y_s / sum of y] of independent counts, by the law of the others' sum; probabilities
+    [S, N]."""
+    ratios = []
+    for s, own in enumerate(probabilities):
+        law = np.ones(1)
+        for other in np.delete(probabilities, s, axis=0):
+            law = np.convolve(law, other)
+        y, rest = np.arange(len(own))[:, None], np.arange(len(law))[None]
+        share = np.divide(y, y + rest, out=np.zeros((len(own), len(law))), where=y + rest > 0)
+        ratios.append(own @ share @ law)
+    return np.array(ratios)
+
+
+@pytest.mark.parametrize(
+    ("name", "ranking"),
+    [
+        ("empirical_bayes", "exact"),
+        ("empirical_bayes", "ratio"),
+        ("negbin", "exact"),
+        ("poisson_mixture", "exact"),
+    ],
+)
+def test_events_of_a_closed_site_are_not_in_the_denominator(name, ranking):
+    """The site with most events closes: the shares of the others grow, and are those that the law
+    of their own sum gives."""
+    few = np.argsort(-Y[:T].sum(0))[:6]
+    closed = np.full(6, np.nan)
+    closed[0] = 2010 + T - 1
+    of_few = tr.Panel(
+        np.zeros((T, 6, 0)), Y[:T][:, few], [SITES[s] for s in few], times(0, T), [], closed=closed
+    )
+    settings = {"model": name, "progress": False, "ranking": ranking} | KINDS[name]
+    ranker = quietly(lambda: tr.TopKRanker(2, rank_samples=20_000, **settings).fit(of_few))
+    plan = quietly(ranker.rank).set_index("site").loc[of_few.site_ids]
+    values = torch.arange(120.0)[:, None].expand(-1, 6)[:, None]
+    probability = quietly(ranker.predict_distribution).site_log_prob(values).exp()
+    probability = probability.detach()[:, 0].T
+    expected = ratio_by_sums(probability[1:].double().numpy())
+    assert probability.sum(1).min() > 1 - 1e-6
+    near = {"rtol": 1e-5} if ranking == "exact" else {"atol": 4 * 0.5 / np.sqrt(20_000)}
+    np.testing.assert_allclose(plan["score"].to_numpy()[1:], expected, **near)
+    assert plan["score"].iloc[0] == -np.inf
+
+
 def test_a_failed_refit_leaves_the_old_ranker_whole():
     ranker = quietly(lambda: tr.TopKRanker(K, progress=False).fit(panel(0, T)))
     before = ranker.rank()

@@ -17,8 +17,8 @@ from topreach.forecasters import needs_of
 from topreach.models import Needs, NegBinMixedEffects
 from topreach.objectives import NLL, DecisionAware, DirectBPR
 from topreach.programs import TopK
+from topreach.ranking import NotFittedError, RankerNote, TopKRanker
 from topreach.ranking.fitting import prepare
-from topreach.ranking.topk_ranker import NotFittedError, RankerNote, TopKRanker
 from topreach.training.trainer import Trainer
 
 TRAIN, VALID = panels(num_times=8, num_sites=20)
@@ -771,3 +771,17 @@ def test_cook_county_by_likelihood():
         ).fit(train, valid)
     assert np.abs(r.predict(test) - test.y.numpy()).mean() <= 1.0
     assert r.score(test) >= 0.80
+
+
+def test_score_refuses_counts_that_are_missing():
+    counts = torch.tensor([[3.0, 2, 1], [3, 1, 2], [2, 2, 0], [4, 1, 1]])
+    sites, times = ["a", "b", "c"], [2001, 2002, 2003, 2004]
+    ranker = TopKRanker(1, progress=False).fit(
+        Panel(torch.zeros(3, 3, 0), counts[:3], sites, times[:3], [])
+    )
+    last = counts[3:].clone()
+    assert ranker.score(Panel(torch.zeros(1, 3, 0), last, sites, [2004], [])) == 1
+    last[:] = torch.nan
+    holed = Panel(torch.zeros(1, 3, 0), last, sites, [2004], [], counts="optional")
+    with pytest.raises(ValueError, match="score: panel must have counts .* got 3 .* 'a' in 2004"):
+        ranker.score(holed)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from topreach import _C
+
 from .panel import Panel
 
 # A column whose spread is within a few roundings of its float32 values tells nothing.
@@ -123,8 +125,7 @@ class Standardizer:
         return standardizer
 
     def _scaled(self, x: Tensor) -> Tensor:
-        scaled = (x.to(torch.float64) - self.mean_.to(x.device)) / self.scale_.to(x.device)
-        return scaled.to(torch.float32)
+        return _C.standardized(x, self.mean_, self.scale_)
 
     def _check_fitted(self, method: str) -> None:
         if not hasattr(self, "mean_"):

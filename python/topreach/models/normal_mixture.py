@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from topreach.distributions.site_mixture import SiteMixture, TruncatedNormal
-from topreach.models.site_mixture_model import SiteMixtureModel, inverse_softplus
+from topreach.models.site_mixture_model import SiteMixtureModel
 
 
 class NormalMixture(SiteMixtureModel):
@@ -37,11 +37,11 @@ class NormalMixture(SiteMixtureModel):
         >>> r = tr.expected_ratio_ranking(counts)
     """
 
-    def _start_components(self, location: Tensor) -> None:
-        width = (self.config["high"] - self.config["low"]) / 4
-        excess = torch.empty_like(location).uniform_(0.05, 0.05 + width)
-        self.raw_mean = nn.Parameter(inverse_softplus(location))
-        self.raw_scale = nn.Parameter(inverse_softplus(excess))
+    raw_mean: Tensor
+    raw_scale: Tensor
+    logits: Tensor
+    _parameters_of = ("raw_mean", "raw_scale", "logits")
+    _start = torch.ops.topreach.normal_mixture_start
 
     def forward(self, time: Tensor) -> SiteMixture:
         """Counts at times [...]: a distribution over [*batch, ..., S]."""

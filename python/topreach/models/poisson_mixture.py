@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 from torch.distributions import Poisson
 
 from topreach.distributions.site_mixture import SiteMixture
@@ -34,8 +35,10 @@ class PoissonMixture(SiteMixtureModel):
         >>> r = tr.expected_ratio_ranking(counts)
     """
 
-    def _start_components(self, location: Tensor) -> None:
-        self.log_rate = nn.Parameter(location.log())
+    log_rate: Tensor
+    logits: Tensor
+    _parameters_of = ("log_rate", "logits")
+    _start = torch.ops.topreach.poisson_mixture_start
 
     def forward(self, time: Tensor) -> SiteMixture:
         """Counts at times [...]: a distribution over [*batch, ..., S]."""

@@ -47,14 +47,19 @@ from topreach.models.neighbours import (
     nearest,
     nearest_neighbours,
 )
+from topreach.models.site_history_fit import (
+    best_smoothing,
+    fit_concentration,
+    mean_exposure_of,
+    panel_timeline,
+    repeated_counts,
+    season_of,
+)
 
 __all__ = ["Neighbours", "SiteHistory", "coordinate_features", "nearest_neighbours"]
 
 HALF_LIVES = (1.0, 3.0, 9.0, 27.0, math.inf)
-_SMOOTHING = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1)
-_SEASONAL_SMOOTHING = (0.1, 0.3)
 _SMALLEST_WEIGHT = 1e-3  # of a decayed mean, where nothing is known
-_SITES_OF_FIRST_LOOK = 1000  # for lags
 
 _ops = torch.ops.topreach
 
@@ -163,19 +168,19 @@ class SiteHistory:
         half_lives = [float(h) for h in self.half_lives]
         names = self._coordinate_names(panel) if self.edges is None else []
         graphs = self._make_graphs(panel, names)
-        season = _season(panel) if isinstance(self.season, str) else self.season
+        season = season_of(panel) if isinstance(self.season, str) else self.season
         timeline = panel_timeline(panel)[0]
         timeline_exposure = _on_cpu(timeline_exposure)
-        mean_exposure = _mean_exposure(timeline, timeline_exposure)
+        mean_exposure = mean_exposure_of(timeline, timeline_exposure)
         total = _ops.site_totals(timeline, timeline_exposure, mean_exposure)
-        smoothing = _best_smoothing(total, season)
-        concentration = _fit_concentration(timeline, timeline_exposure, mean_exposure, graphs)
+        smoothing = best_smoothing(total, season)
+        concentration = fit_concentration(timeline, timeline_exposure, mean_exposure, graphs)
         # All that can fail has been done.
         self.half_lives_, self.graphs_, self.season_ = half_lives, graphs, season
         self.site_ids_ = list(panel.site_ids)
         by = tuple(names) if self.edges is None else "edges"
         self.neighbours_by_ = by if graphs else None
-        self.absorbed_ = _repeats(panel)
+        self.absorbed_ = repeated_counts(panel)
         if graphs and self.edges is None:
             self.absorbed_ += names
         self.counts_, self.end_ = timeline.clone(), float(panel.time_values[-1])
@@ -420,120 +425,6 @@ class SiteHistory:
 
 def _on_cpu(values: Tensor | None) -> Tensor | None:
     return None if values is None else values.cpu()
-
-
-def panel_timeline(panel: Panel) -> tuple[Tensor, list[int]]:
-    """All counts of a panel, float32 [N, S] on the CPU, and the row of each of its periods."""
-    return panel.timeline.cpu(), panel.rows.tolist()
-
-
-def _best_smoothing(total: Tensor, season: int | None) -> tuple[float, float]:
-    """The smoothing whose forecasts one period ahead had the least squared error in logarithms."""
-    seasonal = _SEASONAL_SMOOTHING if season else (0.0,)
-    known = ~torch.isnan(total)
-    periods = int(known.sum())
-    start = 1 if season is None else min(season, max(1, periods - season))
-    if periods <= start + 1:
-        return 0.7, seasonal[0]
-
-    def error(pair: tuple[float, float]) -> float:
-        forecast = _ops.level_forecasts(total, *pair, season or 0)[:-1]
-        counted = known & ~torch.isnan(forecast)
-        counted[:start] = False
-        return ((total + 0.5).log() - forecast)[counted].square().sum().item()
-
-    return min(((a, b) for a in _SMOOTHING for b in seasonal), key=error)
-
-
-def _mean_exposure(timeline: Tensor, exposure: Tensor | None) -> float:
-    """Over the cells whose counts are known; 0 without exposure."""
-    if exposure is None:
-        return 0.0
-    if exposure.shape != timeline.shape:
-        raise ValueError(
-            "SiteHistory.fit: timeline_exposure must have the shape of the panel's timeline, "
-            f"{list(timeline.shape)}, got {list(exposure.shape)}."
-        )
-    known = exposure[~torch.isnan(timeline)].double()
-    mean = known.mean().item() if len(known) else 1.0
-    if not (math.isfinite(mean) and mean > 0):
-        raise ValueError(
-            "SiteHistory.fit: timeline_exposure must be finite and > 0 where the count is known, "
-            f"got a mean of {mean}."
-        )
-    return mean
-
-
-def _fit_concentration(
-    timeline: Tensor,
-    timeline_exposure: Tensor | None,
-    mean_exposure: float,
-    graphs: Sequence[Neighbours],
-) -> tuple[list[float], float]:
-    """κ_j and the shape that make the sites' whole past likeliest.
-
-    Counts A_s ~ NegBin(shape, mean m_s E_s), with a weak lognormal prior around 4 (sd 1.5 of the
-    logarithm), so that few sites cannot send one to 0 or ∞.
-    """
-    settings: list[Any] = [[], [], [], [math.inf], [], 1.0, 1.0, 0.0, 0, mean_exposure]
-    if timeline_exposure is not None:  # that of the period to come is not read
-        settings += [timeline_exposure, timeline_exposure.new_ones(1, timeline.shape[1])]
-    whole = _ops.site_statistics(timeline, [len(timeline)], *settings)[0].double()
-    counts, expected = whole[:, 0], whole[:, 1]
-    near = [graph.sum(whole[:, :2]) for graph in graphs]
-    sums = torch.stack(near, 0) if near else whole.new_zeros(0, len(whole), 2)
-    near_counts, near_expected = sums.unbind(-1)
-    p = torch.full((len(graphs) + 1,), math.log(4.0), dtype=torch.float64, requires_grad=True)
-    if (expected > 0).any():
-        optimizer = torch.optim.LBFGS(
-            [p], max_iter=50, line_search_fn="strong_wolfe", tolerance_change=1e-9
-        )
-
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            value = _ops.site_concentration_loss(p, counts, expected, near_counts, near_expected)
-            value.backward()
-            return value
-
-        optimizer.step(closure)
-    fitted = p.detach().clamp(-7, 12).exp().tolist()
-    return fitted[:-1], fitted[-1]
-
-
-def _repeats(panel: Panel) -> list[str]:
-    """Features whose values are the counts of one earlier period each, wherever those are known."""
-    if not panel.num_features:
-        return []
-    timeline, rows = panel_timeline(panel)
-    x = panel.x.cpu()
-    found: set[int] = set()
-    for lag in range(1, rows[-1] + 1):
-        pairs = [(t, row - lag) for t, row in enumerate(rows) if row >= lag]
-        # A look at a part of the sites rules out most.
-        same = list(range(panel.num_features))
-        for sites in (slice(_SITES_OF_FIRST_LOOK), slice(None)):
-            events = False
-            for t, u in pairs:
-                earlier = timeline[u, sites]
-                unknown = torch.isnan(earlier)
-                events = events or bool((earlier > 0).any())
-                values = x[t, sites][:, same]
-                equal = ((values == earlier[:, None]) | unknown[:, None]).all(0).tolist()
-                same = [p for p, is_equal in zip(same, equal, strict=True) if is_equal]
-                if not same:
-                    break
-            if not same or panel.num_sites <= _SITES_OF_FIRST_LOOK:
-                break
-        if events:
-            found.update(same)
-    return [panel.feature_names[p] for p in sorted(found)]
-
-
-def _season(panel: Panel) -> int | None:
-    if isinstance(panel.times[0], int | float) or panel.num_times < 2:
-        return None
-    gap = float(np.median(np.diff(panel.time_values.numpy())))
-    return 12 if 28 <= gap <= 31 else 4 if 89 <= gap <= 92 else None
 
 
 def _is_whole(value: Any, least: int) -> bool:

@@ -42,20 +42,11 @@ class SiteMixtureModel(nn.Module):
             "high": high,
             "batch": tuple(int(size) for size in batch),
         }
-        # The square of a normal variable has a gamma distribution of shape 1/2.
-        gamma = torch.randn(
-            *self.config["batch"], num_sites, num_components, dtype=torch.float32
-        ).square()
-        logits = nn.Parameter(gamma.clamp_min(1e-30).log().log_softmax(-1))
-        location = torch.empty(*self.config["batch"], num_components, dtype=torch.float32).uniform_(
-            low, high
-        )
-        self._start_components(location.clamp_min(1e-3))
-        self.logits = logits
+        for parameter, value in zip(self._parameters_of, self._start(**self.config), strict=True):
+            self.register_parameter(parameter, nn.Parameter(value))
 
-    def _start_components(self, location: Tensor) -> None:
-        """Set the parameters of the components [*batch, L], which start at these locations."""
-        raise NotImplementedError
+    _parameters_of: tuple[str, ...]  # names, as `_start` gives the values
+    _start: Any  # the operator that makes them at random
 
     def extra_repr(self) -> str:
         return ", ".join(f"{key}={value!r}" for key, value in self.config.items())
@@ -64,8 +55,3 @@ class SiteMixtureModel(nn.Module):
     def _over_time(parameter: Tensor, time: Tensor) -> Tensor:
         """[*batch, S, L] for every one of `time` [...]: a view [*batch, ..., S, L]."""
         return torch.ops.topreach.mixture_over_time(parameter, time)
-
-
-def inverse_softplus(value: Tensor) -> Tensor:
-    """x with softplus(x) = value."""
-    return value + (-torch.expm1(-value)).log()

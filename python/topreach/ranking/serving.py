@@ -13,8 +13,9 @@ from topreach.data.panel import Panel
 from topreach.data.standardizer import Standardizer
 from topreach.forecasters import KINDS, Forecaster, OwnModule, StemmedOf
 from topreach.models import SiteHistory
+from topreach.objectives.base import forward, resolved_ranking
 from topreach.programs import Program
-from topreach.ranking.fitting import Fit, Settings
+from topreach.ranking.fitting import Fit, Settings, prepare
 
 
 def table_of(panel: Panel, ranker: _C.Ranker) -> _C.Panel:
@@ -49,6 +50,70 @@ def table_of(panel: Panel, ranker: _C.Ranker) -> _C.Panel:
 
 def _times(values: Any) -> list[float]:
     return [] if values is None else [float(v) for v in values]
+
+
+def known_counts(method: str, panel: Panel, ranker: _C.Ranker) -> torch.Tensor:
+    """The counts [T, S] that a ranking is judged by, sites in the ranker's order; 0 for a site
+    that is not open."""
+    if not isinstance(panel, Panel):
+        raise TypeError(f"TopKRanker.{method}: panel must be a Panel, got {type(panel).__name__}.")
+    unknown = panel.y.isnan()
+    if panel.is_open is not None:
+        unknown &= panel.is_open
+    if bool(unknown.any()):
+        t, s = unknown.nonzero()[0].tolist()
+        raise ValueError(
+            f"TopKRanker.{method}: panel must have counts for all its periods and open sites, got "
+            f"{int(unknown.sum())} that are missing, the first for {panel.site_ids[s]!r} in "
+            f"{panel.times[t]!r}. Leave out what cannot be judged, with panel.select_times."
+        )
+    if panel.y_upper is not None:
+        raise ValueError(
+            f"TopKRanker.{method}: panel must have exact counts, got "
+            f"{int((panel.y_upper > panel.y).sum())} that are only known to lie in an "
+            "interval, for what a choice reaches is not known then, or take "
+            "panel.at_bound('lower') and panel.at_bound('upper')."
+        )
+    if ranker.needs.sites:
+        panel = panel.align(site_ids=list(ranker.site_ids))
+    return panel.y.cpu().nan_to_num(0.0)
+
+
+def ranking_of(done: Fit, settings: Settings, panel: Panel) -> str:
+    """The kind of ranking that "auto" stands for."""
+    if not done.needs.counts:
+        return "score"
+    if settings.ranking.by in ("ratio", "mean"):
+        return settings.ranking.by
+    if done.needs.events:
+        return "exact"  # of the negative binomials that the moments give
+    last = panel.select_times([panel.times[-1]])
+    batch = prepare(
+        last,
+        done.standardizer,
+        done.time_origin,
+        done.time_scale,
+        done.needs,
+        done.needs.window,
+        done.history,
+        panel,
+        done.uses_exposure,
+    )
+    device = next((p.device for p in done.model.parameters()), torch.device("cpu"))
+    batch = batch.map(lambda t: t.to(device))
+    with torch.no_grad():
+        return resolved_ranking("TopKRanker", settings.ranking.by, forward(done.model, batch))
+
+
+def is_library_program(program: Program) -> bool:
+    """Whether a model file can name it."""
+    if not type(program).__module__.startswith("topreach."):
+        return False
+    try:
+        _C.make_program(program.name(), program.config())
+    except ValueError:  # an effect on a program of the user's own
+        return False
+    return True
 
 
 def model_file(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import os
-import sys
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -23,23 +22,25 @@ from topreach.distributions.forecast import as_forecast
 from topreach.evaluation import metrics
 from topreach.forecasters import SETTINGS, Forecaster, as_forecaster
 from topreach.models import SiteHistory
-from topreach.objectives.base import derived_key, forward, resolved_ranking
+from topreach.objectives.base import derived_key
 from topreach.ops import draw_key, ratio_ranking
 from topreach.programs import Program, TopK, as_program
-from topreach.ranking.fitting import Fit, Settings, fit, fit_events, prepare
+from topreach.ranking.fitting import Settings, fit, fit_events
+from topreach.ranking.notes import NotFittedError, say
 from topreach.ranking.plan import plan_frame
-from topreach.ranking.serving import columns_of, model_file, own_forecaster, restored, table_of
+from topreach.ranking.serving import (
+    columns_of,
+    is_library_program,
+    known_counts,
+    model_file,
+    own_forecaster,
+    ranking_of,
+    restored,
+    table_of,
+)
 from topreach.ranking.settings import SHORT, Decision, Ranking, Training
 from topreach.training.progress import shows_bar
 from topreach.training.trainer import Trainer
-
-
-class NotFittedError(ValueError, AttributeError):
-    """The ranker was asked for something that only a fitted one has."""
-
-
-class RankerNote(UserWarning):
-    """What a ranking could not know, or what the user should know of it."""
 
 
 class TopKRanker:
@@ -257,14 +258,14 @@ class TopKRanker:
         if done is None:
             done = fit(settings, panel, valid, resume=resume, notes=notes)
         key = draw_key(torch.Generator().manual_seed(settings.seed))
-        by = self._resolved_ranking(settings, done, panel)
+        by = ranking_of(done, settings, panel)
         file = model_file(done, settings, panel, by, key, type(done.model).__name__)
         device = str(settings.device or "cpu")
         ranker = _C.Ranker(
             file,
             device,
             own_forecaster(done, settings.forecaster),
-            settings.program if not _is_library_program(settings.program) else None,
+            settings.program if not is_library_program(settings.program) else None,
         )
         # Nothing can fail from here on.
         trainer = done.trainer
@@ -288,33 +289,8 @@ class TopKRanker:
             notes_=notes,
             **columns_of(ranker, file),
         )
-        self._say(notes)
+        say(notes)
         return self
-
-    @staticmethod
-    def _resolved_ranking(settings: Settings, done: Fit, panel: Panel) -> str:
-        if not done.needs.counts:
-            return "score"
-        if settings.ranking.by in ("ratio", "mean"):
-            return settings.ranking.by
-        if done.needs.events:
-            return "exact"  # of the negative binomials that the moments give
-        last = panel.select_times([panel.times[-1]])
-        batch = prepare(
-            last,
-            done.standardizer,
-            done.time_origin,
-            done.time_scale,
-            done.needs,
-            done.needs.window,
-            done.history,
-            panel,
-            done.uses_exposure,
-        )
-        device = next((p.device for p in done.model.parameters()), torch.device("cpu"))
-        batch = batch.map(lambda t: t.to(device))
-        with torch.no_grad():
-            return resolved_ranking("TopKRanker", settings.ranking.by, forward(done.model, batch))
 
     # ---- planning --------------------------------------------------------------------------------
 
@@ -421,7 +397,7 @@ class TopKRanker:
                 `panel.at_bound("upper")`.
         """
         ranker = self._ranker("score")
-        counts = self._known_counts("score", panel)
+        counts = known_counts("score", panel, ranker)
         inputs = self._inputs("score", panel, None, ranker)
         scores = ranker.scores(inputs).cpu()
         return float(_mean_bpr(self._program_for(inputs), scores, counts))
@@ -440,18 +416,24 @@ class TopKRanker:
         scorer) has no spread.
         """
         ranker = self._ranker("score_repeats")
-        counts = self._known_counts("score_repeats", panel)
+        counts = known_counts("score_repeats", panel, ranker)
         if self.ranking_ != "ratio":
             return np.full(repeats, self.score(panel))
         inputs = self._inputs("score_repeats", panel, None, ranker)
         forecast, program = ranker.forecast(inputs), self._program_for(inputs)
+        shut = None if inputs.open is None else ~inputs.open
         key, found = derived_key(self.key_, 1), []
         count = samples or self._settings().ranking.samples
         for _ in tqdm(
             range(repeats), desc="rank", unit="times", disable=not (progress and shows_bar())
         ):
             key = derived_key(key, 2)
-            ranking = ratio_ranking(as_forecast(forecast).sample(count, key=key)).cpu()
+            draws = as_forecast(forecast).sample(count, key=key)
+            if shut is not None:
+                draws = draws.masked_fill(shut.to(draws.device), 0.0)
+            ranking = ratio_ranking(draws).cpu()
+            if shut is not None:
+                ranking = ranking.masked_fill(shut.cpu(), -math.inf)
             found.append(_mean_bpr(program, ranking, counts))
         return np.array(found)
 
@@ -513,7 +495,7 @@ class TopKRanker:
             ahead = 1
         inputs, notes = self._plannable(method, panel, ahead, ranker)
         plans = ranker.plans(inputs)
-        self._say(dict.fromkeys([*notes, *(note for plan in plans for note in plan.notes)]))
+        say(dict.fromkeys([*notes, *(note for plan in plans for note in plan.notes)]))
         return plans
 
     def _plannable(
@@ -551,7 +533,7 @@ class TopKRanker:
         table = None if panel is None else table_of(panel, ranker)
         inputs = ranker.inputs(f"TopKRanker.{method}", table, ahead)
         if method not in ("rank", "plan"):
-            self._say(inputs.notes)
+            say(inputs.notes)
         return inputs
 
     def _program_for(self, inputs: _C.RankerInputs) -> Program:
@@ -566,46 +548,6 @@ class TopKRanker:
                 f"{type(self.model_).__name__}, which gives scores only. Use rank or site_scores."
             )
         return ranker, self._inputs(method, panel, 1 if panel is None else None, ranker)
-
-    def _known_counts(self, method: str, panel: Panel) -> torch.Tensor:
-        if not isinstance(panel, Panel):
-            raise TypeError(
-                f"TopKRanker.{method}: panel must be a Panel, got {type(panel).__name__}."
-            )
-        if bool(panel.y.isnan().all(1).any()):
-            raise ValueError(
-                f"TopKRanker.{method}: panel must have counts for all its periods, got some "
-                f"without."
-            )
-        if panel.y_upper is not None:
-            raise ValueError(
-                f"TopKRanker.{method}: panel must have exact counts, got "
-                f"{int((panel.y_upper > panel.y).sum())} that are only known to lie in an "
-                "interval, for what a choice reaches is not known then, or take "
-                "panel.at_bound('lower') and panel.at_bound('upper')."
-            )
-        if self.ranker_.needs.sites:
-            panel = panel.align(site_ids=self.site_ids_)
-        return panel.y.cpu().nan_to_num(0.0)
-
-    @staticmethod
-    def _say(notes: Any) -> None:
-        level, frame = 1, sys._getframe()  # up to the caller's line
-        while frame.f_back and frame.f_globals.get("__name__", "").startswith("topreach."):
-            level, frame = level + 1, frame.f_back
-        for note in notes:
-            warnings.warn(note[:1].upper() + note[1:], RankerNote, stacklevel=level)
-
-
-def _is_library_program(program: Program) -> bool:
-    """Whether a model file can name it."""
-    if not type(program).__module__.startswith("topreach."):
-        return False
-    try:
-        _C.make_program(program.name(), program.config())
-    except ValueError:  # an effect on a program of the user's own
-        return False
-    return True
 
 
 def _mean_bpr(program: Program, scores: torch.Tensor, counts: torch.Tensor) -> float:

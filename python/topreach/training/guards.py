@@ -4,6 +4,7 @@ with the mean of past counts."""
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -247,4 +248,35 @@ def beats_past_means(
     )
     return compare_with_past_means(
         scores.nan_to_num(0.0), y, torch.stack(means), program, where=where
+    )
+
+
+def as_value(value: Any) -> ObjectiveValue:
+    """What an objective returned: a loss alone becomes an `ObjectiveValue` without terms."""
+    if isinstance(value, Tensor):
+        value = ObjectiveValue(value, {})
+    if not isinstance(value, ObjectiveValue) or value.loss.ndim != 0:
+        is_value = isinstance(value, ObjectiveValue)
+        got = f"shape {list(value.loss.shape)}" if is_value else type(value).__name__
+        raise TypeError(
+            f"Trainer.fit: objective must return a scalar tensor or an ObjectiveValue, got {got}."
+        )
+    return value
+
+
+def say_interrupted(
+    epoch: int, last: int, best: int, monitor: str | None, checkpoint: str | os.PathLike | None
+) -> None:
+    """Ctrl-C ended a fit after `epoch` of `last` epochs: which model there is, and how to go on."""
+    kept = f"epoch {best}" + (f" (best valid {monitor})" if monitor is not None else "")
+    how = (
+        f"To go on: the same Trainer, with fit(..., resume=True); it reads {os.fspath(checkpoint)}."
+        if checkpoint is not None
+        else "Give Trainer(checkpoint=...) to be able to go on another time."
+    )
+    warnings.warn(
+        f"Trainer.fit: interrupted in epoch {epoch + 1} of {last}; the model is that of {kept}. "
+        f"{how}",
+        TrainingInterrupted,
+        stacklevel=4,
     )

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
+import pandas as pd
 from tqdm import tqdm
 
 
@@ -92,3 +93,12 @@ def shows_bar() -> bool:
     get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
     shell = get_ipython() if get_ipython is not None else None
     return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+def history_frame(rows: list[dict[str, float]]) -> pd.DataFrame:
+    """`Trainer.history_`: a row per epoch, its number first, learning rate and seconds last."""
+    frame = pd.DataFrame(rows)
+    if not rows:
+        return pd.DataFrame(columns=["epoch", "loss", "lr", "seconds"])
+    last = ["lr", "seconds"]
+    return frame[[c for c in frame.columns if c not in last] + last].astype({"epoch": int})

@@ -11,7 +11,6 @@ import math
 import numbers
 import os
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -30,21 +29,15 @@ from topreach.training.guards import (
     GradientWatch,
     NonFiniteLossError,
     TrainingInterrupted,
+    as_value,
     blame_term,
+    say_interrupted,
 )
-from topreach.training.progress import Report, delayed_interrupt
+from topreach.training.optimizers import OPTIMIZERS, make_optimizer
+from topreach.training.progress import Report, delayed_interrupt, history_frame
 from topreach.training.validation import MONITORS, comparable, metrics_of, monitor_of
 
 __all__ = ["NonFiniteLossError", "Trainer", "TrainingInterrupted"]
-
-_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "sgd": torch.optim.SGD,
-    "rmsprop": torch.optim.RMSprop,
-    "adagrad": torch.optim.Adagrad,
-    "lbfgs": torch.optim.LBFGS,
-}
 
 
 class _Progress(NamedTuple):
@@ -183,9 +176,9 @@ class Trainer:
             raise ValueError(
                 f"Trainer: ranking must be 'auto', 'exact', 'ratio' or 'mean', got {ranking!r}."
             )
-        if isinstance(optimizer, str) and optimizer.lower() not in _OPTIMIZERS:
+        if isinstance(optimizer, str) and optimizer.lower() not in OPTIMIZERS:
             raise ValueError(
-                f"Trainer: optimizer must be one of {', '.join(_OPTIMIZERS)}, got {optimizer!r}."
+                f"Trainer: optimizer must be one of {', '.join(OPTIMIZERS)}, got {optimizer!r}."
             )
         if k is not None:
             as_program(k, "Trainer")
@@ -274,7 +267,7 @@ class Trainer:
         if train.history is not None and callable(prepare):
             prepare(train.history)
 
-        optimizer = self._make_optimizer(model)
+        optimizer = make_optimizer(model, self.optimizer, self.lr)
         scheduler = None if self.scheduler is None else self.scheduler(optimizer)
         fingerprint = checkpoints.fingerprint_of(
             model, self.objective, optimizer, scheduler, train, self._settings(monitor)
@@ -386,7 +379,7 @@ class Trainer:
             model.load_state_dict(best_state)
         self.interrupted_ = interrupted_by_user
         self.stopped_early_ = not interrupted_by_user and at.epoch < self.max_epochs
-        self.history_ = _frame(rows)
+        self.history_ = history_frame(rows)
         self.epochs_ = at.epoch
         self.best_epoch_ = at.best_epoch if best_state is not None else at.epoch
         self.best_score_ = None
@@ -395,29 +388,18 @@ class Trainer:
             self.best_score_ = float(kept.iloc[0])
         self.monitor_, self.optimizer_ = monitor, optimizer
         if self.interrupted_:
-            self._say_interrupted(at, monitor)
+            say_interrupted(
+                at.epoch,
+                self.max_epochs,
+                self.best_epoch_,
+                None if self.best_score_ is None else monitor,
+                self.checkpoint,
+            )
         else:
             watch.report([row["loss"] for row in rows], self.objective)
             if valid is None and self.progress:
                 report.say(f"No validation panel: the model is that of the last epoch, {at.epoch}.")
         return self
-
-    def _say_interrupted(self, at: _Progress, monitor: str | None) -> None:
-        kept = f"epoch {self.best_epoch_}" + (
-            f" (best valid {monitor})" if self.best_score_ is not None else ""
-        )
-        how = (
-            "To go on: the same Trainer, with fit(..., resume=True); it reads "
-            f"{os.fspath(self.checkpoint)}."
-            if self.checkpoint is not None
-            else "Give Trainer(checkpoint=...) to be able to go on another time."
-        )
-        warnings.warn(
-            f"Trainer.fit: interrupted in epoch {at.epoch + 1} of {self.max_epochs}; the model is "
-            f"that of {kept}. {how}",
-            TrainingInterrupted,
-            stacklevel=4,
-        )
 
     def evaluate(self, model: nn.Module, data: Panel | Batch) -> dict[str, float]:
         """The metrics that validation uses: loss, and as far as they apply nll (per site and
@@ -469,16 +451,7 @@ class Trainer:
         key = draw_key(device=batch.y.device)
         extra = accepted_arguments(_signature_of(self.objective), ("key",))
         value = self.objective(model, batch, **({"key": key} if extra else {}))
-        if isinstance(value, Tensor):
-            value = ObjectiveValue(value, {})
-        if not isinstance(value, ObjectiveValue) or value.loss.ndim != 0:
-            is_value = isinstance(value, ObjectiveValue)
-            got = f"shape {list(value.loss.shape)}" if is_value else type(value).__name__
-            raise TypeError(
-                "Trainer.fit: objective must return a scalar tensor or an ObjectiveValue, got "
-                f"{got}."
-            )
-        return value
+        return as_value(value)
 
     def _step_scheduler(
         self, scheduler: Any, row: dict[str, float], monitor: str | None, validated: bool
@@ -523,28 +496,6 @@ class Trainer:
         finally:
             model.train(was_training)
 
-    # ---- optimizer -------------------------------------------------------------------------------
-
-    def _make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        if not parameters:
-            raise ValueError(
-                "Trainer.fit: model must have a parameter that requires a gradient, got none."
-            )
-        make = (
-            _OPTIMIZERS[self.optimizer.lower()]
-            if isinstance(self.optimizer, str)
-            else self.optimizer
-        )
-        takes_lr = isinstance(make, type) and issubclass(make, torch.optim.Optimizer)
-        optimizer = make(parameters, lr=self.lr) if takes_lr else make(parameters)
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise TypeError(
-                "Trainer.fit: optimizer must give a torch.optim.Optimizer, got "
-                f"{type(optimizer).__name__}."
-            )
-        return optimizer
-
     def _settings(self, monitor: str | None) -> dict[str, str]:
         """The settings that must agree for a checkpoint to continue."""
         program = self._program()
@@ -563,14 +514,6 @@ class Trainer:
 
 def _is_real(value: Any) -> bool:
     return isinstance(value, numbers.Real)
-
-
-def _frame(rows: list[dict[str, float]]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows)
-    if not rows:
-        return pd.DataFrame(columns=["epoch", "loss", "lr", "seconds"])
-    last = ["lr", "seconds"]
-    return frame[[c for c in frame.columns if c not in last] + last].astype({"epoch": int})
 
 
 def _signature_of(objective: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,0 +1,24 @@
+"""What a `TopKRanker` says beside its results."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterable
+
+
+class NotFittedError(ValueError, AttributeError):
+    """The ranker was asked for something that only a fitted one has."""
+
+
+class RankerNote(UserWarning):
+    """What a ranking could not know, or what the user should know of it."""
+
+
+def say(notes: Iterable[str]) -> None:
+    """Each note as a `RankerNote` at the line of the caller outside of topreach."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith("topreach."):
+        level, frame = level + 1, frame.f_back
+    for note in notes:
+        warnings.warn(note[:1].upper() + note[1:], RankerNote, stacklevel=level)
