@@ -123,6 +123,66 @@ def test_ticks_published_value():
     assert (-found.sum() - 2 * 4.25) / 11 == pytest.approx(2.9434509731246283, abs=1e-12)
 
 
+# decay: baseline, adjacency, log-likelihood. tick 0.8.0.2,
+# ModelHawkesExpKernLogLik on the events below, minimised over both by SciPy's BFGS; its loss is
+# (-l - T) / n. The last decay is the likeliest.
+TICKS_FITS = {
+    0.9: (0.68494777, 0.57067707, -208.06470506),
+    1.3: (0.76573029, 0.51957156, -206.77467043),
+    2.0: (0.87812310, 0.44889566, -208.32155105),
+    1.3060138: (0.76684746, 0.51886753, -206.77447545),
+}
+
+
+def one_nodes_events():
+    """478 events of one node over 300 days: .8 a day, .5 children each, decay 1.3."""
+    draw = np.random.default_rng(2)
+    events = list(draw.uniform(0, 300.0, draw.poisson(0.8 * 300.0)))
+    parents = list(events)
+    while parents:
+        children = []
+        for t in parents:
+            for lag in draw.exponential(1 / 1.3, draw.poisson(0.5)):
+                if t + lag < 300.0:
+                    children.append(t + lag)
+        events += children
+        parents = children
+    return np.sort(events)
+
+
+@pytest.mark.parametrize("decay", list(TICKS_FITS))
+def test_ticks_fit_is_the_maximum_here(decay):
+    """The value there is tick's, the slope is 0, and the curvature makes it a maximum."""
+    baseline, adjacency, log_likelihood = TICKS_FITS[decay]
+    time = torch.from_numpy(one_nodes_events())
+    assert len(time) == 478
+    one = torch.ones(1, 1, 1, 1)
+    arguments = (
+        time,
+        torch.zeros(478, dtype=torch.int64),
+        torch.zeros(478, 0, dtype=torch.float64),
+        torch.tensor([0.0, 300.0], dtype=torch.float64),
+        torch.ones(1, dtype=torch.float64),
+        torch.zeros(1, 1, 0, dtype=torch.float64),
+        torch.zeros(1, 1, dtype=torch.float64),
+        torch.zeros(1, dtype=torch.int64),
+        one,
+        one,
+        torch.zeros(1, 1, 1, dtype=torch.float64),
+        0.0,
+        torch.tensor([0]),
+    )
+    z = [np.log(baseline), np.log(adjacency * decay), 0.0, decay]
+    at = torch.tensor([z], dtype=torch.float64)
+    value, gradient, hessian, _ = ops.hawkes_derivatives(*arguments, at, 2)
+    assert value.item() == pytest.approx(log_likelihood, abs=1e-7)
+    assert gradient[0, :2].abs().max() < 2e-5
+    assert torch.linalg.eigvalsh(hessian[0, :2, :2]).max() < -10
+    if decay == max(TICKS_FITS, key=lambda d: TICKS_FITS[d][2]):
+        # log(alpha) = log(adjacency) + log(decay): the slope in the decay at a fixed adjacency.
+        assert abs((gradient[0, 3] + gradient[0, 1] / decay).item()) < 1e-4
+
+
 # ---- invariants ----------------------------------------------------------------------------------
 
 
