@@ -31,13 +31,10 @@ Derivatives derivatives_cpu(const at::Tensor& time, const at::Tensor& node, cons
                             const Optional& either, const Optional& prior, double prior_weight,
                             const at::Tensor& item_node, const at::Tensor& parameters,
                             int64_t order) {
-  TR_REQUIRE(order >= 0 && order <= 2, "{}: order must be 0, 1 or 2, got {}", kName, order);
-  TR_REQUIRE(joint.has_value() == either.has_value() && joint.has_value() == prior.has_value(),
-             "{}: joint, either and prior must be given together, got some of them", kName);
+  check_hawkes_derivatives(kName, joint, either, prior, order);
   const HawkesTensors problem(kName,
-                              {time, node, marks, edges, weights, covariates, distance, refresh,
-                               joint.value_or(at::Tensor()), either.value_or(at::Tensor()),
-                               prior.value_or(at::Tensor()), prior_weight},
+                              events_of(time, node, marks, edges, weights, covariates, distance,
+                                        refresh, joint, either, prior, prior_weight),
                               item_node, parameters);
   const int64_t items = problem.items(), size = problem.size();
   const auto options = at::TensorOptions().dtype(at::kDouble);
@@ -58,21 +55,6 @@ Derivatives derivatives_cpu(const at::Tensor& time, const at::Tensor& node, cons
                                    std::min(end * kItemsTogether, items), scratch.get());
   });
   return {value, gradient, hessian, failed};
-}
-
-// On the host, whatever device the parameters are on: kernels/cuda/hawkes.h has a kernel for order 0 and 1.
-Derivatives derivatives_cuda(const at::Tensor& time, const at::Tensor& node,
-                             const at::Tensor& marks, const at::Tensor& edges,
-                             const at::Tensor& weights, const at::Tensor& covariates,
-                             const at::Tensor& distance, const at::Tensor& refresh,
-                             const Optional& joint, const Optional& either, const Optional& prior,
-                             double prior_weight, const at::Tensor& item_node,
-                             const at::Tensor& parameters, int64_t order) {
-  const auto [value, gradient, hessian, failed] =
-      derivatives_cpu(time, node, marks, edges, weights, covariates, distance, refresh, joint,
-                      either, prior, prior_weight, item_node, parameters, order);
-  const at::Device device = parameters.device();
-  return {value.to(device), gradient.to(device), hessian.to(device), failed.to(device)};
 }
 
 Derivatives derivatives_meta(const at::Tensor&, const at::Tensor&, const at::Tensor&,
@@ -223,7 +205,8 @@ at::Tensor log_likelihood_autograd(const at::Tensor& time, const at::Tensor& nod
                                    const at::Tensor& item_node, const at::Tensor& parameters) {
   const HawkesEvents e = events_of(time, node, marks, edges, weights, covariates, distance, refresh,
                                    joint, either, prior, prior_weight);
-  if (at::GradMode::is_enabled() && parameters.requires_grad() || tangent_of(parameters).defined())
+  if ((at::GradMode::is_enabled() && parameters.requires_grad()) ||
+      tangent_of(parameters).defined())
     return std::get<0>(
         call_with<std::tuple<at::Tensor, at::Tensor>>(kGradient, e, item_node, parameters));
   at::AutoDispatchBelowADInplaceOrView below_autograd;
@@ -364,8 +347,8 @@ TORCH_LIBRARY_IMPL(topreach, CPU, m) {
   m.impl("hawkes_log_likelihood", log_likelihood);
   m.impl("hawkes_log_likelihood_gradient", log_likelihood_gradient);
 }
+// These are made of hawkes_derivatives, which cuda/hawkes.cpp has.
 TORCH_LIBRARY_IMPL(topreach, CUDA, m) {
-  m.impl("hawkes_derivatives", derivatives_cuda);
   m.impl("hawkes_log_likelihood", log_likelihood);
   m.impl("hawkes_log_likelihood_gradient", log_likelihood_gradient);
 }

@@ -2,7 +2,8 @@
 // kernels/hawkes.h; those of the future are below.
 //
 // Shapes: N events at nodes (an event of c types is c of them), M = I S nodes, B blocks, Q refreshes of the
-// network, P = p + q + 4 parameters of a node. float64 on the CPU, but for integers.
+// network, P = p + q + 4 parameters of a node. float64, but for integers. The likelihood and its derivatives
+// run on CUDA where `parameters` is there; all else is on the CPU.
 #pragma once
 
 #include <ATen/core/Tensor.h>

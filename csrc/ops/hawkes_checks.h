@@ -5,6 +5,7 @@
 #include <ATen/TensorOperators.h>
 
 #include <optional>
+#include <vector>
 
 #include "../../kernels/hawkes.h"
 #include "../require.h"
@@ -32,6 +33,15 @@ inline HawkesEvents events_of(const at::Tensor& time, const at::Tensor& node,
           either.value_or(at::Tensor()),
           prior.value_or(at::Tensor()),
           prior_weight};
+}
+
+// Arguments of hawkes_derivatives beside its tensors' shapes.
+inline void check_hawkes_derivatives(const char* name, const std::optional<at::Tensor>& joint,
+                                     const std::optional<at::Tensor>& either,
+                                     const std::optional<at::Tensor>& prior, int64_t order) {
+  TR_REQUIRE(order >= 0 && order <= 2, "{}: order must be 0, 1 or 2, got {}", name, order);
+  TR_REQUIRE(joint.has_value() == either.has_value() && joint.has_value() == prior.has_value(),
+             "{}: joint, either and prior must be given together, got some of them", name);
 }
 
 inline at::Tensor doubles(const at::Tensor& tensor) {
@@ -144,6 +154,30 @@ class HawkesTensors {
   const kernels::HawkesProblem& view() const { return problem_; }
   int64_t items() const { return item_node_.size(0); }
   int64_t size() const { return parameters_.size(1); }
+  const at::Tensor& node() const { return node_; }
+  // The same arrays on another device, where `held` keeps them. item_node and parameters come last.
+  kernels::HawkesProblem view_on(const at::Device& device, std::vector<at::Tensor>& held) const {
+    const auto put = [&](const at::Tensor& tensor) -> const at::Tensor& {
+      return held.emplace_back(tensor.to(device, /*non_blocking=*/true));
+    };
+    kernels::HawkesProblem p = problem_;
+    p.time = put(time_).const_data_ptr<double>();
+    p.node = put(node_).const_data_ptr<int32_t>();
+    p.marks = put(marks_).const_data_ptr<double>();
+    p.edge = put(edges_).const_data_ptr<double>();
+    p.weight = put(weights_).const_data_ptr<double>();
+    p.covariates = put(covariates_).const_data_ptr<double>();
+    p.distance = put(distance_).const_data_ptr<double>();
+    p.refresh = put(refresh_).const_data_ptr<int32_t>();
+    if (joint_.defined()) {
+      p.theta.joint = put(joint_).const_data_ptr<float>();
+      p.theta.either = put(either_).const_data_ptr<float>();
+      p.theta.prior = put(prior_).const_data_ptr<double>();
+    }
+    put(item_node_);
+    put(parameters_);
+    return p;
+  }
   const int32_t* item_node() const { return item_node_.const_data_ptr<int32_t>(); }
   const double* parameters() const { return parameters_.const_data_ptr<double>(); }
 

@@ -28,17 +28,6 @@ namespace {
 
 using OptionalTensor = std::optional<at::Tensor>;
 
-struct Arguments {
-  int64_t k;
-  at::Tensor groups, lower, upper;
-  double sigma;
-  int64_t num_samples;
-  std::string estimator;
-  at::Tensor key;
-  int64_t row_offset;
-  OptionalTensor parent, lock;
-};
-
 auto forward_op() {
   static const auto op =
       c10::Dispatcher::singleton()
@@ -60,28 +49,11 @@ auto backward_op() {
   return op;
 }
 
-QuotaRows check_perturbed(const char* function, const at::Tensor& scores, const Arguments& a) {
-  QuotaRows quotas =
-      check_quotas(function, scores, a.k, a.groups, a.lower, a.upper, a.parent, a.lock);
-  TR_REQUIRE(std::isfinite(a.sigma) && a.sigma >= 0,
-             "{}: sigma must be finite and not negative, got {}", function, a.sigma);
-  TR_REQUIRE(a.estimator == "score_loo" || a.estimator == "conditional",
-             "{}: estimator must be 'score_loo' or 'conditional', got '{}'", function, a.estimator);
-  const int64_t fewest = a.estimator == "score_loo" ? 2 : 1;
-  TR_REQUIRE(a.num_samples >= fewest && a.num_samples <= INT32_MAX,
-             "{}: num_samples must be at least {} for estimator '{}' and below 2^31, got {}",
-             function, fewest, a.estimator, a.num_samples);
-  check_key(function, a.key, scores.device());
-  check_row_range(function, a.row_offset, rows_of(scores).rows);
-  if (a.estimator == "conditional") check_disjoint(function, quotas);
-  return quotas;
-}
-
 // The draws of one row. `z` holds the noise of the last one.
 template <typename T>
 class Draws {
  public:
-  Draws(const T* scores, int64_t sites, const Arguments& a)
+  Draws(const T* scores, int64_t sites, const PerturbedQuotaArguments& a)
       : scores_(scores),
         sigma_(T(a.sigma)),
         key_(key_words(a.key)),
@@ -110,8 +82,8 @@ class Draws {
 //   backward, conditional: f(x_i) (v_i - v_a)               [S], of free sites
 template <typename T>
 void sum_plans(const QuotaRows& quotas, const kernels::QuotaTree& tree, const T* scores,
-               const Arguments& a, int64_t row, int64_t begin, int64_t end, const T* v,
-               double centre, double* sums) {
+               const PerturbedQuotaArguments& a, int64_t row, int64_t begin, int64_t end,
+               const T* v, double centre, double* sums) {
   Draws<T> draws(scores, quotas.sites, a);
   kernels::QuotaScratch<T> scratch;
   std::vector<int32_t> chosen(size_t(quotas.k));
@@ -131,8 +103,8 @@ void sum_plans(const QuotaRows& quotas, const kernels::QuotaTree& tree, const T*
 
 template <typename T>
 void sum_exchanges(const QuotaRows& quotas, const FreeSites& free, const T* scores,
-                   const Arguments& a, int64_t row, int64_t begin, int64_t end, const T* v,
-                   double* sums) {
+                   const PerturbedQuotaArguments& a, int64_t row, int64_t begin, int64_t end,
+                   const T* v, double* sums) {
   const size_t n = free.site.size();
   const auto groups = int32_t(free.lower.size());
   kernels::QuotaGroups reduced;
@@ -173,9 +145,9 @@ void sum_exchanges(const QuotaRows& quotas, const FreeSites& free, const T* scor
 }
 
 // The value, or the vector-Jacobian product for `grad`.
-at::Tensor run(const char* function, const at::Tensor& scores, const Arguments& a,
+at::Tensor run(const char* function, const at::Tensor& scores, const PerturbedQuotaArguments& a,
                const at::Tensor& grad, const at::Tensor& membership) {
-  const QuotaRows quotas = check_perturbed(function, scores, a);
+  const QuotaRows quotas = check_perturbed_quota(function, scores, a);
   const kernels::QuotaTree tree = quotas.tree();
   check_feasible(function, quotas, tree, group_by_number);
   const at::Tensor input = scores.contiguous();
@@ -245,10 +217,7 @@ at::Tensor perturbed_quota_topk_backward_cpu(
     int64_t num_samples, std::string_view estimator, const at::Tensor& key, int64_t row_offset,
     const OptionalTensor& parent, const OptionalTensor& lock) {
   constexpr const char* name = "perturbed_quota_topk_backward";
-  TR_REQUIRE(grad.sizes() == scores.sizes() && membership.sizes() == scores.sizes() &&
-                 grad.scalar_type() == scores.scalar_type(),
-             "{}: grad and membership must have the shape and dtype of scores, {}, got {} and {}",
-             name, scores.sizes(), grad.sizes(), membership.sizes());
+  check_perturbed_quota_backward(name, grad, scores, membership);
   return run(name, scores,
              {k, groups, lower, upper, sigma, num_samples, std::string(estimator), key, row_offset,
               parent, lock},
@@ -309,12 +278,6 @@ at::Tensor perturbed_quota_topk(const at::Tensor& scores, int64_t k, const Quota
 }
 
 TORCH_LIBRARY_IMPL(topreach, CPU, m) {
-  m.impl("perturbed_quota_topk", perturbed_quota_topk_cpu);
-  m.impl("perturbed_quota_topk_backward", perturbed_quota_topk_backward_cpu);
-}
-
-// No kernel: the CPU's raises, and says so.
-TORCH_LIBRARY_IMPL(topreach, CUDA, m) {
   m.impl("perturbed_quota_topk", perturbed_quota_topk_cpu);
   m.impl("perturbed_quota_topk_backward", perturbed_quota_topk_backward_cpu);
 }

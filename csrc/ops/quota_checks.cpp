@@ -11,12 +11,15 @@
 
 #include "../require.h"
 #include "common.h"
+#include "perturbed_topk_checks.h"
 
 namespace topreach {
 
 namespace {
 
 constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
+
+at::Tensor on_cpu(const at::Tensor& tensor) { return tensor.to(at::kCPU).contiguous(); }
 
 const int64_t* whole_numbers(const char* function, const char* name, const at::Tensor& tensor,
                              int64_t size, const char* shape) {
@@ -25,9 +28,6 @@ const int64_t* whole_numbers(const char* function, const char* name, const at::T
   TR_REQUIRE(tensor.dim() == 1 && (size < 0 || tensor.size(0) == size),
              "{}: {} must have shape {}{}, got {}", function, name, shape,
              size < 0 ? std::string() : fmt::format(" = [{}]", size), tensor.sizes());
-  TR_REQUIRE(tensor.device().is_cpu(),
-             "{}: {} must be on the CPU, got {}; quotas have no CUDA kernel", function, name,
-             tensor.device());
   return tensor.const_data_ptr<int64_t>();
 }
 
@@ -53,14 +53,10 @@ QuotaRows check_quotas(const char* function, const at::Tensor& scores, int64_t k
                        const std::optional<at::Tensor>& parent,
                        const std::optional<at::Tensor>& lock) {
   check_scores(function, scores, k);
-  TR_REQUIRE(scores.device().is_cpu(),
-             "{}: scores must be on the CPU, got {}; quotas have no CUDA kernel: use "
-             "scores.cpu()",
-             function, scores.device());
   QuotaRows quotas;
   quotas.sites = scores.size(-1);
   quotas.k = k;
-  const at::Tensor g = groups.contiguous(), l = lower.contiguous(), u = upper.contiguous();
+  const at::Tensor g = on_cpu(groups), l = on_cpu(lower), u = on_cpu(upper);
   const int64_t* bounds = whole_numbers(function, "lower", l, -1, "[G]");
   const int64_t count = l.size(0);
   const int64_t* most = whole_numbers(function, "upper", u, count, "[G]");
@@ -78,7 +74,7 @@ QuotaRows check_quotas(const char* function, const at::Tensor& scores, int64_t k
     quotas.group.push_back(int32_t(group[s]));
   }
   if (parent) {
-    const at::Tensor p = parent->contiguous();
+    const at::Tensor p = on_cpu(*parent);
     const int64_t* above = whole_numbers(function, "parent", p, count, "[G]");
     for (int64_t i = 0; i < count; ++i) {
       TR_REQUIRE(above[i] >= -1 && above[i] < count,
@@ -89,7 +85,7 @@ QuotaRows check_quotas(const char* function, const at::Tensor& scores, int64_t k
     if (std::ranges::all_of(quotas.parent, [](int32_t p) { return p < 0; })) quotas.parent.clear();
   }
   if (lock) {
-    const at::Tensor held = lock->contiguous();
+    const at::Tensor held = on_cpu(*lock);
     const int64_t* locks = whole_numbers(function, "lock", held, quotas.sites, "[S]");
     for (int64_t s = 0; s < quotas.sites; ++s) {
       TR_REQUIRE(locks[s] >= -1 && locks[s] <= 1,
@@ -101,6 +97,55 @@ QuotaRows check_quotas(const char* function, const at::Tensor& scores, int64_t k
       quotas.lock.clear();
   }
   return quotas;
+}
+
+QuotaRows check_perturbed_quota(const char* function, const at::Tensor& scores,
+                                const PerturbedQuotaArguments& a) {
+  QuotaRows quotas =
+      check_quotas(function, scores, a.k, a.groups, a.lower, a.upper, a.parent, a.lock);
+  TR_REQUIRE(std::isfinite(a.sigma) && a.sigma >= 0,
+             "{}: sigma must be finite and not negative, got {}", function, a.sigma);
+  TR_REQUIRE(a.estimator == "score_loo" || a.estimator == "conditional",
+             "{}: estimator must be 'score_loo' or 'conditional', got '{}'", function, a.estimator);
+  const int64_t fewest = a.estimator == "score_loo" ? 2 : 1;
+  TR_REQUIRE(a.num_samples >= fewest && a.num_samples <= INT32_MAX,
+             "{}: num_samples must be at least {} for estimator '{}' and below 2^31, got {}",
+             function, fewest, a.estimator, a.num_samples);
+  check_key(function, a.key, scores.device());
+  check_row_range(function, a.row_offset, rows_of(scores).rows);
+  if (a.estimator == "conditional") check_disjoint(function, quotas);
+  return quotas;
+}
+
+void check_perturbed_quota_backward(const char* function, const at::Tensor& grad,
+                                    const at::Tensor& scores, const at::Tensor& membership) {
+  TR_REQUIRE(grad.sizes() == scores.sizes() && membership.sizes() == scores.sizes() &&
+                 grad.scalar_type() == scores.scalar_type() &&
+                 membership.scalar_type() == scores.scalar_type(),
+             "{}: grad and membership must have the shape and dtype of scores, {}, got {} and {}",
+             function, scores.sizes(), grad.sizes(), membership.sizes());
+  TR_REQUIRE(grad.device() == scores.device() && membership.device() == scores.device(),
+             "{}: grad and membership must be on the device of scores, {}, got {} and {}", function,
+             scores.device(), grad.device(), membership.device());
+}
+
+QuotaRows check_expected_quota(const char* function, const at::Tensor& scores, int64_t k,
+                               const at::Tensor& groups, const at::Tensor& lower,
+                               const at::Tensor& upper, double sigma,
+                               const std::optional<at::Tensor>& lock) {
+  QuotaRows quotas = check_quotas(function, scores, k, groups, lower, upper, std::nullopt, lock);
+  TR_REQUIRE(std::isfinite(sigma) && sigma >= 0,
+             "{}: sigma must be finite and not negative, got {}", function, sigma);
+  return quotas;
+}
+
+void check_expected_quota_tangent(const char* function, const at::Tensor& v,
+                                  const at::Tensor& scores) {
+  TR_REQUIRE(v.sizes() == scores.sizes() && v.scalar_type() == scores.scalar_type(),
+             "{}: v must have the shape and dtype of scores, {} of {}, got {} of {}", function,
+             scores.sizes(), scores.scalar_type(), v.sizes(), v.scalar_type());
+  TR_REQUIRE(v.device() == scores.device(), "{}: v must be on the device of scores, {}, got {}",
+             function, scores.device(), v.device());
 }
 
 void check_feasible(const char* function, const QuotaRows& quotas, const kernels::QuotaTree& tree,

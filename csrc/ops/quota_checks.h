@@ -28,11 +28,35 @@ struct QuotaRows {
   kernels::QuotaTree tree(const std::vector<int8_t>& locks) const;
 };
 
-// Raises for tensors that do not fit scores [..., S] on the CPU, and for quotas that no plan meets.
+// Raises for tensors that do not fit scores [..., S]. Quotas are read on the CPU, wherever they are.
 QuotaRows check_quotas(const char* function, const at::Tensor& scores, int64_t k,
                        const at::Tensor& groups, const at::Tensor& lower, const at::Tensor& upper,
                        const std::optional<at::Tensor>& parent,
                        const std::optional<at::Tensor>& lock);
+
+struct PerturbedQuotaArguments {
+  int64_t k;
+  at::Tensor groups, lower, upper;
+  double sigma;
+  int64_t num_samples;
+  std::string estimator;
+  at::Tensor key;
+  int64_t row_offset;
+  std::optional<at::Tensor> parent, lock;
+};
+
+// The same for the other arguments of perturbed_quota_topk, of its backward, and of
+// expected_quota_topk.
+QuotaRows check_perturbed_quota(const char* function, const at::Tensor& scores,
+                                const PerturbedQuotaArguments& arguments);
+void check_perturbed_quota_backward(const char* function, const at::Tensor& grad,
+                                    const at::Tensor& scores, const at::Tensor& membership);
+QuotaRows check_expected_quota(const char* function, const at::Tensor& scores, int64_t k,
+                               const at::Tensor& groups, const at::Tensor& lower,
+                               const at::Tensor& upper, double sigma,
+                               const std::optional<at::Tensor>& lock);
+void check_expected_quota_tangent(const char* function, const at::Tensor& v,
+                                  const at::Tensor& scores);
 
 // Raises, in the words "quotas must be feasible, got ...", if the tree has a fault.
 void check_feasible(const char* function, const QuotaRows& quotas, const kernels::QuotaTree& tree,

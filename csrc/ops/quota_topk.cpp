@@ -86,20 +86,11 @@ void expected_rows(const char* function, const QuotaRows& quotas, const T* score
   });
 }
 
-QuotaRows check_expected(const char* function, const at::Tensor& scores, int64_t k,
-                         const at::Tensor& groups, const at::Tensor& lower, const at::Tensor& upper,
-                         double sigma, const OptionalTensor& lock) {
-  QuotaRows quotas = check_quotas(function, scores, k, groups, lower, upper, std::nullopt, lock);
-  TR_REQUIRE(std::isfinite(sigma) && sigma >= 0,
-             "{}: sigma must be finite and not negative, got {}", function, sigma);
-  return quotas;
-}
-
 at::Tensor expected_quota_topk_cpu(const at::Tensor& scores, int64_t k, const at::Tensor& groups,
                                    const at::Tensor& lower, const at::Tensor& upper, double sigma,
                                    const OptionalTensor& lock) {
   constexpr const char* name = "expected_quota_topk";
-  const QuotaRows quotas = check_expected(name, scores, k, groups, lower, upper, sigma, lock);
+  const QuotaRows quotas = check_expected_quota(name, scores, k, groups, lower, upper, sigma, lock);
   const kernels::QuotaTree tree = quotas.tree();
   check_feasible(name, quotas, tree, group_by_number);
   const at::Tensor input = scores.contiguous();
@@ -118,11 +109,9 @@ at::Tensor expected_quota_topk_jvp_cpu(const at::Tensor& v, const at::Tensor& sc
                                        const at::Tensor& upper, double sigma,
                                        const OptionalTensor& lock) {
   constexpr const char* name = "expected_quota_topk_jvp";
-  const QuotaRows quotas = check_expected(name, scores, k, groups, lower, upper, sigma, lock);
+  const QuotaRows quotas = check_expected_quota(name, scores, k, groups, lower, upper, sigma, lock);
   check_feasible(name, quotas, quotas.tree(), group_by_number);
-  TR_REQUIRE(v.sizes() == scores.sizes() && v.scalar_type() == scores.scalar_type(),
-             "{}: v must have the shape and dtype of scores, {} of {}, got {} of {}", name,
-             scores.sizes(), scores.scalar_type(), v.sizes(), v.scalar_type());
+  check_expected_quota_tangent(name, v, scores);
   const at::Tensor input = scores.contiguous(), tangent = v.contiguous();
   at::Tensor result = at::zeros_like(input);
   if (sigma == 0 || input.numel() == 0) return result;
@@ -196,13 +185,6 @@ at::Tensor expected_quota_topk(const at::Tensor& scores, int64_t k, const QuotaB
 }
 
 TORCH_LIBRARY_IMPL(topreach, CPU, m) {
-  m.impl("quota_topk", quota_topk_cpu);
-  m.impl("expected_quota_topk", expected_quota_topk_cpu);
-  m.impl("expected_quota_topk_jvp", expected_quota_topk_jvp_cpu);
-}
-
-// No kernel: the CPU's raises, and says so.
-TORCH_LIBRARY_IMPL(topreach, CUDA, m) {
   m.impl("quota_topk", quota_topk_cpu);
   m.impl("expected_quota_topk", expected_quota_topk_cpu);
   m.impl("expected_quota_topk_jvp", expected_quota_topk_jvp_cpu);

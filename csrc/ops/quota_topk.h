@@ -21,11 +21,12 @@ struct QuotaBounds {
 
 /// Mask of the best k sites under quotas: max r.x, sum x = k, lower_g <= x(g) <= upper_g.
 ///
-/// scores [..., S] float32 or float64, on the CPU; -inf marks sites that must not be chosen. Equal
-/// scores: lowest index first. Not differentiable. O(S depth) a row.
+/// scores [..., S] float32 or float64; -inf marks sites that must not be chosen. Equal scores: lowest
+/// index first. Not differentiable. O(S depth) a row. Quotas are read on the CPU.
 ///
 /// Raises if quotas cannot be met, naming the first group that cannot: by any scores, or in a row
-/// whose scores of -inf leave too few sites. Raises for NaN, and on CUDA.
+/// whose scores of -inf leave too few sites. Raises for NaN. On CUDA, where the last two checks would
+/// wait for the device, such a row comes out NaN; so it does from the two operators below.
 at::Tensor quota_topk(const at::Tensor& scores, int64_t k, const QuotaBounds& quotas);
 
 /// E[quota_topk(scores + sigma z)], z standard normal: the chance of each site, without sampling.

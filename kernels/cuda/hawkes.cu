@@ -5,112 +5,16 @@
 //   backward   for each piece: a scan of w / lambda over own events, then the coefficient of each source
 //              (one thread each) and the adjoints of R_v
 //   marks      one warp a mark: sum over events of coefficient times mark
+//   Hessian    forward, the scan once more for each row of P (distances, marks, lags), which gives the
+//              slope of lambda at own events; one thread a pair of parameters sums their products. Backward,
+//              two more derivatives of the coefficients; one warp a pair sums coefficient times weights
 //
 // No atomics; every sum has an order that depends on the thread count of a block alone, which is fixed.
-// Memory per block: 6 N + 4 M doubles and the pieces.
-#include "hawkes.h"
-
-#include "launch.cuh"
+// Memory per block: 6 N + 4 M doubles and the pieces; with the Hessian (P + 12) N + (q + 6) M doubles.
+#include "hawkes_block.cuh"
 
 namespace topreach::kernels::cuda {
 namespace {
-
-constexpr int kThreads = 128, kWarps = kThreads / 32;
-constexpr unsigned kAll = 0xFFFFFFFFu;
-
-struct HawkesShared {
-  double part[kWarps];
-  int64_t pieces;
-};
-
-// What the threads of a block share in global memory.
-struct Work {
-  double *mark, *decay, *prefix, *rho;  // [N]; rho by place in the node's list of own events
-  double *state, *adjoint0, *adjoint1;  // [M]
-  double* reach;                        // [I]
-  double *later0, *later1;              // [N], by place in the list: suffix sums of rho
-  int64_t* next;                        // [M]
-  HawkesPiece* piece;
-};
-
-TR_HD int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
-
-TR_HD Work work_of(const HawkesProblem& p, void* scratch, int64_t* bytes) {
-  char* at = static_cast<char*>(scratch);
-  int64_t used = 0;
-  const int64_t nodes = p.places * p.types;
-  const auto take = [&](int64_t size) {
-    char* here = at == nullptr ? nullptr : at + used;
-    used += aligned(size);
-    return here;
-  };
-  const int64_t per_event = p.events * int64_t(sizeof(double)),
-                per_node = nodes * int64_t(sizeof(double));
-  Work w;
-  w.mark = reinterpret_cast<double*>(take(per_event));
-  w.decay = reinterpret_cast<double*>(take(per_event));
-  w.prefix = reinterpret_cast<double*>(take(per_event));
-  w.rho = reinterpret_cast<double*>(take(per_event));
-  w.later0 = reinterpret_cast<double*>(take(per_event));
-  w.later1 = reinterpret_cast<double*>(take(per_event));
-  w.state = reinterpret_cast<double*>(take(per_node));
-  w.adjoint0 = reinterpret_cast<double*>(take(per_node));
-  w.adjoint1 = reinterpret_cast<double*>(take(per_node));
-  w.reach = reinterpret_cast<double*>(take(p.places * int64_t(sizeof(double))));
-  w.next = reinterpret_cast<int64_t*>(take(per_node));
-  w.piece =
-      reinterpret_cast<HawkesPiece*>(take(hawkes_most_pieces(p) * int64_t(sizeof(HawkesPiece))));
-  if (bytes != nullptr) *bytes = used;
-  return w;
-}
-
-// Sum over the block, the same for all threads.
-__device__ double block_sum(HawkesShared& shared, double x) {
-  const int t = int(threadIdx.x);
-  for (int width = 16; width > 0; width /= 2) x += __shfl_down_sync(kAll, x, unsigned(width));
-  if (t % 32 == 0) shared.part[t / 32] = x;
-  __syncthreads();
-  double sum = 0.0;
-  for (int i = 0; i < kWarps; ++i) sum += shared.part[i];
-  __syncthreads();
-  return sum;
-}
-
-// Sum over the threads before this one; `total` is that of all.
-__device__ double block_scan(HawkesShared& shared, double x, double* total) {
-  const int t = int(threadIdx.x), lane = t % 32;
-  double sum = x;
-  for (int width = 1; width < 32; width *= 2) {
-    const double other = __shfl_up_sync(kAll, sum, unsigned(width));
-    if (lane >= width) sum += other;
-  }
-  double before = __shfl_up_sync(kAll, sum, 1u);
-  if (lane == 0) before = 0.0;
-  if (lane == 31) shared.part[t / 32] = sum;
-  __syncthreads();
-  double all = 0.0;
-  for (int i = 0; i < kWarps; ++i) {
-    if (i == t / 32) before += all;
-    all += shared.part[i];
-  }
-  __syncthreads();
-  *total = all;
-  return before;
-}
-
-// First place in [low, high) whose value is not before(value).
-template <typename F>
-__device__ int64_t partition(int64_t low, int64_t high, const F& before) {
-  while (low < high) {
-    const int64_t middle = low + (high - low) / 2;
-    if (before(middle)) {
-      low = middle + 1;
-    } else {
-      high = middle;
-    }
-  }
-  return low;
-}
 
 struct Walk {
   const HawkesBatch& b;
@@ -124,6 +28,7 @@ struct Walk {
   int64_t own_first, own_last;  // the node's own events in (b_0, b_B], places in b.own
   double value = 0.0;           // this thread's part
   int64_t failed;
+  double* hessian;  // [P, P] or null
 
   __device__ double own_time(int64_t n) const { return p.time[b.own[n]]; }
 
@@ -147,7 +52,12 @@ struct Walk {
     for (int64_t v = t; v < nodes; v += kThreads) {
       w.state[v] = 0.0;
       w.next[v] = b.own_start[v];
+      if (hessian == nullptr) continue;
+      w.adjoint2[v] = 0.0;
+      for (int64_t r = 0; r <= q; ++r) w.state_row[r * nodes + v] = 0.0;
     }
+    if (hessian != nullptr)
+      for (int64_t a = t; a < size * size; a += kThreads) hessian[a] = 0.0;
     own_first = partition(b.own_start[u], b.own_start[u + 1],
                           [&](int64_t n) { return !(own_time(n) > p.edge[0]); });
     own_last = partition(own_first, b.own_start[u + 1],
@@ -228,6 +138,7 @@ struct Walk {
             const double excites = network(refresh, p.node[x]) * mark;
             now = excites * decay;
             mass = fused(excites, integrals(series, lag, decay).e0, mass);
+            if (hessian != nullptr) w.gain[x] = now;
           }
         }
         double total;
@@ -243,7 +154,8 @@ struct Walk {
         const double time = own_time(n);
         const int64_t before = partition(from, to, [&](int64_t x) { return p.time[x] < time; });
         const double rise = exponential_lane(decay_rate * (piece.hi - time));
-        const double rate = mu + rise * (before < to ? w.prefix[before] : carry);
+        const double excited = rise * (before < to ? w.prefix[before] : carry);
+        const double rate = mu + excited;
         const bool good = rate > 0.0 && rate < kInfinity;
         if (good) {
           value = fused(weight, natural_log(rate), value);
@@ -253,13 +165,23 @@ struct Walk {
         const double r = good ? weight / rate : 0.0;
         w.rho[n] = r * rise;
         r_sum += r;
+        if (hessian == nullptr) continue;
+        w.scale[n] = good ? r / rate : 0.0;
+        double* slope = slope_of(n);
+        const double* y = hawkes_covariates(p, piece.block, u);
+        slope[0] = good ? mu : 0.0;
+        for (int64_t a = 0; a < p.covariates_per_node; ++a) slope[1 + a] = slope[0] * y[a];
+        slope[p.covariates_per_node + 1] = good ? excited : 0.0;
       }
+      if (hessian != nullptr && !history) slopes_of_rows(i, own, shift);
       // R_v with the piece's sources: one thread a source node.
       for (int64_t v = t; v < nodes; v += kThreads) {
         int64_t n = w.next[v];
         double sum = w.state[v];
-        for (; n < b.own_start[v + 1] && b.own[n] < to; ++n)
+        for (; n < b.own_start[v + 1] && b.own[n] < to; ++n) {
           sum = fused(w.mark[b.own[n]], w.decay[b.own[n]], sum);
+          if (hessian != nullptr) add_to_rows(v, b.own[n], piece.hi);
+        }
         w.state[v] = sum;
         w.next[v] = n;
       }
@@ -273,12 +195,123 @@ struct Walk {
       const double* y = hawkes_covariates(p, piece.block, u);
       for (int64_t a = t; a <= p.covariates_per_node; a += kThreads)
         gradient[a] = fused(change, a == 0 ? 1.0 : y[a - 1], gradient[a]);
+      if (hessian != nullptr) add_base(change, y);
     }
   }
 
-  // later0, later1: at place n, the sums of rho and of rho (hi - t) over n..last-1.
-  __device__ void sum_later(const Own& own, double hi, double* all0, double* all1) {
-    double carry0 = 0.0, carry1 = 0.0;
+  // ---- the Hessian: rows of P, as cpu/hawkes_walk.h has them: distances, marks, lags -----------------
+
+  __device__ double* slope_of(int64_t n) const { return w.slope + (n - own_first) * size; }
+
+  __device__ double distance_to(int64_t v) const {
+    return p.distance[u / p.types * p.places + v / p.types];
+  }
+
+  // What row r multiplies the gain of source x by.
+  __device__ double factor(int64_t r, int64_t x, double hi) const {
+    if (r == 0) return distance_to(p.node[x]);
+    return r <= q ? p.marks[x * q + r - 1] : hi - p.time[x];
+  }
+
+  // Shifts row r of R_v; returns its part of P. R_v itself is shifted already.
+  __device__ double row_of_past(int64_t r, int64_t v, double length, double shift) const {
+    if (r == 0) return distance_to(v) * w.state[v];
+    double& state = w.state_row[(r - 1) * nodes + v];
+    state = r <= q ? state * shift : fused(length, w.state[v], state * shift);
+    return state;
+  }
+
+  __device__ void add_to_rows(int64_t v, int64_t x, double hi) const {
+    const double decayed = w.mark[x] * w.decay[x];
+    for (int64_t r = 1; r <= q + 1; ++r) {
+      double& state = w.state_row[(r - 1) * nodes + v];
+      state = fused(decayed, factor(r, x, hi), state);
+    }
+  }
+
+  // The slopes of lambda in delta_g, omega and delta_k at the own events of piece i.
+  __device__ void slopes_of_rows(int64_t i, const Own& own, double shift) {
+    const HawkesPiece piece = w.piece[i];
+    const int64_t from = piece.source, to = w.piece[i + 1].source;
+    const int64_t refresh = hawkes_refresh(p, piece.block), alpha = p.covariates_per_node + 1;
+    const double length = piece.hi - piece_start(i);
+    for (int64_t r = 0; r <= q + 1; ++r) {
+      double past = 0.0;
+      for (int64_t v = t; v < nodes; v += kThreads)
+        past = fused(network(refresh, v), row_of_past(r, v, length, shift), past);
+      double carry = block_sum(shared, past);
+      for (int64_t first = from; first < to; first += kThreads) {
+        const int64_t x = first + t;
+        double total;
+        const double before =
+            block_scan(shared, x < to ? w.gain[x] * factor(r, x, piece.hi) : 0.0, &total);
+        if (x < to) w.row[x] = carry + before;
+        carry += total;
+      }
+      __syncthreads();
+      for (int64_t n = own.first + t; n < own.last; n += kThreads) {
+        const double time = own_time(n), lag = piece.hi - time;
+        const int64_t before = partition(from, to, [&](int64_t x) { return p.time[x] < time; });
+        const double sum =
+            exponential_lane(decay_rate * lag) * (before < to ? w.row[before] : carry);
+        double* slope = slope_of(n);
+        const bool good = w.scale[n] > 0.0;
+        const double value = r == 0 ? -sum : (r <= q ? sum : fused(lag, slope[alpha], -sum));
+        slope[alpha + 1 + r] = good ? value : 0.0;
+      }
+      __syncthreads();
+    }
+  }
+
+  // change (1, y)(1, y)'.
+  __device__ void add_base(double change, const double* y) const {
+    const int64_t count = p.covariates_per_node + 1;
+    for (int64_t i = t; i < count * count; i += kThreads) {
+      const int64_t a = i / count, c = i - a * count;
+      const double left = change * (a == 0 ? 1.0 : y[a - 1]);
+      double& h = hessian[a * size + c];
+      h = fused(left, c == 0 ? 1.0 : y[c - 1], h);
+    }
+  }
+
+  // Entry j of the weights (1, -dist, m) of source x in the linear part.
+  __device__ double weight_of(int64_t j, int64_t x) const {
+    return j == 0 ? 1.0 : (j == 1 ? -distance_to(p.node[x]) : p.marks[x * q + j - 2]);
+  }
+
+  // -sum_n (w / lambda_n^2) grad lambda_n grad lambda_n', a thread a pair; then the linear part, a warp a
+  // pair: sum_x c (1, -dist, m)(1, -dist, m)', with c' in the column of delta_k and c'' on its diagonal.
+  __device__ void finish_hessian() const {
+    for (int64_t i = t; i < size * size; i += kThreads) {
+      const int64_t a = i / size, c = i - a * size;
+      double sum = hessian[i];
+      for (int64_t n = own_first; n < own_last; ++n)
+        sum = fused(-w.scale[n] * slope_of(n)[a < c ? a : c], slope_of(n)[a < c ? c : a], sum);
+      hessian[i] = sum;
+    }
+    __syncthreads();
+    const int64_t alpha = p.covariates_per_node + 1, decay = q + 2,
+                  last = w.piece[shared.pieces].source;
+    for (int64_t i = t / 32; i < (decay + 1) * (decay + 1); i += kWarps) {
+      const int64_t a = i / (decay + 1), c = i - a * (decay + 1);
+      if (c < a) continue;
+      const double* coefficient = c < decay ? w.prefix : (a < decay ? w.c1 : w.c2);
+      double sum = 0.0;
+      for (int64_t x = t % 32; x < last; x += 32) {
+        const double left = a < decay ? weight_of(a, x) : 1.0;
+        sum = fused(coefficient[x] * left, c < decay ? weight_of(c, x) : 1.0, sum);
+      }
+      for (int width = 16; width > 0; width /= 2)
+        sum += __shfl_down_sync(kAll, sum, unsigned(width));
+      if (t % 32 != 0) continue;
+      hessian[(alpha + a) * size + alpha + c] += sum;
+      if (a != c) hessian[(alpha + c) * size + alpha + a] += sum;
+    }
+  }
+
+  // later0, 1, 2: at place n, the sums of rho (hi - t)^0, 1, 2 over n..last-1; the last for the Hessian.
+  __device__ void sum_later(const Own& own, double hi, double* all0, double* all1, double* all2) {
+    double carry0 = 0.0, carry1 = 0.0, carry2 = 0.0;
     for (int64_t end = own.last; end > own.first; end -= kThreads) {
       const int64_t n = end - 1 - t;
       const double rho = n >= own.first ? w.rho[n] : 0.0;
@@ -292,9 +325,16 @@ struct Walk {
       }
       carry0 += total0;
       carry1 += total1;
+      if (hessian == nullptr) continue;
+      const double latest = n >= own.first ? late * (hi - own_time(n)) : 0.0;
+      double total2;
+      const double sum2 = block_scan(shared, latest, &total2);
+      if (n >= own.first) w.later2[n] = carry2 + sum2 + latest;
+      carry2 += total2;
     }
     *all0 = carry0;
     *all1 = carry1;
+    *all2 = carry2;
     __syncthreads();
   }
 
@@ -311,8 +351,8 @@ struct Walk {
       const double shift = decay_lane(decay_rate * length);
       const bool series = decay_rate * length < 0.5;
       const Own own = own_of(piece, lo);
-      double rho0, rho1;
-      sum_later(own, piece.hi, &rho0, &rho1);
+      double rho0, rho1, rho2;
+      sum_later(own, piece.hi, &rho0, &rho1, &rho2);
       for (int64_t x = from + t; x < to; x += kThreads) {
         const int64_t v = p.node[x];
         const double time = p.time[x], lag = piece.hi - time, decay = w.decay[x];
@@ -326,17 +366,31 @@ struct Walk {
         const double lost = history ? 0.0 : a * weight;
         const double c = w.mark[x] * fused(decay, u0, history ? 0.0 : -lost * e.e0);
         g_alpha += c;
-        g_distance = fused(c, p.distance[u / p.types * p.places + v / p.types], g_distance);
-        g_decay += w.mark[x] * fused(decay, fused(-lag, u0, u1), history ? 0.0 : lost * e.e1);
+        const double c1 =
+            w.mark[x] * fused(decay, fused(-lag, u0, u1), history ? 0.0 : lost * e.e1);
+        g_distance = fused(c, distance_to(v), g_distance);
+        g_decay += c1;
         w.prefix[x] = c;
+        if (hessian == nullptr) continue;
+        const double u2 = fused(a, n < own.last ? w.later2[n] : 0.0, w.adjoint2[v]);
+        const double rest = fused(lag, fused(lag, u0, -2.0 * u1), u2);
+        w.c1[x] = c1;
+        w.c2[x] = w.mark[x] * fused(decay, rest, history ? 0.0 : -lost * e.e2);
       }
       __syncthreads();
       if (history) continue;
       const DecayIntegrals<double> e = integrals(series, length, shift);
       const double start0 = fused(shift, rho0, -weight * e.e0);
       const double start1 = fused(shift, fused(-length, rho0, rho1), weight * e.e1);
+      const double start2 =
+          fused(shift, fused(length, fused(length, rho0, -2.0 * rho1), rho2), -weight * e.e2);
       for (int64_t v = t; v < nodes; v += kThreads) {
         const double a = network(refresh, v), a0 = w.adjoint0[v];
+        if (hessian != nullptr) {
+          const double inner =
+              fused(length, fused(length, a0, -2.0 * w.adjoint1[v]), w.adjoint2[v]);
+          w.adjoint2[v] = fused(shift, inner, a * start2);
+        }
         w.adjoint1[v] = fused(shift, fused(-length, a0, w.adjoint1[v]), a * start1);
         w.adjoint0[v] = fused(shift, a0, a * start0);
       }
@@ -371,7 +425,7 @@ __global__ void __launch_bounds__(kThreads) evaluate(HawkesBatch b, int64_t byte
     Walk walk{b,
               p,
               shared,
-              work_of(p, scratch, nullptr),
+              work_of(p, b.items.hessian != nullptr, scratch, nullptr),
               item,
               b.items.node[item],
               p.places * p.types,
@@ -384,7 +438,8 @@ __global__ void __launch_bounds__(kThreads) evaluate(HawkesBatch b, int64_t byte
               0,
               0,
               0.0,
-              0};
+              0,
+              b.items.hessian == nullptr ? nullptr : b.items.hessian + item * size * size};
     double* gradient = b.items.gradient == nullptr ? nullptr : b.items.gradient + item * size;
     if (gradient != nullptr)
       for (int64_t a = threadIdx.x; a <= p.covariates_per_node; a += kThreads) gradient[a] = 0.0;
@@ -392,6 +447,8 @@ __global__ void __launch_bounds__(kThreads) evaluate(HawkesBatch b, int64_t byte
     walk.forward(gradient);
     __syncthreads();
     if (gradient != nullptr) walk.backward(gradient);
+    __syncthreads();
+    if (walk.hessian != nullptr) walk.finish_hessian();
     double value = block_sum(shared, walk.value);
     // The first event without a rate.
     double failed = double(walk.failed);
@@ -411,9 +468,9 @@ __global__ void __launch_bounds__(kThreads) evaluate(HawkesBatch b, int64_t byte
 
 }  // namespace
 
-int64_t hawkes_scratch(const HawkesProblem& problem) {
+int64_t hawkes_scratch(const HawkesProblem& problem, bool hessian) {
   int64_t bytes = 0;
-  work_of(problem, nullptr, &bytes);
+  work_of(problem, hessian, nullptr, &bytes);
   return bytes;
 }
 
@@ -421,7 +478,7 @@ cudaError_t hawkes(const HawkesBatch& batch, cudaStream_t stream) {
   if (batch.count == 0) return cudaSuccess;
   const int64_t grid = batch.count < batch.blocks ? batch.count : batch.blocks;
   return launch(evaluate, grid, kThreads, int64_t(sizeof(HawkesShared)), stream, batch,
-                hawkes_scratch(batch.problem));
+                hawkes_scratch(batch.problem, batch.items.hessian != nullptr));
 }
 
 }  // namespace topreach::kernels::cuda

@@ -14,18 +14,18 @@ namespace topreach::kernels::cuda {
 
 struct HawkesBatch {
   HawkesProblem problem;     // its pointers are device memory
-  HawkesItems items;         // likewise; `hessian` must be null: the CPU makes it
+  HawkesItems items;         // likewise; with `hessian` comes `gradient`
   int64_t count;             // R
   const int64_t* own_start;  // [M + 1]: where node v's events begin in `own`
   const int64_t* own;        // [N]: events by node, in order of time
-  void* scratch;             // hawkes_scratch(problem) bytes for each block of the grid
+  void* scratch;             // hawkes_scratch bytes for each block of the grid
   int64_t blocks;            // of the grid: items at work at one time
 };
 
 // Bytes for each block, a multiple of 64.
-int64_t hawkes_scratch(const HawkesProblem& problem);
+int64_t hawkes_scratch(const HawkesProblem& problem, bool hessian);
 
-// Value, and gradient if items.gradient is given. Returns the launch error.
+// Value, and gradient and Hessian as they are given. Returns the launch error.
 cudaError_t hawkes(const HawkesBatch& batch, cudaStream_t stream);
 
 }  // namespace topreach::kernels::cuda

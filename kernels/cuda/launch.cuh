@@ -4,7 +4,7 @@
 // A kernel is a plain __global__ function. It is launched by launch(), takes its shared memory from
 // shared_memory<T>() (dynamic, so that the emulation can poison it), and uses of CUDA what the
 // emulation knows: threadIdx, blockIdx, blockDim, gridDim, __syncthreads, __syncthreads_or,
-// __shfl_up_sync, __shfl_down_sync, __ballot_sync, atomicAdd, atomicMax and atomicXor.
+// __syncwarp, __shfl_up_sync, __shfl_down_sync, __ballot_sync, atomicAdd, atomicMax and atomicXor.
 #pragma once
 
 #include <cstdint>
@@ -37,6 +37,7 @@ T& shared_memory() {
   return *static_cast<T*>(::cuda_emulation::shared_memory(sizeof(T)));
 }
 constexpr int64_t kMostBlocks = 7;  // few, so that the tests walk the loops over blocks
+constexpr int64_t kWaveBytes = 1 << 15;
 #else
 template <typename T>
 __device__ __forceinline__ T& shared_memory() {
@@ -44,6 +45,7 @@ __device__ __forceinline__ T& shared_memory() {
   return *reinterpret_cast<T*>(shared_bytes);
 }
 constexpr int64_t kMostBlocks = 1 << 24;  // below the limit of the hardware, 2^31 - 1
+constexpr int64_t kWaveBytes = 64 << 20;  // of what is worked on at one time, if it can be parted
 #endif
 
 // Blocks for `work` items, one a block; the kernel's loop over the grid takes the rest.

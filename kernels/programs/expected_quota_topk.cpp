@@ -8,13 +8,7 @@
 namespace topreach::kernels {
 namespace {
 
-constexpr double kNear = 7.5;          // sigma beyond which a site's side is certain: 3e-14
 constexpr double kNegligible = 1e-17;  // of a chance
-constexpr double kFarStep = 0.42;      // H, in sigma
-constexpr double kNarrow = 0.6;        // w, in the width of the pool's threshold
-constexpr double kStraight = 6;        // steps near w in length, about
-constexpr double kAgreement = 3e-5;
-constexpr int kAttempts = 4;
 
 // Drops what is negligible at either end.
 template <typename Law>
@@ -49,11 +43,6 @@ void convolve(const Law& a, const Law& b, int64_t end, bool tangents, Law& sum) 
   }
   trim(sum);
 }
-
-// What is summed over the sites of a group at a threshold.
-struct Moments {
-  double mean = 0, variance = 0, density = 0;
-};
 
 }  // namespace
 
@@ -95,86 +84,40 @@ void ExpectedQuotaTopK::run(const double* scores, double sigma, const double* v,
               [&](int32_t a, int32_t b) {
                 return scores[a] > scores[b] || (scores[a] == scores[b] && a < b);
               });
+  std::vector<double> sorted(scores, scores + sites_);
+  std::sort(sorted.begin(), sorted.end());
+  const QuotaNodes nodes(sorted.front(), sorted.back(), rest_, sigma, [&](double t) {
+    QuotaMoments pool;
+    for (size_t g = 0; g < size_t(groups_); ++g) {
+      QuotaMoments m;
+      for (int64_t i = begin_[g]; i < begin_[g + 1]; ++i)
+        m.add_site(scores[member_[size_t(i)]], t, sigma);
+      pool.add_group(m, double(lower_[g]), double(upper_[g]));
+    }
+    return pool;
+  });
   double refinement = 1;
-  for (int i = 0; i < kAttempts; ++i, refinement *= 0.5)
-    if (attempt(scores, sigma, v ? shifted.data() : nullptr, refinement, value, product)) return;
+  for (int i = 0; i < kQuotaAttempts; ++i, refinement *= 0.5)
+    if (attempt(scores, sorted, sigma, v ? shifted.data() : nullptr, nodes.refined(refinement),
+                value, product))
+      return;
 }
 
-bool ExpectedQuotaTopK::attempt(const double* scores, double sigma, const double* v,
-                                double refinement, double* value, double* product) {
+bool ExpectedQuotaTopK::attempt(const double* scores, const std::vector<double>& sorted,
+                                double sigma, const double* v, const QuotaNodes& nodes,
+                                double* value, double* product) {
   for (int odd = 0; odd < 2; ++odd) {
     sum_[odd].assign(size_t(sites_), 0.0);
     product_[odd].assign(v ? size_t(sites_) : 0, 0.0);
   }
-  std::vector<double> sorted(scores, scores + sites_);
-  std::sort(sorted.begin(), sorted.end());
-  const double reach = (kNear + 1) * sigma;
-  const double low = sorted.front() - reach, high = sorted.back() + reach;
-
-  // The pool's threshold by mean field: sum_g clip(E N_g, lower, upper) - lower = R - 1/2.
-  const auto pool_at = [&](double t) {
-    Moments pool;
-    for (size_t g = 0; g < size_t(groups_); ++g) {
-      Moments m;
-      for (int64_t i = begin_[g]; i < begin_[g + 1]; ++i) {
-        const double z = (scores[member_[size_t(i)]] - t) / sigma, p = normal_cdf(z);
-        m.mean += p;
-        m.variance += p * (1 - p);
-        m.density += normal_pdf(z) / sigma;
-      }
-      const double l = double(lower_[g]), u = double(upper_[g]);
-      pool.mean += (m.mean < l ? l : m.mean > u ? u : m.mean) - l;
-      if (m.mean < l || m.mean > u) continue;
-      pool.variance += m.variance;
-      pool.density += m.density;
-    }
-    return pool;
-  };
-  double below = low, over = high;
-  for (int i = 0; i < 24 && over - below > 0.02 * sigma; ++i) {
-    const double middle = 0.5 * (below + over);
-    (pool_at(middle).mean > double(rest_) - 0.5 ? below : over) = middle;
-  }
-  const double centre = 0.5 * (below + over), far = kFarStep * sigma * refinement;
-  const Moments pool = pool_at(centre);
-  double close = far;
-  if (pool.density > 0)
-    close = std::min(far, kNarrow * refinement * std::sqrt(pool.variance) / pool.density);
-  close = std::max(close, 1e-3 * far);
-
-  const double bend = kStraight * std::sqrt(far / close);  // a, in steps
-  const auto place = [&](double s) {
-    return centre + far * s - (far - close) * bend * std::tanh(s / bend);
-  };
-  const double ends = (high - low) / far + 2 * bend + 2;
-  for (const int side : {1, -1})
-    for (int64_t n = side > 0 ? 0 : 1; double(n) < ends; ++n) {
-      const double s = double(side * n), t = place(s);
-      if (t < low || t > high) break;
-      // Where no site is near, go on to the next one.
-      const auto next = std::lower_bound(sorted.begin(), sorted.end(), t - reach);
-      const bool empty = next == sorted.end() || *next > t + reach;
-      if (empty) {
-        double aim = 0;
-        if (side > 0) {
-          if (next == sorted.end()) break;
-          aim = *next - reach - t;
-        } else {
-          if (next == sorted.begin()) break;
-          aim = t - (*(next - 1) + reach);
-        }
-        // No step is longer than `far`.
-        n += std::max<int64_t>(int64_t(aim / far) - 1, 0);
-        continue;
-      }
-      const double cosh = std::cosh(std::min(std::abs(s) / bend, 300.0));
-      node(scores, sigma, v, t, far - (far - close) / (cosh * cosh), int(n & 1));
-    }
+  nodes.visit(sorted.data(), sites_, [&](double t, double weight, int64_t n) {
+    node(scores, sigma, v, t, weight, int(n & 1));
+  });
 
   bool agree = true;
   for (size_t i = 0; i < size_t(sites_); ++i) {
     value[i] = sum_[0][i] + sum_[1][i];
-    agree = agree && std::abs(sum_[0][i] - sum_[1][i]) < 0.5 * kAgreement;
+    agree = agree && std::abs(sum_[0][i] - sum_[1][i]) < 0.5 * kQuotaAgreement;
     if (v) product[i] = product_[0][i] + product_[1][i];
   }
   return agree;
@@ -188,10 +131,10 @@ void ExpectedQuotaTopK::node(const double* scores, double sigma, const double* v
     near_[g].clear();
     const auto end = member_.begin() + begin_[g + 1];
     const auto at = std::partition_point(member_.begin() + begin_[g], end, [&](int32_t site) {
-      return scores[site] - t > kNear * sigma;
+      return scores[site] - t > kQuotaNear * sigma;
     });
     above_[g] = at - member_.begin() - begin_[g];
-    for (auto i = at; i != end && scores[*i] - t >= -kNear * sigma; ++i) {
+    for (auto i = at; i != end && scores[*i] - t >= -kQuotaNear * sigma; ++i) {
       const double z = (scores[*i] - t) / sigma, f = normal_pdf(z) / sigma;
       near_[g].push_back({normal_cdf(z), f, v ? f * v[*i] : 0.0, f * z / sigma, *i});
     }

@@ -19,18 +19,15 @@
 // J v is the derivative of all this along dP_k = f_k v_k, carried beside it: no Jacobian is formed.
 // Every number is a chance or a tangent of one, so sums do not cancel.
 //
-// Laws are cut where they fall below kNegligible, and sites more than kNear sigma from t are above or
-// below it for certain. Cost: O(nodes x S x width of a group's law), and as much for the pool.
-//
-// Nodes: the trapezoidal rule in s, t(s) = H s - (H - w) a tanh(s / a) around the pool's threshold.
-// Steps are w = .6 sqrt(Var N) / sum f there, the width of the threshold, and H = .42 sigma far away.
-// The map is analytic, so the rule converges as for t itself (see expected_topk.h). Odd and even nodes
-// form two rules; they must agree to 3e-5 for every site, else the steps are halved. The error of their
-// mean is then about the square: 1e-9, and 1e-8 at most in the cases of the tests.
+// Laws are cut where they fall below kNegligible, and sites more than kQuotaNear sigma from t are above
+// or below it for certain. Cost: O(nodes x S x width of a group's law), and as much for the pool. The
+// nodes are those of quota_nodes.h.
 #pragma once
 
 #include <cstdint>
 #include <vector>
+
+#include "quota_nodes.h"
 
 namespace topreach::kernels {
 
@@ -55,8 +52,8 @@ class ExpectedQuotaTopK {
     double p, f, tangent, slope;  // P, f, dP and -f'
     int32_t site;
   };
-  bool attempt(const double* scores, double sigma, const double* v, double refinement,
-               double* value, double* product);
+  bool attempt(const double* scores, const std::vector<double>& sorted, double sigma,
+               const double* v, const QuotaNodes& nodes, double* value, double* product);
   void node(const double* scores, double sigma, const double* v, double t, double weight, int odd);
   void build_law(int32_t g, bool tangents);
   void pool_laws(bool tangents);

@@ -22,8 +22,13 @@ Results evaluate_on_cuda(const Case& c, const std::vector<int32_t>& node,
   r.value.assign(size_t(items), NAN);
   r.failed.assign(size_t(items), -2);
   if (order >= 1) r.gradient.assign(size_t(items * c.parameters()), NAN);
-  b.items = {node.data(), z.data(),       r.value.data(), order >= 1 ? r.gradient.data() : nullptr,
-             nullptr,     r.failed.data()};
+  if (order >= 2) r.hessian.assign(size_t(items * c.parameters() * c.parameters()), NAN);
+  b.items = {node.data(),
+             z.data(),
+             r.value.data(),
+             order >= 1 ? r.gradient.data() : nullptr,
+             order >= 2 ? r.hessian.data() : nullptr,
+             r.failed.data()};
   b.count = items;
   std::vector<int64_t> start{0}, own;
   for (int64_t v = 0; v < c.nodes(); ++v) {
@@ -32,7 +37,7 @@ Results evaluate_on_cuda(const Case& c, const std::vector<int32_t>& node,
     start.push_back(int64_t(own.size()));
   }
   b.own_start = start.data(), b.own = own.data();
-  const int64_t bytes = cuda::hawkes_scratch(b.problem) * blocks;
+  const int64_t bytes = cuda::hawkes_scratch(b.problem, order >= 2) * blocks;
   const AlignedMemory scratch(bytes);
   std::memset(scratch.get(), 0xFF, size_t(bytes));
   b.scratch = scratch.get(), b.blocks = blocks;
@@ -60,16 +65,26 @@ class HawkesCuda : public testing::Test {
       if (i % 3 != 0) zi.back() = i % 3 == 1 ? 0.01 : 12.0;
       z.insert(z.end(), zi.begin(), zi.end());
     }
-    const Results want = evaluate(c, node, z, 1), got = evaluate_on_cuda(c, node, z, 1, 2);
+    const Results want = evaluate(c, node, z, 2), got = evaluate_on_cuda(c, node, z, 2, 2);
     expect_near(got.value, want.value);
     expect_near(got.gradient, want.gradient);
+    // Entries cancel: rounding is in proportion to the item's largest.
+    const size_t entries = size_t(c.parameters() * c.parameters());
+    for (size_t i = 0; i < want.hessian.size(); ++i) {
+      const auto from = want.hessian.begin() + long(i / entries * entries);
+      double most = 1.0;
+      for (auto h = from; h != from + long(entries); ++h) most = std::max(most, std::fabs(*h));
+      EXPECT_NEAR(got.hessian[i], want.hessian[i], 1e-12 * most) << "at " << i;
+    }
     EXPECT_EQ(got.failed, want.failed);
     EXPECT_EQ(evaluate_on_cuda(c, node, z, 0, 3).value, got.value);
+    EXPECT_EQ(evaluate_on_cuda(c, node, z, 1, 3).gradient, got.gradient);
     for (const Order order : {Order::kReverse, Order::kRandom}) {
       cuda_emulation::schedule(order, 5);
-      const Results again = evaluate_on_cuda(c, node, z, 1, 5);
+      const Results again = evaluate_on_cuda(c, node, z, 2, 5);
       EXPECT_EQ(again.value, got.value);
       EXPECT_EQ(again.gradient, got.gradient);
+      EXPECT_EQ(again.hessian, got.hessian);
     }
     cuda_emulation::schedule(Order::kForward);
   }

@@ -32,7 +32,7 @@ def quota_topk(
     A greedy algorithm on the tree of groups, exact, O(S) a row for each level of the tree.
 
     Args:
-        scores: [..., S] float32 or float64, on the CPU; -inf marks sites that must not be chosen.
+        scores: [..., S] float32 or float64; -inf marks sites that must not be chosen.
         k: number of sites to choose, 0 <= k <= S.
         groups: the group of each site, [S]: numbers 0..G-1 (an integer tensor; -1: in no group), or
             labels (a sequence; None: in no group).
@@ -50,8 +50,9 @@ def quota_topk(
 
     Raises:
         ValueError: quotas that no plan meets (the first group that cannot be met is named), or none
-            without the sites whose score is -inf; shapes that do not fit; a NaN score; a CUDA
-            tensor.
+            without the sites whose score is -inf; shapes that do not fit; a NaN score. On CUDA,
+            where a look at the scores would synchronise, a row with NaN, or with too few sites
+            above -inf, comes out NaN.
         TypeError: arguments of another type or dtype.
 
     Example:
@@ -89,8 +90,7 @@ def expected_quota_topk(
     once: differentiating twice raises. Cost: 809 sites, 39 groups, K = 162: some 10 ms a row.
 
     Args:
-        scores: [..., S] float32 or float64, on the CPU, in any unit; -inf marks sites that must not
-            be chosen.
+        scores: [..., S] float32 or float64, in any unit; -inf marks sites that must not be chosen.
         k, groups, lower, upper, lock: as in :func:`quota_topk`. Groups are disjoint.
         sigma: noise scale in the unit of the scores, >= 0; 0 gives the hard mask and no gradient.
 

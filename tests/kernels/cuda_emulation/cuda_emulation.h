@@ -115,6 +115,11 @@ inline int __syncthreads_or(int vote,
   return ::cuda_emulation::sync_block(vote != 0, where);
 }
 
+inline void __syncwarp(unsigned mask = 0xFFFFFFFFu,
+                       std::source_location where = std::source_location::current()) {
+  ::cuda_emulation::sync_warp(mask, 0, where);
+}
+
 inline unsigned __ballot_sync(unsigned mask, int vote,
                               std::source_location where = std::source_location::current()) {
   const uint64_t* slots = ::cuda_emulation::sync_warp(mask, vote != 0, where);
