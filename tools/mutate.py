@@ -38,12 +38,17 @@ WORK = ROOT / "build" / "mutate"
 ROOMS = {
     "python/topreach/cli": ["test_cli*.py"],
     "python/topreach/data": [
-        "test_panel*.py",
+        "test_data_columns.py",
+        "test_data_parts.py",
         "test_table*.py",
         "test_times*.py",
-        "test_files*.py",
-        "test_events*.py",
+        "test_panel*.py",
     ],
+    "python/topreach/data/event": ["test_data_parts.py", "test_events_*.py"],
+    "python/topreach/data/places.py": ["test_data_parts.py", "test_events_table.py"],
+    "python/topreach/data/moments.py": ["test_data_parts.py", "test_events_table.py"],
+    "python/topreach/data/leaks.py": ["test_data_parts.py", "test_table.py"],
+    "python/topreach/data/files.py": ["test_files.py"],
     "python/topreach/data/datasets": ["test_datasets.py", "test_events.py"],
     "python/topreach/data/standardizer.py": ["test_standardizer.py"],
     "python/topreach/distributions": [
