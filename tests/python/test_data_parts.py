@@ -147,7 +147,10 @@ def test_the_step_that_a_time_lies_in():
         first, width = Resolution(unit, step).floor(np.array(values))
         return first.tolist(), width.tolist()
 
-    assert floor("", 0.0, [1.25]) == ([1.25], [0]) and floor("", 0.5, [1.4, 2.5]) == ([1, 2.5], [0.5] * 2)
+    assert floor("", 0.0, [1.25]) == ([1.25], [0]) and floor("", 0.5, [1.4, 2.5]) == (
+        [1, 2.5],
+        [0.5] * 2,
+    )
     assert floor("", 0.1, [0.3]) == ([pytest.approx(0.3)], [0.1])  # 0.3 / 0.1 is below 3
     first, width = floor("hour", 1, [10 + 7.9 / 24, 10 + 8 / 24])
     assert first == pytest.approx([10 + 7 / 24, 10 + 8 / 24]) and width == [1 / 24] * 2
@@ -244,7 +247,9 @@ def test_lags_by_the_calendar():
     for window in (-1, 1.0, True, "1"):
         with pytest.raises(ValueError, match="window must be a whole number >= 0"):
             panel.batch(window)
-    with pytest.raises(ValueError, match="got 2 for time 2000: the count of 1998 is not known. Pass"):
+    with pytest.raises(
+        ValueError, match="got 2 for time 2000: the count of 1998 is not known. Pass"
+    ):
         panel.batch(2)
     gap = quiet(lambda: small((2000, 2001, 2003)))
     with pytest.raises(ValueError, match="for time 2003: the count of 2002 is not known. Rank one"):
@@ -286,7 +291,10 @@ def test_cuts_by_time():
         ({}, "valid or test must be given, got neither"),
         ({"valid": 2000}, "valid must leave earlier periods to train on, got 2000"),
         ({"test": 2000}, "test must leave earlier periods to train on, got 2000"),
-        ({"valid": 2002, "test": 2002}, "test must come after valid, got test 2002 with valid 2002"),
+        (
+            {"valid": 2002, "test": 2002},
+            "test must come after valid, got test 2002 with valid 2002",
+        ),
         ({"valid": [2001, 2003], "test": 2002}, "test must come after valid"),
         ({"valid": [2001, 2001]}, "valid must be distinct, got 2001 more than once"),
         ({"valid": 2005}, "valid must be among the panel's times, got 2005"),
@@ -311,7 +319,10 @@ def test_ids_in_order():
 
     assert codes(["10", "9", "10"]) == (["9", "10"], [1, 0, 1])
     assert codes(["10", "9", "x"]) == (["10", "9", "x"], [0, 1, 2])
-    assert codes([10.0, 9.0]) == (["9", "10"], [1, 0]) and codes([" b", "a"]) == (["a", "b"], [1, 0])
+    assert codes([10.0, 9.0]) == (["9", "10"], [1, 0]) and codes([" b", "a"]) == (
+        ["a", "b"],
+        [1, 0],
+    )
     assert codes(["01", "1"]) == (["01", "1"], [0, 1]) == codes(["01", "1"])
     for given, message in (
         (["a", None, None], r"no missing values, got one at row 1 \(2 in all\)"),
@@ -346,7 +357,9 @@ def test_when_sites_are_open():
     years = Calendar.infer([2000.0, 2001.0], False, "", "")
     times = np.arange(2000.0, 2004)
     assert sites.open_cells(np.full(2, NAN), np.full(2, NAN), times, years) is None
-    is_open = sites.open_cells(np.array([2001.0, NAN, NAN]), np.array([2002.0, 2000.5, NAN]), times, years)
+    is_open = sites.open_cells(
+        np.array([2001.0, NAN, NAN]), np.array([2002.0, 2000.5, NAN]), times, years
+    )
     assert is_open.T.astype(int).tolist() == [[0, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1]]
     months = Calendar("month", 1, 0.0)
     found = sites.period_of(np.array([day("2024-01-31"), NAN, day("2024-02-01")]), months)
@@ -369,11 +382,17 @@ def test_the_spread_of_counts():
 def test_places_and_how_far_they_lie():
     table = pd.DataFrame({"id": ["b", "a"], "lat": [60.0, 60], "lon": [10.0, 11], "n": [1, 2]})
     places = Places.read(table, "town", "f")
-    assert (places.ids, places.spherical, places.names) == (["b", "a"], True, ("n",)) and places.fixed
+    assert (places.ids, places.spherical, places.names) == (
+        ["b", "a"],
+        True,
+        ("n",),
+    ) and places.fixed
     assert places.values.tolist() == [[1], [2]]
     half = math.asin(math.cos(math.radians(60)) * math.sin(math.radians(0.5)))
     far = places.distances()
-    assert far[0, 1] == far[1, 0] == pytest.approx(2 * 6371.0088 * half, rel=1e-6) and far[0, 0] == 0
+    assert (
+        far[0, 1] == far[1, 0] == pytest.approx(2 * 6371.0088 * half, rel=1e-6) and far[0, 0] == 0
+    )
     plane = Places.read(table.rename(columns={"lat": "x", "lon": "y"}), "town", "f")
     assert not plane.spherical and plane.distances()[0, 1] == 1
     bare = Places.read(table[["id"]], "town", "f")
@@ -394,7 +413,11 @@ def test_places_and_how_far_they_lie():
         (table.assign(lat=[0, 90.5]), ValueError, "lat within 90 .* at row 1 of places"),
         (table.assign(lon=[0, -360.5]), ValueError, "lon within 360 .* at row 1 of places"),
         (table.assign(lon=[0, NAN]), ValueError, "places 'lon' must hold finite numbers, got nan"),
-        (table.assign(n=[NAN, 1]), ValueError, "places 'n' must hold finite numbers, got nan at row 0"),
+        (
+            table.assign(n=[NAN, 1]),
+            ValueError,
+            "places 'n' must hold finite numbers, got nan at row 0",
+        ),
     ):
         with pytest.raises(error, match=message):
             Places.read(given, "town", "f")

@@ -125,7 +125,9 @@ def test_a_ratio_to_a_bound_is_said():
     gaps = [tr.plan.budget_topk(draw, cost, 20, gap=0.5).gap for draw in draws]
     notes = [note for note in plan.by_ratio(draws).notes if "known up to a gap" in note]
     if max(gaps) > 1e-6:
-        assert notes == [f"The best reach of a draw is known up to a gap of {100 * max(gaps):.2g} %."]
+        assert notes == [
+            f"The best reach of a draw is known up to a gap of {100 * max(gaps):.2g} %."
+        ]
     else:
         assert notes == []
 
@@ -231,7 +233,9 @@ def test_points_in_every_form(tmp_path):
     for lacking in (places[["lon"]], places[["lat"]], places[["town"]]):
         with pytest.raises(ValueError, match="geometry must say where the sites lie"):
             plan.to_geojson(tmp_path / "p.geojson", lacking)
-    with pytest.raises(ValueError, match="must place every site of the plan, got none for 'c' and 0"):
+    with pytest.raises(
+        ValueError, match="must place every site of the plan, got none for 'c' and 0"
+    ):
         tr.plan.quota_topk(TABLE, 2).to_geojson(tmp_path / "p.geojson")
 
 
@@ -264,10 +268,9 @@ def test_whose_a_feature_is(tmp_path):
     write_layer(path, [feature([0, 0], id="z")])
     with pytest.raises(ValueError, match="f: geometry must have features whose id"):
         maps.geometries(tr.plan.quota_topk(TABLE, 1), path, "f")
-    for text, message in (("{", "which is no JSON"), ("[]", "with features"), ('{"a": 1}', "with fe"),
-                          ('{"features": 1}', "with features")):  # fmt: skip
+    for text in ("{", "[]", '{"a": 1}', '{"features": 1}'):
         path.write_text(text)
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match="is no JSON" if text == "{" else "with features"):
             maps.geometries(tr.plan.quota_topk(TABLE, 1), str(path), "f")
 
 

@@ -86,7 +86,8 @@ class Sites:
         if np.isnan(values).any():
             at = int(np.flatnonzero(np.isnan(values))[0])
             raise ValueError(
-                f"{caller}: {what} must be numbers, got {column.tolist()[at]!r} for {self.ids[at]!r}."
+                f"{caller}: {what} must be numbers, got {column.tolist()[at]!r} for "
+                f"{self.ids[at]!r}."
             )
         return values
 
