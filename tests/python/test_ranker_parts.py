@@ -244,6 +244,39 @@ def test_what_a_fit_notes(tmp_path):
         fit(panel(), model="negbin", objective="nll", site_path="ar1")
 
 
+class Backwards(LastCount):
+    """The fewer events, the better."""
+
+    def forward(self, history):
+        return -self.scale * history[..., -1]
+
+
+def test_a_model_worse_than_the_mean_of_the_past_is_said():
+    """Of the validation periods, if there are any."""
+
+    def said(*panels, model):
+        notes = fit(*panels, model=model(), max_epochs=1, lr=1e-6).notes_
+        return [note for note in notes if "the mean of past counts reaches" in note]
+
+    (training,) = said(panel(), model=Backwards)
+    assert training.startswith("In the training periods ")
+    (validation,) = said(panel(), panel(T, T + 2), model=Backwards)
+    assert validation.startswith("In the validation periods ")
+
+
+def test_each_stage_of_training_starts_from_the_models_own_fit():
+    """With a step of next to nothing, decision-aware training leaves that fit as it is."""
+    parts, test = (panel(0, T), panel(T, T + 1)), panel(T, T + 2)
+    how = {"max_epochs": 1, "warm_start_epochs": 2, "lr": 1e-9, "validate_every": 1}
+    daml, nll = (fit(*parts, objective=o, **how) for o in ("daml", "nll"))
+    assert daml.warm_start_ is not None and nll.warm_start_ is None
+    expected = quietly(lambda: nll.predict(test))
+    np.testing.assert_allclose(quietly(lambda: daml.predict(test)), expected, rtol=1e-4)
+    other = fit(*parts, model="negbin", objective="daml", **how)
+    assert other.warm_start_ is not None and other.trainer_ is not other.warm_start_
+    assert fit(parts[0], objective="daml", **how).warm_start_ is None  # nothing to validate on
+
+
 def test_a_seed_is_of_one_fit_alone():
     fits = [fit(panel(), model="linear", window=1, max_epochs=1, seed=s) for s in (3, 3, 4)]
     values = [f.model_.state_dict() for f in fits]
@@ -427,10 +460,11 @@ def test_what_is_known_of_the_past(plain):
     file = closing.ranker_.file(True)
     np.testing.assert_array_equal(np.array(file.closed), closed)
     hidden = panel(T, T + 1, y_upper=Y[T : T + 1] + 1)
-    with pytest.raises(
-        ValueError, match=f"must have exact counts for this model, got {S} that are"
-    ):
-        plain.rank(hidden)
+    for reads_the_past in (plain, scorer(panel())):
+        with pytest.raises(ValueError, match=f"exact counts for this model, got {S} that are"):
+            reads_the_past.rank(hidden)
+    by_site = fit(panel(), model="negbin", objective="nll", max_epochs=1)
+    assert quietly(lambda: by_site.rank(hidden))["selected"].sum() == K  # it reads no counts
 
 
 def test_only_what_the_library_has_is_in_a_file():
