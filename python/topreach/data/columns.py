@@ -41,8 +41,8 @@ def drop_repeated_columns(df: pd.DataFrame, name: str, where: Callable[[int], st
             row = int(np.argmax(differ))
             raise ValueError(
                 f"{name}: df must have distinct columns, got {label!r} twice with different values "
-                f"({df.iloc[row, j]!r} and {df.iloc[row, i]!r} at {where(row)}). Rename "
-                "or drop one of them."
+                f"({plain(df.iloc[row, j])!r} and {plain(df.iloc[row, i])!r} at {where(row)}). "
+                "Rename or drop one of them."
             )
         else:
             first[label] = i
@@ -256,21 +256,20 @@ def _numbers(
     argument: str,
     where: Callable[[int], str],
 ) -> np.ndarray:
-    is_time = pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(
-        column
+    types = pd.api.types
+    no_number = (
+        types.is_datetime64_any_dtype(column)
+        or types.is_timedelta64_dtype(column)
+        or types.is_complex_dtype(column)
     )
-    if (
-        not is_time
-        and pd.api.types.is_numeric_dtype(column)
-        and not pd.api.types.is_complex_dtype(column)
-    ):
+    if not no_number and types.is_numeric_dtype(column):
         return column.to_numpy(dtype=np.float64, na_value=np.nan)
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(object)
     values = (
-        pd.to_numeric(column.astype(object), errors="coerce")
-        if not is_time
-        else column.map(lambda _: np.nan)
+        column.map(lambda _: np.nan)
+        if no_number
+        else pd.to_numeric(column.astype(object), errors="coerce")
     )
     bad = (values.isna() & column.notna()).to_numpy()
     if bad.any():

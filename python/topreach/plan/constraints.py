@@ -93,7 +93,7 @@ class Constraints:
                 quota.at_least, groups, np.zeros(len(groups), int), k, caller, "at_least"
             )
             upper = _bounds(quota.at_most, groups, sizes, k, caller, "at_most")
-            self._groupings[name] = (groups, group)
+            self._groupings.setdefault(name, (groups, group))  # the first of a name
             made.append(_C.PlanGrouping(name, groups, group, lower, upper))
         return made
 

@@ -86,7 +86,8 @@ class Sites:
         if np.isnan(values).any():
             at = int(np.flatnonzero(np.isnan(values))[0])
             raise ValueError(
-                f"{caller}: {what} must be numbers, got {column[at]!r} for {self.ids[at]!r}."
+                f"{caller}: {what} must be numbers, got {column.tolist()[at]!r} for "
+                f"{self.ids[at]!r}."
             )
         return values
 
@@ -241,7 +242,7 @@ def _as_numbers(column: pd.Series, caller: str, ids: list[str]) -> np.ndarray:
     if np.isnan(values).any():
         at = int(np.flatnonzero(np.isnan(values))[0])
         raise ValueError(
-            f"{caller}: scores must be numbers, got {column.iloc[at]!r} for site {ids[at]!r}."
+            f"{caller}: scores must be numbers, got {column.tolist()[at]!r} for site {ids[at]!r}."
         )
     return values
 

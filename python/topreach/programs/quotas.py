@@ -192,7 +192,7 @@ def _grouping(column: _Column, lower: Any, upper: Any, k: int) -> _C.Grouping:
 
     def limits(word: str, given: Any, none: int) -> dict[str, int]:
         if isinstance(given, pd.Series):
-            given = given.to_dict()
+            given = given.convert_dtypes().to_dict()  # 1.0 beside a blank is 1
         if not isinstance(given, Mapping):
             return {name: limit_count(_NAME, word, given, k, none) for name in names}
         return {
