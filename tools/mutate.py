@@ -68,7 +68,11 @@ ROOMS = {
         "test_noise.py",
         "test_conditional_topk.py",
     ],
-    "python/topreach/data/graph.py": ["test_plan_graph.py", "test_plan_faults.py"],
+    "python/topreach/data/graph.py": [
+        "test_plan_docs.py",
+        "test_plan_graph.py",
+        "test_plan_faults.py",
+    ],
     "python/topreach/data/site_ids.py": ["test_plan_graph.py", "test_plan_faults.py"],
     "python/topreach/ops/quota.py": ["test_quota_topk.py"],
     "python/topreach/cli/plan.py": ["test_plan_cli.py", "test_plan_faults.py"],
@@ -76,6 +80,7 @@ ROOMS = {
     "python/topreach/cli/quota_options.py": ["test_quota_options.py"],
     "python/topreach/plan": [
         "test_plan_answers.py",
+        "test_plan_docs.py",
         "test_plan_enumeration.py",
         "test_plan_faults.py",
         "test_plan_judged.py",
