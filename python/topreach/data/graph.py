@@ -57,6 +57,11 @@ class Graph:
         Raises:
             ValueError: a missing column, a blank id, or an id that is not among `ids`; the message
                 names the row (for a file the line).
+            TypeError: ids that are neither text nor whole numbers.
+
+        Example:
+            >>> Graph.from_edges([("a", "b"), ("b", "a")], ["a", "b", "c"])
+            Graph(3 sites, 1 edges)
         """
         name = "Graph.from_edges"
         if isinstance(edges, str | os.PathLike):
@@ -120,6 +125,14 @@ class Graph:
             graph: `networkx.Graph`; ids are its nodes.
             ids: the sites, in order; None: the graph's nodes.
             weight: edge attribute that is the length; None: each edge counts 1.
+
+        Raises:
+            ValueError: an edge to a node that is not among `ids`, or without a length >= 0.
+
+        Example:
+            >>> import networkx
+            >>> Graph.from_networkx(networkx.path_graph(4)).neighbours("1")
+            ['0', '2']
         """
         name = "Graph.from_networkx"
         nodes = list(graph.nodes)
@@ -145,6 +158,16 @@ class Graph:
             frame: GeoDataFrame of polygons.
             id: column of the ids; None: the frame's index.
             contiguity: "queen" (a common point is enough) or "rook" (a common line).
+
+        Raises:
+            TypeError: frame is no GeoDataFrame.
+            ValueError: another contiguity, or an id twice.
+
+        Example:
+            A row for each municipality, with its polygon:
+
+            towns = geopandas.read_file("municipalities.geojson")
+            graph = tr.Graph.from_geodataframe(towns, "GEOID", contiguity="rook")
         """
         name = "Graph.from_geodataframe"
         if contiguity not in ("queen", "rook"):
@@ -173,6 +196,17 @@ class Graph:
         Args:
             path: the file.
             ids: the sites, in order; None: those of the file.
+
+        Raises:
+            ValueError: a line that is not as above, with its number; an unknown id.
+
+        Example:
+            >>> import pathlib, tempfile
+            >>> path = pathlib.Path(tempfile.mkdtemp(), "towns.gal")
+            >>> path.write_text("0 3 towns GEOID\\na 1\\nb\\nb 2\\na c\\nc 1\\nb\\n") > 0
+            True
+            >>> Graph.from_gal(path)
+            Graph(3 sites, 2 edges)
         """
         name = "Graph.from_gal"
         lines = Path(path).read_text().splitlines()
@@ -213,6 +247,17 @@ class Graph:
             ids: the sites, in order; None: those of the edges. (The file does not list sites
                 without neighbours.)
             weighted: whether the distances are the edges' lengths.
+
+        Raises:
+            ValueError: a line that is not as above, with its number; an unknown id.
+
+        Example:
+            >>> import pathlib, tempfile
+            >>> path = pathlib.Path(tempfile.mkdtemp(), "towns.gwt")
+            >>> path.write_text("0 2 towns GEOID\\na b 1.5\\nb a 1.5\\n") > 0
+            True
+            >>> Graph.from_gwt(path, weighted=True).edges().values.tolist()
+            [['a', 'b', 1.5]]
         """
         name = "Graph.from_gwt"
         rows = []
@@ -256,6 +301,11 @@ class Graph:
         Raises:
             ValueError: not exactly one of radius, nearest, delaunay; coordinates that are no
                 numbers; fewer points than the triangulation needs.
+
+        Example:
+            >>> Graph.from_coordinates(["a", "b", "c"], [0, 1, 5], [0, 0, 0], radius=2.0).edges()
+              from to  weight
+            0    a  b     1.0
         """
         from scipy.spatial import Delaunay, cKDTree
 
@@ -328,7 +378,15 @@ class Graph:
         return self._core
 
     def neighbours(self, site: Any) -> list[str]:
-        """Ids of a site's neighbours. Raises KeyError for an unknown site."""
+        """Ids of a site's neighbours.
+
+        Raises:
+            KeyError: an unknown site.
+
+        Example:
+            >>> Graph.from_edges([("a", "b"), ("a", "c")]).neighbours("a")
+            ['b', 'c']
+        """
         row = self.index(site)
         start = self._core.start
         return [self.ids[j] for j in self._core.neighbours[start[row] : start[row + 1]]]
@@ -341,7 +399,12 @@ class Graph:
         return row
 
     def components(self) -> pd.Series:
-        """The component of each site, numbered from 0, by id."""
+        """The component of each site, numbered from 0, by id.
+
+        Example:
+            >>> Graph.from_edges([("a", "b"), ("c", "d")]).components().to_dict()
+            {'a': 0, 'b': 0, 'c': 1, 'd': 1}
+        """
         return pd.Series(self._core.components(), index=self.ids, name="component")
 
     def edges(self) -> pd.DataFrame:
@@ -358,8 +421,15 @@ class Graph:
     def aligned(self, ids: Sequence[str], caller: str = "Graph.aligned") -> Graph:
         """The same edges with sites in this order; new ids have no neighbours.
 
+        Args:
+            ids: the sites. caller: the function to name in an error.
+
         Raises:
             ValueError: a site with neighbours is not among `ids`.
+
+        Example:
+            >>> Graph.from_edges([("a", "b")]).aligned(["b", "c", "a"]).ids
+            ['b', 'c', 'a']
         """
         wanted = site_ids(ids, caller, "ids")
         if wanted == self.ids:
@@ -377,7 +447,15 @@ class Graph:
         return Graph(self._core.reordered(wanted))
 
     def without_strangers(self, ids: Iterable[Any]) -> Graph:
-        """The sites among `ids` with the edges between them."""
+        """The sites among `ids` with the edges between them.
+
+        Raises:
+            ValueError: none of the edges joins two of them.
+
+        Example:
+            >>> Graph.from_edges([("a", "b"), ("b", "c")]).without_strangers(["a", "b"])
+            Graph(2 sites, 1 edges)
+        """
         keep = set(site_ids(list(ids), "Graph.without_strangers", "ids"))
         every = self.edges()
         table = every[every["from"].isin(keep) & every["to"].isin(keep)]

@@ -52,17 +52,28 @@ def assign(
         unserved: D, what leaving one person out counts, above min(n, m) x the longest way; None:
             just above.
         prices: also solve with one person, or one place, more and less.
+        value, site: columns of a table of needs. gap: relative gap that is good enough. time:
+            seconds.
 
     Returns:
         A plan with a table of areas (need, unserved, need_more, need_less), worst first; `places`
-        (capacity,
-        used, opened, capacity_more, capacity_less: how the value changes with one place more or
-        less) and `flows` (from, to, people, distance). Needs HiGHS.
+        (capacity, used, opened, capacity_more, capacity_less: how the value changes with one place
+        more or less) and `flows` (from, to, people, distance). Its value is in people x distance.
+        Needs HiGHS.
+
+    Raises:
+        ValueError: needs, capacities or distances below 0 or of other shapes; not one of distance
+            and both lists of places; open_sites without opened_capacity; an unserved too small.
+        RuntimeError: no HiGHS.
 
     Example:
         >>> plan = assign([3, 2], [4], [[1.0], [5.0]], radius=10)
         >>> plan.numbers["unserved"]
         1.0
+
+    Source: a transport problem; Hitchcock 1941, The distribution of a product from several sources
+    to numerous localities. The question is that of Wheeler, "An alt take on opioid treatment
+    coverage in North Carolina" (andrewpwheeler.com).
     """
     name = "assign"
     find_highs()

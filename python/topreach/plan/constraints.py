@@ -29,9 +29,14 @@ class Quotas:
             most: rounded down), or a dict by group. None: no bound.
         name: what the groups are, for messages; None: the column's name, else "group".
 
+    What is wrong with it is said by the function that it is given to, which knows the sites: a
+    ValueError for unknown groups and limits that cannot be met.
+
     Example:
-        >>> Quotas("municipality", at_least=1)
-        >>> Quotas("area", at_least={"rural": "30%"})
+        >>> towns = Quotas(["a", "a", "b"], at_least=1, name="town")
+        >>> rural = Quotas({"0": "rural", "1": "urban", "2": "rural"}, at_least={"rural": "50%"})
+        >>> tr.plan.quota_topk([5.0, 4.0, 3.0], 2, quotas=[towns, rural]).ids
+        ['0', '2']
     """
 
     groups: Any
@@ -48,6 +53,12 @@ class Constraints:
         k: number of sites; None: any number, for programs that allow it.
         quotas: `Quotas`, or several; groups of one may lie within or across those of another.
         lock_in, lock_out: ids of sites that must be in the plan, or must not.
+
+    The functions of `topreach.plan` make it from their arguments of the same names.
+
+    Example:
+        >>> Constraints(3, Quotas("town", at_least=1), lock_out=["09001"]).k
+        3
     """
 
     k: int | None = None
@@ -137,6 +148,26 @@ def read_groups(
         raise ValueError(f"{caller}: groups must name at least one group, got blanks alone.")
     number = {label: i for i, label in enumerate(groups)}
     return str(called), groups, np.asarray([number.get(label, -1) for label in labels], np.int32)
+
+
+def read_floors(
+    floors: float | Mapping[str, float] | None, names: Sequence[str], caller: str
+) -> np.ndarray:
+    """The least share of each group [G] in the order of `names`; empty where None is given. A group
+    without an entry keeps 0.
+
+    Raises:
+        ValueError: a floor of a group that is not there.
+    """
+    if floors is None:
+        return np.empty(0)
+    if not isinstance(floors, Mapping):
+        return np.full(len(names), float(floors))
+    least = {str(group): float(share) for group, share in floors.items()}
+    unknown = [group for group in least if group not in names]
+    if unknown:
+        raise ValueError(f"{caller}: floors must name groups, got {unknown[0]!r}.")
+    return np.asarray([least.get(group, 0.0) for group in names])
 
 
 def _label(value: Any) -> str:

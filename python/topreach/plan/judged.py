@@ -34,8 +34,17 @@ def evaluate(plan: Plan, y: Any, *, groups: Any = None, area: Any = None) -> dic
         `capture`: share of all events that fall in chosen sites;
         `share`: Series by group, if there are groups;
         `pai`: (share of events) / (share of area) of the plan, and `tour_pai` of each tour, if
-            there
-        are areas.
+            there are areas.
+
+    Raises:
+        TypeError: a plan that is not judged by counts of its sites (`assign`, `subgraph`).
+        ValueError: an infeasible plan, or counts that do not fit the sites.
+
+    Example:
+        >>> plan = tr.plan.quota_topk([5.0, 4.0, 3.0], 2)
+        >>> found = evaluate(plan, [2.0, 0.0, 2.0])
+        >>> found["bpr"], found["capture"]
+        (0.5, 0.5)
     """
     problem, solved = _judged(plan, "evaluate")
     values = problem.counts(y, "Plan.evaluate")
@@ -50,16 +59,16 @@ def evaluate(plan: Plan, y: Any, *, groups: Any = None, area: Any = None) -> dic
         "reach": reach,
         "bpr": reach / hindsight if hindsight > 0 else float("nan"),
         "bpr_gap": best.gap if best.gap is not None else float("nan"),
-        "capture": flat[chosen].sum() / total if total > 0 else float("nan"),
-        "free_bpr": flat[chosen].sum() / top if top > 0 else float("nan"),
+        "capture": float(flat[chosen].sum() / total) if total > 0 else float("nan"),
+        "free_bpr": float(flat[chosen].sum() / top) if top > 0 else float("nan"),
     }
     if values.ndim == 2:
         held = sum(values[t, part].sum() for t, part in enumerate(solved.parts))
         best_of = sum(
             np.sort(values[t])[::-1][: len(part)].sum() for t, part in enumerate(solved.parts)
         )
-        result["capture"] = held / total if total > 0 else float("nan")
-        result["free_bpr"] = held / best_of if best_of > 0 else float("nan")
+        result["capture"] = float(held / total) if total > 0 else float("nan")
+        result["free_bpr"] = float(held / best_of) if best_of > 0 else float("nan")
     if groups is not None:
         _, names, group = read_groups(problem.sites, groups, "Plan.evaluate")
     elif problem.constraints.groups:
@@ -95,6 +104,15 @@ def stability(plan: Plan, samples: Any) -> tuple[pd.Series, float]:
     Returns:
         The frequency of each site in the best plans of the draws, by id, highest first; and the
         mean over draws of |plan of the draw and this plan| / |this plan|.
+
+    Raises:
+        TypeError, ValueError: as for `evaluate`; samples of another shape.
+
+    Example:
+        >>> plan = tr.plan.quota_topk([5.0, 4.0], 1)
+        >>> frequency, overlap = stability(plan, [[3, 1], [0, 2], [4, 0], [1, 0]])
+        >>> frequency.to_dict(), overlap
+        ({'0': 0.75, '1': 0.25}, 0.75)
     """
     problem, _ = _judged(plan, "stability")
     draws = _samples(problem, samples, "Plan.stability")
@@ -116,6 +134,10 @@ def swap_with(plan: Plan, site: Any) -> tuple[list[str], float]:
 
     Raises:
         ValueError: the site is not in the plan, or no plan does without it.
+
+    Example:
+        >>> swap_with(tr.plan.quota_topk([5.0, 4.0, 3.0], 2), 0)
+        (['2'], 2.0)
     """
     problem, _ = _judged(plan, "swap_with")
     (name,) = site_ids([site], "Plan.swap_with", "site")
@@ -140,9 +162,13 @@ def information(plan: Plan, samples: Any) -> tuple[float, float]:
     Args:
         plan: the plan, x. samples: draws [M, S], M >= 2.
 
+    Raises:
+        TypeError, ValueError: as for `stability`; fewer than two draws.
+
     Example:
         >>> plan = tr.plan.quota_topk([7.0, 8.0], 1)
-        >>> plan.information([[7, 0]] * 9 + [[7, 80]])  # 6.3 and its standard error
+        >>> information(plan, [[7, 0]] * 9 + [[7, 80]])[0]
+        6.3
     """
     problem, solved = _judged(plan, "information")
     draws = _samples(problem, samples, "Plan.information")
@@ -165,6 +191,16 @@ def by_ratio(plan: Plan, samples: Any) -> Plan:
 
     Returns:
         A plan whose value is the expected ratio. `notes` say if some of the R(y) have a gap.
+
+    Raises:
+        TypeError, ValueError: as for `stability`; samples in which nothing can be reached.
+
+    Example:
+        >>> plan = tr.plan.quota_topk([1.0, 8.0], 1)
+        >>> by_ratio(plan, [[1, 0], [1, 0], [2, 32]]).ids  # the first in two draws of three
+        ['0']
+
+    Source: the ratio ranking of Learning where to intervene (2023), where any plans are allowed.
     """
     from topreach.plan.plan import Plan as Made
 
@@ -191,7 +227,16 @@ def by_ratio(plan: Plan, samples: Any) -> Plan:
 
 def price_of_constraints(plan: Plan) -> float:
     """1 - V / V without quotas and locks; V is the sum of scores for plans that are fair, spaced or
-    connected, whose rival is the best sites in the same number."""
+    connected, whose rival is the best sites in the same number. NaN where that is not above 0.
+
+    Raises:
+        TypeError, ValueError: as for `evaluate`.
+
+    Example:
+        >>> plan = tr.plan.quota_topk([6.0, 2.0, 0.0], 2, groups=["a", "a", "b"], at_least=1)
+        >>> price_of_constraints(plan)
+        0.25
+    """
     problem, _ = _judged(plan, "price_of_constraints")
     free = problem.solve_free(len(plan.ids))
     if plan.value is None or free.status == "infeasible" or free.value <= 0:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
 
 from topreach import _C
 from topreach.data.graph import Graph
-from topreach.plan.constraints import Constraints, Quota, Quotas, make_constraints
-from topreach.plan.inputs import Sites, read_sites
+from topreach.plan.arguments import Choice, ReachArguments, TourArguments, read_choice, takes
+from topreach.plan.constraints import Constraints
+from topreach.plan.inputs import Sites
 from topreach.plan.plan import Plan
 from topreach.plan.problem import Problem
-from topreach.programs.solver import find_highs
 
 _NONE = np.empty(0)
 
 
+@takes(ReachArguments)
 def spillover(
     scores: Any,
     graph: Graph,
@@ -28,26 +29,17 @@ def spillover(
     treated: Any = 1.0,
     spilled: Any = 0.5,
     compliance: Any = None,
-    groups: Any = None,
-    at_least: Quota = None,
-    at_most: Quota = None,
-    quotas: Quotas | Sequence[Quotas] | None = None,
-    lock_in: Sequence[Any] = (),
-    lock_out: Sequence[Any] = (),
-    ids: Any = None,
-    value: str | None = None,
-    site: str = "site",
-    period: Any = None,
-    gap: float = 1e-4,
-    time: float = math.inf,
+    **shared: Unpack[ReachArguments],
 ) -> Plan:
     """Whom to treat where treatment helps neighbours too.
 
     Maximises sum_i saved_i: a treated person saves treated_i x score_i, an untreated neighbour of
-    one spilled_i x score_i, once.
+    one spilled_i x score_i, once. With compliance c the expected saving is exact:
+    sum_i score_i ((treated - spilled)_i c_i x_i + spilled_i (1 - prod_{N[i]} (1 - c_j x_j))),
+    N[i] the neighbours of i and i.
 
     Args:
-        scores: chance or expected count of each person's events: table, Series by id, or array.
+        scores: chance or expected count of each person's events: table, Series by id, or array [S].
         graph: who knows whom.
         k: number of people to treat.
         treated, spilled: share of a person's events that being treated, or knowing someone who is,
@@ -56,38 +48,41 @@ def spillover(
         Others: as for `quota_topk`.
 
     Returns:
-        A plan; its table has `reached`, the chance that a person is treated or knows someone who
-        is.
+        A plan, in the unit of the scores; its table has `reached`, the chance that a person is
+        treated or knows someone who is.
 
-    The expected saving with compliance c is exact:
-    sum_i (treated - spilled)_i c_i x_i + spilled_i (1 - prod_{N[i]} (1 - c_j x_j)).
+    Raises:
+        ValueError: shares below 0, chances outside 0 to 1, a graph of other people, and as for
+            `quota_topk`.
 
     Example:
         >>> graph = Graph.from_edges([("a", "c"), ("a", "d"), ("a", "e"), ("b", "e")])
         >>> spillover({"a": 0.4, "b": 0.5, "c": 0.1, "d": 0.1, "e": 0.2}, graph, 1).ids
         ['e']
+
+    Source: Wheeler, "Optimal treatment assignment with network spillovers" (andrewpwheeler.com),
+    its linear program; the form with compliance is the multilinear extension of the same sum.
     """
-    name = "spillover"
-    sites, kept, network = _read(
-        name, scores, graph, k, groups, at_least, at_most, quotas, lock_in, lock_out, ids, value,
-        site, period,
-    )  # fmt: skip
-    own = sites.numbers(treated, name, "treated", 1.0)
-    near = sites.numbers(spilled, name, "spilled", 1.0)
-    comes = _NONE if compliance is None else sites.numbers(compliance, name, "compliance", 1.0)
-    sure = np.ones(len(sites.ids)) if compliance is None else comes
+    choice = read_choice("spillover", scores, k, shared)
+    network = graph.aligned(choice.sites.ids, choice.name)
+    own = choice.numbers(treated, "treated", 1.0)
+    near = choice.numbers(spilled, "spilled", 1.0)
+    comes = _NONE if compliance is None else choice.numbers(compliance, "compliance", 1.0)
+    sure = np.ones(len(choice.sites.ids)) if compliance is None else comes
 
     def run(values: np.ndarray, core: _C.PlanConstraints) -> _C.PlanSolved:
-        return _C.plan_spillover(network.core, own * values, near * values, core, comes, gap, time)
+        return _C.plan_spillover(
+            network.core, own * values, near * values, core, comes, choice.gap, choice.time
+        )
 
     def objective(values: np.ndarray, solved: _C.PlanSolved) -> float:
-        chosen = solved.chosen
-        direct = ((own - near) * values * sure)[chosen].sum()
-        return float(direct + (near * values * solved.columns["reached"]).sum())
+        direct = ((own - near) * values * sure)[solved.chosen].sum()
+        return float(direct + _reached(near * values, solved))
 
-    return _solved(name, sites, kept, run, objective)
+    return choice.solved(run, objective=objective)
 
 
+@takes(ReachArguments)
 def call_in(
     scores: Any,
     graph: Graph,
@@ -97,23 +92,12 @@ def call_in(
     passes: Any = 1.0,
     form: str = "exact",
     weight_by_score: bool = False,
-    groups: Any = None,
-    at_least: Quota = None,
-    at_most: Quota = None,
-    quotas: Quotas | Sequence[Quotas] | None = None,
-    lock_in: Sequence[Any] = (),
-    lock_out: Sequence[Any] = (),
-    ids: Any = None,
-    value: str | None = None,
-    site: str = "site",
-    period: Any = None,
-    gap: float = 1e-4,
-    time: float = math.inf,
+    **shared: Unpack[ReachArguments],
 ) -> Plan:
     """Whom to call in so that a message reaches most people.
 
     Who is called comes with chance comes_j, has then heard the message, and passes it on to each
-    neighbour with chance passes_j.
+    neighbour with chance passes_j: q_jj = comes_j, q_ij = comes_j passes_j.
 
     Args:
         scores: the people: table, Series by id, or array; also the graph's ids alone, `graph.ids`.
@@ -130,78 +114,71 @@ def call_in(
         A plan; `reach` is the expected number of people reached (or of their scores) in either
         form.
 
+    Raises:
+        ValueError: another form, chances outside 0 to 1, a graph of other people, and as for
+            `quota_topk`.
+
     Example:
-        >>> call_in(graph.ids, graph, 3, comes=0.4, passes=0.5).reach
+        >>> graph = Graph.from_edges([("a", "b"), ("a", "c"), ("c", "d")])
+        >>> plan = call_in(graph.ids, graph, 1, comes=0.5, passes=0.5)
+        >>> plan.ids, plan.reach
+        (['a'], 1.0)
+
+    Source: Wheeler, "Incorporating treatment non-compliance into call-ins" (andrewpwheeler.com),
+    where who comes hears the message with chance passes_j only; here, for certain.
     """
     name = "call_in"
     if form not in ("exact", "capped"):
         raise ValueError(f"{name}: form must be 'exact' or 'capped', got {form!r}.")
     if isinstance(scores, list) and scores and isinstance(scores[0], str):
         scores = pd.Series(1.0, index=scores)
-    sites, kept, network = _read(
-        name, scores, graph, k, groups, at_least, at_most, quotas, lock_in, lock_out, ids, value,
-        site, period,
-    )  # fmt: skip
-    arrives = sites.numbers(comes, name, "comes", 1.0)
-    tells = sites.numbers(passes, name, "passes", 1.0)
-
-    def solve_for(values: np.ndarray, core: _C.PlanConstraints) -> _C.PlanSolved:
-        return _C.plan_call_in(
-            network.core, arrives, tells, core, values, form == "capped", gap, time
-        )
+    choice = read_choice(name, scores, k, shared)
+    network = graph.aligned(choice.sites.ids, name)
+    arrives = choice.numbers(comes, "comes", 1.0)
+    tells = choice.numbers(passes, "passes", 1.0)
 
     # What counts is who is reached: with other values than 1 only in hindsight, unless asked for.
     def run(values: np.ndarray, core: _C.PlanConstraints) -> _C.PlanSolved:
-        is_first = not weight_by_score and values is sites.scores
-        return solve_for(_NONE if is_first else values, core)
+        is_first = not weight_by_score and values is choice.sites.scores
+        return _C.plan_call_in(
+            network.core, arrives, tells, core, _NONE if is_first else values, form == "capped",
+            choice.gap, choice.time,
+        )  # fmt: skip
 
-    def objective(values: np.ndarray, solved: _C.PlanSolved) -> float:
-        return float((values * solved.columns["reached"]).sum())
-
-    return _solved(name, sites, kept, run, objective)
+    return choice.solved(run, objective=_reached)
 
 
-def coverage(
-    scores: Any,
-    graph: Graph,
-    k: int,
-    *,
-    groups: Any = None,
-    at_least: Quota = None,
-    at_most: Quota = None,
-    quotas: Quotas | Sequence[Quotas] | None = None,
-    lock_in: Sequence[Any] = (),
-    lock_out: Sequence[Any] = (),
-    ids: Any = None,
-    value: str | None = None,
-    site: str = "site",
-    period: Any = None,
-    gap: float = 1e-4,
-    time: float = math.inf,
-) -> Plan:
+@takes(ReachArguments)
+def coverage(scores: Any, graph: Graph, k: int, **shared: Unpack[ReachArguments]) -> Plan:
     """K places that have most within reach (maximal coverage): a site counts its score if it or a
-    neighbour is chosen.
+    neighbour is chosen, max sum_i r_i [x(N[i]) >= 1].
 
     Args:
-        scores: what each site counts, >= 0.
+        scores: r >= 0, what each site counts, as for `quota_topk`.
         graph: who is within reach of whom, for instance `Graph.from_coordinates(..., radius=5)`.
+        k: number of places.
         Others: as for `quota_topk`.
+
+    Returns:
+        A plan, in the unit of the scores; `reached` in its table is 1 where a site counts.
+
+    Raises:
+        ValueError: a score below 0, a graph of other sites, and as for `quota_topk`.
+
+    Example:
+        >>> graph = Graph.from_edges([("a", "b"), ("b", "c"), ("d", "e")])
+        >>> coverage({"a": 1.0, "b": 1.0, "c": 1.0, "d": 2.0, "e": 0.0}, graph, 1).ids
+        ['b']
 
     Source: Church & ReVelle 1974, The maximal covering location problem.
     """
-    name = "coverage"
-    sites, kept, network = _read(
-        name, scores, graph, k, groups, at_least, at_most, quotas, lock_in, lock_out, ids, value,
-        site, period,
-    )  # fmt: skip
+    choice = read_choice("coverage", scores, k, shared)
+    network = graph.aligned(choice.sites.ids, choice.name)
 
     def run(values: np.ndarray, core: _C.PlanConstraints) -> _C.PlanSolved:
-        return _C.plan_coverage(network.core, values, core, gap, time)
+        return _C.plan_coverage(network.core, values, core, choice.gap, choice.time)
 
-    def objective(values: np.ndarray, solved: _C.PlanSolved) -> float:
-        return float((values * solved.columns["reached"]).sum())
-
-    return _solved(name, sites, kept, run, objective)
+    return choice.solved(run, objective=_reached)
 
 
 def dominating_set(
@@ -225,19 +202,26 @@ def dominating_set(
         reach: instead: the fewest sites from whom a message reaches so many people in expectation,
             with `comes` and `passes` as for `call_in`.
         lock_in, lock_out: ids that must be chosen, or must not.
+        gap: relative gap that is good enough. time: seconds.
 
     Returns:
         A plan whose value is the number of sites, or their cost: the less the better, and the
         bound lies below. Infeasible, with a note of the largest reach there is, if `reach` is
         beyond it.
 
+    Raises:
+        ValueError: a cost that is not above 0, chances outside 0 to 1, ids that are not in the
+            graph, or reach beside cost or locks.
+
     Example:
         >>> dominating_set(Graph.from_edges([("a", "b"), ("a", "c")])).ids
         ['a']
+
+    Source: Wheeler, McLean, Becker & Worden 2019, Choosing representatives to deliver the message
+    in a group violence intervention, Justice Evaluation Journal.
     """
     name = "dominating_set"
-    find_highs()
-    sites = Sites(graph.ids, np.ones(graph.num_nodes), pd.DataFrame(index=pd.Index(graph.ids)))
+    sites = _nodes(graph)
     kept = Constraints(None, (), lock_in, lock_out)
     costs = _NONE if cost is None else sites.numbers(cost, name, "cost", 1.0)
     if reach is not None and (cost is not None or len(kept.lock(sites, name))):
@@ -250,9 +234,10 @@ def dominating_set(
         tells = sites.numbers(passes, name, "passes", 1.0)
         return _C.plan_reach_at_least(graph.core, arrives, tells, reach, False, gap, time)
 
-    return _solved(name, sites, kept, run, None)
+    return Choice(name, sites, kept, gap, time).solved(run, objective=None)
 
 
+@takes(TourArguments)
 def tours(
     scores: Any,
     graph: Graph,
@@ -264,13 +249,7 @@ def tours(
     size: Any = None,
     min_size: float = 0.0,
     max_size: float = math.inf,
-    lock_out: Sequence[Any] = (),
-    ids: Any = None,
-    value: str | None = None,
-    site: str = "site",
-    period: Any = None,
-    gap: float = 1e-4,
-    time: float = math.inf,
+    **shared: Unpack[TourArguments],
 ) -> Plan:
     """At most k tours, each a path from neighbour to neighbour, without a common area.
 
@@ -292,35 +271,44 @@ def tours(
         A plan with `tours`. Proved without HiGHS; beyond some 15 areas a tour time may be up
         before, status "feasible".
 
+    Raises:
+        ValueError: k below 1; a size that is not above 0; min_size above max_size, or max_size
+            below the smallest area; a graph of other areas; and as for `quota_topk`.
+        RuntimeError: time was up before any plan was found.
+
     Example:
-        >>> plan = tours(events, graph, 4, area="area", max_size=12)
-        >>> plan.tours[0]
+        >>> graph = Graph.from_edges([("a", "b"), ("b", "c"), ("c", "d")])
+        >>> gain = {"a": 2.0, "b": -1.0, "c": 3.0, "d": -1.0}
+        >>> plan = tours(dict.fromkeys("abcd", 1.0), graph, 1, gain=gain)
+        >>> plan.tours, plan.value
+        ([['a', 'b', 'c']], 4.0)
+
+    Source: Wheeler, "Creating high crime sub-tours" (andrewpwheeler.com), whose linear program
+    forbids cycles of two areas alone; paths here are paths. Column generation.
     """
-    name = "tours"
-    sites = read_sites(scores, name, ids=ids, value=value, site=site, period=period)
-    network = graph.aligned(sites.ids, name)
-    kept = Constraints(None, (), (), lock_out)
-    sizes = _NONE if size is None else sites.numbers(size, name, "size", 1.0)
-    areas = sites.numbers(area, name, "area", 1.0)
-    given = None if gain is None else sites.numbers(gain, name, "gain", 0.0)
+    choice = read_choice("tours", scores, None, shared)
+    sites = choice.sites
+    network = graph.aligned(sites.ids, choice.name)
+    sizes = _NONE if size is None else choice.numbers(size, "size", 1.0)
+    areas = choice.numbers(area, "area", 1.0)
+    given = None if gain is None else choice.numbers(gain, "gain", 0.0)
 
     def gains(values: np.ndarray) -> np.ndarray:
         if given is not None:
             return given
         return _C.plan_tour_gain(values, areas, float(pai))
 
-    def run(values: np.ndarray, core: _C.PlanConstraints, lock: np.ndarray) -> _C.PlanSolved:
+    def run(values: np.ndarray, core: _C.PlanConstraints) -> _C.PlanSolved:
+        lock = choice.kept.lock(sites, choice.name)
         return _C.plan_tours(
-            network.core, gains(values), k, sizes, float(min_size), float(max_size), lock, gap, time
-        )
-
-    def with_locks(values: np.ndarray, core: _C.PlanConstraints) -> _C.PlanSolved:
-        return run(values, core, kept.lock(sites, name))
+            network.core, gains(values), k, sizes, float(min_size), float(max_size), lock,
+            choice.gap, choice.time,
+        )  # fmt: skip
 
     def objective(values: np.ndarray, solved: _C.PlanSolved) -> float:
         return float(gains(values)[solved.chosen].sum())
 
-    return _solved(name, sites, kept, with_locks, None if given is not None else objective)
+    return choice.solved(run, objective=None if given is not None else objective)
 
 
 def subgraph(
@@ -337,6 +325,7 @@ def subgraph(
         graph: the network; edges count 1, or their weights.
         terminals: ids to join.
         neighbours: also every neighbour of a terminal.
+        gap: relative gap that counts as optimal. time: must be above 0; the method has no stop.
 
     Returns:
         A plan with `edges`, and a table with `role`: "terminal", "essential" (in every such tree),
@@ -345,10 +334,22 @@ def subgraph(
         among the shortest, passes through it. Terminals in parts that no path joins get a tree
         each; a note says so. Exact up to 12 terminals in a part.
 
-    Source: Dreyfus & Wagner 1971; Mehlhorn 1988 above 12.
+    Raises:
+        ValueError: no terminals, one twice, or one that is not in the graph.
+
+    Example:
+        >>> graph = Graph.from_edges([("a", "hub"), ("b", "hub"), ("c", "hub"), ("c", "d")])
+        >>> plan = subgraph(graph, ["a", "b", "c"])
+        >>> plan.value, plan.essential
+        (3.0, ['hub'])
+
+    Source: Wheeler, "Using Steiner trees to select a subgraph of interest" (andrewpwheeler.com), by
+    an approximation. Exact: Dreyfus & Wagner 1971, The Steiner problem in graphs; above 12
+    terminals Mehlhorn 1988, A faster approximation algorithm for the Steiner problem in graphs.
+    Betweenness: Brandes 2001.
     """
     name = "subgraph"
-    sites = Sites(graph.ids, np.ones(graph.num_nodes), pd.DataFrame(index=pd.Index(graph.ids)))
+    sites = _nodes(graph)
     rows = sites.rows(terminals, name, "terminals")
 
     def run(values: np.ndarray, core: _C.PlanConstraints) -> _C.PlanSolved:
@@ -366,28 +367,11 @@ def subgraph(
     return Plan(problem, solved, extra={"roles": roles})
 
 
-def _read(
-    name: str,
-    scores: Any,
-    graph: Graph,
-    k: int,
-    groups: Any,
-    at_least: Quota,
-    at_most: Quota,
-    quotas: Quotas | Sequence[Quotas] | None,
-    lock_in: Sequence[Any],
-    lock_out: Sequence[Any],
-    ids: Any,
-    value: str | None,
-    site: str,
-    period: Any,
-) -> tuple[Sites, Constraints, Graph]:
-    sites = read_sites(scores, name, ids=ids, value=value, site=site, period=period)
-    kept = make_constraints(k, groups, at_least, at_most, quotas, lock_in, lock_out, name)
-    return sites, kept, graph.aligned(sites.ids, name)
+def _reached(values: np.ndarray, solved: _C.PlanSolved) -> float:
+    """Sum of the values of those that are reached, by their chances."""
+    return float((values * solved.columns["reached"]).sum())
 
 
-def _solved(name: str, sites: Sites, kept: Constraints, run: Any, objective: Any) -> Plan:
-    find_highs()
-    problem = Problem(name, sites, kept, run, objective)
-    return Plan(problem, problem.solve(sites.scores))
+def _nodes(graph: Graph) -> Sites:
+    """The sites of a graph, each with score 1."""
+    return Sites(graph.ids, np.ones(graph.num_nodes), pd.DataFrame(index=pd.Index(graph.ids)))
