@@ -75,7 +75,7 @@ def test_periods_are_taken_in_the_order_of_time():
     plan = tr.plan.phased(PERIODS, 1, opening=5)
     assert plan.to_frame()["time"].tolist() == ["2021", "2022", "2023"]
     assert plan.tours == [["b"], ["b"], ["a"]] and plan.value == 6 + 9 + 8 - 10
-    with pytest.raises(ValueError, match="time must say the period of each row, got a blank"):
+    with pytest.raises(ValueError, match="the column 'time' must say the period of each row, got a blank"):
         tr.plan.phased(PERIODS.assign(time=["2022", None, *PERIODS["time"][2:]]), 1)
 
 

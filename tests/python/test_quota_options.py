@@ -66,7 +66,7 @@ def test_fit_and_rank_under_quotas(table, capsys):
     [
         (["--groups", "town"], "--groups needs --at-least N or --at-most N"),
         (["--at-least", "1"], "--at-least and --at-most need --groups COLUMN"),
-        (["--groups", "town", "--at-least", "2"], "lower bounds that sum to 20 for k=12"),
+        (["--groups", "town", "--at-least", "2"], "lower bounds that sum to 20 for --k 12"),
         (["--groups", "town", "--at-least", "03=5"], "at least 5 in town '03' that has 4 sites"),
         (["--groups", "town", "--at-least", "x=5"], "must name a group of --groups, got 'x'"),
         (["--groups", "nowhere", "--at-least", "1"], "must have the column 'nowhere'"),

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
-from topreach.cli.options import CommandError, names, unescaped
+from topreach.cli.options import CommandError, names, say_note, unescaped
 from topreach.data.csv_files import read_csv
 from topreach.data.events import Events
 
@@ -157,7 +156,7 @@ def read_events(options: argparse.Namespace) -> Events:
         **text,
     )
     for note in dict.fromkeys(events.notes):
-        print(f"note: {note}", file=sys.stderr)
+        say_note(note)
     return events
 
 

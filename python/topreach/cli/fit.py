@@ -221,6 +221,11 @@ def _check_model_options(options: argparse.Namespace) -> None:
                 f"--{name.replace('_', '-')} must come with --model {' or '.join(having)}, got "
                 f"--model {options.model}"
             )
+    if options.without_past and KINDS[options.model].needs.events:
+        raise CommandError(
+            f"--without-past must not come with --model {options.model}, which plans for the "
+            "periods after those that it knows"
+        )
     if options.site_path is not None and options.objective != "marginal":
         raise CommandError(
             f"--site-path must come with --objective marginal, got {options.objective}"

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from topreach.data.files import atomic_path
+from topreach.data.messages import in_words
 from topreach.data.panel import Panel
 from topreach.data.table import TableSpec
 
@@ -23,6 +24,10 @@ ROLES = ("site", "time", "count")
 
 class CommandError(Exception):
     """What went wrong, for the user, in one line."""
+
+
+def say_note(text: str) -> None:
+    print(f"note: {in_words(text)}", file=sys.stderr)
 
 
 def add_table_options(
@@ -126,9 +131,9 @@ def read_table(spec: TableSpec, options: argparse.Namespace, *, counts: str | No
         if not any(known):
             raise CommandError(f"{options.data} must have counts, got none in any period")
         panel = panel.select_times([t for t, has in zip(panel.times, known, strict=True) if has])
-        print(f"note: left out, for want of counts: {', '.join(left_out)}", file=sys.stderr)
+        say_note(f"left out, for want of counts: {', '.join(left_out)}")
     for note in dict.fromkeys(panel.notes):
-        print(f"note: {note}", file=sys.stderr)
+        say_note(note)
     return panel
 
 

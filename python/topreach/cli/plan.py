@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import topreach.plan as programs
-from topreach.cli.options import CommandError, may_write, names
+from topreach.cli.options import CommandError, may_write, names, say_note
 from topreach.cli.plan_inputs import graph_of, quotas_of, read_scores, table_by_site
+from topreach.data.messages import in_words
 from topreach.plan import Plan
 
 HELP = "Turn scores into a plan: quotas, budgets, networks, tours."
@@ -37,25 +37,23 @@ def run(options: argparse.Namespace) -> None:
     for path in (options.out, options.geojson):
         if path is not None:
             may_write(path, options.force)
-    try:
-        plan = PROGRAMS[options.program].solve(options)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise CommandError(in_words(str(error))) from error
+    plan = PROGRAMS[options.program].solve(options)
     if plan.value is None:
-        raise CommandError(" ".join(["there is no such plan.", *plan.notes]))
+        raise CommandError(" ".join(["there is no such plan.", *map(in_words, plan.notes)]))
     if options.geojson is not None:
         plan.to_geojson(options.geojson, geometry_of(options))
     plan.to_csv(options.out, all_sites=getattr(options, "all_sites", False))
     if options.out == "-":
-        for text in (line_of(plan), *(f"note: {note}" for note in plan.notes)):
-            print(text, file=sys.stderr)
+        print(line_of(plan), file=sys.stderr)
+        for note in plan.notes:
+            say_note(note)
         return
     table = plan.to_frame()
     print(table.head(5).to_string(index=False))
     print(("... " if len(table) > 5 else "") + f"{len(table)} rows: {options.out}")
     print(line_of(plan))
     for note in plan.notes:
-        print(f"note: {note}")
+        print(f"note: {in_words(note)}")
 
 
 def line_of(plan: Plan) -> str:
@@ -68,15 +66,6 @@ def line_of(plan: Plan) -> str:
     parts.append(plan.status)
     parts += [f"{name} {number:.6g}" for name, number in plan.numbers.items()]
     return ", ".join(parts) + f" ({plan.seconds:.1f} s)"
-
-
-def in_words(message: str) -> str:
-    """An error of Python as one of the command line: --at-least for at_least, and no function's
-    name."""
-    message = re.sub(r"^[A-Za-z_.]+: ", "", message)
-    message = re.sub(r"^(k|gap|time|groups|graph|area|size|radius) must", r"--\1 must", message)
-    words = "|".join(w for w in FLAGS if "_" in w)
-    return re.sub(rf"\b({words})\b", lambda m: "--" + m[1].replace("_", "-"), message)
 
 
 def geometry_of(options: argparse.Namespace) -> Any:
@@ -486,10 +475,6 @@ PROGRAMS: dict[str, Program] = {
         _fair,
     ),
 }  # fmt: skip
-FLAGS = (
-    "at_least", "at_most", "lock_in", "lock_out", "min_size", "max_size", "most_visits",
-    "open_sites", "opened_capacity", "fair_to", "weight_by_score",
-)  # fmt: skip
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import pandas as pd
 
-from .messages import at_command_line, caller, option
+from .messages import caller, either, option
 
 MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "-nan", "NULL", "null", "None", "<NA>"]
 SEPARATORS = (",", ";", "\t", "|")
@@ -191,7 +191,7 @@ def _source(path: Any, who: str) -> Callable[[], Any]:
         return lambda: io.BytesIO(held)
     shown = os.fspath(path)
     if not os.path.exists(path):
-        advice = ' Give "-" for standard input.' if at_command_line() else ""
+        advice = either("", ' Give "-" for standard input.')
         raise FileNotFoundError(f"{who}: path must be an existing file, got {shown!r}.{advice}")
     if os.path.isdir(path):
         raise IsADirectoryError(f"{who}: path must be a file, got the folder {shown!r}.")

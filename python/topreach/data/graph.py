@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from topreach import _C
+from topreach.data.messages import either
 from topreach.data.site_ids import in_order, site_ids, whole_rows
 
 _EARTH_KM = 6371.0088  # mean radius
@@ -371,8 +372,10 @@ class Graph:
             raise ValueError(
                 f"{caller}: edges must join ids of the {len(wanted)} sites, got {lost[0]!r}"
                 + (f" and {len(lost) - 1} more" if lost[1:] else "")
-                + " that have no score. Give all sites a score (topreach rank --all-sites), or "
-                "leave out edges to others by `without_strangers`."
+                + " that have no score. Give all sites a score ("
+                + either("ranker.rank() does", "topreach rank --all-sites does")
+                + "), or leave out edges to others by "
+                + either("graph.without_strangers(ids).", "--drop-strangers.")
             )
         return Graph(self._core.reordered(wanted))
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from topreach.data.messages import either
+
 
 def whole_rows(table: pd.DataFrame, caller: str, path: str | os.PathLike) -> pd.DataFrame:
     """The table of a CSV file, whose rows have as many fields as its header: pandas takes the
@@ -64,6 +66,10 @@ def site_ids(values: Iterable[Any], caller: str, what: str) -> list[str]:
         else:
             raise TypeError(
                 f"{caller}: {what} must be text or whole numbers, got {value!r} at position "
-                f"{position}. Read ids as text: pd.read_csv(..., dtype={{{what!r}: str}})."
+                f"{position}. "
+                + either(
+                    f"Read ids as text: pd.read_csv(..., dtype={{{what!r}: str}}).",
+                    "Fill in such cells, or drop their rows.",
+                )
             )
     return found

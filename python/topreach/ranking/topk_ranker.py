@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from topreach import _C
 from topreach.data.events import Events
+from topreach.data.messages import either
 from topreach.data.panel import Panel
 from topreach.data.standardizer import Standardizer
 from topreach.distributions.counts import count_quantile
@@ -251,8 +252,8 @@ class TopKRanker:
         if settings.forecaster.needs.events and done is None:
             raise TypeError(
                 "TopKRanker.fit: panel must be Events for the model "
-                f"{settings.forecaster.name!r}, got a Panel of counts. Make them with "
-                "tr.Events.from_frame; on the command line pass --events."
+                f"{settings.forecaster.name!r}, got a Panel of counts. "
+                + either("Make them with tr.Events.from_frame.", "Pass --events FILE.")
             )
         if done is None:
             done = fit(settings, panel, valid, resume=resume, notes=notes)

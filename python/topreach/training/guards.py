@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from topreach.data.messages import either
 from topreach.data.panel import Panel
 from topreach.objectives.base import ObjectiveValue
 from topreach.programs import Program, as_program
@@ -180,8 +181,9 @@ def compare_with_past_means(
         return None
     return (
         f"In {where} the mean of past counts reaches {100 * means:.0f} % of what was possible, "
-        f"this model {100 * model:.0f} %: prefer the mean (TopKRanker(model='empirical_bayes') "
-        "starts from it), or train longer, with another lr or sigma."
+        f"this model {100 * model:.0f} %: prefer the mean ("
+        + either("TopKRanker(model='empirical_bayes')", "--model empirical_bayes")
+        + " starts from it), or train longer, with another lr or sigma."
     )
 
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from topreach.data.columns import is_whole
+from topreach.data.messages import either
 from topreach.data.panel import Batch, Panel
 from topreach.objectives.base import ObjectiveValue, TimeWeights, accepted_arguments
 from topreach.ops import draw_key
@@ -407,10 +408,15 @@ class Trainer:
             f" (best valid {monitor})" if self.best_score_ is not None else ""
         )
         how = (
-            "To go on: the same Trainer, with fit(..., resume=True); it reads "
-            f"{os.fspath(self.checkpoint)}."
+            "To go on: "
+            + either(
+                "the same Trainer, with fit(..., resume=True)", "the same command with --resume"
+            )
+            + f"; it reads {os.fspath(self.checkpoint)}."
             if self.checkpoint is not None
-            else "Give Trainer(checkpoint=...) to be able to go on another time."
+            else "Give "
+            + either("Trainer(checkpoint=...)", "--checkpoint FILE")
+            + " to be able to go on another time."
         )
         warnings.warn(
             f"Trainer.fit: interrupted in epoch {at.epoch + 1} of {self.max_epochs}; the model is "
