@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from topreach.data.messages import either
 from topreach.data.site_ids import site_ids
 from topreach.data.times import read_times
 
@@ -30,6 +33,25 @@ class Sites:
     table: pd.DataFrame
     periods: tuple[str, ...] = ()
     varying: tuple[str, ...] = ()
+
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """Errors of the C++ library, which knows numbers of sites, with the site's id and, of
+        several, the period."""
+        try:
+            yield
+        except ValueError as error:
+            found = re.search(r"(?<=site )\d+(?![\d'])", str(error))
+            if found is None:
+                raise
+            period, row = divmod(int(found[0]), len(self.ids))
+            name = repr(self.ids[row])
+            if self.scores.ndim > 1 and "scores" in str(error):
+                name += f" in {self.periods[period]}"
+            elif period:
+                raise
+            text = str(error)
+            raise ValueError(text[: found.start()] + name + text[found.end() :]) from None
 
     def column(self, given: Any, caller: str, what: str) -> np.ndarray | None:
         """A column by site: None; a number for all; a column's name; a Series or dict by id; or
@@ -175,10 +197,7 @@ def _from_table(
     if "time" in table:
         blank = table["time"].isna()
         if blank.any() and not periods:
-            raise ValueError(
-                f"{caller}: time must say the period of each row, got a blank in row "
-                f"{table.index[int(np.argmax(blank.to_numpy()))]!r}."
-            )
+            raise _blank_time(table["time"], blank, caller)
         if period is not None:
             table = table[table["time"].astype(str) == str(period)]
             if table.empty:
@@ -223,14 +242,19 @@ def _from_table(
     return _checked(Sites(first, matrix.to_numpy(), rest, tuple(map(str, order)), varying), caller)
 
 
+def _blank_time(times: pd.Series, blank: pd.Series, caller: str) -> ValueError:
+    row = times.index[int(np.argmax(blank.to_numpy()))]
+    return ValueError(
+        f"{caller}: the column 'time' must say the period of each row, got a blank in "
+        f"{either(f'row {row!r}', f'line {row + 2}')}."
+    )
+
+
 def _in_order(times: pd.Series, caller: str) -> list[Any]:
     """The periods, early ones first."""
     blank = times.isna() | (times.astype(str).str.strip() == "")
     if blank.any():
-        raise ValueError(
-            f"{caller}: time must say the period of each row, got a blank in row "
-            f"{times.index[int(np.argmax(blank.to_numpy()))]!r}."
-        )
+        raise _blank_time(times, blank, caller)
     periods = list(dict.fromkeys(times))
     moments = read_times(periods, caller, "time").values
     return [periods[i] for i in np.argsort(moments, kind="stable")]
