@@ -81,9 +81,22 @@ def add_table_options(
     sub.add_argument(
         "--time-format", metavar="FORMAT", help="how times are written, e.g. %%d/%%m/%%Y"
     )
+    add_text_options(sub)
+
+
+def add_text_options(sub: argparse.ArgumentParser) -> None:
+    """How the text of a CSV file is read."""
     sub.add_argument("--sep", metavar="CHAR", help="separator of a CSV file (default: found)")
     sub.add_argument("--encoding", metavar="NAME", help="encoding of a CSV file (default: UTF-8)")
     sub.add_argument("--decimal", metavar="CHAR", help="decimal mark of a CSV file (default: .)")
+
+
+def text_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What these options say, for `read_csv`."""
+    given = {
+        "sep": unescaped(options.sep), "encoding": options.encoding, "decimal": options.decimal
+    }  # fmt: skip
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def table_spec(

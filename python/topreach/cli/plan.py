@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import topreach.plan as programs
-from topreach.cli.options import CommandError, may_write, names, say_note
+from topreach.cli.options import CommandError, add_text_options, may_write, names, say_note
 from topreach.cli.plan_inputs import graph_of, quotas_of, read_scores, table_by_site
 from topreach.data.messages import in_words
 from topreach.plan import Plan
@@ -78,17 +78,19 @@ def geometry_of(options: argparse.Namespace) -> Any:
 # ---- options -------------------------------------------------------------------------------------
 
 
-def _common(sub: argparse.ArgumentParser, *, scores: bool = True) -> None:
+def _common(sub: argparse.ArgumentParser, *, scores: bool, period: bool) -> None:
     if scores:
         sub.add_argument("--scores", required=True, metavar="FILE", help="CSV of sites and scores")
         sub.add_argument("--site", default="site", metavar="COLUMN", help="its ids (default: site)")
         sub.add_argument("--value", metavar="COLUMN", help="its scores (default: score)")
-        sub.add_argument(
-            "--period", metavar="T", help="which of its periods (column time), if it has several"
-        )
+        if period:
+            sub.add_argument(
+                "--period", metavar="T", help="which of its periods (column time), if several"
+            )
         sub.add_argument(
             "--all-sites", action="store_true", help="write all sites, not the chosen ones only"
         )
+    add_text_options(sub)
     sub.add_argument(
         "--gap", type=float, default=1e-4, metavar="G",
         help="relative gap that is good enough (default: 1e-4)",
@@ -193,7 +195,7 @@ def _shared(options: argparse.Namespace) -> dict[str, Any]:
     made: dict[str, Any] = {"gap": options.gap, "time": options.time}
     if hasattr(options, "site"):
         made |= {"site": options.site, "value": options.value}
-        if hasattr(options, "period") and options.period is not None:
+        if getattr(options, "period", None) is not None:
             made["period"] = options.period
     if hasattr(options, "groupings"):
         made["quotas"] = quotas_of(options)
@@ -215,7 +217,8 @@ def _number(text: Any) -> Any:
 
 
 class Program:
-    """A subcommand: its help, its options, and what it solves."""
+    """A subcommand: its help, its options, and what it solves. `scores`: whether it reads such;
+    `period`: of one period only."""
 
     def __init__(
         self,
@@ -223,8 +226,10 @@ class Program:
         parts: list[Callable[..., None]],
         solve: Callable[[argparse.Namespace], Plan],
         scores: bool = True,
+        period: bool = True,
     ) -> None:
-        self.help, self.parts, self.solve, self.scores = help, parts, solve, scores
+        self.help, self.parts, self.solve = help, parts, solve
+        self.scores, self.period = scores, period
 
 
 def _add(*flags: str, **how: Any) -> Callable[[argparse.ArgumentParser], None]:
@@ -298,8 +303,8 @@ def _subgraph(options: argparse.Namespace) -> Plan:
 
 
 def _assign(options: argparse.Namespace) -> Plan:
-    need = table_by_site(options.need, options.need_columns)
-    places = table_by_site(options.places, options.place_columns)
+    need = table_by_site(options, "need", options.need_columns)
+    places = table_by_site(options, "places", options.place_columns)
     plan = programs.assign(
         need.iloc[:, 0], places.iloc[:, 0], need_places=need.iloc[:, 1:3],
         capacity_places=places.iloc[:, 1:3], radius=options.radius, open_sites=options.open_sites,
@@ -461,6 +466,7 @@ PROGRAMS: dict[str, Program] = {
             _effect,
         ],
         _phases,
+        period=False,
     ),
     "fair": Program(
         "K sites that leave no group behind.",
@@ -483,6 +489,6 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         one = commands.add_parser(name, help=program.help, description=program.help)
         one.add_argument("--debug", action="store_true", default=argparse.SUPPRESS,
                          help="show the whole traceback of an error")  # fmt: skip
-        _common(one, scores=program.scores)
+        _common(one, scores=program.scores, period=program.period)
         for part in program.parts:
             part(one)

@@ -158,7 +158,7 @@ def _by_site(
     for name in options.groups or []:
         blank = int(found[name].isna().sum())
         if blank:
-            say_note(f"{blank} site(s) have no {name}, and no limit by it")
+            say_note(f"{blank} site(s) have no {name}, and no limit by it.")
     return found.astype(object).where(found.notna(), None)
 
 

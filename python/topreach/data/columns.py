@@ -41,8 +41,8 @@ def drop_repeated_columns(df: pd.DataFrame, name: str, where: Callable[[int], st
             row = int(np.argmax(differ))
             raise ValueError(
                 f"{name}: df must have distinct columns, got {label!r} twice with different values "
-                f"({df.iloc[row, j]!r} and {df.iloc[row, i]!r} at {where(row)}). Rename "
-                "or drop one of them."
+                f"({plain(df.iloc[row, j])!r} and {plain(df.iloc[row, i])!r} at "
+                f"{where(row)}). Rename or drop one of them."
             )
         else:
             first[label] = i
@@ -156,8 +156,8 @@ def count_values(
                 row = int(np.argmax(codes == i))
                 number = int((np.append(np.isnan(known), False)[codes]).sum())
                 raise ValueError(
-                    f"{name}: count {label!r} must be numeric, got {values[i]!r} at {where(row)} "
-                    f"({number} such rows).{_suppressed_advice(values[i])}"
+                    f"{name}: count {label!r} must be numeric, got {plain(values[i])!r} at "
+                    f"{where(row)} ({number} such rows).{_suppressed_advice(values[i])}"
                 )
         blank = suppressed.get("", (np.nan, np.nan))
         low, high = np.append(ends, [[blank[0]], [blank[1]]], axis=1)[:, codes]
@@ -281,7 +281,7 @@ def _numbers(
             f" Pass {option('decimal', ',')} if the comma stands before decimals." if comma else ""
         )
         raise ValueError(
-            f"{name}: {argument} must be numeric, got {column.iloc[row]!r} at {where(row)} "
+            f"{name}: {argument} must be numeric, got {plain(column.iloc[row])!r} at {where(row)} "
             f"({int(bad.sum())} such rows).{advice}"
         )
     return values.to_numpy(dtype=np.float64)

@@ -114,9 +114,12 @@ def read_csv(
     except pd.errors.EmptyDataError:
         df = pd.DataFrame(columns=labels)
     except (csv.Error, pd.errors.ParserError, pd.errors.ParserWarning) as error:
+        with source() as file:
+            found = _long_line(file, encoding, sep, len(header)) or f"{error} in {path}"
         raise ValueError(
             f"{who}: path must have as many fields in each line as its header's {len(header)}, "
-            f"got: {error}. Mend the line, or pass the separator as {option('sep')}."
+            f"got {found}. Mend the line (a field that holds the separator stands in quotes), or "
+            f"pass the separator as {option('sep')}."
         ) from error
     df.columns = header
     unnamed = [i for i, h in enumerate(header) if not h]
@@ -154,6 +157,18 @@ def read_header(
     with source() as file:
         lines = io.TextIOWrapper(file, encoding=encoding, errors="replace", newline="")
         return [h.strip() for h in next(csv.reader(lines, delimiter=sep), [])]
+
+
+def _long_line(file: BinaryIO, encoding: str | None, sep: str | None, most: int) -> str:
+    """The first row with more than so many fields."""
+    rows = csv.reader(io.TextIOWrapper(file, encoding=encoding, newline=""), delimiter=sep or ",")
+    try:
+        for row in rows:
+            if len(row) > most:
+                return f"{len(row)} in line {rows.line_num}"
+    except csv.Error:
+        pass
+    return ""
 
 
 def _encoding(start: bytes) -> str:

@@ -253,8 +253,8 @@ def _reported(
         row = int(np.argmax(early))
         raise ValueError(
             f"{name}: {argument} must not come before the event (column {spec.time!r}), got "
-            f"{df[spec.reported].iloc[row]!r} for {df[spec.time].iloc[row]!r} at {where(row)} "
-            f"({int(early.sum())} such rows). Mend one of the two."
+            f"{plain(df[spec.reported].iloc[row])!r} for {plain(df[spec.time].iloc[row])!r} at "
+            f"{where(row)} ({int(early.sum())} such rows). Mend one of the two."
         )
     return read.values, np.maximum(end, floor + width)
 

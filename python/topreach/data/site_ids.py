@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 import numbers
-import os
 from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
 from topreach.data.messages import either
-
-
-def whole_rows(table: pd.DataFrame, caller: str, path: str | os.PathLike) -> pd.DataFrame:
-    """The table of a CSV file, whose rows have as many fields as its header: pandas takes the
-    first ones of longer rows for labels, and shifts the columns.
-
-    Raises:
-        ValueError: rows with more fields.
-    """
-    if isinstance(table.index, pd.RangeIndex):
-        return table
-    raise ValueError(
-        f"{caller}: {os.fspath(path)} must have as many fields in each row as in its header, "
-        f"{len(table.columns)}, got {len(table.columns) + table.index.nlevels} in line 2. Write "
-        "fields that hold a comma in quotes."
-    )
 
 
 def in_order(table: Any, ids: list[str], caller: str, what: str, axis: int = 0) -> Any:

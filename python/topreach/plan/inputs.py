@@ -13,7 +13,11 @@ import pandas as pd
 
 from topreach.data.messages import either
 from topreach.data.site_ids import site_ids
-from topreach.data.times import read_times
+from topreach.data.times import plain, read_times
+
+# Arguments by site that are shares of its events, or chances; and others that cannot be negative.
+SHARES = ("effect", "treated", "spilled", "compliance", "comes", "passes")
+AMOUNTS = ("cost", "size", "area", "opening", "capacity", "opened_capacity")
 
 
 @dataclass(frozen=True)
@@ -108,8 +112,17 @@ class Sites:
         if np.isnan(values).any():
             at = int(np.flatnonzero(np.isnan(values))[0])
             raise ValueError(
-                f"{caller}: {what} must be numbers, got {column[at]!r} for {self.ids[at]!r}."
+                f"{caller}: {what} must be numbers, got {plain(column[at])!r} for {self.ids[at]!r}."
             )
+        if what in SHARES + AMOUNTS:
+            wrong = (values < 0) | ~np.isfinite(values) | ((values > 1) & (what in SHARES))
+            if wrong.any():
+                at = int(np.argmax(wrong))
+                kind = "shares from 0 to 1" if what in SHARES else "numbers >= 0"
+                raise ValueError(
+                    f"{caller}: {what} must be {kind}, got {plain(column[at])!r} for "
+                    f"{self.ids[at]!r}."
+                )
         return values
 
     def rows(self, given: Any, caller: str, what: str) -> np.ndarray:
@@ -265,7 +278,8 @@ def _as_numbers(column: pd.Series, caller: str, ids: list[str]) -> np.ndarray:
     if np.isnan(values).any():
         at = int(np.flatnonzero(np.isnan(values))[0])
         raise ValueError(
-            f"{caller}: scores must be numbers, got {column.iloc[at]!r} for site {ids[at]!r}."
+            f"{caller}: scores must be numbers, got {plain(column.iloc[at])!r} for site "
+            f"{ids[at]!r}."
         )
     return values
 
