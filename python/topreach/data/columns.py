@@ -7,6 +7,7 @@ import numbers
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,13 @@ def check_column(df: pd.DataFrame, name: str, argument: str, column: Any) -> Non
         f"{name}: {argument} must be one of the columns, got {column!r}. They are "
         f"{columns}.{advice}"
     )
+
+
+@dataclass(frozen=True)
+class AllBut:
+    """As features: all numeric columns but these, which have a use of their own."""
+
+    columns: tuple[str, ...]
 
 
 def default_features(

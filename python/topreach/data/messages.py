@@ -83,8 +83,8 @@ def in_words(message: str) -> str:
         '--at-least must be a whole number, got --k 3'
     """
     message = _FUNCTION.sub("", message)
-    for said, words in OF_THE_LIBRARY.items():
-        message = message.replace(said, words)
+    for said, translated in OF_THE_LIBRARY.items():
+        message = message.replace(said, translated)
     message = re.sub(r"^panel(?= must)", "the table", message)
 
     def flag(name: str) -> str:

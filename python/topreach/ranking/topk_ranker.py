@@ -239,6 +239,7 @@ class TopKRanker:
                     "TopKRanker.fit: valid and resume must not be given with events, which are "
                     "learnt from as a whole."
                 )
+            settings = _planned_for(settings, panel.places)
             panel, done = fit_events(settings, panel, notes)
         for name, part in (("panel", panel), ("valid", valid)):
             if not isinstance(part, Panel) and not (name == "valid" and part is None):
@@ -246,9 +247,7 @@ class TopKRanker:
                     f"TopKRanker.fit: {name} must be a Panel, got {type(part).__name__}. Make one "
                     "with Panel.from_frame."
                 )
-        ordered = settings.program.for_sites("TopKRanker.fit", list(panel.site_ids))
-        settings = settings if ordered is None else replace(settings, program=ordered)
-        settings.program.check("TopKRanker", panel.num_sites)
+        settings = _planned_for(settings, list(panel.site_ids))
         if settings.forecaster.needs.events and done is None:
             raise TypeError(
                 "TopKRanker.fit: panel must be Events for the model "
@@ -596,6 +595,14 @@ class TopKRanker:
             level, frame = level + 1, frame.f_back
         for note in notes:
             warnings.warn(note[:1].upper() + note[1:], RankerNote, stacklevel=level)
+
+
+def _planned_for(settings: Settings, sites: list[str]) -> Settings:
+    """The program for these sites in their order, checked before any fit: K is at most S."""
+    ordered = settings.program.for_sites("TopKRanker.fit", sites)
+    settings = settings if ordered is None else replace(settings, program=ordered)
+    settings.program.check("TopKRanker", len(sites))
+    return settings
 
 
 def _is_library_program(program: Program) -> bool:
