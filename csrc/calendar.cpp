@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "require.h"
+#include "words.h"
 
 namespace topreach {
 
@@ -90,11 +91,6 @@ IsoWeek iso_week(int64_t day) {
 int64_t start_of_iso_week(int64_t year, int64_t week) {
   const int64_t fourth = day_number(year, 1, 4);
   return fourth - weekday(fourth) + 7 * (week - 1);
-}
-
-std::string number_text(double value) {
-  return value == std::floor(value) && std::abs(value) < 1e15 ? fmt::format("{}", int64_t(value))
-                                                              : fmt::format("{:.12g}", value);
 }
 
 std::string year_text(int64_t year) {

@@ -122,8 +122,7 @@ void Ranker::save(const std::string& path, bool with_past) const {
                   program_->describe());
   TR_REQUIRE(with_past || !needs_.events,
              "Ranker::save: with_past must be true for {}, which plans for the periods after those "
-             "that it knows, got false. Save it with its past; on the command line leave out "
-             "--without-past",
+             "that it knows, got false. Save it with its past",
              file_->model);
   save_model_file(file(with_past), path);
 }

@@ -7,25 +7,12 @@
 #include <unordered_map>
 
 #include "require.h"
+#include "words.h"
 
 namespace topreach {
 
 namespace {
-
 constexpr int64_t kMostPeriods = 1'000'000;  // of a timeline, known or not
-
-std::string listed(const std::vector<std::string>& names, size_t most = 5) {
-  std::string text;
-  for (size_t i = 0; i < std::min(names.size(), most); ++i)
-    text += fmt::format("{}'{}'", i == 0 ? "" : ", ", names[i]);
-  if (names.size() > most) text += fmt::format(", ... ({} in all)", names.size());
-  return text;
-}
-
-std::string number_text(double value) {
-  return value == std::floor(value) && std::abs(value) < 1e15 ? fmt::format("{}", int64_t(value))
-                                                              : fmt::format("{:.6g}", value);
-}
 
 class Merge {
  public:
@@ -55,8 +42,8 @@ class Merge {
     out.model.time = torch::empty({periods}, torch::kFloat);
     for (int64_t t = 0; t < periods; ++t)
       out.model.time[t] = float((out.times[size_t(t)] - file_.time_origin) / file_.time_scale);
-    if (file_.uses_exposure) out.model.exposure = exposure();
     if (!opened_.empty() || !closed_.empty()) out.open = open_sites();
+    if (file_.uses_exposure) out.model.exposure = exposure();
     if (needs_.past || needs_.window > 0) make_timeline();
     if (needs_.window > 0) out.model.history = windows();
     if (table_ != nullptr && table_->y.defined()) out.y = of_wanted(table_->y, NAN);
@@ -75,6 +62,19 @@ class Merge {
  private:
   int64_t num_sites() const { return int64_t(out_.site_ids.size()); }
   std::string label(int64_t index) const { return file_.calendar.label(file_.calendar.at(index)); }
+  // The first cell that is wrong, of a row [S] of a period.
+  std::string cell(const torch::Tensor& row, const torch::Tensor& wrong, int64_t index) const {
+    const int64_t s = wrong.nonzero()[0].item<int64_t>();
+    return fmt::format("{} for site '{}' in {}", number_text(row[s].item<double>(), 6),
+                       out_.site_ids[size_t(s)], label(index));
+  }
+  void check_exposure(const torch::Tensor& row, const torch::Tensor& needed, int64_t index) const {
+    const torch::Tensor wrong =
+        row.gt(0).logical_and(row.isfinite()).logical_not().logical_and(needed);
+    if (wrong.any().item<bool>())
+      TR_REQUIRE(false, "{}: exposure must be finite and > 0, got {}", function_,
+                 cell(row, wrong, index));
+  }
 
   // ---- sites ------------------------------------------------------------------------------------
   void find_sites() {
@@ -179,15 +179,12 @@ class Merge {
     const auto put = [&](int64_t index, const torch::Tensor& row) {
       if (index >= first && index < first + periods) result[index - first].copy_(row);
     };
-    if (file_.past.exposure.defined()) {
-      for (size_t n = 0; n < file_.past.times.size(); ++n)
-        put(file_.calendar.index(file_.past.times[n]),
-            of_sites(file_.past.exposure[int64_t(n)], in_file_, NAN));
-    }
-    if (table_ != nullptr && table_->exposure.defined()) {
+    for (size_t n = 0; file_.past.exposure.defined() && n < file_.past.times.size(); ++n)
+      put(file_.calendar.index(file_.past.times[n]),
+          of_sites(file_.past.exposure[int64_t(n)], in_file_, NAN));
+    if (table_ != nullptr && table_->exposure.defined())
       for (size_t t = 0; t < table_at_.size(); ++t)
         put(table_at_[t], of_sites(table_->exposure[int64_t(t)], in_table_, NAN));
-    }
     // A period whose counts are known without their exposure takes that of the period before.
     std::vector<std::string> carried;
     for (int64_t n = 1; n < periods; ++n) {
@@ -201,13 +198,17 @@ class Merge {
     if (!carried.empty())
       out_.notes.push_back("the exposure of " + listed(carried) +
                            " is not known; it is taken as that of the period before");
+    for (int64_t n = 0; n < periods; ++n)
+      check_exposure(result[n], out_.model.timeline[n].isnan().logical_not(), first + n);
     return result;
   }
 
   void add_row(int64_t index, const torch::Tensor& row) {
     if (row.isnan().all().item<bool>()) return;
-    TR_REQUIRE(!row.lt(0).any().item<bool>(), "{}: counts must not be negative, got {} in {}",
-               function_, row.min().item<double>(), label(index));
+    const torch::Tensor wrong = row.lt(0).logical_or(row.isinf());
+    if (wrong.any().item<bool>())
+      TR_REQUIRE(false, "{}: counts must be finite and not negative, got {}", function_,
+                 cell(row, wrong, index));
     const auto [at, fresh] = known_.emplace(index, row);
     if (fresh) return;
     torch::Tensor& before = at->second;
@@ -219,11 +220,11 @@ class Merge {
       const int64_t s = other.nonzero()[0].item<int64_t>();
       TR_REQUIRE(
           false,
-          "{}: counts must be those that the model learned from, got {} for site '{}' in {}, where "
-          "it knows {} ({} such counts). If the older ones were corrected, fit the model again; "
-          "else mend the table.",
-          function_, number_text(row[s].item<double>()), out_.site_ids[size_t(s)], label(index),
-          number_text(before[s].item<double>()), other.sum().item<int64_t>());
+          "{}: counts must be those that the model learned from, got {}, where it knows {} ({} "
+          "such "
+          "counts). If the older ones were corrected, fit the model again; else mend the table.",
+          function_, cell(row, other, index), number_text(before[s].item<double>(), 6),
+          other.sum().item<int64_t>());
     }
     before = torch::where(before.isnan(), row, before);
   }
@@ -296,10 +297,9 @@ class Merge {
   // Rows of a table's tensor [T, S] for the periods wanted, [T wanted, S].
   torch::Tensor of_wanted(const torch::Tensor& values, double absent) const {
     std::vector<torch::Tensor> rows;
-    for (const int64_t row : row_in_table_) {
+    for (const int64_t row : row_in_table_)
       rows.push_back(row < 0 ? torch::full({num_sites()}, absent, torch::kFloat)
                              : of_sites(values[row], in_table_, absent));
-    }
     return torch::stack(rows);
   }
 
@@ -375,11 +375,10 @@ class Merge {
       row.copy_(of_sites(file_.past.exposure[file_.past.exposure.size(0) - 1], in_file_, NAN));
       carried.push_back(label(wanted_[t]));
     }
-    const torch::Tensor bad = result.gt(0).logical_and(result.isfinite()).logical_not();
-    TR_REQUIRE(!bad.any().item<bool>() || !opened_.empty() || !closed_.empty(),
-               "{}: exposure must be finite and > 0, got {}", function_,
-               result.index({bad}).flatten()[0].item<double>());
-    result = torch::where(bad, 1.0, result);  // of sites that are not open
+    const torch::Tensor open = out_.open.defined() ? out_.open : torch::ones_like(result).gt(0);
+    for (int64_t t = 0; t < result.size(0); ++t)
+      check_exposure(result[t], open[t], wanted_[size_t(t)]);
+    result = torch::where(open, result, 1.0);
     if (!carried.empty())
       out_.notes.push_back("the exposure of " + listed(carried) + " is taken as that of " +
                            file_.calendar.label(file_.past.times.back()) + ", the last one known");

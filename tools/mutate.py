@@ -50,6 +50,7 @@ ROOMS = {
     "python/topreach/data/leaks.py": ["test_data_parts.py", "test_table.py"],
     "python/topreach/data/files.py": ["test_files.py"],
     "python/topreach/data/datasets": ["test_datasets.py", "test_events.py"],
+    "python/topreach/data/messages.py": ["test_messages.py"],
     "python/topreach/data/standardizer.py": ["test_standardizer.py"],
     "python/topreach/distributions": [
         "test_distributions*.py",
@@ -81,8 +82,12 @@ ROOMS = {
     ],
     "python/topreach/data/site_ids.py": ["test_plan_graph.py", "test_plan_faults.py"],
     "python/topreach/ops/quota.py": ["test_quota_topk.py"],
-    "python/topreach/cli/plan.py": ["test_plan_cli.py", "test_plan_faults.py"],
-    "python/topreach/cli/plan_inputs.py": ["test_plan_cli.py", "test_plan_faults.py"],
+    "python/topreach/cli/plan.py": [
+        "test_plan_cli.py",
+        "test_plan_faults.py",
+        "test_plan_options.py",
+    ],
+    "python/topreach/cli/plan_inputs.py": ["test_plan_cli.py", "test_plan_tables.py"],
     "python/topreach/cli/quota_options.py": ["test_quota_options.py"],
     "python/topreach/plan": [
         "test_plan_arguments.py",
@@ -93,6 +98,7 @@ ROOMS = {
         "test_plan_enumeration.py",
         "test_plan_faults.py",
         "test_plan_judged.py",
+        "test_plan_tables.py",
     ],
     "python/topreach/programs": [
         "test_program_arguments.py",

@@ -164,6 +164,12 @@ void check_values(const char* function, const char* name, std::span<const double
     TR_REQUIRE(std::isfinite(values[i]) || (closed && values[i] < 0),
                "{}: {} must be numbers{}, got {} at site {}", function, name,
                closed ? " (-inf: the site is closed)" : "", values[i], i);
+  double sum = 0;
+  for (const double value : values) sum += std::isfinite(value) ? std::abs(value) : 0.0;
+  TR_REQUIRE(std::isfinite(sum),
+             "{}: {} must have a finite sum, got one above 1e308. Divide them all "
+             "by a large number",
+             function, name);
 }
 
 void check_amounts(const char* function, const char* name, std::span<const double> values,

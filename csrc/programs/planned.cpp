@@ -9,6 +9,7 @@
 
 #include "../require.h"
 #include "budget_plan.h"
+#include "site_name.h"
 #include "spaced_plan.h"
 
 namespace topreach {
@@ -38,6 +39,20 @@ const Kind& kind_of(const std::string& name) {
   TR_REQUIRE(false, "Planned: name must be that of a planned program, got '{}'", name);
 }
 
+// Shares for a network, costs for a budget, coordinates.
+void check_column(const Kind& kind, const char* argument, const Planned::Data& data) {
+  const std::vector<double>& values = data.columns.at(argument);
+  const bool share = kind.has_graph, amount = kind.name == std::string("Budget");
+  for (size_t s = 0; s < values.size(); ++s)
+    TR_REQUIRE(std::isfinite(values[s]) && (values[s] >= 0 || !(amount || share)) &&
+                   (values[s] <= 1 || !share),
+               "{}: {} must be {}, got {} for site {}", kind.name, argument,
+               share    ? "a share from 0 to 1"
+               : amount ? "a number >= 0"
+                        : "a number",
+               values[s], site_name(data.sites, s));
+}
+
 at::Tensor as_tensor(const std::vector<double>& values) {
   return at::tensor(values, at::TensorOptions().dtype(at::kDouble));
 }
@@ -57,6 +72,7 @@ Planned::Planned(std::string name, Data data) : name_(std::move(name)), data_(st
   TR_REQUIRE(
       sites_count_ > 0 && (data_.sites.empty() || int64_t(data_.sites.size()) == sites_count_),
       "{}: sites must name each of {} sites, got {} ids", name_, sites_count_, data_.sites.size());
+  for (const char* argument : kind.columns) check_column(kind, argument, data_);
   TR_REQUIRE(name_ == "Budget" || data_.numbers.count("k"), "{}: k must be given, got none", name_);
   if (!kind.has_graph) return;
   TR_REQUIRE(!data_.sites.empty(), "{}: sites must be the ids of the graph, got none", name_);

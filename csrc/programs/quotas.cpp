@@ -17,6 +17,7 @@
 #include "../ops/quota_checks.h"
 #include "../require.h"
 #include "milp.h"
+#include "site_name.h"
 
 namespace topreach {
 
@@ -298,12 +299,13 @@ Solution Quotas::solve_crossing(const at::Tensor& values) const {
   std::vector<int8_t> lock = lock_;
   lock.resize(r.size(), 0);
   for (size_t s = 0; s < r.size(); ++s) {
-    TR_REQUIRE(!std::isnan(r[s]), "Quotas: values must not be NaN, got NaN at site {}", s);
+    TR_REQUIRE(!std::isnan(r[s]), "Quotas: values must not be NaN, got NaN at site {}",
+               site_name(sites_, s));
     if (r[s] != kMinusInfinity) continue;
     TR_REQUIRE(lock[s] <= 0,
                "Quotas: a site that is locked in must be open, got a value of -inf "
                "at site {}",
-               s);
+               site_name(sites_, s));
     lock[s] = -1;
     r[s] = 0;
   }

@@ -44,13 +44,21 @@ Solved tours(const Graph& graph, const std::vector<double>& gain, int64_t k,
   how.lock = limits.lock;
   how.gap = options.gap;
   how.time_limit = options.time_limit;
-  const auto plan = kernels::solve_tours(graph.adjacency(), gain, how);
+  // In a power of two near the largest gain, which loses no digit: the solver's gains are equal up to 1e-9.
+  double largest = 0;
+  for (const double g : gain) largest = std::max(largest, std::abs(g));
+  int exponent = 0;
+  std::frexp(largest, &exponent);
+  std::vector<double> scaled;
+  for (const double g : gain) scaled.push_back(std::ldexp(g, -exponent));
+  const auto plan = kernels::solve_tours(graph.adjacency(), scaled, how);
   if (plan.status == kernels::PlanStatus::unknown)
     throw std::runtime_error(
         "tours: time must be long enough to find a plan, got none so far. Give more seconds.");
   Solved solved;
   solved.program = kName;
-  set_value(solved, plan.value, plan.bound, options.gap);
+  set_value(solved, std::ldexp(plan.value, exponent), std::ldexp(plan.bound, exponent),
+            options.gap);
   solved.parts = plan.tours;
   std::vector<double> values, sizes;
   for (const auto& tour : plan.tours) {
@@ -63,7 +71,7 @@ Solved tours(const Graph& graph, const std::vector<double>& gain, int64_t k,
     }
   }
   std::sort(solved.chosen.begin(), solved.chosen.end());
-  solved.numbers.push_back({"heuristic", plan.heuristic});
+  solved.numbers.push_back({"heuristic", std::ldexp(plan.heuristic, exponent)});
   solved.columns.push_back({"tour_value", std::move(values)});
   solved.columns.push_back({"tour_size", std::move(sizes)});
   solved.seconds = deadline.seconds();

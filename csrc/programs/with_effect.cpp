@@ -6,6 +6,7 @@
 #include <map>
 
 #include "../require.h"
+#include "site_name.h"
 
 namespace topreach {
 
@@ -16,12 +17,13 @@ WithEffect::WithEffect(ProgramPtr program, std::vector<double> effect,
       sites_(std::move(sites)) {
   TR_REQUIRE(program_ != nullptr, "WithEffect: program must be given, got none");
   TR_REQUIRE(!effect_.empty(), "WithEffect: effect must have one entry per site, got none");
-  for (const double e : effect_)
-    TR_REQUIRE(std::isfinite(e) && e >= 0,
-               "WithEffect: effect must be finite and not negative, got {}", e);
   TR_REQUIRE(sites_.empty() || sites_.size() == effect_.size(),
              "WithEffect: sites must have one id for each of {} effects, got {}", effect_.size(),
              sites_.size());
+  for (size_t s = 0; s < effect_.size(); ++s)
+    TR_REQUIRE(effect_[s] >= 0 && effect_[s] <= 1,
+               "WithEffect: effect must be a share from 0 to 1, got {} for site {}", effect_[s],
+               site_name(sites_, s));
   factor_ = at::tensor(effect_, at::kDouble);
 }
 

@@ -411,6 +411,18 @@ def test_new_places_are_fitted_at_once(rows):
     torch.testing.assert_close(again.mean, first.mean, rtol=1e-12, atol=0)
 
 
+def test_an_empty_table_is_nothing_new(rows):
+    shared, like = (tr.online.Cooperative() for _ in range(2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for one, records in ((shared, rows.iloc[:0]), (like, None)):
+            first = between(rows, FIRST, LAST)
+            one.start(tr.Events.from_frame(first, window=(FIRST, LAST), **COLUMNS))
+            one.upload(records, at="2024-01-31")
+    pd.testing.assert_frame_equal(shared.history, like.history)
+    assert torch.equal(shared.forecast().mean, like.forecast().mean)
+
+
 def test_errors_name_what_to_do(events, shared, rows):
     shared, _ = shared
     with pytest.raises(RuntimeError, match=r"Call start\(events\)"):
@@ -423,7 +435,7 @@ def test_errors_name_what_to_do(events, shared, rows):
         tr.online.Cooperative().start(rows)
     with pytest.raises(ValueError, match="window must be longer than report_lag"):
         tr.online.Cooperative(report_lag=24).start(events)
-    with pytest.raises(ValueError, match="at must not come before the window's end"):
+    with pytest.raises(ValueError, match="Cooperative.upload: at must not come before the window"):
         shared.upload(None, at="2024-03-31")
     with pytest.raises(ValueError, match="deleted must leave an event to learn from"):
         shared.upload(None, at="2024-12-31", deleted=shared.events.ids)
@@ -438,8 +450,12 @@ def test_errors_name_what_to_do(events, shared, rows):
     with pytest.raises(ValueError, match="at must be None with as_of"):
         shared.forecast("2024-05-31", as_of="2024-03-31")
     before = shared.history
-    with pytest.raises(ValueError, match="ids must all be among"):
+    with pytest.raises(ValueError, match="Cooperative.upload: deleted must all be among"):
         shared.upload(None, at="2024-05-31", deleted=["nobody"])
+    with pytest.raises(TypeError, match="Cooperative.upload: records must be Events or a DataF"):
+        shared.upload([1], at="2024-05-31")
+    with pytest.raises(ValueError, match="Cooperative.upload: place must be one of the columns"):
+        shared.upload(rows.iloc[:0].drop(columns="place"), at="2024-05-31")
     pd.testing.assert_frame_equal(shared.history, before)
     note = shared.forecast("2024-07-31").notes[-1]
     assert "last upload was of 2024-04-30" in note

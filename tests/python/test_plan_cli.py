@@ -146,14 +146,15 @@ def test_all_sites_and_standard_output(folder, capsys):
         (["quotas", *SCORES, "--k", "4", "--groups", "town", "--at-least", "x"],
          "--at-least must be a whole number or a share"),
         (["quotas", *SCORES, "--k", "4", "--lock-in", "7"], "--lock-in must be ids of the 12"),
-        (["quotas", "--scores", "none.csv", "--k", "4"], "--scores must be a CSV file"),
+        (["quotas", "--scores", "none.csv", "--k", "4"], "path must be an existing file, got"),
         (["quotas", *SCORES, "--site", "id", "--k", "4"], "--site must be a column of"),
         (["budget", *SCORES, "--cost", "cost", "--budget", "0", "--k", "3"],
          "there is no such plan. Even the cheapest"),
         (["coverage", *SCORES, "--k", "3"], "one of --edges, --gal, --gwt, --radius"),
         (["coverage", "--scores", "few2.csv", *EDGES, "--k", "1"], "got '006' in line"),
         (["spaced", *SCORES, "--k", "4", "--distance", "9"], "--lon and --lat must name"),
-        (["call-in", *SCORES, *EDGES, "--k", "2", "--comes", "2"], "chances from 0 to 1, got 2"),
+        (["call-in", *SCORES, *EDGES, "--k", "2", "--comes", "2"],
+         "--comes must be shares from 0 to 1, got 2"),
     ],
 )  # fmt: skip
 def test_errors_in_one_line(folder, capsys, words, message):

@@ -75,7 +75,7 @@ def test_periods_are_taken_in_the_order_of_time():
     plan = tr.plan.phased(PERIODS, 1, opening=5)
     assert plan.to_frame()["time"].tolist() == ["2021", "2022", "2023"]
     assert plan.tours == [["b"], ["b"], ["a"]] and plan.value == 6 + 9 + 8 - 10
-    with pytest.raises(ValueError, match="time must say the period of each row, got a blank"):
+    with pytest.raises(ValueError, match="the column 'time' must say the period.*, got a blank"):
         tr.plan.phased(PERIODS.assign(time=["2022", None, *PERIODS["time"][2:]]), 1)
 
 
@@ -94,7 +94,7 @@ def test_phases_take_whole_numbers(k):
 
 
 def test_an_effect_below_0_is_refused():
-    with pytest.raises(ValueError, match="effect must be .*>= 0, got -0.5 for '0'"):
+    with pytest.raises(ValueError, match="effect must be shares from 0 to 1, got -0.5 for '0'"):
         tr.plan.quota_topk(np.ones(3), 1, effect=-0.5)
 
 
@@ -170,8 +170,8 @@ def files(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "words, message",
     [
-        ("quotas --scores ragged.csv --k 1 --out -", "as many fields in each row as in its header"),
-        ("coverage --scores s.csv --edges edges.csv --k 1 --out -", "as many fields in each row"),
+        ("quotas --scores ragged.csv --k 1 --out -", "as many fields in each line as its header's"),
+        ("coverage --scores s.csv --edges edges.csv --k 1 --out -", "as many fields in each line"),
         ("quotas --scores s.csv --k 1 --out s.csv --force", "--out must be another file than"),
         ("quotas --scores s.csv --k 1 --out o --geojson o", "--geojson must be another file than"),
         ("quotas --scores s.csv --k 1 --groups town --out -", "--groups town needs --at-least"),

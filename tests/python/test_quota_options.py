@@ -61,12 +61,24 @@ def test_fit_and_rank_under_quotas(table, capsys):
     assert "--k must be left out for a model that plans by Quotas" in capsys.readouterr().err
 
 
+def test_columns_of_groups_are_not_said_to_be_left_out(table, capsys):
+    named = pd.read_csv(table, dtype={"site": str, "town": str}).assign(
+        ward=lambda d: "w" + d["town"], mayor="m"
+    )
+    named.to_csv(table, index=False)
+    words = ["--groups", "ward,zone", "--at-least", "1", "--effect", "effect"]
+    assert run_fit(table, *words) == 0
+    said = capsys.readouterr()
+    assert "left out the columns ['mayor']" in said.err and "'ward'" not in said.err
+    assert "no other role: town." in said.err and "1 feature(s): town." in said.out
+
+
 @pytest.mark.parametrize(
     "words, match",
     [
         (["--groups", "town"], "--groups needs --at-least N or --at-most N"),
         (["--at-least", "1"], "--at-least and --at-most need --groups COLUMN"),
-        (["--groups", "town", "--at-least", "2"], "lower bounds that sum to 20 for k=12"),
+        (["--groups", "town", "--at-least", "2"], "lower bounds that sum to 20 for --k 12"),
         (["--groups", "town", "--at-least", "03=5"], "at least 5 in town '03' that has 4 sites"),
         (["--groups", "town", "--at-least", "x=5"], "must name a group of --groups, got 'x'"),
         (["--groups", "nowhere", "--at-least", "1"], "must have the column 'nowhere'"),

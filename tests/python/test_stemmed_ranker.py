@@ -250,3 +250,40 @@ def test_one_column_of_0_and_1_is_no_column_of_names(csv, tmp_path, capsys):
     assert main(words) == 2
     assert "--other NAME" in capsys.readouterr().err
     assert main([*words, "--other", "rest"]) == 0
+
+
+def test_what_a_file_of_a_process_says_of_itself(ranker, events, tmp_path, capsys):
+    ranker.save(tmp_path / "m.pt")
+    assert main(["info", str(tmp_path / "m.pt")]) == 0
+    said = dict(
+        line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if ": " in line
+    )
+    said = {name.strip(): words.strip() for name, words in said.items()}
+    model = ranker.model_
+    lags = 1 / model.dynamics(model.working_, None, second=False)[0].decay
+    counts = int(events.counts("month").y.sum())
+    assert said["events"] == f"{counts} in {len(TOWNS)} places, known until 2022-12-31"
+    assert said["types"] == "2: a, b"
+    assert said["network"] == "each node excites all, theta 'jaccard'"
+    assert said["half-life"] == "none: all of the past counts the same"
+    assert f"{float(lags.min()):.3g} to {float(lags.max()):.3g} days" in said["decay"]
+    radius = float(said["spectral radius"].split()[0])
+    process = model.saved_dynamics
+    assert radius == pytest.approx(
+        max(abs(np.linalg.eigvals((process.jump / process.decay[:, None]).numpy()))), rel=5e-3
+    )
+    assert said["spectral radius"].endswith("relaxed to the last 12 months")
+
+
+@pytest.mark.parametrize("k", [len(TOWNS) + 1, 10**6])
+def test_more_sites_than_places_are_refused_before_the_fit(events, csv, tmp_path, capsys, k):
+    def never(*_):
+        raise AssertionError("fitted")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tr.models.Stemmed, "fit", never)
+        with pytest.raises(ValueError, match=f"k must be .*S = {len(TOWNS)}, got {k}"):
+            tr.TopKRanker(k, model="stemmed").fit(events)
+        words = ["fit", "--events", str(csv), *READ, "--model", "stemmed", "--k", str(k)]
+        assert main([*words, "--out", str(tmp_path / "m.pt")]) == 2
+    assert "--k must be from 1 to the number of sites" in capsys.readouterr().err

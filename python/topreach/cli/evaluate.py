@@ -18,6 +18,7 @@ from topreach.cli.options import (
     device_of,
     may_write,
     read_table,
+    say_note,
     table_spec,
     write_table,
 )
@@ -114,10 +115,7 @@ def _comparison(
             "mean of all periods": baselines.historical_mean(test),
         }
     else:
-        print(
-            "note: no earlier periods in the table, so no rows for the last period and the mean",
-            file=sys.stderr,
-        )
+        say_note("no earlier periods in the table, so no rows for the last period and the mean")
     naive["chance"] = baselines.chance(test)
     for name, forecast in naive.items():
         rows[name] = _row(forecast, forecast, test, program)
@@ -125,11 +123,9 @@ def _comparison(
         scores, predicted, counts = model_scores(ranker, given, test)
         rows["model"] = _row(predicted, scores, counts, program)
         if options.repeats and ranker.ranking_ != "ratio":
-            print(
-                "note: the model ranks without draws, so repeats would all agree", file=sys.stderr
-            )
+            say_note("the model ranks without draws, so repeats would all agree")
         elif options.repeats and given is not test:
-            print("note: --repeats is left out, for it needs exact counts", file=sys.stderr)
+            say_note("--repeats is left out, for it needs exact counts")
         elif options.repeats:
             spread = np.quantile(ranker.score_repeats(test, options.repeats), [0.025, 0.975])
             rows["model"] |= {"bpr_low": spread[0], "bpr_high": spread[1]}

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
-from topreach.cli.options import CommandError, names, unescaped
+from topreach.cli.options import CommandError, names, say_note, text_of
 from topreach.data.csv_files import read_csv
 from topreach.data.events import Events
 
@@ -125,8 +124,7 @@ def read_events(options: argparse.Namespace) -> Events:
     types: Any = options.types
     if types is not None and len(types) == 1 and options.other is None:
         types = types[0]
-    text = {"sep": unescaped(options.sep), "encoding": options.encoding, "decimal": options.decimal}
-    text = {name: value for name, value in text.items() if value is not None}
+    text = text_of(options)
     given: dict[str, Any] = {
         "types": types,
         "resolution": _number_or_word(options.resolution),
@@ -157,7 +155,7 @@ def read_events(options: argparse.Namespace) -> Events:
         **text,
     )
     for note in dict.fromkeys(events.notes):
-        print(f"note: {note}", file=sys.stderr)
+        say_note(note)
     return events
 
 

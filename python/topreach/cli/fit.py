@@ -23,6 +23,7 @@ from topreach.cli.options import (
     table_spec,
 )
 from topreach.cli.quota_options import add_quota_options, program_of, quota_columns
+from topreach.data.columns import AllBut
 from topreach.data.events import Events
 from topreach.data.panel import Panel
 from topreach.evaluation import baselines, metrics
@@ -136,11 +137,9 @@ def run(options: argparse.Namespace) -> None:
         if options.data is None:
             raise CommandError("--data FILE or --events FILE must be given")
         spec = table_spec(options, None, options.features)
+        if options.features is None and quota_columns(options):
+            spec = dataclasses.replace(spec, features=AllBut(tuple(quota_columns(options))))
         panel = read_table(spec, options)
-    held_out = set(quota_columns(options))
-    if options.features is None and held_out & set(panel.feature_names):
-        kept = [name for name in panel.feature_names if name not in held_out]
-        panel = panel.align(feature_names=kept)
     program = program_of(options, spec, panel)
     valid = options.valid if options.valid is not None else int(panel.num_times >= 3)
     if not 0 <= valid < panel.num_times:
@@ -221,6 +220,11 @@ def _check_model_options(options: argparse.Namespace) -> None:
                 f"--{name.replace('_', '-')} must come with --model {' or '.join(having)}, got "
                 f"--model {options.model}"
             )
+    if options.without_past and KINDS[options.model].needs.events:
+        raise CommandError(
+            f"--without-past must not come with --model {options.model}, which plans for the "
+            "periods after those that it knows"
+        )
     if options.site_path is not None and options.objective != "marginal":
         raise CommandError(
             f"--site-path must come with --objective marginal, got {options.objective}"

@@ -61,8 +61,14 @@ def run(options: argparse.Namespace) -> None:
     if not 0 < options.level < 1:
         raise CommandError(f"--level must lie between 0 and 1, got {options.level:g}")
     every = every_of(options)
-    if (options.events is None) == (options.model is None):
+    if options.events is None and options.model is None:
         raise CommandError("one of --events FILE and --model FILE must be given")
+    if options.events is not None and options.model is not None:
+        raise CommandError(
+            "--events and --model exclude each other: --model forecasts from the events that it "
+            "was fitted to. For newer events leave out --model, or fit again with topreach fit "
+            "--events FILE --model stemmed"
+        )
     if options.model is None:
         reads_events(options)
         model = Stemmed().fit(read_events(options))

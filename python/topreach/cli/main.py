@@ -12,9 +12,9 @@ from typing import Any
 
 import topreach
 from topreach.cli import demo_command, evaluate, fit, forecast, info, plan, rank
-from topreach.cli.options import CommandError, check_files, joined
+from topreach.cli.options import CommandError, check_files, joined, say_note
 from topreach.cli.plugins import add_plugins
-from topreach.data.messages import wording
+from topreach.data.messages import in_words, wording
 
 _DESCRIPTION = "Learn from counts over sites and time which K of S sites to act on."
 _EXAMPLES = """\
@@ -29,6 +29,7 @@ examples:
 
 `topreach COMMAND --help` tells more. Files are written whole or not at all.
 """
+_NO_OPTIONS = {"command", "program", "run", "groupings"}  # what argparse knows beside the options
 COMMANDS: dict[str, ModuleType] = {
     "demo": demo_command,
     "fit": fit,
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help()
         return 0
-    with warnings.catch_warnings(), wording("cli"):
+    with warnings.catch_warnings(), wording("cli", set(vars(options)) - _NO_OPTIONS):
         warnings.simplefilter("default", UserWarning)
         warnings.simplefilter("default", RuntimeWarning)
         warnings.showwarning = _notes()
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (CommandError, ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
             if options.debug:
                 raise
-            text = " ".join(str(error).split()) or type(error).__name__
+            text = " ".join(in_words(str(error)).split()) or type(error).__name__
             print(f"topreach {options.command}: error: {text}", file=sys.stderr)
             return 2
     return 0
@@ -80,7 +81,7 @@ def _notes() -> Any:
     ) -> None:
         if str(message) not in said:
             said.add(str(message))
-            print(f"note: {message}", file=sys.stderr)
+            say_note(str(message))
 
     return show
 

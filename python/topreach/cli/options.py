@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from topreach.data.files import atomic_path
+from topreach.data.messages import in_words
 from topreach.data.panel import Panel
 from topreach.data.table import TableSpec
 
@@ -23,6 +24,10 @@ ROLES = ("site", "time", "count")
 
 class CommandError(Exception):
     """What went wrong, for the user, in one line."""
+
+
+def say_note(text: str) -> None:
+    print(f"note: {in_words(text)}", file=sys.stderr)
 
 
 def add_table_options(
@@ -76,9 +81,22 @@ def add_table_options(
     sub.add_argument(
         "--time-format", metavar="FORMAT", help="how times are written, e.g. %%d/%%m/%%Y"
     )
+    add_text_options(sub)
+
+
+def add_text_options(sub: argparse.ArgumentParser) -> None:
+    """How the text of a CSV file is read."""
     sub.add_argument("--sep", metavar="CHAR", help="separator of a CSV file (default: found)")
     sub.add_argument("--encoding", metavar="NAME", help="encoding of a CSV file (default: UTF-8)")
     sub.add_argument("--decimal", metavar="CHAR", help="decimal mark of a CSV file (default: .)")
+
+
+def text_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What these options say, for `read_csv`."""
+    given = {
+        "sep": unescaped(options.sep), "encoding": options.encoding, "decimal": options.decimal
+    }  # fmt: skip
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def table_spec(
@@ -126,9 +144,9 @@ def read_table(spec: TableSpec, options: argparse.Namespace, *, counts: str | No
         if not any(known):
             raise CommandError(f"{options.data} must have counts, got none in any period")
         panel = panel.select_times([t for t, has in zip(panel.times, known, strict=True) if has])
-        print(f"note: left out, for want of counts: {', '.join(left_out)}", file=sys.stderr)
+        say_note(f"left out, for want of counts: {', '.join(left_out)}")
     for note in dict.fromkeys(panel.notes):
-        print(f"note: {note}", file=sys.stderr)
+        say_note(note)
     return panel
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import topreach.plan as programs
-from topreach.cli.options import CommandError, may_write, names
+from topreach.cli.options import CommandError, add_text_options, may_write, names, say_note
 from topreach.cli.plan_inputs import graph_of, quotas_of, read_scores, table_by_site
+from topreach.data.messages import in_words
 from topreach.plan import Plan
 
 HELP = "Turn scores into a plan: quotas, budgets, networks, tours."
@@ -37,25 +37,23 @@ def run(options: argparse.Namespace) -> None:
     for path in (options.out, options.geojson):
         if path is not None:
             may_write(path, options.force)
-    try:
-        plan = PROGRAMS[options.program].solve(options)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise CommandError(in_words(str(error))) from error
+    plan = PROGRAMS[options.program].solve(options)
     if plan.value is None:
-        raise CommandError(" ".join(["there is no such plan.", *plan.notes]))
+        raise CommandError(" ".join(["there is no such plan.", *map(in_words, plan.notes)]))
     if options.geojson is not None:
         plan.to_geojson(options.geojson, geometry_of(options))
     plan.to_csv(options.out, all_sites=getattr(options, "all_sites", False))
     if options.out == "-":
-        for text in (line_of(plan), *(f"note: {note}" for note in plan.notes)):
-            print(text, file=sys.stderr)
+        print(line_of(plan), file=sys.stderr)
+        for note in plan.notes:
+            say_note(note)
         return
     table = plan.to_frame()
     print(table.head(5).to_string(index=False))
     print(("... " if len(table) > 5 else "") + f"{len(table)} rows: {options.out}")
     print(line_of(plan))
     for note in plan.notes:
-        print(f"note: {note}")
+        print(f"note: {in_words(note)}")
 
 
 def line_of(plan: Plan) -> str:
@@ -70,15 +68,6 @@ def line_of(plan: Plan) -> str:
     return ", ".join(parts) + f" ({plan.seconds:.1f} s)"
 
 
-def in_words(message: str) -> str:
-    """An error of Python as one of the command line: --at-least for at_least, and no function's
-    name."""
-    message = re.sub(r"^[A-Za-z_.]+: ", "", message)
-    message = re.sub(r"^(k|gap|time|groups|graph|area|size|radius) must", r"--\1 must", message)
-    words = "|".join(w for w in FLAGS if "_" in w)
-    return re.sub(rf"\b({words})\b", lambda m: "--" + m[1].replace("_", "-"), message)
-
-
 def geometry_of(options: argparse.Namespace) -> Any:
     if options.geometry is not None:
         return options.geometry
@@ -89,17 +78,19 @@ def geometry_of(options: argparse.Namespace) -> Any:
 # ---- options -------------------------------------------------------------------------------------
 
 
-def _common(sub: argparse.ArgumentParser, *, scores: bool = True) -> None:
+def _common(sub: argparse.ArgumentParser, *, scores: bool, period: bool) -> None:
     if scores:
         sub.add_argument("--scores", required=True, metavar="FILE", help="CSV of sites and scores")
         sub.add_argument("--site", default="site", metavar="COLUMN", help="its ids (default: site)")
         sub.add_argument("--value", metavar="COLUMN", help="its scores (default: score)")
-        sub.add_argument(
-            "--period", metavar="T", help="which of its periods (column time), if it has several"
-        )
+        if period:
+            sub.add_argument(
+                "--period", metavar="T", help="which of its periods (column time), if several"
+            )
         sub.add_argument(
             "--all-sites", action="store_true", help="write all sites, not the chosen ones only"
         )
+    add_text_options(sub)
     sub.add_argument(
         "--gap", type=float, default=1e-4, metavar="G",
         help="relative gap that is good enough (default: 1e-4)",
@@ -204,7 +195,7 @@ def _shared(options: argparse.Namespace) -> dict[str, Any]:
     made: dict[str, Any] = {"gap": options.gap, "time": options.time}
     if hasattr(options, "site"):
         made |= {"site": options.site, "value": options.value}
-        if hasattr(options, "period") and options.period is not None:
+        if getattr(options, "period", None) is not None:
             made["period"] = options.period
     if hasattr(options, "groupings"):
         made["quotas"] = quotas_of(options)
@@ -226,7 +217,8 @@ def _number(text: Any) -> Any:
 
 
 class Program:
-    """A subcommand: its help, its options, and what it solves."""
+    """A subcommand: its help, its options, and what it solves. `scores`: whether it reads such;
+    `period`: of one period only."""
 
     def __init__(
         self,
@@ -234,8 +226,10 @@ class Program:
         parts: list[Callable[..., None]],
         solve: Callable[[argparse.Namespace], Plan],
         scores: bool = True,
+        period: bool = True,
     ) -> None:
-        self.help, self.parts, self.solve, self.scores = help, parts, solve, scores
+        self.help, self.parts, self.solve = help, parts, solve
+        self.scores, self.period = scores, period
 
 
 def _add(*flags: str, **how: Any) -> Callable[[argparse.ArgumentParser], None]:
@@ -309,8 +303,8 @@ def _subgraph(options: argparse.Namespace) -> Plan:
 
 
 def _assign(options: argparse.Namespace) -> Plan:
-    need = table_by_site(options.need, options.need_columns)
-    places = table_by_site(options.places, options.place_columns)
+    need = table_by_site(options, "need", options.need_columns)
+    places = table_by_site(options, "places", options.place_columns)
     plan = programs.assign(
         need.iloc[:, 0], places.iloc[:, 0], need_places=need.iloc[:, 1:3],
         capacity_places=places.iloc[:, 1:3], radius=options.radius, open_sites=options.open_sites,
@@ -472,6 +466,7 @@ PROGRAMS: dict[str, Program] = {
             _effect,
         ],
         _phases,
+        period=False,
     ),
     "fair": Program(
         "K sites that leave no group behind.",
@@ -486,10 +481,6 @@ PROGRAMS: dict[str, Program] = {
         _fair,
     ),
 }  # fmt: skip
-FLAGS = (
-    "at_least", "at_most", "lock_in", "lock_out", "min_size", "max_size", "most_visits",
-    "open_sites", "opened_capacity", "fair_to", "weight_by_score",
-)  # fmt: skip
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
@@ -498,6 +489,6 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         one = commands.add_parser(name, help=program.help, description=program.help)
         one.add_argument("--debug", action="store_true", default=argparse.SUPPRESS,
                          help="show the whole traceback of an error")  # fmt: skip
-        _common(one, scores=program.scores)
+        _common(one, scores=program.scores, period=program.period)
         for part in program.parts:
             part(one)

@@ -3,40 +3,52 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pandas as pd
 
-from topreach.cli.options import CommandError
+from topreach.cli.options import CommandError, text_of
+from topreach.data.columns import drop_repeated_columns
+from topreach.data.csv_files import read_csv
 from topreach.data.graph import Graph
-from topreach.data.site_ids import whole_rows
 from topreach.plan import Quotas
 
-_BLANK = ["", "NA", "N/A", "n/a", "NaN", "nan", "null", "None"]
+
+def read_table(
+    options: argparse.Namespace, flag: str, text: Collection[str]
+) -> tuple[pd.DataFrame, Callable[[int], str]]:
+    """The CSV file of --`flag`, the columns of `text` as text, and how errors name its rows."""
+    path = getattr(options, flag)
+    if path == "-" and flag != "scores":
+        raise CommandError(f"--{flag} must be a file, got standard input")
+    table = read_csv(path, f"--{flag}", text=tuple(text), **text_of(options))
+    index = table.index
+
+    def where(row: int) -> str:
+        return f"line {index[row] + 2} of {path}"
+
+    return drop_repeated_columns(table, f"--{flag}", where), where
 
 
 def read_scores(options: argparse.Namespace) -> pd.DataFrame:
-    """The table of --scores; ids and groups as text."""
+    """The table of --scores; ids and groups as text. A town may be called NA."""
     groups = [one["groups"] for one in getattr(options, "groupings", [])]
-    text = {options.site, "time", *groups, getattr(options, "fair_to", None)}
-    try:
-        header = pd.read_csv(options.scores, nrows=0).columns
-        if options.site not in header:
-            raise CommandError(
-                f"--site must be a column of {options.scores}, got {options.site!r}; it has "
-                f"{', '.join(header)}"
-            )
-        # A town may be called NA.
-        blank = {name: [""] if name in text else _BLANK for name in header}
-        table = pd.read_csv(
-            options.scores,
-            dtype={name: str for name in header if name in text},
-            keep_default_na=False,
-            na_values=blank,
+    fair_to = getattr(options, "fair_to", None)
+    text = {options.site, "time", *groups, *([fair_to] if fair_to else [])}
+    table, where = read_table(options, "scores", text)
+    if options.site not in table:
+        raise CommandError(
+            f"--site must be a column of {options.scores}, got {options.site!r}; it has "
+            f"{', '.join(table)}"
         )
-        return whole_rows(table, "--scores", options.scores)
-    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise CommandError(f"--scores must be a CSV file: {error}") from error
+    blank = table[options.site].isna() | (table[options.site].astype(str).str.strip() == "")
+    if blank.any():
+        raise CommandError(
+            f"the column {options.site!r} must name the site of each row, got a blank in "
+            f"{where(int(blank.to_numpy().argmax()))}"
+        )
+    return table
 
 
 def quotas_of(options: argparse.Namespace) -> list[Quotas]:
@@ -93,11 +105,14 @@ def graph_of(options: argparse.Namespace, scores: pd.DataFrame | None) -> Graph:
             degrees=not options.planar,
         )
     wanted = None if options.drop_strangers else ids
+    text = text_of(options)
     if way == "edges":
         columns = tuple(options.edge_columns) if options.edge_columns else None
         if columns is not None and len(columns) != 2:
             raise CommandError(f"--edge-columns must be two names, got {len(columns)}")
-        graph = Graph.from_edges(options.edges, wanted, columns=columns, weight=options.length)
+        graph = Graph.from_edges(
+            options.edges, wanted, columns=columns, weight=options.length, **text
+        )
     elif way == "gal":
         graph = Graph.from_gal(options.gal, wanted)
     else:
@@ -105,12 +120,25 @@ def graph_of(options: argparse.Namespace, scores: pd.DataFrame | None) -> Graph:
     return graph if ids is None or wanted is not None else graph.without_strangers(ids)
 
 
-def table_by_site(path: str, columns: list[str]) -> pd.DataFrame:
-    """Columns of a CSV file, the first of which are the ids."""
+def table_by_site(options: argparse.Namespace, flag: str, columns: list[str]) -> pd.DataFrame:
+    """Columns of a CSV file, the first of which are the ids; the others are numbers."""
+    its = "--need-columns" if flag == "need" else "--place-columns"
     if len(columns) != 4:
-        raise CommandError(f"columns must be four names, ID,N,LON,LAT, got {len(columns)}")
-    table = whole_rows(pd.read_csv(path, dtype={columns[0]: str}), "the table", path)
-    missing = [name for name in columns if name not in table]
-    if missing:
-        raise CommandError(f"{path} must have the column {missing[0]!r}, got {', '.join(table)}")
+        raise CommandError(f"{its} must be four names, ID,N,LON,LAT, got {len(columns)}")
+    table, where = read_table(options, flag, columns[:1])
+    for name in columns:
+        if name not in table:
+            raise CommandError(
+                f"{its} must be columns of {getattr(options, flag)}, got {name!r}; it has "
+                f"{', '.join(table)}"
+            )
+        bad = table[name].isna()
+        if name != columns[0]:
+            table[name] = pd.to_numeric(table[name], errors="coerce")
+            bad = table[name].isna()
+        if bad.any():
+            raise CommandError(
+                f"{name} must be {'an id' if name == columns[0] else 'a number'} in each row, got "
+                f"none in {where(int(bad.to_numpy().argmax()))}"
+            )
     return table.set_index(columns[0])[columns[1:]]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 import pandas as pd
 
-from topreach.cli.options import CommandError, check_k, names
+from topreach.cli.options import CommandError, check_k, names, say_note
 from topreach.data.csv_files import read_csv
 from topreach.data.panel import Panel
 from topreach.data.table import TableSpec, is_parquet
@@ -75,11 +74,8 @@ def program_of(options: argparse.Namespace, spec: TableSpec | None, panel: Panel
                 _limits("--at-most", options.at_most, groups),
             )
         except ValueError as error:
-            text = str(error).removeprefix("Quotas: ")
-            text = text.replace("lower must", "--at-least must").replace(
-                "upper must", "--at-most must"
-            )
-            raise CommandError(text) from None
+            text = str(error).replace("lower must", "--at-least must")
+            raise CommandError(text.replace("upper must", "--at-most must")) from None
     if options.effect:
         effect = pd.to_numeric(table[options.effect], errors="coerce")
         if effect.isna().any():
@@ -162,7 +158,7 @@ def _by_site(
     for name in options.groups or []:
         blank = int(found[name].isna().sum())
         if blank:
-            print(f"note: {blank} site(s) have no {name}, and no limit by it", file=sys.stderr)
+            say_note(f"{blank} site(s) have no {name}, and no limit by it.")
     return found.astype(object).where(found.notna(), None)
 
 

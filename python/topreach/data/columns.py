@@ -7,6 +7,7 @@ import numbers
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,8 @@ def drop_repeated_columns(df: pd.DataFrame, name: str, where: Callable[[int], st
             row = int(np.argmax(differ))
             raise ValueError(
                 f"{name}: df must have distinct columns, got {label!r} twice with different values "
-                f"({plain(df.iloc[row, j])!r} and {plain(df.iloc[row, i])!r} at {where(row)}). "
-                "Rename or drop one of them."
+                f"({plain(df.iloc[row, j])!r} and {plain(df.iloc[row, i])!r} at "
+                f"{where(row)}). Rename or drop one of them."
             )
         else:
             first[label] = i
@@ -74,6 +75,13 @@ def check_column(df: pd.DataFrame, name: str, argument: str, column: Any) -> Non
         f"{name}: {argument} must be one of the columns, got {column!r}. They are "
         f"{columns}.{advice}"
     )
+
+
+@dataclass(frozen=True)
+class AllBut:
+    """As features: all numeric columns but these, which have a use of their own."""
+
+    columns: tuple[str, ...]
 
 
 def default_features(
@@ -156,8 +164,8 @@ def count_values(
                 row = int(np.argmax(codes == i))
                 number = int((np.append(np.isnan(known), False)[codes]).sum())
                 raise ValueError(
-                    f"{name}: count {label!r} must be numeric, got {values[i]!r} at {where(row)} "
-                    f"({number} such rows).{_suppressed_advice(values[i])}"
+                    f"{name}: count {label!r} must be numeric, got {plain(values[i])!r} at "
+                    f"{where(row)} ({number} such rows).{_suppressed_advice(values[i])}"
                 )
         blank = suppressed.get("", (np.nan, np.nan))
         low, high = np.append(ends, [[blank[0]], [blank[1]]], axis=1)[:, codes]
@@ -280,7 +288,7 @@ def _numbers(
             f" Pass {option('decimal', ',')} if the comma stands before decimals." if comma else ""
         )
         raise ValueError(
-            f"{name}: {argument} must be numeric, got {column.iloc[row]!r} at {where(row)} "
+            f"{name}: {argument} must be numeric, got {plain(column.iloc[row])!r} at {where(row)} "
             f"({int(bad.sum())} such rows).{advice}"
         )
     return values.to_numpy(dtype=np.float64)

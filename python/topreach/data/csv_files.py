@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import pandas as pd
 
-from .messages import at_command_line, caller, option
+from .messages import caller, either, option
 
 MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "-nan", "NULL", "null", "None", "<NA>"]
 SEPARATORS = (",", ";", "\t", "|")
@@ -114,9 +114,12 @@ def read_csv(
     except pd.errors.EmptyDataError:
         df = pd.DataFrame(columns=labels)
     except (csv.Error, pd.errors.ParserError, pd.errors.ParserWarning) as error:
+        with source() as file:
+            found = _long_line(file, encoding, sep, len(header)) or f"{error} in {path}"
         raise ValueError(
             f"{who}: path must have as many fields in each line as its header's {len(header)}, "
-            f"got: {error}. Mend the line, or pass the separator as {option('sep')}."
+            f"got {found}. Mend the line (a field that holds the separator stands in quotes), or "
+            f"pass the separator as {option('sep')}."
         ) from error
     df.columns = header
     unnamed = [i for i, h in enumerate(header) if not h]
@@ -156,6 +159,18 @@ def read_header(
         return [h.strip() for h in next(csv.reader(lines, delimiter=sep), [])]
 
 
+def _long_line(file: BinaryIO, encoding: str | None, sep: str | None, most: int) -> str:
+    """The first row with more than so many fields."""
+    rows = csv.reader(io.TextIOWrapper(file, encoding=encoding, newline=""), delimiter=sep or ",")
+    try:
+        for row in rows:
+            if len(row) > most:
+                return f"{len(row)} in line {rows.line_num}"
+    except csv.Error:
+        pass
+    return ""
+
+
 def _encoding(start: bytes) -> str:
     return "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
 
@@ -191,7 +206,7 @@ def _source(path: Any, who: str) -> Callable[[], Any]:
         return lambda: io.BytesIO(held)
     shown = os.fspath(path)
     if not os.path.exists(path):
-        advice = ' Give "-" for standard input.' if at_command_line() else ""
+        advice = either("", ' Give "-" for standard input.')
         raise FileNotFoundError(f"{who}: path must be an existing file, got {shown!r}.{advice}")
     if os.path.isdir(path):
         raise IsADirectoryError(f"{who}: path must be a file, got the folder {shown!r}.")

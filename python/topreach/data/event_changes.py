@@ -162,13 +162,15 @@ class EventChanges(EventBase):
         Raises:
             ValueError: an id that is not there; a date before that of the record's last version.
         """
-        name = "Events.delete"
+        return self._delete(ids, at, "Events.delete", "ids")
+
+    def _delete(self, ids: Iterable[str], at: Any, name: str, argument: str) -> Self:
         wanted = [ids] if isinstance(ids, str) else [str(i) for i in ids]
         position = {i: n for n, i in enumerate(self.ids)}
         absent = [i for i in wanted if i not in position]
         if absent:
             raise ValueError(
-                f"{name}: ids must all be among the events', got {_columns.listed(absent)}."
+                f"{name}: {argument} must all be among the events', got {_columns.listed(absent)}."
             )
         moment = self._last_moment(at, name, "at")
         self._check_order(wanted, moment, at, name)
@@ -183,8 +185,8 @@ class EventChanges(EventBase):
         A deleted record that comes again is there again. Marks are scaled as here.
 
         Args:
-            other: events, or a table with the columns that these were read from. None: nothing
-                but the window's end changes.
+            other: events, or a table with the columns that these were read from. None, or a table
+                without rows: nothing but the window's end changes.
             at: day of the upload: `until` an earlier one does not know it.
 
         Raises:
@@ -200,16 +202,21 @@ class EventChanges(EventBase):
             >>> events.revise(new, at="2024-02-29").num_events
             2
         """
-        name = "Events.revise"
+        return self._revise(other, at, "Events.revise", "other")
+
+    def _revise(self, other: Any, at: Any, name: str, argument: str) -> Self:
         moment = self._last_moment(at, name, "at")
         if moment < self.end:
             raise ValueError(
                 f"{name}: at must not come before the window's end, got {at!r} for "
                 f"{end_label(self.end, self.is_dates)}."
             )
+        if isinstance(other, pd.DataFrame) and not len(other):
+            self._spec.check(other, name)
+            other = None
         if other is None:
             return self._with(self._log, end=moment, complete_through=moment)
-        log, table, *_ = self._records(other, name)
+        log, table, *_ = self._records(other, name, argument)
         log = self._known_at(log.take(np.flatnonzero(~self._unchanged(log))), at, name)
         self._check_order(log.rows["id"], moment, at, name)
         joined = self._log.followed_by(log)
@@ -266,7 +273,9 @@ class EventChanges(EventBase):
                 f"and {end_label(end, self.is_dates)}."
             )
 
-    def _records(self, other: Any, name: str) -> tuple[EventLog, Places, float, float]:
+    def _records(
+        self, other: Any, name: str, argument: str = "other"
+    ) -> tuple[EventLog, Places, float, float]:
         """Records of `other`, all places, and the window's end and complete_through with them."""
         fixed, end, complete = self.place_table.fixed, self.end, self.complete_through
         if isinstance(other, pd.DataFrame):
@@ -288,19 +297,19 @@ class EventChanges(EventBase):
             if other.is_dates != self.is_dates or other._spec.overlap != self._spec.overlap:
                 kinds = ["dates" if e.is_dates else "numbers" for e in (self, other)]
                 raise ValueError(
-                    f"{name}: other must have times and overlap as here, {kinds[0]} and "
+                    f"{name}: {argument} must have times and overlap as here, {kinds[0]} and "
                     f"{self._spec.overlap!r}, got {kinds[1]} and {other._spec.overlap!r}."
                 )
             if list(other._log.marks.columns) != list(self._log.marks.columns):
                 raise ValueError(
-                    f"{name}: other must have the mark columns {list(self._log.marks.columns)}, "
-                    f"got {list(other._log.marks.columns)}."
+                    f"{name}: {argument} must have the mark columns "
+                    f"{list(self._log.marks.columns)}, got {list(other._log.marks.columns)}."
                 )
             if other.end > end:
                 end, complete = other.end, other.complete_through
         else:
             raise TypeError(
-                f"{name}: other must be Events or a DataFrame, got {type(other).__name__}."
+                f"{name}: {argument} must be Events or a DataFrame, got {type(other).__name__}."
             )
         table, have = self.place_table, set(self.places)
         new = [p for p in places if p not in have]

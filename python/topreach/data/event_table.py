@@ -14,7 +14,7 @@ from topreach._C import Events as Core
 
 from . import columns as _columns
 from .event_marks import mark_columns
-from .messages import at_command_line, option
+from .messages import either, option
 from .moments import Resolution, written_unit
 from .places import Places
 from .sites import site_codes, warn_of_similar_ids
@@ -253,8 +253,8 @@ def _reported(
         row = int(np.argmax(early))
         raise ValueError(
             f"{name}: {argument} must not come before the event (column {spec.time!r}), got "
-            f"{df[spec.reported].iloc[row]!r} for {df[spec.time].iloc[row]!r} at {where(row)} "
-            f"({int(early.sum())} such rows). Mend one of the two."
+            f"{plain(df[spec.reported].iloc[row])!r} for {plain(df[spec.time].iloc[row])!r} at "
+            f"{where(row)} ({int(early.sum())} such rows). Mend one of the two."
         )
     return read.values, np.maximum(end, floor + width)
 
@@ -303,8 +303,8 @@ def _flag(column: pd.Series, name: str, label: str, where: Where) -> np.ndarray:
         raise ValueError(
             f"{name}: types {label!r} must hold 0 or 1, got {plain(column.iloc[row])!r} at "
             f"{where(row)} ({int((found < 0).sum())} such rows). Write 1 where the event is of "
-            "the type and 0 where it is not; for one column that names the types, pass its name as "
-            "types."
+            "the type and 0 where it is not; for one column that names the types, pass its name "
+            f"{either('as types', 'alone as --types')}."
         )
     return found == 1
 
@@ -329,10 +329,9 @@ def _listed_types(
         )
     kinds = sorted({p for names in lists for p in names})
     if set(kinds) <= {"0", "1", "0.0", "1.0"}:  # a type of the name "0" was hardly meant
-        mend = (
-            "name the type of the rows with 0 as well: --other NAME"
-            if at_command_line()
-            else f"pass types=[{spec.types!r}]"
+        mend = either(
+            f"pass types=[{spec.types!r}]",
+            "name the type of the rows with 0 as well: --other NAME",
         )
         raise ValueError(
             f"{name}: types {spec.types!r} must hold the names of types, got only "
@@ -386,7 +385,7 @@ def _ids(
         first = int(np.argmax(ids == ids[row]))
         raise ValueError(
             f"{name}: id {spec.id!r} must be distinct, got {ids[row]!r} at {where(first)} and at "
-            f"{where(row)} ({int(again.sum())} repeated in all). Drop one of the rows; for a "
-            "corrected record, use events.correct."
+            f"{where(row)} ({int(again.sum())} repeated in all). Drop one of the rows"
+            + either("; for a corrected record, use events.correct.", ", or correct the ids.")
         )
     return ids

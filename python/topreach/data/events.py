@@ -17,7 +17,7 @@ from .event_changes import EventChanges
 from .event_counts import EventCounts, NodeEvents, SharedTypes
 from .event_marks import MarkScaler
 from .event_table import EventLog, EventSpec, Where, frame_events
-from .messages import caller
+from .messages import caller, either, option
 from .moments import Resolution, end_label, moment_label, read_moment
 from .places import Places
 from .times import plain
@@ -264,17 +264,23 @@ class Events(EventCounts, EventChanges):
                 start = float(np.nextafter(start, -np.inf))
             notes.append(
                 "The window is from the first event to the last: "
-                f"{moment_label(start, dates)} to {end_label(end, dates)}. Give window=(start, "
-                "end) if the table covers more."
+                f"{moment_label(start, dates)} to {end_label(end, dates)}. Give "
+                + either("window=(start, end)", "--start and --end")
+                + " if the table covers more."
             )
         else:
             if isinstance(window, str) or not isinstance(window, Sequence) or len(window) != 2:
                 raise ValueError(f"{name}: window must be (start, end), got {window!r}.")
             start, end = (
                 read_moment(
-                    value, name, "window", dates=dates, end=last, time_format=spec.time_format
+                    value, name, argument, dates=dates, end=last, time_format=spec.time_format
                 )
-                for value, last in zip(window, (False, True), strict=True)
+                for value, last, argument in zip(
+                    window,
+                    (False, True),
+                    (either("window", "--start"), either("window", "--end")),
+                    strict=True,
+                )
             )
         complete = end
         if complete_through is not None:
@@ -288,7 +294,8 @@ class Events(EventCounts, EventChanges):
             )
         if not start < complete <= end:
             raise ValueError(
-                f"{name}: window must have start < complete_through <= end, got "
+                f"{name}: {either('window must have start', '--start must be')} < "
+                f"{option('complete_through')} <= {either('end', '--end')}, got "
                 f"{moment_label(start, dates)}, {end_label(complete, dates)} and "
                 f"{end_label(end, dates)}."
             )
@@ -296,6 +303,13 @@ class Events(EventCounts, EventChanges):
         if found.step:
             notes.append(
                 f"Times are known to {found}: each event lies within it where its id says."
+            )
+        cut = int(((rows["floor"] < start) & (rows["floor"] + rows["width"] > start)).sum())
+        if cut:
+            notes.append(
+                f"The window begins at {moment_label(start, dates)}, within {found} of {cut} "
+                "event(s): whether they lie in it is not known, and their ids say. Let it begin "
+                f"with {found}."
             )
         made = cls(
             log,
@@ -435,8 +449,9 @@ def _check_within(
         raise ValueError(
             f"{name}: time {spec.time!r} must not lie after the window's end, "
             f"{end_label(end, dates)}, got {moment_label(rows['time'].iloc[row], dates)} at "
-            f"{where(row)} ({int(late.sum())} such rows). Let the window end later, or drop the "
-            "rows."
+            f"{where(row)} ({int(late.sum())} such rows). "
+            f"{either('Let the window end later', 'Give a later --end')}, or "
+            "drop the rows."
         )
 
 

@@ -11,7 +11,11 @@ import numpy as np
 import pandas as pd
 
 from topreach import _C
-from topreach.data.site_ids import in_order, site_ids, whole_rows
+from topreach.data.columns import drop_repeated_columns
+from topreach.data.csv_files import read_csv, read_header
+from topreach.data.messages import either
+from topreach.data.site_ids import in_order, site_ids
+from topreach.data.times import plain
 
 _EARTH_KM = 6371.0088  # mean radius
 
@@ -44,6 +48,9 @@ class Graph:
         *,
         columns: tuple[str, str] | None = None,
         weight: str | None = None,
+        sep: str | None = None,
+        encoding: str | None = None,
+        decimal: str = ".",
     ) -> Graph:
         """A row for each edge.
 
@@ -53,6 +60,7 @@ class Graph:
                 sites are those of the edges, as they first occur.
             columns: names of the two columns of ids; None: the first two.
             weight: name of a column of lengths >= 0; None: each edge counts 1.
+            sep, encoding, decimal: of the file, as for `Events.from_csv`.
 
         Raises:
             ValueError: a missing column, a blank id, or an id that is not among `ids`; the message
@@ -66,13 +74,18 @@ class Graph:
         name = "Graph.from_edges"
         if isinstance(edges, str | os.PathLike):
             path = os.fspath(edges)
-            table = whole_rows(pd.read_csv(path, dtype=str, keep_default_na=False), name, path)
+            how: dict[str, Any] = {"sep": sep, "encoding": encoding, "decimal": decimal}
+            header = read_header(path, name, wanted=columns or (), sep=sep, encoding=encoding)
+            text = [label for label in header if label != weight]
+            table = read_csv(path, name, text=text, **how)
+            table = drop_repeated_columns(table, name, lambda i: f"row {i + 1}").fillna("")
             where = f"line {{}} of {path}"
-            first = 2  # the header is line 1
+            lines = table.index + 2  # the header is line 1
         else:
             if not isinstance(edges, pd.DataFrame):
                 edges = pd.DataFrame(list(edges), columns=["from", "to"])
-            table, where, first = edges, "row {}", 1
+            table, where = edges, "row {}"
+            lines = np.arange(len(table)) + 1
         if columns is not None and columns[0] == columns[1]:
             raise ValueError(
                 f"{name}: columns must be two different ones, got {columns[0]!r} twice."
@@ -90,14 +103,14 @@ class Graph:
                     f"{', '.join(map(str, table.columns))}."
                 )
         ends = [site_ids(table[column], name, str(column)) for column in columns]
-        weights = _weights(table[weight], name, where, first) if weight else np.empty(0)
+        weights = _weights(table[weight], name, where, lines) if weight else np.empty(0)
         known = None if ids is None else site_ids(ids, name, "ids")
         for end, column in zip(ends, columns, strict=True):
             blank = [i for i, value in enumerate(end) if not value]
             if blank:
                 raise ValueError(
                     f"{name}: {column} must be an id, got a blank in "
-                    f"{where.format(blank[0] + first)}."
+                    f"{where.format(lines[blank[0]])}."
                 )
         if known is not None:
             have = set(known)
@@ -108,7 +121,7 @@ class Graph:
                 more = f", and {len(wrong) - 1} more rows with unknown ids" if wrong[1:] else ""
                 raise ValueError(
                     f"{name}: edges must join ids of the {len(known)} sites, got {stranger!r} in "
-                    f"{where.format(i + first)}{more}. Ids are compared as text: see whether "
+                    f"{where.format(lines[i])}{more}. Ids are compared as text: see whether "
                     "leading zeros are lost."
                 )
         return cls(
@@ -441,8 +454,10 @@ class Graph:
             raise ValueError(
                 f"{caller}: edges must join ids of the {len(wanted)} sites, got {lost[0]!r}"
                 + (f" and {len(lost) - 1} more" if lost[1:] else "")
-                + " that have no score. Give all sites a score (topreach rank --all-sites), or "
-                "leave out edges to others by `without_strangers`."
+                + " that have no score. Give all sites a score ("
+                + either("ranker.rank() does", "topreach rank --all-sites does")
+                + "), or leave out edges to others by "
+                + either("graph.without_strangers(ids).", "--drop-strangers.")
             )
         return Graph(self._core.reordered(wanted))
 
@@ -475,14 +490,14 @@ class Graph:
         return self.num_nodes
 
 
-def _weights(column: pd.Series, name: str, where: str, first: int) -> np.ndarray:
+def _weights(column: pd.Series, name: str, where: str, lines: Any) -> np.ndarray:
     values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float)
     bad = ~(np.isfinite(values) & (values >= 0))
     if bad.any():
         i = int(np.flatnonzero(bad)[0])
         raise ValueError(
-            f"{name}: {column.name} must be a number >= 0, got {column.iloc[i]!r} in "
-            f"{where.format(i + first)}."
+            f"{name}: {column.name} must be a number >= 0, got {plain(column.iloc[i])!r} in "
+            f"{where.format(lines[i])}."
         )
     return values
 

@@ -2,21 +2,45 @@
 
 A message that says how to mend something names an argument, `missing="zero"`, or an option,
 `--missing zero`. Which of the two is a context variable, so that the readers need not pass it on.
+
+`option` and `either` write the two tongues where a message is made. `in_words` is the last step at
+the command line, for errors and notes alike: it takes off the name of the function, and turns
+arguments that are options of this command into flags. So it reaches the messages of the C++
+library, which knows arguments only.
 """
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 _STYLE: contextvars.ContextVar[str] = contextvars.ContextVar("topreach_wording", default="python")
+_OPTIONS: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar(
+    "topreach_options", default=frozenset()
+)
+# What the C++ library says in its own words, and what that is at the command line.
+OF_THE_LIBRARY = {
+    ", or take panel.at_bound('lower')": "",
+    "Fit with anchor=12, or with stable=True": "Fit it again with topreach fit --events",
+    "with_past must be true for": "the past must be kept for",
+    "got false. Save it with its past": "got --without-past. Leave this out",
+    "Give a table with rows for": "Give --data, a table with rows for",
+}
+# Options whose names also stand for other things: a column, a noun.
+_NOUNS = frozenset({"time", "data", "path", "value", "count", "counts", "command", "program"})
+# A function's name before a message: TopKRanker.fit, Ranker::save, quota_topk, tours.
+_FUNCTION = re.compile(r"^(?:[A-Za-z_]\w*(?:\.|::))*[A-Za-z_]\w*: ")
 
 
 @contextlib.contextmanager
-def wording(style: str) -> Iterator[None]:
+def wording(style: str, options: Collection[str] = ()) -> Iterator[None]:
     """Within the block, messages speak to a "python" or a "cli" reader.
+
+    Args:
+        options: the arguments that the command has options for, as lock_in for --lock-in.
 
     Raises:
         ValueError: another style.
@@ -28,11 +52,12 @@ def wording(style: str) -> Iterator[None]:
     """
     if style not in ("python", "cli"):
         raise ValueError(f"wording: style must be 'python' or 'cli', got {style!r}.")
-    token = _STYLE.set(style)
+    tokens = _STYLE.set(style), _OPTIONS.set(frozenset(options))
     try:
         yield
     finally:
-        _STYLE.reset(token)
+        _STYLE.reset(tokens[0])
+        _OPTIONS.reset(tokens[1])
 
 
 def at_command_line() -> bool:
@@ -42,6 +67,46 @@ def at_command_line() -> bool:
 def caller(name: str) -> str:
     """Who refuses: the function, or at the command line the table."""
     return "the table" if at_command_line() else name
+
+
+def either(python: str, cli: str) -> str:
+    """The first for one who writes Python, the second for one at the command line."""
+    return cli if at_command_line() else python
+
+
+def in_words(message: str) -> str:
+    """A message as the command line says it.
+
+    Example:
+        >>> with wording("cli", ["at_least", "k"]):
+        ...     in_words("quota_topk: at_least must be a whole number, got k=3")
+        '--at-least must be a whole number, got --k 3'
+    """
+    message = _FUNCTION.sub("", message)
+    for said, translated in OF_THE_LIBRARY.items():
+        message = message.replace(said, translated)
+    message = re.sub(r"^panel(?= must)", "the table", message)
+
+    def flag(name: str) -> str:
+        return "--" + name.replace("_", "-")
+
+    def assigned(found: re.Match[str]) -> str:
+        value = found[2]
+        return flag(found[1]) + (f" {value}" if value else "")
+
+    def alone(found: re.Match[str]) -> str:
+        return flag(found[0])
+
+    options = _OPTIONS.get()
+    for names, before, after, words in (
+        (options - _NOUNS, "^", "(?= must)", alone),
+        (options, r"(?<![\w.(-])", r"=(?!=)([\w.%+-]*\w)?", assigned),
+        ({name for name in options if "_" in name}, r"(?<![\w.'-])", r"(?![\w(=])", alone),
+    ):
+        if names:
+            either_of = "|".join(sorted(names, key=len, reverse=True))
+            message = re.sub(f"{before}({either_of}){after}", words, message)
+    return message
 
 
 def option(name: str, value: Any = None) -> str:

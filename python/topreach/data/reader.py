@@ -178,13 +178,14 @@ def frame_table(
 def _feature_columns(
     df: pd.DataFrame,
     name: str,
-    features: Sequence[str] | None,
+    features: Sequence[str] | _columns.AllBut | None,
     roles: Mapping[str, str],
     where: Callable[[int], str],
     notes: list[str],
 ) -> list[str]:
-    if features is None:
-        found = _columns.default_features(df, name, roles.values(), where)
+    if features is None or isinstance(features, _columns.AllBut):
+        taken = [*roles.values(), *(() if features is None else features.columns)]
+        found = _columns.default_features(df, name, taken, where)
         if found:
             notes.append(
                 f"Features are all numeric columns that have no other role: {', '.join(found)}."

@@ -3,27 +3,12 @@
 from __future__ import annotations
 
 import numbers
-import os
 from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
-
-def whole_rows(table: pd.DataFrame, caller: str, path: str | os.PathLike) -> pd.DataFrame:
-    """The table of a CSV file, whose rows have as many fields as its header: pandas takes the
-    first ones of longer rows for labels, and shifts the columns.
-
-    Raises:
-        ValueError: rows with more fields.
-    """
-    if isinstance(table.index, pd.RangeIndex):
-        return table
-    raise ValueError(
-        f"{caller}: {os.fspath(path)} must have as many fields in each row as in its header, "
-        f"{len(table.columns)}, got {len(table.columns) + table.index.nlevels} in line 2. Write "
-        "fields that hold a comma in quotes."
-    )
+from topreach.data.messages import either
 
 
 def in_order(table: Any, ids: list[str], caller: str, what: str, axis: int = 0) -> Any:
@@ -64,6 +49,10 @@ def site_ids(values: Iterable[Any], caller: str, what: str) -> list[str]:
         else:
             raise TypeError(
                 f"{caller}: {what} must be text or whole numbers, got {value!r} at position "
-                f"{position}. Read ids as text: pd.read_csv(..., dtype={{{what!r}: str}})."
+                f"{position}. "
+                + either(
+                    f"Read ids as text: pd.read_csv(..., dtype={{{what!r}: str}}).",
+                    "Fill in such cells, or drop their rows.",
+                )
             )
     return found

@@ -35,7 +35,7 @@ class TableSpec:
     time: str
     count: str | None = None
     exposure: str | None = None
-    features: tuple[str, ...] | None = None
+    features: tuple[str, ...] | _columns.AllBut | None = None
     suppressed: Mapping[str, tuple[int, int]] | None = None
     missing: str = "error"
     duplicates: str = "error"
@@ -107,7 +107,7 @@ class TableSpec:
     def to_dict(self) -> dict[str, Any]:
         """Plain values only, for a file; fields with their default are left out."""
         made = asdict(self)
-        if self.features is not None:
+        if isinstance(self.features, tuple):
             made["features"] = list(self.features)
         if self.suppressed is not None:
             made["suppressed"] = {text: list(ends) for text, ends in self.suppressed.items()}
@@ -132,7 +132,7 @@ class TableSpec:
 
     def _options(self) -> dict[str, Any]:
         options = {f.name: getattr(self, f.name) for f in fields(self)}
-        if self.features is not None and not isinstance(self.features, str):
+        if isinstance(self.features, tuple):
             options["features"] = list(self.features)
         return options
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from topreach._C import Calendar
 
+from .messages import either
 from .reader import warn_of_absent_periods
 from .timeline import Timeline
 
@@ -77,8 +78,8 @@ class PanelViews:
             number = int((self._line.high > self._line.low).sum())
             raise ValueError(
                 "Panel: counts must be exact where earlier ones are made use of, got "
-                f"{number} that are only known to lie in an interval. Take "
-                "panel.at_bound('lower') or panel.at_bound('upper')."
+                f"{number} that are only known to lie in an interval."
+                + either(" Take panel.at_bound('lower') or panel.at_bound('upper').", "")
             )
         return self._line.low
 

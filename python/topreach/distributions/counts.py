@@ -11,6 +11,7 @@ from torch import distributions as td
 from torch.utils.checkpoint import checkpoint
 
 from topreach._C import Forecast
+from topreach.data.messages import either
 from topreach.distributions.forecast import CountForecast, as_forecast, check_probability
 from topreach.distributions.mixture import Mixture
 from topreach.distributions.negative_binomial import NegativeBinomial
@@ -272,7 +273,8 @@ def interval_log_prob(distribution, low: Tensor, high: Tensor) -> Tensor:
     if not has_interval_log_prob(distribution):
         raise TypeError(
             "interval_log_prob: distribution must be of whole counts of independent sites, got "
-            f"{type(distribution).__name__}. Fit another model, or take panel.at_bound('lower')."
+            f"{type(distribution).__name__}. Fit another model"
+            + either(", or take panel.at_bound('lower').", ".")
         )
     return _forecast_of(distribution).interval_log_prob(low, high)
 
@@ -318,8 +320,11 @@ def count_quantile(distribution, probability: float) -> Tensor:
     if not forecast.whole_counts:
         raise TypeError(
             "count_quantile: distribution must be of whole counts, got a density, as that of a "
-            "SiteMixture of truncated normals. Take its mean or its own quantile(), or fit a "
-            "PoissonMixture."
+            "SiteMixture of truncated normals. "
+            + either(
+                "Take its mean or its own quantile(), or fit a PoissonMixture.",
+                "Fit --model poisson_mixture.",
+            )
         )
     return forecast.quantile(probability)
 

@@ -133,19 +133,20 @@ class Cooperative:
         types or marks are new, it is fitted again.
 
         Args:
-            records: events, or a table with the columns that the first ones were read from. None:
-                there was nothing new. at: day of the upload; records are complete to it, but for
-                the report lag.
+            records: events, or a table with the columns that the first ones were read from. None,
+                or a table without rows: there was nothing new.
+            at: day of the upload; records are complete to it, but for the report lag.
 
         Raises:
-            ValueError: as `Events.revise` and `Events.delete`. The cooperative is then as before.
+            ValueError: what `Events.revise` and `Events.delete` refuse. The cooperative is then as
+                before.
         """
         name = "Cooperative.upload"
         events = self._started(name)
-        later = events.revise(records, at=at)
+        later = events._revise(records, at, name, "records")
         gone = [deleted] if isinstance(deleted, str) else list(deleted)
         if gone:
-            later = later.delete(gone, at=at)
+            later = later._delete(gone, at, name, "deleted")
         if not later.num_events:
             raise ValueError(
                 f"{name}: deleted must leave an event to learn from, got all "

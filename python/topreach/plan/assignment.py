@@ -82,17 +82,27 @@ def assign(
         places = site_ids(capacity.index, name, "capacity")
     else:
         places = [str(j) for j in range(len(capacity))]
-    room = np.asarray(capacity, dtype=float)
+    held = Sites(places, np.zeros(len(places)), pd.DataFrame(index=pd.Index(places)))
+    if len(set(places)) < len(places):
+        twice = next(place for place in places if places.count(place) > 1)
+        raise ValueError(f"{name}: capacity must name a place once, got {twice!r} twice.")
+    room = held.numbers(capacity, name, "capacity", 0.0)
     if isinstance(distance, pd.DataFrame):
         distance = in_order(distance, areas.ids, name, "distance")
         distance = in_order(distance, places, name, "distance", axis=1)
     need_places = in_order(need_places, areas.ids, name, "need_places")
     capacity_places = in_order(capacity_places, places, name, "capacity_places")
     opened_capacity = in_order(opened_capacity, places, name, "opened_capacity")
+    for what, where, ids in (
+        ("need_places", need_places, areas.ids),
+        ("capacity_places", capacity_places, places),
+    ):
+        if where is not None:
+            _check_places(np.asarray(where, dtype=float), ids, name, what)
     ways = _distances(distance, need_places, capacity_places, len(areas.ids), len(places))
     extra = np.zeros(len(places))
     if opened_capacity is not None:
-        extra = np.broadcast_to(np.asarray(opened_capacity, dtype=float), room.shape).copy()
+        extra = held.numbers(opened_capacity, name, "opened_capacity", 0.0).copy()
         if np.ndim(opened_capacity) == 0:
             extra[room > 0] = 0
     if open_sites and not extra.any():
@@ -138,6 +148,22 @@ def assign(
     return Plan(shown, solved, table=table, extra={"flows": flows, "places": kept})
 
 
+def _check_places(where: np.ndarray, ids: list[str], name: str, what: str) -> None:
+    """Longitudes and latitudes, each site's."""
+    if where.shape != (len(ids), 2):
+        raise ValueError(
+            f"{name}: {what} must have shape [{len(ids)}, 2], got {list(where.shape)}."
+        )
+    wrong = ~((np.abs(where[:, 0]) <= 360) & (np.abs(where[:, 1]) <= 90))
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        lon, lat = where[at].tolist()
+        raise ValueError(
+            f"{name}: {what} must be longitudes from -360 to 360 and latitudes from -90 to 90, got "
+            f"{lon:g} and {lat:g} for {ids[at]!r}."
+        )
+
+
 def _distances(given: Any, here: Any, there: Any, needs: int, places: int) -> np.ndarray:
     if (given is None) == (here is None or there is None):
         raise ValueError("assign: give either distance or both need_places and capacity_places.")
@@ -149,11 +175,6 @@ def _distances(given: Any, here: Any, there: Any, needs: int, places: int) -> np
             )
         return ways
     a, b = (np.radians(np.asarray(v, dtype=float)) for v in (here, there))
-    if a.shape != (needs, 2) or b.shape != (places, 2):
-        raise ValueError(
-            f"assign: need_places and capacity_places must have shapes [{needs}, 2] and "
-            f"[{places}, 2], got {list(a.shape)} and {list(b.shape)}."
-        )
     # Haversine.
     half = (
         np.sin((a[:, None, 1] - b[None, :, 1]) / 2) ** 2

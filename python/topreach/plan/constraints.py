@@ -108,6 +108,15 @@ class Constraints:
             made.append(_C.PlanGrouping(name, groups, group, lower, upper))
         return made
 
+    def notes(self) -> list[str]:
+        """Of the last plan: the sites that no group holds, and no quota of it."""
+        found = []
+        for name, (_, group) in self._groupings.items():
+            number = int((group < 0).sum())
+            if number:
+                found.append(f"{number} site(s) have no {name}, and no limit by it.")
+        return found
+
     @property
     def groups(self) -> dict[str, tuple[list[str], np.ndarray]]:
         """Of the last plan: for each grouping the groups' names, and each site's group (-1: in

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from topreach.data.messages import either
 from topreach.data.site_ids import site_ids
-from topreach.data.times import read_times
+from topreach.data.times import plain, read_times
+
+# Arguments by site that are shares of its events, or chances; and others that cannot be negative.
+SHARES = ("effect", "treated", "spilled", "compliance", "comes", "passes")
+AMOUNTS = ("cost", "size", "area", "opening", "capacity", "opened_capacity")
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,25 @@ class Sites:
     table: pd.DataFrame
     periods: tuple[str, ...] = ()
     varying: tuple[str, ...] = ()
+
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """Errors of the C++ library, which knows numbers of sites, with the site's id and, of
+        several, the period."""
+        try:
+            yield
+        except ValueError as error:
+            found = re.search(r"(?<=site )\d+(?![\d'])", str(error))
+            if found is None:
+                raise
+            period, row = divmod(int(found[0]), len(self.ids))
+            name = repr(self.ids[row])
+            if self.scores.ndim > 1 and "scores" in str(error):
+                name += f" in {self.periods[period]}"
+            elif period:
+                raise
+            text = str(error)
+            raise ValueError(text[: found.start()] + name + text[found.end() :]) from None
 
     def column(self, given: Any, caller: str, what: str) -> np.ndarray | None:
         """A column by site: None; a number for all; a column's name; a Series or dict by id; or
@@ -86,9 +112,17 @@ class Sites:
         if np.isnan(values).any():
             at = int(np.flatnonzero(np.isnan(values))[0])
             raise ValueError(
-                f"{caller}: {what} must be numbers, got {column.tolist()[at]!r} for "
-                f"{self.ids[at]!r}."
+                f"{caller}: {what} must be numbers, got {plain(column[at])!r} for {self.ids[at]!r}."
             )
+        if what in SHARES + AMOUNTS:
+            wrong = (values < 0) | ~np.isfinite(values) | ((values > 1) & (what in SHARES))
+            if wrong.any():
+                at = int(np.argmax(wrong))
+                kind = "shares from 0 to 1" if what in SHARES else "numbers >= 0"
+                raise ValueError(
+                    f"{caller}: {what} must be {kind}, got {plain(column[at])!r} for "
+                    f"{self.ids[at]!r}."
+                )
         return values
 
     def rows(self, given: Any, caller: str, what: str) -> np.ndarray:
@@ -176,10 +210,7 @@ def _from_table(
     if "time" in table:
         blank = table["time"].isna()
         if blank.any() and not periods:
-            raise ValueError(
-                f"{caller}: time must say the period of each row, got a blank in row "
-                f"{table.index[int(np.argmax(blank.to_numpy()))]!r}."
-            )
+            raise _blank_time(table["time"], blank, caller)
         if period is not None:
             table = table[table["time"].astype(str) == str(period)]
             if table.empty:
@@ -224,14 +255,19 @@ def _from_table(
     return _checked(Sites(first, matrix.to_numpy(), rest, tuple(map(str, order)), varying), caller)
 
 
+def _blank_time(times: pd.Series, blank: pd.Series, caller: str) -> ValueError:
+    row = times.index[int(np.argmax(blank.to_numpy()))]
+    return ValueError(
+        f"{caller}: the column 'time' must say the period of each row, got a blank in "
+        f"{either(f'row {row!r}', f'line {row + 2}')}."
+    )
+
+
 def _in_order(times: pd.Series, caller: str) -> list[Any]:
     """The periods, early ones first."""
     blank = times.isna() | (times.astype(str).str.strip() == "")
     if blank.any():
-        raise ValueError(
-            f"{caller}: time must say the period of each row, got a blank in row "
-            f"{times.index[int(np.argmax(blank.to_numpy()))]!r}."
-        )
+        raise _blank_time(times, blank, caller)
     periods = list(dict.fromkeys(times))
     moments = read_times(periods, caller, "time").values
     return [periods[i] for i in np.argsort(moments, kind="stable")]
@@ -242,7 +278,8 @@ def _as_numbers(column: pd.Series, caller: str, ids: list[str]) -> np.ndarray:
     if np.isnan(values).any():
         at = int(np.flatnonzero(np.isnan(values))[0])
         raise ValueError(
-            f"{caller}: scores must be numbers, got {column.tolist()[at]!r} for site {ids[at]!r}."
+            f"{caller}: scores must be numbers, got {plain(column.iloc[at])!r} for site "
+            f"{ids[at]!r}."
         )
     return values
 

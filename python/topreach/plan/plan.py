@@ -50,7 +50,7 @@ class Plan:
         self.gap: float | None = solved.gap if self.value is not None else None
         self.seconds: float = solved.seconds
         self.numbers: dict[str, float] = solved.numbers
-        self.notes: list[str] = list(solved.notes)
+        self.notes: list[str] = [*problem.constraints.notes(), *solved.notes]
         scores = sites.scores if sites.scores.ndim == 1 else sites.scores.sum(axis=0)
         order = solved.chosen[np.argsort(-scores[solved.chosen], kind="stable")]
         self.ids: list[str] = [sites.ids[i] for i in order]

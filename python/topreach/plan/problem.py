@@ -45,7 +45,8 @@ class Problem:
         kept = self.constraints
         if lock_out:
             kept = replace(kept, lock_out=[*kept.lock_out, *lock_out])
-        return self.run(self.scaled(values), kept.core(self.sites, self.name))
+        with self.sites.named():
+            return self.run(self.scaled(values), kept.core(self.sites, self.name))
 
     def solve_free(self, size: int) -> _C.PlanSolved:
         """The best plan for the scores without quotas and locks; where `free_topk`, the best `size`
@@ -54,7 +55,8 @@ class Problem:
         if self.free_topk:
             core = _C.PlanConstraints(size, [], np.empty(0, np.int8))
             return _C.plan_quota_topk(values, core)
-        return self.run(values, self.constraints.core(self.sites, self.name, free=True))
+        with self.sites.named():
+            return self.run(values, self.constraints.core(self.sites, self.name, free=True))
 
     def reach(self, values: np.ndarray, solved: _C.PlanSolved) -> float:
         """f(values, plan)."""

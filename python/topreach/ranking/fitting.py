@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from topreach.data.events import Events
+from topreach.data.messages import either, option
 from topreach.data.panel import Batch, Panel
 from topreach.data.standardizer import Standardizer
 from topreach.forecasters import Forecaster, Needs, StemmedOf, Task, needs_of
@@ -85,7 +86,7 @@ def fit(
     if site_path is not None and objective != "marginal":
         raise ValueError(
             "TopKRanker: site_path must be None for training by steps, got "
-            f"{site_path!r}. Use objective='marginal'."
+            f"{site_path!r}. Use {option('objective', 'marginal')}."
         )
     _check_suppressed(panel, valid, needs, objective)
     if valid is not None and valid.history_y is None:
@@ -207,7 +208,7 @@ def fit_events(settings: Settings, events: Events, notes: list[str]) -> tuple[Pa
         raise TypeError(
             "TopKRanker.fit: panel must be a Panel for the model "
             f"{forecaster.name or type(forecaster).__name__!r}, got Events. Pass "
-            "events.counts('month'), or model='stemmed'."
+            f"events.counts('month'), or {option('model', 'stemmed')}."
         )
     panel = events.counts(forecaster.every).align(feature_names=[])
     end = panel.calendar.next(float(panel.time_values[-1]))
@@ -332,8 +333,8 @@ def _check_suppressed(panel: Panel, valid: Panel | None, needs: Needs, objective
         raise ValueError(
             "TopKRanker.fit: panel must have exact counts for this model and objective, got "
             f"{int((part.y_upper > part.y).sum())} that are only known to lie in an interval. Use "
-            "model='negbin' with objective='marginal', or take panel.at_bound('lower') and "
-            "panel.at_bound('upper')."
+            f"{option('model', 'negbin')} with {option('objective', 'marginal')}"
+            + either(", or take panel.at_bound('lower') and panel.at_bound('upper').", ".")
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from topreach import _C, models
+from topreach.data.messages import either
 from topreach.data.panel import Panel
 from topreach.data.standardizer import Standardizer
 from topreach.forecasters import KINDS, Forecaster, OwnModule, StemmedOf
@@ -26,7 +27,10 @@ def table_of(panel: Panel, ranker: _C.Ranker) -> _C.Panel:
         raise ValueError(
             "TopKRanker: panel must have exact counts for this model, got "
             f"{int((panel.y_upper > panel.y).sum())} that are only known to lie in an interval. "
-            "Take panel.at_bound('lower') or panel.at_bound('upper')."
+            + either(
+                "Take panel.at_bound('lower') or panel.at_bound('upper').",
+                "Give a table of exact counts, or a model that can read such: negbin.",
+            )
         )
     low = panel.at_bound("lower")
     rows = set(int(row) for row in panel.rows)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from topreach import _C
 from topreach.data.events import Events
+from topreach.data.messages import either
 from topreach.data.panel import Panel
 from topreach.data.standardizer import Standardizer
 from topreach.distributions.counts import count_quantile
@@ -239,6 +240,7 @@ class TopKRanker:
                     "TopKRanker.fit: valid and resume must not be given with events, which are "
                     "learnt from as a whole."
                 )
+            settings = _planned_for(settings, panel.places)
             panel, done = fit_events(settings, panel, notes)
         for name, part in (("panel", panel), ("valid", valid)):
             if not isinstance(part, Panel) and not (name == "valid" and part is None):
@@ -246,14 +248,12 @@ class TopKRanker:
                     f"TopKRanker.fit: {name} must be a Panel, got {type(part).__name__}. Make one "
                     "with Panel.from_frame."
                 )
-        ordered = settings.program.for_sites("TopKRanker.fit", list(panel.site_ids))
-        settings = settings if ordered is None else replace(settings, program=ordered)
-        settings.program.check("TopKRanker", panel.num_sites)
+        settings = _planned_for(settings, list(panel.site_ids))
         if settings.forecaster.needs.events and done is None:
             raise TypeError(
                 "TopKRanker.fit: panel must be Events for the model "
-                f"{settings.forecaster.name!r}, got a Panel of counts. Make them with "
-                "tr.Events.from_frame; on the command line pass --events."
+                f"{settings.forecaster.name!r}, got a Panel of counts. "
+                + either("Make them with tr.Events.from_frame.", "Pass --events FILE.")
             )
         if done is None:
             done = fit(settings, panel, valid, resume=resume, notes=notes)
@@ -548,6 +548,14 @@ class TopKRanker:
                 f"{type(self.model_).__name__}, which gives scores only. Use rank or site_scores."
             )
         return ranker, self._inputs(method, panel, 1 if panel is None else None, ranker)
+
+
+def _planned_for(settings: Settings, sites: list[str]) -> Settings:
+    """The program for these sites in their order, checked before any fit: K is at most S."""
+    ordered = settings.program.for_sites("TopKRanker.fit", sites)
+    settings = settings if ordered is None else replace(settings, program=ordered)
+    settings.program.check("TopKRanker", len(sites))
+    return settings
 
 
 def _mean_bpr(program: Program, scores: torch.Tensor, counts: torch.Tensor) -> float:

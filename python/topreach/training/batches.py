@@ -8,6 +8,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from topreach.data.messages import option
 from topreach.data.panel import Batch, Panel
 from topreach.objectives.base import TimeWeights
 
@@ -37,7 +38,8 @@ def batch_of(model: nn.Module, data: Panel | Batch, device: torch.device, name: 
     if bool(missing.any()):
         raise ValueError(
             f"Trainer.fit: {name} must have a count for every site and period, got NaN. Leave such "
-            "periods out, or give `opened` and `closed` times for sites that come and go."
+            f"periods out, or give {option('opened')} and {option('closed')} times for sites that "
+            "come and go."
         )
     if not torch.isfinite(data.x).all():
         raise ValueError(f"Trainer.fit: {name} must have finite features, got NaN or infinity.")

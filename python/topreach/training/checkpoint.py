@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from topreach.data.files import atomic_save, load_plain
+from topreach.data.messages import either
 from topreach.data.panel import Batch
 
 CHECKPOINT_FORMAT = "topreach-checkpoint"
@@ -94,7 +95,7 @@ def load(path: str | os.PathLike, fingerprint: dict[str, str]) -> dict[str, Any]
             f"Trainer.fit: checkpoint {os.fspath(path)} must be of the same run, got another "
             f"{', '.join(differing)} ({_shorten(saved.get(name))} there, "
             f"{_shorten(fingerprint[name])} here). Use the same settings, another checkpoint file, "
-            "or resume=False to start afresh."
+            f"or {either('resume=False', 'no --resume')} to start afresh."
         )
     return content
 

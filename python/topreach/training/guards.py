@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from topreach.data.messages import either
 from topreach.data.panel import Panel
 from topreach.objectives.base import ObjectiveValue
 from topreach.programs import Program, as_program
@@ -181,8 +182,9 @@ def compare_with_past_means(
         return None
     return (
         f"In {where} the mean of past counts reaches {100 * means:.0f} % of what was possible, "
-        f"this model {100 * model:.0f} %: prefer the mean (TopKRanker(model='empirical_bayes') "
-        "starts from it), or train longer, with another lr or sigma."
+        f"this model {100 * model:.0f} %: prefer the mean ("
+        + either("TopKRanker(model='empirical_bayes')", "--model empirical_bayes")
+        + " starts from it), or train longer, with another lr or sigma."
     )
 
 
@@ -270,9 +272,13 @@ def say_interrupted(
     """Ctrl-C ended a fit after `epoch` of `last` epochs: which model there is, and how to go on."""
     kept = f"epoch {best}" + (f" (best valid {monitor})" if monitor is not None else "")
     how = (
-        f"To go on: the same Trainer, with fit(..., resume=True); it reads {os.fspath(checkpoint)}."
+        "To go on: "
+        + either("the same Trainer, with fit(..., resume=True)", "the same command with --resume")
+        + f"; it reads {os.fspath(checkpoint)}."
         if checkpoint is not None
-        else "Give Trainer(checkpoint=...) to be able to go on another time."
+        else "Give "
+        + either("Trainer(checkpoint=...)", "--checkpoint FILE")
+        + " to be able to go on another time."
     )
     warnings.warn(
         f"Trainer.fit: interrupted in epoch {epoch + 1} of {last}; the model is that of {kept}. "

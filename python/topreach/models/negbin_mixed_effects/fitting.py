@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from topreach.data.messages import either
 from topreach.models import marginal_fit
 from topreach.models.marginal_fit import MarginalFit
 from topreach.models.negbin_mixed_effects.data import fit_data, num_periods
@@ -120,7 +121,7 @@ def fit(
     )
     if not best.converged:
         warnings.warn(
-            f"NegBinMixedEffects.fit: did not converge: {best.message}. See fit_.",
+            f"NegBinMixedEffects.fit: did not converge: {best.message}." + either(" See fit_.", ""),
             RuntimeWarning,
             stacklevel=3,
         )

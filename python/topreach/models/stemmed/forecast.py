@@ -13,6 +13,7 @@ from torch import Tensor
 
 from topreach.data import columns as _columns
 from topreach.data.event_features import period_calendar
+from topreach.data.messages import either
 from topreach.data.sites import period_of
 from topreach.distributions.negative_binomial import NegativeBinomial
 from topreach.models.stemmed.problem import HawkesArguments, Problem
@@ -264,7 +265,11 @@ def forecast(
     if radius >= 1:
         raise ValueError(
             f"{name}: the spectral radius must be below 1 for a forecast, got {radius:.2f}: each "
-            "event has more than one child. Pass anchor=12, or fit with stable=True."
+            "event has more than one child. "
+            + either(
+                "Pass anchor=12, or fit with stable=True.",
+                "Fit it again with topreach fit --events.",
+            )
         )
     if periods.lag:
         notes.append(f"The forecast begins at {periods.labels[0]}, after the fit's end.")

@@ -15,6 +15,7 @@ from topreach.data.event_features import StepCovariates
 from topreach.data.events import Events
 from topreach.models.stemmed import fitting, reports
 from topreach.models.stemmed import forecast as futures
+from topreach.models.stemmed.notes import fit_notes
 from topreach.models.stemmed.problem import (
     Problem,
     checked_options,
@@ -44,7 +45,8 @@ class Stemmed(nn.Module):
         theta: "jaccard": events that name both types over events that name either, so that a node
             excites itself fully; "share", as the paper: over all events there; "none": 1.
         network: "full", or "own": each node excites itself only.
-        half_life: in months; older blocks count for less in the likelihood. None: all the same.
+        half_life: in months; older blocks count for less in the likelihood: those of the time of
+            `refresh`, within which all counts the same. None: all the same.
         recent_rate: whether the log of a node's own rate in the last year is a covariate, so that
             growth is not taken for excitation.
         use_distance, use_marks: whether excitation falls with distance, and depends on marks.
@@ -190,7 +192,7 @@ class Stemmed(nn.Module):
         self.evaluations_ = fitted.evaluations
         self.names_, self.held_ = list(problem.names), dict(problem.why)
         self.covariates_ = covariates
-        self.notes_ = self._notes()
+        self.notes_ = fit_notes(self)
         self._serve()
         for note in self.notes_:
             warnings.warn(f"{name}: {note}", UserWarning, stacklevel=2)
@@ -274,51 +276,6 @@ class Stemmed(nn.Module):
     def saved_dynamics(self) -> futures.Dynamics:
         """The process to come as the model file has it, relaxed to recent rates if `anchor`."""
         return futures.Dynamics(*(getattr(self, name) for name in futures.Dynamics._fields))
-
-    def _notes(self) -> list[str]:
-        notes = []
-        problem = self.problem_
-        if not bool(self.converged_.all()):
-            nodes = [
-                f"{p} | {s}"
-                for (p, s), done in zip(self.events_.nodes, self.converged_.tolist(), strict=True)
-                if not done
-            ]
-            notes.append(f"The fit has not converged at {_columns.listed(nodes)}.")
-        if self.rounds_ >= fitting.ROUNDS:
-            notes.append(
-                f"The prior that nodes share was still moving after {fitting.ROUNDS} rounds: what "
-                "the data cannot tell in any node is not settled."
-            )
-        places = self.events_.places
-        seen = (problem.own.view(len(places), -1).sum(1) > 0).tolist()
-        if not all(seen):
-            empty = [place for place, has in zip(places, seen, strict=True) if not has]
-            notes.append(
-                f"No event in the window at {_columns.listed(empty)}: what is expected there "
-                "follows from the other places."
-            )
-        if problem.num_marks and not self.spreads_marks:
-            notes.append(
-                f"With more than {futures.MOST_NODES} nodes ({problem.num_nodes}) variances by "
-                "moments take marks at their mean, and are a little too small. "
-                "mode='branching' draws them."
-            )
-        lags = (-self.working_[:, -1]).exp()
-        short = (lags < 3 * problem.resolution) & (problem.own > 0)
-        if bool(short.any()):
-            notes.append(
-                f"At {int(short.sum())} of {problem.num_nodes} nodes an event's effect lasts "
-                f"{float(lags[short].min()):.2g} days or more, less than three times the "
-                "resolution of the times: these lags are uncertain."
-            )
-        radius = self.spectral_radius
-        if radius >= 1:
-            notes.append(
-                f"The spectral radius is {radius:.2f}: each event has more than one child, and "
-                "only an anchored forecast is possible."
-            )
-        return notes
 
     # ---- what was fitted -------------------------------------------------------------------------
 

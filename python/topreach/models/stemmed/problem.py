@@ -219,6 +219,13 @@ def make_problem(
     if options.half_life is not None:
         days = options.half_life * month_days(events.is_dates)
         weights = torch.exp2(-(events.duration - edges[1:]) / days)
+        counted = float(weights[torch.searchsorted(edges, time[time > 0]) - 1].sum())
+        if counted < 1:
+            raise ValueError(
+                f"{name}: half_life must be so long that events count, got {options.half_life:g} "
+                f"months: those of the window count {counted:.2g} together. Give a longer one, or "
+                "None."
+            )
     arguments = HawkesArguments(
         time,
         node,

@@ -1,0 +1,13 @@
+// A site in an error: its id where the program knows ids, else its number.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace topreach {
+
+inline std::string site_name(const std::vector<std::string>& ids, size_t site) {
+  return site < ids.size() ? "'" + ids[site] + "'" : std::to_string(site);
+}
+
+}  // namespace topreach
