@@ -68,7 +68,8 @@ assert not missing, f"no CUDA kernel: {missing}"
 print(f"topreach {topreach.__version__}, CUDA {torch.version.cuda}, GPU: {torch.cuda.is_available()}")
 CHECK
 operators=()
-for name in cuda noise perturbed_topk conditional_topk ratio_ranking negbin bpr_op objectives; do
+for name in cuda noise perturbed_topk conditional_topk ratio_ranking negbin bpr_op objectives \
+  quota_topk hawkes_ops; do
   operators+=("tests/python/test_$name.py")
 done
 cpp=()

@@ -111,13 +111,15 @@ run() {
     sanitizer=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)
     if [[ -x $sanitizer ]]; then
       for tool in memcheck racecheck; do
-        step "compute-sanitizer, $tool" 60 "$sanitizer" --tool "$tool" --error-exitcode 9 \
+        step "compute-sanitizer, $tool" 45 "$sanitizer" --tool "$tool" --error-exitcode 9 \
           "${pytest[@]}" "$tests" -k "mask_and_special_values or nan_rows"
+        step "compute-sanitizer, $tool, quotas and Hawkes" 40 "$sanitizer" --tool "$tool" \
+          --error-exitcode 9 "${pytest[@]}" "$tests" -k "(quota and 120) or hawkes"
       done
     else
       skip "compute-sanitizer" "it is not installed (neither on the PATH nor in /usr/local/cuda/bin)"
     fi
-    step "benchmark" 150 "$python" -m benchmarks.gpu --out "$logs.table"
+    step "benchmark" 100 "$python" -m benchmarks.gpu --out "$logs.table"
   fi
   {
     echo "# GPU check"

@@ -338,19 +338,34 @@ Solution Quotas::solve_crossing(const at::Tensor& values) const {
   return solution;
 }
 
+namespace {
+
+// Whether the operators run where the values are: on CUDA only if the library was built with it.
+bool has_quota_kernels(const at::Tensor& values) {
+  return values.is_cpu() ||
+         (values.is_cuda() && c10::Dispatcher::singleton()
+                                  .findSchemaOrThrow("topreach::expected_quota_topk", "")
+                                  .hasKernelForDispatchKey(c10::DispatchKey::CUDA));
+}
+
+}  // namespace
+
 at::Tensor Quotas::soft(const at::Tensor& values, const SoftOptions& options) const {
   TR_REQUIRE(options.topk == "sampled" || options.topk == "exact",
              "Quotas.soft: topk must be 'exact' or 'sampled', got '{}'", options.topk);
   TR_REQUIRE(options.noise == "normal", "Quotas.soft: noise must be 'normal', got '{}'",
              options.noise);
   if (crosses_) return Program::soft(values, options);
-  const at::Tensor held = values.cpu();
-  best(held);  // raises, with the group's name, where sites with a value of -inf leave no plan
+  const at::Tensor held = has_quota_kernels(values) ? values : values.cpu();
+  // Raises, with the group's name, where sites with a value of -inf leave no plan; on CUDA, where that
+  // would wait for the device, the row comes out NaN.
+  if (held.is_cpu()) best(held);
   if (options.topk == "exact" && has_exact_soft())
     return expected_quota_topk(held, k_, bounds_, options.sigma).to(values.device());
   PerturbedQuotaOptions perturbed{options.sigma, options.num_samples, options.estimator};
   if (options.topk == "exact") perturbed.estimator = "score_loo";  // nested: no exact form
-  perturbed.key = (options.key ? *options.key : draw_key(options.generator, values.device())).cpu();
+  perturbed.key =
+      (options.key ? *options.key : draw_key(options.generator, values.device())).to(held.device());
   return perturbed_quota_topk(held, k_, bounds_, perturbed).to(values.device());
 }
 

@@ -31,7 +31,8 @@ struct Grouping {
 /// breaks the ties of each draw at random, with a fixed seed.
 ///
 /// A site whose value is -inf is never in the plan; if quotas cannot be met without it, `best`
-/// raises c10::ValueError and names the group. Tensors on CUDA are copied to the CPU and back.
+/// raises c10::ValueError and names the group. `soft` stays on CUDA, where such a row comes out NaN;
+/// all else copies tensors on CUDA to the CPU and back.
 ///
 ///   topreach::Quotas program(40, {{"town", town_of_site, {"Avon", "Canton"}, {1, 1}, {9, 9}}});
 class Quotas final : public Program {

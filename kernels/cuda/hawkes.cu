@@ -16,6 +16,7 @@
 namespace topreach::kernels::cuda {
 namespace {
 
+template <bool second>
 struct Walk {
   const HawkesBatch& b;
   const HawkesProblem& p;
@@ -52,11 +53,11 @@ struct Walk {
     for (int64_t v = t; v < nodes; v += kThreads) {
       w.state[v] = 0.0;
       w.next[v] = b.own_start[v];
-      if (hessian == nullptr) continue;
+      if (!second) continue;
       w.adjoint2[v] = 0.0;
       for (int64_t r = 0; r <= q; ++r) w.state_row[r * nodes + v] = 0.0;
     }
-    if (hessian != nullptr)
+    if (second)
       for (int64_t a = t; a < size * size; a += kThreads) hessian[a] = 0.0;
     own_first = partition(b.own_start[u], b.own_start[u + 1],
                           [&](int64_t n) { return !(own_time(n) > p.edge[0]); });
@@ -138,7 +139,7 @@ struct Walk {
             const double excites = network(refresh, p.node[x]) * mark;
             now = excites * decay;
             mass = fused(excites, integrals(series, lag, decay).e0, mass);
-            if (hessian != nullptr) w.gain[x] = now;
+            if (second) w.gain[x] = now;
           }
         }
         double total;
@@ -165,7 +166,7 @@ struct Walk {
         const double r = good ? weight / rate : 0.0;
         w.rho[n] = r * rise;
         r_sum += r;
-        if (hessian == nullptr) continue;
+        if (!second) continue;
         w.scale[n] = good ? r / rate : 0.0;
         double* slope = slope_of(n);
         const double* y = hawkes_covariates(p, piece.block, u);
@@ -173,14 +174,14 @@ struct Walk {
         for (int64_t a = 0; a < p.covariates_per_node; ++a) slope[1 + a] = slope[0] * y[a];
         slope[p.covariates_per_node + 1] = good ? excited : 0.0;
       }
-      if (hessian != nullptr && !history) slopes_of_rows(i, own, shift);
+      if (second && !history) slopes_of_rows(i, own, shift);
       // R_v with the piece's sources: one thread a source node.
       for (int64_t v = t; v < nodes; v += kThreads) {
         int64_t n = w.next[v];
         double sum = w.state[v];
         for (; n < b.own_start[v + 1] && b.own[n] < to; ++n) {
           sum = fused(w.mark[b.own[n]], w.decay[b.own[n]], sum);
-          if (hessian != nullptr) add_to_rows(v, b.own[n], piece.hi);
+          if (second) add_to_rows(v, b.own[n], piece.hi);
         }
         w.state[v] = sum;
         w.next[v] = n;
@@ -195,7 +196,7 @@ struct Walk {
       const double* y = hawkes_covariates(p, piece.block, u);
       for (int64_t a = t; a <= p.covariates_per_node; a += kThreads)
         gradient[a] = fused(change, a == 0 ? 1.0 : y[a - 1], gradient[a]);
-      if (hessian != nullptr) add_base(change, y);
+      if (second) add_base(change, y);
     }
   }
 
@@ -325,7 +326,7 @@ struct Walk {
       }
       carry0 += total0;
       carry1 += total1;
-      if (hessian == nullptr) continue;
+      if (!second) continue;
       const double latest = n >= own.first ? late * (hi - own_time(n)) : 0.0;
       double total2;
       const double sum2 = block_scan(shared, latest, &total2);
@@ -371,7 +372,7 @@ struct Walk {
         g_distance = fused(c, distance_to(v), g_distance);
         g_decay += c1;
         w.prefix[x] = c;
-        if (hessian == nullptr) continue;
+        if (!second) continue;
         const double u2 = fused(a, n < own.last ? w.later2[n] : 0.0, w.adjoint2[v]);
         const double rest = fused(lag, fused(lag, u0, -2.0 * u1), u2);
         w.c1[x] = c1;
@@ -386,7 +387,7 @@ struct Walk {
           fused(shift, fused(length, fused(length, rho0, -2.0 * rho1), rho2), -weight * e.e2);
       for (int64_t v = t; v < nodes; v += kThreads) {
         const double a = network(refresh, v), a0 = w.adjoint0[v];
-        if (hessian != nullptr) {
+        if (second) {
           const double inner =
               fused(length, fused(length, a0, -2.0 * w.adjoint1[v]), w.adjoint2[v]);
           w.adjoint2[v] = fused(shift, inner, a * start2);
@@ -416,30 +417,31 @@ struct Walk {
   }
 };
 
+template <bool second>
 __global__ void __launch_bounds__(kThreads) evaluate(HawkesBatch b, int64_t bytes) {
   auto& shared = shared_memory<HawkesShared>();
   const HawkesProblem& p = b.problem;
   const int64_t size = hawkes_parameters(p);
   for (int64_t item = blockIdx.x; item < b.count; item += gridDim.x) {
     void* scratch = static_cast<char*>(b.scratch) + int64_t(blockIdx.x) * bytes;
-    Walk walk{b,
-              p,
-              shared,
-              work_of(p, b.items.hessian != nullptr, scratch, nullptr),
-              item,
-              b.items.node[item],
-              p.places * p.types,
-              p.marks_per_event,
-              size,
-              b.items.parameters + item * size,
-              int(threadIdx.x),
-              0.0,
-              0.0,
-              0,
-              0,
-              0.0,
-              0,
-              b.items.hessian == nullptr ? nullptr : b.items.hessian + item * size * size};
+    Walk<second> walk{b,
+                      p,
+                      shared,
+                      work_of(p, second, scratch, nullptr),
+                      item,
+                      b.items.node[item],
+                      p.places * p.types,
+                      p.marks_per_event,
+                      size,
+                      b.items.parameters + item * size,
+                      int(threadIdx.x),
+                      0.0,
+                      0.0,
+                      0,
+                      0,
+                      0.0,
+                      0,
+                      second ? b.items.hessian + item * size * size : nullptr};
     double* gradient = b.items.gradient == nullptr ? nullptr : b.items.gradient + item * size;
     if (gradient != nullptr)
       for (int64_t a = threadIdx.x; a <= p.covariates_per_node; a += kThreads) gradient[a] = 0.0;
@@ -448,7 +450,7 @@ __global__ void __launch_bounds__(kThreads) evaluate(HawkesBatch b, int64_t byte
     __syncthreads();
     if (gradient != nullptr) walk.backward(gradient);
     __syncthreads();
-    if (walk.hessian != nullptr) walk.finish_hessian();
+    if constexpr (second) walk.finish_hessian();
     double value = block_sum(shared, walk.value);
     // The first event without a rate.
     double failed = double(walk.failed);
@@ -477,8 +479,10 @@ int64_t hawkes_scratch(const HawkesProblem& problem, bool hessian) {
 cudaError_t hawkes(const HawkesBatch& batch, cudaStream_t stream) {
   if (batch.count == 0) return cudaSuccess;
   const int64_t grid = batch.count < batch.blocks ? batch.count : batch.blocks;
-  return launch(evaluate, grid, kThreads, int64_t(sizeof(HawkesShared)), stream, batch,
-                hawkes_scratch(batch.problem, batch.items.hessian != nullptr));
+  const bool second = batch.items.hessian != nullptr;
+  return launch(second ? evaluate<true> : evaluate<false>, grid, kThreads,
+                int64_t(sizeof(HawkesShared)), stream, batch,
+                hawkes_scratch(batch.problem, second));
 }
 
 }  // namespace topreach::kernels::cuda

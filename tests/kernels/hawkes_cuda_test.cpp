@@ -118,8 +118,10 @@ TEST_F(HawkesCuda, NamesTheEventWithoutRate) {
   c.dense = {0.0, 0.0, 0.0, 0.0};
   std::vector<double> z = parameters_of(c, 0);
   z[0] = -std::numeric_limits<double>::infinity();
-  const Results r = evaluate_on_cuda(c, {0}, z, 1, 1);
-  EXPECT_EQ(r.failed, evaluate_one(c, 0, z).failed);
+  const Results r = evaluate_on_cuda(c, {0}, z, 2, 1), want = evaluate_one(c, 0, z);
+  EXPECT_EQ(r.failed, want.failed);
+  expect_near(r.gradient, want.gradient);
+  expect_near(r.hessian, want.hessian);
   EXPECT_EQ(r.value[0], -std::numeric_limits<double>::infinity());
 }
 

@@ -217,6 +217,127 @@ def test_expected_topk_hard_and_nan_rows_without_waiting(method, no_sync):
     assert b[2:, :5].eq(1).all() and b[2:, 5:].eq(0).all() and g[2:].eq(0).all()
 
 
+def quotas_of(sites, nested=False):
+    """(groups, lower, upper, parent, lock) that K = 40 of `sites` sites can meet."""
+    groups = torch.arange(sites) % 7 - 1
+    lower, upper = torch.tensor([2, 0, 5, 1, 0, 0]), torch.tensor([9, 3, sites, 12, 0, sites])
+    parent = torch.tensor([-1, 0, 0, -1, 3, 3]) if nested else None
+    if nested:
+        upper = torch.tensor([30, 3, sites, 25, 5, sites])
+    lock = torch.zeros(sites, dtype=torch.int64)
+    lock[3], lock[5] = 1, -1
+    return groups, lower, upper, parent, lock
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("sites", [120, 3000])
+def test_quota_topk_is_that_of_the_cpu(dtype, nested, sites):
+    scores = random_scores(5, sites, dtype=dtype).mul(4).round().div(4)  # ties
+    scores[1, 20 : sites // 2] = -INF
+    quotas = quotas_of(sites, nested)
+    want = OPS.quota_topk(scores, 40, *quotas)
+    assert torch.equal(OPS.quota_topk(scores.cuda(), 40, *quotas).cpu(), want)
+    refused = scores.cuda()
+    refused[2, 7] = NAN
+    refused[3] = -INF  # the CPU raises
+    rows = OPS.quota_topk(refused, 40, *quotas).isnan()
+    assert rows.all(-1).tolist() == rows.any(-1).tolist() == [False, False, True, True, False]
+    with pytest.raises(ValueError, match="quotas must be feasible, got at least"):
+        OPS.quota_topk(scores.cuda(), 40, *quotas[:4], torch.full((sites,), -1))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("estimator", ["score_loo", "conditional"])
+@pytest.mark.parametrize("sites", [120, 3000])
+def test_perturbed_quota_topk_is_that_of_the_cpu(dtype, estimator, sites):
+    scores, v = (random_scores(4, sites, dtype=dtype, seed=i) for i in range(2))
+    scores[1, 20 : sites // 2] = -INF
+    groups, lower, upper, parent, lock = quotas_of(sites, estimator == "score_loo")
+    options = (40, groups, lower, upper, 0.3, 33, estimator)
+    want = OPS.perturbed_quota_topk(scores, *options, KEY, 3, parent, lock)
+    got = OPS.perturbed_quota_topk(scores.cuda(), *options, KEY.cuda(), 3, parent, lock)
+    assert torch.equal(got.cpu(), want)
+    back = OPS.perturbed_quota_topk_backward
+    g = back(v, scores, want, *options, KEY, 3, parent, lock)
+    on_gpu = back(v.cuda(), scores.cuda(), got, *options, KEY.cuda(), 3, parent, lock).cpu()
+    if estimator == "conditional":
+        assert torch.equal(on_gpu, g)
+    else:  # b_j . v - b . v is a double sum in another order, times |z| < 7
+        bound = 7 / 0.3 * 2.3e-16 * sites * v.abs().sum(-1, keepdim=True)
+        assert ((on_gpu - g).abs() <= bound + torch.finfo(dtype).eps * g.abs()).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sites, sigma", [(120, 0.02), (120, 0.3), (800, 0.1), (2000, 3.0)])
+def test_expected_quota_topk_is_that_of_the_cpu(dtype, sites, sigma):
+    """The same nodes with sums in another order."""
+    groups, lower, upper, _, lock = quotas_of(sites)
+    scores, v = (random_scores(3, sites, dtype=dtype, seed=i) for i in range(2))
+    scores[1, 20 : sites // 2] = -INF
+    results = []
+    for device in ["cpu", "cuda"]:
+        own = scores.to(device, copy=True).requires_grad_()
+        b = OPS.expected_quota_topk(own, 40, groups, lower, upper, sigma, lock)
+        (g,) = torch.autograd.grad(b, own, v.to(device))
+        results.append((b.detach().cpu(), g.cpu()))
+    rounding = 1e-11 + torch.finfo(dtype).eps
+    assert (results[0][0] - results[1][0]).abs().max() <= rounding
+    assert (results[0][1] - results[1][1]).abs().max() <= 4 * rounding * v.abs().max() / sigma
+
+
+def hawkes_case(events=700, places=4, types=2, blocks=5, marks=3):
+    """The arguments of hawkes_derivatives up to `parameters`, float64, an item for each node."""
+    generator = torch.Generator().manual_seed(0)
+    nodes = places * types
+
+    def uniform(*shape):
+        return torch.rand(*shape, dtype=torch.float64, generator=generator)
+
+    place = uniform(places, 2)
+    either = torch.randint(5, 30, (blocks, types, types, places), generator=generator).float()
+    parameters = torch.tensor([-0.5, 0.3, -1.0, 0.8, 0.2, -0.1, 0.1, 2.0], dtype=torch.float64)
+    return [
+        (uniform(events) * 31 - 1).sort().values,
+        torch.randint(nodes, (events,), generator=generator),
+        uniform(events, marks),
+        torch.linspace(0, 30, blocks + 1, dtype=torch.float64),
+        0.5 + uniform(blocks),
+        uniform(blocks, nodes, 1),
+        torch.cdist(place, place),
+        torch.arange(blocks),
+        (either / 2).floor(),
+        either,
+        uniform(blocks, types, types),
+        5.0,
+        torch.arange(nodes),
+        parameters + 0.1 * uniform(nodes, len(parameters)),
+    ]
+
+
+def test_hawkes_derivatives_are_those_of_the_cpu():
+    """Sums over events in another order: 1e-12 of an item's largest entry; repeats bit for bit."""
+    case = hawkes_case()
+    on_gpu = [a.cuda() if isinstance(a, torch.Tensor) else a for a in case]
+    want = OPS.hawkes_derivatives(*case, 2)
+    got = OPS.hawkes_derivatives(*on_gpu, 2)
+    for a, b in zip(want, got):
+        largest = a.abs().reshape(len(a), -1).amax(-1).clamp_min(1)
+        off = (a - b.cpu()).abs().reshape(len(a), -1).amax(-1)
+        assert (off <= 1e-12 * largest).all()
+    again = OPS.hawkes_derivatives(*case[:-1], on_gpu[-1], 2)  # events may stay on the CPU
+    assert all(torch.equal(a, b) for a, b in zip(got, again))
+    lower = OPS.hawkes_derivatives(*on_gpu, 1)
+    assert torch.equal(lower[0], got[0]) and torch.equal(lower[1], got[1])
+    own = on_gpu[-1].clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(
+        OPS.hawkes_log_likelihood(*on_gpu[:-1], own).sum(), own, create_graph=True
+    )
+    (product,) = torch.autograd.grad(gradient.sum(), own)
+    assert torch.equal(gradient.detach(), got[1])
+    assert torch.allclose(product, got[2].sum(-1), rtol=1e-12, atol=1e-9)
+
+
 def exact_step(n, z, y):
     """A decision-aware step without samples: exact ranking, exact choice."""
     r = tr.expected_ratio_ranking(tr.distributions.NegativeBinomial(n, z))
