@@ -36,7 +36,7 @@ WORK = ROOT / "build" / "mutate"
 
 # The tests of a folder, or of one file, beside `test_NAME.py`. The longest prefix counts.
 ROOMS = {
-    "python/topreach/cli": ["test_cli*.py"],
+    "python/topreach/cli": ["test_cli*.py", "test_newcomers.py"],
     "python/topreach/data": [
         "test_data_columns.py",
         "test_data_parts.py",

@@ -111,7 +111,13 @@ Solved fair(const std::vector<double>& scores, const Grouping& fair_to,
   for (const int32_t g : fair_to.group)
     TR_REQUIRE(g >= -1 && g < int32_t(groups), "{}: groups must be numbers from -1 to {}, got {}",
                kName, int64_t(groups) - 1, g);
-  if (!floors.empty()) check_amounts(kName, "floors", floors, int64_t(groups), true);
+  TR_REQUIRE(floors.empty() || floors.size() == size_t(groups),
+             "{}: floors must have one share for each of {} groups, got {}", kName, groups,
+             floors.size());
+  for (size_t g = 0; g < floors.size(); ++g)
+    TR_REQUIRE(floors[g] >= 0 && floors[g] <= 1,
+               "{}: floors must be a share from 0 to 1, got {} for {} '{}'", kName, floors[g],
+               fair_to.name, fair_to.groups[g]);
   const Allowed allowed(kName, sites, std::move(constraints));
   auto program = allowed.program(scores);
   if (floors.empty())

@@ -27,6 +27,10 @@ topreach::plan::Grouping read_groups(const Table& table, const std::string& name
   const size_t at = table.column(name);
   std::map<std::string, int32_t> number;
   for (const auto& row : table.rows) {
+    if (row[at].empty()) {  // in no group
+      grouping.group.push_back(-1);
+      continue;
+    }
     const auto [found, is_new] = number.emplace(row[at], int32_t(grouping.groups.size()));
     if (is_new) {
       grouping.groups.push_back(row[at]);
@@ -73,7 +77,7 @@ void run(const std::vector<std::string>& words) {
   std::vector<double> scores;
   for (const auto& row : table.rows) {
     sites.push_back(row[table.column("site")]);
-    scores.push_back(std::stod(row[table.column("score")]));
+    scores.push_back(number(row[table.column("score")]));
   }
   for (const auto& row : edges.rows) {
     from.push_back(row[0]);
@@ -82,8 +86,8 @@ void run(const std::vector<std::string>& words) {
   const auto too_close = topreach::Graph::from_edges(sites, from, to);
 
   topreach::plan::Constraints constraints;
-  constraints.k = std::stoll(words[2]);
-  constraints.groupings = {read_groups(table, words[3], std::stoll(words[4]))};
+  constraints.k = int64_t(number(words[2]));
+  constraints.groupings = {read_groups(table, words[3], int64_t(number(words[4])))};
   auto plan =
       topreach::plan::spaced(scores, too_close, constraints, {.gap = 1e-6, .time_limit = 60});
   if (plan.status == "infeasible") throw std::runtime_error(plan.notes.at(0));

@@ -18,24 +18,13 @@
 #include <limits>
 #include <map>
 #include <set>
+#include <utility>
 
 #include "table.h"
 
 namespace {
 
 constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
-
-double number(const std::string& text) {
-  size_t used = 0;
-  double value = 0;
-  try {
-    value = std::stod(text, &used);
-  } catch (const std::exception&) {
-    used = std::string::npos;
-  }
-  if (used != text.size()) throw std::runtime_error("'" + text + "' is not a number");
-  return value;
-}
 
 // The table as topreach takes it: sites in order of their first row, periods in time order.
 topreach::Panel read_panel(const topreach::Ranker& ranker, const std::vector<std::string>& names) {
@@ -65,10 +54,13 @@ topreach::Panel read_panel(const topreach::Ranker& ranker, const std::vector<std
        exposure = empty.clone();
   auto x_at = x.accessor<float, 3>();
   auto y_at = y.accessor<float, 2>(), exposure_at = exposure.accessor<float, 2>();
+  std::set<std::pair<int64_t, int64_t>> seen;
   for (const auto& row : table.rows) {
     const int64_t t =
         std::distance(times.begin(), times.find(ranker.calendar().parse(row[time_at])));
     const int64_t s = sites.at(row[site_at]);
+    if (!seen.emplace(t, s).second)
+      throw std::runtime_error("site '" + row[site_at] + "' has two rows for " + row[time_at]);
     if (!row[count_at].empty()) y_at[t][s] = float(number(row[count_at]));
     for (int64_t p = 0; p < P; ++p) x_at[t][s][p] = float(number(row[features_at[size_t(p)]]));
     if (names.size() > 4) exposure_at[t][s] = float(number(row[table.column(names[4])]));

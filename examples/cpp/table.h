@@ -1,6 +1,7 @@
 // A table of text read from CSV: a header, then rows; "quoted, fields" and doubled quotes inside them.
 #pragma once
 
+#include <exception>
 #include <fstream>
 #include <iterator>
 #include <stdexcept>
@@ -19,10 +20,24 @@ struct Table {
   }
 };
 
+// A whole cell as a number; "1,5" and "" are none.
+inline double number(const std::string& text) {
+  size_t used = 0;
+  double value = 0;
+  try {
+    value = std::stod(text, &used);
+  } catch (const std::exception&) {
+    used = std::string::npos;
+  }
+  if (used != text.size()) throw std::runtime_error("'" + text + "' is not a number");
+  return value;
+}
+
 inline Table read_table(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) throw std::runtime_error("cannot read " + path);
-  const std::string text((std::istreambuf_iterator<char>(file)), {});
+  std::string text((std::istreambuf_iterator<char>(file)), {});
+  if (text.starts_with("\xef\xbb\xbf")) text.erase(0, 3);  // the mark that Excel writes
 
   Table table;
   std::vector<std::string> row(1);

@@ -146,7 +146,7 @@ def test_all_sites_and_standard_output(folder, capsys):
         (["quotas", *SCORES, "--k", "4", "--groups", "town", "--at-least", "x"],
          "--at-least must be a whole number or a share"),
         (["quotas", *SCORES, "--k", "4", "--lock-in", "7"], "--lock-in must be ids of the 12"),
-        (["quotas", "--scores", "none.csv", "--k", "4"], "path must be an existing file, got"),
+        (["quotas", "--scores", "none.csv", "--k", "4"], "the file must be an existing file, got"),
         (["quotas", *SCORES, "--site", "id", "--k", "4"], "--site must be a column of"),
         (["budget", *SCORES, "--cost", "cost", "--budget", "0", "--k", "3"],
          "there is no such plan. Even the cheapest"),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from topreach.cli import demo
-from topreach.cli.options import device_of
+from topreach.cli.options import CommandError, device_of
 
 HELP = "Train on overdose deaths in Cook County (or a simulated county), compare, write a plan."
 EPILOG = """\
@@ -37,6 +38,8 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     device_of(options.device)
+    if Path(options.out).exists() and not Path(options.out).is_dir():
+        raise CommandError(f"--out must be a folder, got the file {options.out}")
     demo.run(
         options.out,
         data=options.data,

@@ -220,6 +220,11 @@ def _check_model_options(options: argparse.Namespace) -> None:
                 f"--{name.replace('_', '-')} must come with --model {' or '.join(having)}, got "
                 f"--model {options.model}"
             )
+    if KINDS[options.model].needs.events and (options.valid or 0) > 1:
+        raise CommandError(
+            f"--valid must be 0 or 1 with --model {options.model}, which is judged by the period "
+            f"after those that it knows, got {options.valid}"
+        )
     if options.without_past and KINDS[options.model].needs.events:
         raise CommandError(
             f"--without-past must not come with --model {options.model}, which plans for the "

@@ -127,8 +127,11 @@ def table_spec(
     merged = base | given
     absent = [f"--{name}" for name in ROLES if name not in merged]
     if absent:
-        why = "without --model" if known is None else "as the model file does not say"
-        raise CommandError(f"{', '.join(absent)} must name the column(s) {why}")
+        why = ""
+        if options.command != "fit":
+            its = getattr(options, "model", None)
+            why = " without --model" if its is None else ", as the model file does not say"
+        raise CommandError(f"{', '.join(absent)} must name the column(s){why}")
     merged["features"] = features
     return TableSpec.from_dict(merged)
 
@@ -230,6 +233,13 @@ def may_write(path: str, force: bool) -> None:
 
 
 def device_of(device: str | None) -> str | None:
+    if device is not None:
+        try:
+            kind = torch.device(device).type
+        except RuntimeError:
+            kind = ""
+        if kind not in ("cpu", "cuda"):
+            raise CommandError(f"--device must be cpu or cuda, got {device}")
     if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
         raise CommandError(
             f"--device {device} must be there, but torch finds no CUDA device; use --device cpu"

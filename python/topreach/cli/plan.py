@@ -9,7 +9,13 @@ from typing import Any
 
 import topreach.plan as programs
 from topreach.cli.options import CommandError, add_text_options, may_write, names, say_note
-from topreach.cli.plan_inputs import graph_of, quotas_of, read_scores, table_by_site
+from topreach.cli.plan_inputs import (
+    check_coordinates,
+    graph_of,
+    quotas_of,
+    read_scores,
+    table_by_site,
+)
 from topreach.data.messages import in_words
 from topreach.plan import Plan
 
@@ -316,8 +322,10 @@ def _assign(options: argparse.Namespace) -> Plan:
 def _spaced(options: argparse.Namespace) -> Plan:
     if not (options.lon and options.lat):
         raise CommandError("--lon and --lat must name the columns of the coordinates")
+    scores = read_scores(options)
+    check_coordinates(options, scores)
     return programs.spaced(
-        read_scores(options), options.k, options.distance, x=options.lon, y=options.lat,
+        scores, options.k, options.distance, x=options.lon, y=options.lat,
         degrees=not options.planar, **_shared(options),
     )  # fmt: skip
 

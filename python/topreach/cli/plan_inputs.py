@@ -8,10 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from topreach.cli.options import CommandError, text_of
+from topreach.cli.options import CommandError, say_note, text_of
 from topreach.data.columns import drop_repeated_columns
 from topreach.data.csv_files import read_csv
 from topreach.data.graph import Graph
+from topreach.data.times import plain
 from topreach.plan import Quotas
 
 
@@ -92,9 +93,7 @@ def graph_of(options: argparse.Namespace, scores: pd.DataFrame | None) -> Graph:
         if scores is None or not (options.lon and options.lat):
             raise CommandError(f"--{way} needs --scores with the columns of --lon and --lat")
         places = scores.drop_duplicates(options.site)
-        for name in (options.lon, options.lat):
-            if name not in places:
-                raise CommandError(f"--lon and --lat must be columns of --scores, got {name!r}")
+        check_coordinates(options, places)
         return Graph.from_coordinates(
             ids,
             places[options.lon],
@@ -117,7 +116,25 @@ def graph_of(options: argparse.Namespace, scores: pd.DataFrame | None) -> Graph:
         graph = Graph.from_gal(options.gal, wanted)
     else:
         graph = Graph.from_gwt(options.gwt, wanted, weighted=options.length is not None)
-    return graph if ids is None or wanted is not None else graph.without_strangers(ids)
+    if ids is not None and wanted is None:
+        graph = graph.without_strangers(ids)
+    if not graph.num_edges:
+        say_note(f"no edge of --{way} joins two of the sites")
+    return graph
+
+
+def check_coordinates(options: argparse.Namespace, places: pd.DataFrame) -> None:
+    """The columns of --lon and --lat are there, and numbers in each row."""
+    for flag, name in (("--lon", options.lon), ("--lat", options.lat)):
+        if name not in places:
+            raise CommandError(f"--lon and --lat must be columns of --scores, got {name!r}")
+        blank = pd.to_numeric(places[name], errors="coerce").isna()
+        if blank.any():
+            row = places.loc[blank].iloc[0]
+            raise CommandError(
+                f"{flag} {name} must be a number for each site, got {plain(row[name])!r} for "
+                f"{row[options.site]!r}"
+            )
 
 
 def table_by_site(options: argparse.Namespace, flag: str, columns: list[str]) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from topreach.cli.options import (
     may_write,
     names,
     read_table,
+    say_note,
     spec_of,
     table_spec,
     write_table,
@@ -106,9 +107,19 @@ def read_for(
     ranker: TopKRanker, options: argparse.Namespace, *, counts: str | None = None
 ) -> Panel:
     """The table, read as that of the fit, with those of the model's features that it has."""
+    if ranker.ranker_.needs.events:
+        raise CommandError(
+            "--data must be left out for a model of dated events, which plans from those that it "
+            "was fitted to; for newer ones fit it again with topreach fit --events FILE"
+        )
     spec = table_spec(options, spec_of(getattr(ranker, "table_", {})), [])
     if options.data != "-":
         have = set(spec.header(options.data))
+        if counts == "optional" and spec.count is not None and spec.count not in have:
+            say_note(
+                f"{options.data} has no column {spec.count!r}, so its periods are without counts; "
+                "name the column by --count if it has them"
+            )
         spec = spec.with_features([n for n in ranker.feature_names_in_ if n in have])
     else:
         spec = spec.with_features(list(ranker.feature_names_in_))

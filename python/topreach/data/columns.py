@@ -217,6 +217,8 @@ def _cell_text(value: Any) -> str:
 def _suppressed_advice(value: Any) -> str:
     text = _cell_text(value)
     found = re.fullmatch(r"(\d+)\s*[-\u2013]\s*(\d+)", text)
+    if re.fullmatch(r"\d{1,3}([,.' ]\d{3})+", text):
+        return f" If it is a whole number, write it as {re.sub(r'[^0-9]', '', text)}."
     below = re.fullmatch(r"<\s*(\d+)", text)
     ends = (found[1], found[2]) if found else ("least", "most")
     if below and int(below[1]) > 0:

@@ -100,6 +100,9 @@ def _copied(shown: str, target: Path) -> Iterator[Path]:
         with open(temporary, "rb") as content:
             if shown == "-":
                 sys.stdout.flush()
+                if not hasattr(sys.stdout, "buffer"):  # as in a notebook
+                    sys.stdout.write(content.read().decode())
+                    return
                 shutil.copyfileobj(content, sys.stdout.buffer)
                 sys.stdout.buffer.flush()
                 return

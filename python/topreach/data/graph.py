@@ -225,6 +225,12 @@ class Graph:
         lines = Path(path).read_text().splitlines()
         edges: list[tuple[str, str]] = []
         own: list[str] = []
+        head = [word for word in (lines[0].split() if lines else []) if word.isdigit()][:2]
+        if not head:
+            raise ValueError(
+                f"{name}: the first line must hold the number of sites, got "
+                f"{lines[0] if lines else ''!r} in {os.fspath(path)}."
+            )
         at = 1
         while at < len(lines):
             words = lines[at].split()
@@ -249,6 +255,11 @@ class Graph:
                     f"{len(found)} in line {at} of {os.fspath(path)}."
                 )
             edges += [(words[0], other) for other in found]
+        if str(len(own)) not in head:
+            raise ValueError(
+                f"{name}: {os.fspath(path)} must have the {head[-1]} sites that its first line "
+                f"says, got {len(own)}."
+            )
         return cls.from_edges(edges, own if ids is None else ids)
 
     @classmethod

@@ -27,10 +27,15 @@ OF_THE_LIBRARY = {
     "Fit with anchor=12, or with stable=True": "Fit it again with topreach fit --events",
     "with_past must be true for": "the past must be kept for",
     "got false. Save it with its past": "got --without-past. Leave this out",
+    "floors must": "--floor must",
+    "time must be a number of seconds": "--time must be a number of seconds",
+    "time must be long enough": "--time must be long enough",
     "Give a table with rows for": "Give --data, a table with rows for",
 }
 # Options whose names also stand for other things: a column, a noun.
-_NOUNS = frozenset({"time", "data", "path", "value", "count", "counts", "command", "program"})
+_NOUNS = frozenset(
+    {"time", "times", "data", "path", "value", "count", "counts", "command", "program"}
+)
 # A function's name before a message: TopKRanker.fit, Ranker::save, quota_topk, tours.
 _FUNCTION = re.compile(r"^(?:[A-Za-z_]\w*(?:\.|::))*[A-Za-z_]\w*: ")
 
@@ -85,7 +90,8 @@ def in_words(message: str) -> str:
     message = _FUNCTION.sub("", message)
     for said, translated in OF_THE_LIBRARY.items():
         message = message.replace(said, translated)
-    message = re.sub(r"^panel(?= must)", "the table", message)
+    message = re.sub(r"^panel(?= must)|^the table: (df|the table)(?= must)", "the table", message)
+    message = re.sub(r"^the table: path(?= must)", "the file", message)
 
     def flag(name: str) -> str:
         return "--" + name.replace("_", "-")

@@ -68,6 +68,7 @@ class EmpiricalBayesRates(nn.Module):
     """
 
     is_probabilistic = True
+    exposure_in_x = True  # the statistics of the past are per exposure
 
     def __init__(
         self,

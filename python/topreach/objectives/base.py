@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from topreach import _C
+from topreach.data.messages import either
 from topreach.data.panel import Batch
 from topreach.distributions.counts import has_expected_ratio_ranking
 from topreach.distributions.forecast import as_forecast
@@ -64,10 +65,11 @@ def forward(model: nn.Module, batch: Batch) -> Any:
             f"{type(model).__name__}.forward: its arguments must be among x, time, history, "
             "exposure, got none of them. Name them so, or wrap the model in a module that does."
         )
-    if batch.exposure is not None and "exposure" not in names:
+    in_x = getattr(model, "exposure_in_x", False)
+    if batch.exposure is not None and "exposure" not in names and not in_x:
         warnings.warn(
             f"{type(model).__name__} makes no use of the exposure: it learns and ranks by counts, "
-            "not by counts per exposure. Use NegBinMixedEffects.",
+            f"not by counts per exposure. Use {either('NegBinMixedEffects', '--model negbin')}.",
             stacklevel=1,
         )
     return model(**_cast(model, {name: getattr(batch, name) for name in names}))

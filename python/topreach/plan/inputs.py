@@ -19,6 +19,12 @@ from topreach.data.times import plain, read_times
 SHARES = ("effect", "treated", "spilled", "compliance", "comes", "passes")
 AMOUNTS = ("cost", "size", "area", "opening", "capacity", "opened_capacity")
 
+# Errors of the C++ library that name a site by its number; others speak of groups, places or pairs.
+_BY_SITE = re.compile(
+    r": (scores|cost|weight|treated|spilled|compliance|comes|passes|opening|x|y|gain|size|events|"
+    r"area|need|sites locked in) must "
+)
+
 
 @dataclass(frozen=True)
 class Sites:
@@ -46,7 +52,7 @@ class Sites:
             yield
         except ValueError as error:
             found = re.search(r"(?<=site )\d+(?![\d'])", str(error))
-            if found is None:
+            if found is None or not _BY_SITE.search(str(error)):
                 raise
             period, row = divmod(int(found[0]), len(self.ids))
             name = repr(self.ids[row])

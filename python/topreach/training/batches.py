@@ -56,7 +56,7 @@ def _with_known_history(batch: Batch, history: Tensor, name: str) -> Batch:
     if bool(left_out.all()):
         raise ValueError(
             f"Trainer.fit: {name} must have a period whose past counts are known, got none. Take a "
-            "smaller window, or give earlier counts."
+            f"smaller {option('window')}, or give earlier counts."
         )
     if bool(left_out.any()):
         _warn_of_lags(name, int(left_out.sum()), len(left_out))

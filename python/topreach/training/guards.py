@@ -28,6 +28,16 @@ _REMEDIES = {
     "loss": "Lower lr or set clip_gradient, and look at the objective for a division by zero or "
     "the log of zero",
 }
+
+
+def _remedy(term: str) -> str:
+    """What to do; the command line has an option for lr alone."""
+    return either(
+        _REMEDIES.get(term, _REMEDIES["loss"]),
+        "Give a lower --lr, or features of a smaller scale, or --model empirical_bayes",
+    )
+
+
 # The order in which terms are blamed: a cause before what follows from it.
 _BLAME = ("penalty", "nll", "bpr", "hinge")
 _ZERO_GRADIENT = 1e-12  # norms below count as zero: an Adam step from them is noise
@@ -85,7 +95,7 @@ class GradientWatch:
                 raise NonFiniteLossError(
                     f"Trainer.fit: the gradient must be finite, got NaN or infinity for {where} in "
                     f"epoch {epoch}, step {step + 1}, while the loss was finite. "
-                    f"{_REMEDIES['gradient']}.",
+                    f"{_remedy('gradient')}.",
                     epoch=epoch,
                     step=step + 1,
                     term="gradient",
@@ -102,8 +112,11 @@ class GradientWatch:
             return
         sigma = getattr(objective, "sigma", None)
         mend = (
-            f"sigma = {sigma:g} may be far below the spread of the scores: raise it, or set "
-            "sigma_unit='spread' in the objective"
+            f"sigma = {sigma:g} may be far below the spread of the scores: "
+            + either(
+                "raise it, or set sigma_unit='spread' in the objective",
+                "train by --objective nll, or with another --lr",
+            )
             if sigma is not None and getattr(objective, "sigma_unit", "score") == "score"
             else "Look for inputs in units of thousands, an lr that is too small, or a loss that "
             "does not depend on the parameters"
@@ -132,7 +145,7 @@ def blame_term(value: ObjectiveValue, epoch: int, step: int) -> None:
     # A BPR of NaN alone says that there were no events.
     terms = [n for n in _BLAME if n in bad] + [n for n in bad if n not in _BLAME]
     term = terms[0] if terms else "loss"
-    remedy = _REMEDIES.get(term, _REMEDIES["loss"])
+    remedy = _remedy(term)
     number = float(value.terms[term]) if term in value.terms else value.loss.item()
     raise NonFiniteLossError(
         f"Trainer.fit: the loss must be finite, got {number} in its term {term!r} in epoch "
@@ -184,7 +197,8 @@ def compare_with_past_means(
         f"In {where} the mean of past counts reaches {100 * means:.0f} % of what was possible, "
         f"this model {100 * model:.0f} %: prefer the mean ("
         + either("TopKRanker(model='empirical_bayes')", "--model empirical_bayes")
-        + " starts from it), or train longer, with another lr or sigma."
+        + " starts from it), or train longer, with another "
+        + either("lr or sigma.", "--lr.")
     )
 
 
