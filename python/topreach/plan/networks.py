@@ -299,9 +299,8 @@ def tours(
         return _C.plan_tour_gain(values, areas, float(pai))
 
     def run(values: np.ndarray, core: _C.PlanConstraints) -> _C.PlanSolved:
-        lock = choice.kept.lock(sites, choice.name)
         return _C.plan_tours(
-            network.core, gains(values), k, sizes, float(min_size), float(max_size), lock,
+            network.core, gains(values), k, sizes, float(min_size), float(max_size), core.lock,
             choice.gap, choice.time,
         )  # fmt: skip
 
