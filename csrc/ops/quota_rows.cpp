@@ -35,7 +35,8 @@ void check_feasible(const char* function, const QuotaRows& quotas, const kernels
                          quotas.lock.empty() ? "" : " and locked sites", fault.least, quotas.k));
     refuse(fmt::format("only {} sites that may be chosen for k={}", fault.most, quotas.k));
   }
-  if (fault.lower > fault.upper)
+  // Where the upper bound is no narrower than the group, it is not to blame.
+  if (fault.lower > fault.upper && fault.upper < fault.most)
     refuse(fmt::format("at least {} and at most {} in {}", fault.lower, fault.upper,
                        name(fault.group)));
   if (fault.most < fault.lower) {

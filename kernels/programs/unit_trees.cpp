@@ -44,7 +44,8 @@ UnitTrees::UnitTrees(const Graph& graph, std::span<const int32_t> terminals,
     for (size_t s = 0; s < t && fits; ++s) fits = steps[s * n + v] != kFar;
     for (size_t s = 1; s < t && fits; ++s)
       for (size_t r = 0; r < s && fits; ++r)
-        fits = steps[s * n + v] + steps[r * n + v] + steps[s * n + size_t(terminals[r])] <= 2 * most;
+        fits =
+            steps[s * n + v] + steps[r * n + v] + steps[s * n + size_t(terminals[r])] <= 2 * most;
     if (!fits) continue;
     place[v] = int32_t(nodes_.size());
     nodes_.push_back(int32_t(v));
@@ -127,9 +128,8 @@ std::vector<std::pair<int32_t, int32_t>> UnitTrees::edges() const {
     stack.pop_back();
     const int length = least_[state(set, node)];
     const auto ends = near(node);
-    const auto step = std::find_if(ends.begin(), ends.end(), [&](int32_t u) {
-      return least_[state(set, u)] + 1 == length;
-    });
+    const auto step = std::find_if(ends.begin(), ends.end(),
+                                   [&](int32_t u) { return least_[state(set, u)] + 1 == length; });
     if (step != ends.end()) {
       const int32_t a = nodes_[size_t(node)], b = nodes_[size_t(*step)];
       edges.push_back({std::min(a, b), std::max(a, b)});

@@ -48,11 +48,11 @@ class UnitTrees {
   int32_t count_ = 0;
   size_t words_ = 0, levels_ = 0, full_ = 0;
   int length_ = -1;
-  std::vector<uint64_t> near_;          // near[s][l]: places at most l steps from terminal s
-  std::vector<uint64_t> reach_, fresh_; // [set][level]; fresh: places new at a level
-  std::vector<uint64_t> used_;          // levels of a set with new places, as bits
-  std::vector<size_t> last_;            // the last level of a set that can be of use
-  std::vector<uint8_t> least_;          // [set][place], d; kFar if above `most`
+  std::vector<uint64_t> near_;           // near[s][l]: places at most l steps from terminal s
+  std::vector<uint64_t> reach_, fresh_;  // [set][level]; fresh: places new at a level
+  std::vector<uint64_t> used_;           // levels of a set with new places, as bits
+  std::vector<size_t> last_;             // the last level of a set that can be of use
+  std::vector<uint8_t> least_;           // [set][place], d; kFar if above `most`
 };
 
 }  // namespace topreach::kernels

@@ -147,7 +147,7 @@ def test_tours_as_a_table():
         ({"groups": "town", "at_least": 4},
          "quotas must be feasible, got at least 4 in town 'A' that has 3 sites"),
         ({"groups": "town", "at_least": 2}, "lower bounds that sum to 4 for k=3"),
-        ({"groups": "town", "at_most": 1}, "need at least 0 sites and admit at most 2, for k = 3"),
+        ({"groups": "town", "at_most": 1}, "got only 2 sites that may be chosen for k=3"),
         ({"groups": "town", "at_most": {"A": 1}, "lock_in": ["001", "002"]},
          "at most 1 in town 'A' where 2 must be chosen"),
         ({"at_least": 1}, "at_least and at_most must come with groups"),
