@@ -20,6 +20,7 @@ import topreach as tr
 
 OURS, SAMPLED = "topreach", "topreach, 100 draws"
 SORT, SOLVER, NETWORKX = "one sort (torch)", "HiGHS (scipy)", "networkx"
+SPOPT = "spopt"  # its MCLP, through PuLP, where both are installed
 
 QUOTA = "quota top-K: S=1,000,000 K=10,000, 1,000 groups"
 EXPECTED = "expected quotas, value + gradient: S=809 K=162, 39 groups"
@@ -182,7 +183,19 @@ def covering_task() -> Contenders:
     places, ids = draw.random((SIZES.places, 2)) * 100, [str(i) for i in range(SIZES.places)]
     graph = tr.Graph.from_coordinates(ids, *places.T, radius=5.0)
     counts = pd.Series(draw.poisson(3.0, SIZES.places).astype(float), ids)
-    return {OURS: lambda: tr.plan.coverage(counts, graph, 50, gap=0.01)}
+    tasks: Contenders = {OURS: lambda: tr.plan.coverage(counts, graph, 50, gap=0.01)}
+    try:
+        import pulp
+        from spopt.locate import MCLP
+    except ImportError:
+        return tasks
+    distance = np.linalg.norm(places[:, None] - places[None], axis=-1)
+
+    def theirs() -> None:
+        problem = MCLP.from_cost_matrix(distance, counts.to_numpy(), 5.0, p_facilities=50)
+        problem.solve(pulp.PULP_CBC_CMD(msg=False, gapRel=0.01))
+
+    return tasks | {SPOPT: theirs}
 
 
 def steiner_task() -> Contenders:

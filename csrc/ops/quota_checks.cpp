@@ -33,21 +33,6 @@ const int64_t* whole_numbers(const char* function, const char* name, const at::T
 
 }  // namespace
 
-std::string group_by_number(int32_t group) { return fmt::format("group {}", group); }
-
-kernels::QuotaTree QuotaRows::tree(const std::vector<int8_t>& locks) const {
-  kernels::QuotaGroups all;
-  all.sites = sites;
-  all.k = k;
-  all.groups = groups();
-  all.group = group.data();
-  all.parent = parent.empty() ? nullptr : parent.data();
-  all.lower = lower.data();
-  all.upper = upper.data();
-  all.lock = locks.empty() ? nullptr : locks.data();
-  return kernels::QuotaTree(all);
-}
-
 QuotaRows check_quotas(const char* function, const at::Tensor& scores, int64_t k,
                        const at::Tensor& groups, const at::Tensor& lower, const at::Tensor& upper,
                        const std::optional<at::Tensor>& parent,
@@ -146,32 +131,6 @@ void check_expected_quota_tangent(const char* function, const at::Tensor& v,
              scores.sizes(), scores.scalar_type(), v.sizes(), v.scalar_type());
   TR_REQUIRE(v.device() == scores.device(), "{}: v must be on the device of scores, {}, got {}",
              function, scores.device(), v.device());
-}
-
-void check_feasible(const char* function, const QuotaRows& quotas, const kernels::QuotaTree& tree,
-                    const GroupName& name, const std::string& where) {
-  const kernels::QuotaFault& fault = tree.fault();
-  if (!fault.found) return;
-  const auto refuse = [&](const std::string& got) {
-    TR_REQUIRE(false, "{}: quotas must be feasible{}, got {}", function, where, got);
-  };
-  if (fault.circular) refuse(fmt::format("{} that lies within itself", name(fault.group)));
-  if (fault.group < 0) {
-    if (fault.least > quotas.k)
-      refuse(fmt::format("lower bounds that sum to {} for k={}", fault.least, quotas.k));
-    refuse(fmt::format("only {} sites that may be chosen for k={}", fault.most, quotas.k));
-  }
-  if (fault.lower > fault.upper)
-    refuse(fmt::format("at least {} and at most {} in {}", fault.lower, fault.upper,
-                       name(fault.group)));
-  if (fault.most < fault.lower) {
-    const bool nested = std::ranges::find(quotas.parent, fault.group) != quotas.parent.end();
-    refuse(fmt::format("at least {} in {} {} {} site{}", fault.lower, name(fault.group),
-                       nested ? "where the groups within allow" : "that has", fault.most,
-                       fault.most == 1 ? "" : "s"));
-  }
-  refuse(fmt::format("at most {} in {} where {} must be chosen", fault.upper, name(fault.group),
-                     fault.least));
 }
 
 template <typename T>

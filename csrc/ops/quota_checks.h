@@ -1,32 +1,16 @@
-// Quotas as plain arrays, checked, and what every quota operator does with them row by row.
+// Quotas as tensors, checked, and what every quota operator does with them row by row.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "../../kernels/programs/quota_topk.h"
+#include "quota_rows.h"
 
 namespace topreach {
-
-// "municipality '0900137000'" or "group 3", of a group's number.
-using GroupName = std::function<std::string(int32_t)>;
-std::string group_by_number(int32_t group);
-
-struct QuotaRows {
-  int64_t sites = 0, k = 0;
-  std::vector<int32_t> group, parent;  // [S], [G]; parent may be empty
-  std::vector<int64_t> lower, upper;   // [G]
-  std::vector<int8_t> lock;            // [S] or empty
-
-  int32_t groups() const { return int32_t(lower.size()); }
-  kernels::QuotaTree tree() const { return tree(lock); }
-  kernels::QuotaTree tree(const std::vector<int8_t>& locks) const;
-};
 
 // Raises for tensors that do not fit scores [..., S]. Quotas are read on the CPU, wherever they are.
 QuotaRows check_quotas(const char* function, const at::Tensor& scores, int64_t k,
@@ -57,10 +41,6 @@ QuotaRows check_expected_quota(const char* function, const at::Tensor& scores, i
                                const std::optional<at::Tensor>& lock);
 void check_expected_quota_tangent(const char* function, const at::Tensor& v,
                                   const at::Tensor& scores);
-
-// Raises, in the words "quotas must be feasible, got ...", if the tree has a fault.
-void check_feasible(const char* function, const QuotaRows& quotas, const kernels::QuotaTree& tree,
-                    const GroupName& name, const std::string& where = "");
 
 // Raises: a plan for these scores takes a site with score -inf, as no other would meet the quotas.
 template <typename T>

@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
+#include <set>
 #include <utility>
 
 #include "../../kernels/programs/models.h"
+#include "../ops/quota_rows.h"
 #include "../require_plain.h"
 
 namespace topreach::plan {
@@ -27,11 +30,78 @@ bool nests(const Grouping& fine, const Grouping& coarse, std::vector<int32_t>& p
 
 }  // namespace
 
+Grouping group_by(const std::string& name, const std::vector<std::string>& group_of_site,
+                  const std::vector<std::string>& limited, const std::vector<int64_t>& lower,
+                  const std::vector<int64_t>& upper, const char* function) {
+  TR_REQUIRE(limited.size() == lower.size() && limited.size() == upper.size(),
+             "{}: lower and upper must have an entry for each name of {}, got {} and {} for {}",
+             function, name, lower.size(), upper.size(), limited.size());
+  const std::set<std::string> present(group_of_site.begin(), group_of_site.end());
+  Grouping made;
+  made.name = name;
+  std::map<std::string, int32_t> number;
+  const auto add = [&](const std::string& group, int64_t low, int64_t high) {
+    if (!number.try_emplace(group, int32_t(made.groups.size())).second) return false;
+    made.groups.push_back(group);
+    made.lower.push_back(low);
+    made.upper.push_back(high);
+    return true;
+  };
+  std::set<std::string> seen;
+  for (size_t i = 0; i < limited.size(); ++i) {
+    TR_REQUIRE(seen.insert(limited[i]).second,
+               "{}: limits must be given once for each {}, got '{}' twice", function, name,
+               limited[i]);
+    if (!limited[i].empty() && present.contains(limited[i])) {
+      add(limited[i], lower[i], upper[i]);
+      continue;
+    }
+    TR_REQUIRE(lower[i] <= 0,
+               "{}: quotas must be feasible, got at least {} in {} '{}' that has no sites",
+               function, lower[i], name, limited[i]);
+  }
+  for (const std::string& group : group_of_site) {
+    if (!group.empty()) add(group, 0, int64_t(group_of_site.size()));
+    made.group.push_back(group.empty() ? -1 : number.at(group));
+  }
+  return made;
+}
+
+std::vector<std::string> group_names(const Grouping& grouping) {
+  std::vector<std::string> names;
+  for (const int32_t g : grouping.group)
+    names.push_back(g < 0 ? std::string() : grouping.groups[size_t(g)]);
+  return names;
+}
+
+Constraints reordered(const Constraints& constraints, const std::vector<size_t>& from) {
+  Constraints made = constraints;
+  for (Grouping& grouping : made.groupings) {
+    const std::vector<int32_t> group = std::move(grouping.group);
+    grouping.group.clear();
+    for (const size_t i : from) grouping.group.push_back(group[i]);
+  }
+  if (made.lock.empty()) return made;
+  made.lock.clear();
+  for (const size_t i : from) made.lock.push_back(constraints.lock[i]);
+  return made;
+}
+
 Allowed::Allowed(const char* function, int64_t sites, Constraints constraints)
     : sites_(sites),
       constraints_(std::move(constraints)) {
+  first_.push_back(0);
+  for (const Grouping& g : constraints_.groupings)
+    first_.push_back(first_.back() + int32_t(g.groups.size()));
   check(function);
   make_tree(function);
+}
+
+std::string Allowed::group_name(int32_t group) const {
+  size_t at = 0;
+  while (group >= first_[at + 1]) ++at;
+  const Grouping& grouping = constraints_.groupings[at];
+  return fmt::format("{} '{}'", grouping.name, grouping.groups[size_t(group - first_[at])]);
 }
 
 void Allowed::check(const char* function) const {
@@ -42,6 +112,8 @@ void Allowed::check(const char* function) const {
   TR_REQUIRE(lock().empty() || int64_t(lock().size()) == sites_,
              "{}: lock must have one entry for each of {} sites, got {}", function, sites_,
              lock().size());
+  for (const int8_t held : lock())
+    TR_REQUIRE(held >= -1 && held <= 1, "{}: lock must be 1, -1 or 0, got {}", function, int(held));
   for (const Grouping& g : constraints_.groupings) {
     const size_t groups = g.groups.size();
     TR_REQUIRE(
@@ -50,94 +122,78 @@ void Allowed::check(const char* function) const {
         "groups, {} "
         "lower and {} upper bounds",
         function, g.name, sites_, g.group.size(), groups, g.lower.size(), g.upper.size());
-    std::vector<int64_t> open(groups, 0), locked(groups, 0);
-    for (size_t i = 0; i < g.group.size(); ++i) {
-      TR_REQUIRE(g.group[i] >= -1 && g.group[i] < int32_t(groups),
+    for (const int32_t group : g.group)
+      TR_REQUIRE(group >= -1 && group < int32_t(groups),
                  "{}: groups must be numbers from -1 to {}, got {}", function, int64_t(groups) - 1,
-                 g.group[i]);
-      if (g.group[i] < 0) continue;
-      open[size_t(g.group[i])] += lock().empty() || lock()[i] >= 0;
-      locked[size_t(g.group[i])] += !lock().empty() && lock()[i] > 0;
-    }
-    int64_t sum = 0;
-    for (size_t j = 0; j < groups; ++j) {
-      TR_REQUIRE(g.lower[j] <= open[j],
-                 "{}: quotas must be feasible, got at least {} in {} '{}' that has {} {}", function,
-                 g.lower[j], g.name, g.groups[j], open[j],
-                 lock().empty() ? "sites" : "sites that are not closed or locked out");
-      TR_REQUIRE(g.lower[j] <= g.upper[j],
-                 "{}: quotas must be feasible, got at least {} and at most {} in {} '{}'", function,
-                 g.lower[j], g.upper[j], g.name, g.groups[j]);
-      TR_REQUIRE(locked[j] <= g.upper[j],
-                 "{}: quotas must be feasible, got at most {} in {} '{}' with {} sites locked in",
-                 function, g.upper[j], g.name, g.groups[j], locked[j]);
-      sum += std::max<int64_t>(g.lower[j], 0);
-    }
-    TR_REQUIRE(k < 0 || sum <= k,
-               "{}: quotas must be feasible, got lower bounds of {} that sum to {} for k = {}",
-               function, g.name, sum, k);
+                 group);
+    for (size_t j = 0; j < groups; ++j)
+      TR_REQUIRE(g.lower[j] >= 0, "{}: lower must not be negative, got {} in {} '{}'", function,
+                 g.lower[j], g.name, g.groups[j]);
   }
-  if (lock().empty() || k < 0) return;
-  const auto in = std::count_if(lock().begin(), lock().end(), [](int8_t l) { return l > 0; });
-  const auto out = std::count_if(lock().begin(), lock().end(), [](int8_t l) { return l < 0; });
-  TR_REQUIRE(in <= k, "{}: k must be at least the number of sites locked in, {}, got {}", function,
-             in, k);
-  TR_REQUIRE(
-      sites_ - out >= k,
-      "{}: k must be at most the number of sites that are not closed or locked out, {}, got {}",
-      function, sites_ - out, k);
+  if (!lock().empty() && k >= 0) {
+    const auto in = std::count(lock().begin(), lock().end(), int8_t(1));
+    const auto out = std::count(lock().begin(), lock().end(), int8_t(-1));
+    TR_REQUIRE(in <= k, "{}: k must be at least the number of sites locked in, {}, got {}",
+               function, in, k);
+    TR_REQUIRE(
+        sites_ - out >= k,
+        "{}: k must be at most the number of sites that are not closed or locked out, {}, got {}",
+        function, sites_ - out, k);
+  }
+  // Each grouping by itself, whatever the others say. Without k the sum over groups is free.
+  const bool has_many = constraints_.groupings.size() > 1;
+  for (size_t i = 0; i < constraints_.groupings.size() && (has_many || k < 0); ++i) {
+    const Grouping& g = constraints_.groupings[i];
+    const QuotaRows rows{sites_,  std::max<int64_t>(k, 0), g.group, {}, g.lower,
+                         g.upper, constraints_.lock};
+    const kernels::QuotaTree tree = rows.tree();
+    if (k < 0 && tree.fault().group < 0) continue;
+    check_feasible(
+        function, rows, tree, [&](int32_t j) { return group_name(first_[i] + j); },
+        has_many ? fmt::format(" by {}", g.name) : "");
+  }
 }
 
 void Allowed::make_tree(const char* function) {
   if (constraints_.k < 0) return;
-  // Finest first. Groups are numbered through.
-  std::vector<const Grouping*> order;
-  for (const Grouping& g : constraints_.groupings) order.push_back(&g);
-  std::stable_sort(order.begin(), order.end(), [](const Grouping* a, const Grouping* b) {
-    return a->groups.size() > b->groups.size();
+  const auto& all = constraints_.groupings;
+  // Finest first.
+  std::vector<size_t> order(all.size());
+  std::iota(order.begin(), order.end(), size_t(0));
+  const auto outside = [&](size_t i) {
+    return std::count(all[i].group.begin(), all[i].group.end(), -1);
+  };
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    if (all[a].groups.size() != all[b].groups.size())
+      return all[a].groups.size() > all[b].groups.size();
+    return outside(a) > outside(b);
   });
-  std::vector<int32_t> first{0}, group(size_t(sites_), -1), parent;
-  std::vector<int64_t> lower, upper;
-  for (const Grouping* g : order) {
-    for (size_t i = 0; i < group.size(); ++i)
-      if (group[i] < 0 && g->group[i] >= 0) group[i] = first.back() + g->group[i];
-    lower.insert(lower.end(), g->lower.begin(), g->lower.end());
-    upper.insert(upper.end(), g->upper.begin(), g->upper.end());
-    first.push_back(first.back() + int32_t(g->groups.size()));
+  auto rows = std::make_shared<QuotaRows>();
+  rows->sites = sites_;
+  rows->k = constraints_.k;
+  rows->lock = constraints_.lock;
+  rows->group.assign(size_t(sites_), -1);
+  for (const size_t level : order)
+    for (size_t i = 0; i < rows->group.size(); ++i)
+      if (rows->group[i] < 0 && all[level].group[i] >= 0)
+        rows->group[i] = first_[level] + all[level].group[i];
+  for (const Grouping& g : all) {
+    rows->lower.insert(rows->lower.end(), g.lower.begin(), g.lower.end());
+    rows->upper.insert(rows->upper.end(), g.upper.begin(), g.upper.end());
   }
-  parent.assign(lower.size(), -1);
+  if (all.size() > 1) rows->parent.assign(rows->lower.size(), -1);
   for (size_t fine = 0; fine < order.size(); ++fine)
     for (size_t coarse = fine + 1; coarse < order.size(); ++coarse) {
       std::vector<int32_t> its;
-      if (!nests(*order[fine], *order[coarse], its)) return;
+      if (!nests(all[order[fine]], all[order[coarse]], its)) return;
       for (size_t j = 0; j < its.size(); ++j) {
-        int32_t& p = parent[size_t(first[fine]) + j];
-        if (p < 0 && its[j] >= 0) p = first[coarse] + its[j];
+        int32_t& parent = rows->parent[size_t(first_[order[fine]]) + j];
+        if (parent < 0 && its[j] >= 0) parent = first_[order[coarse]] + its[j];
       }
     }
-  for (int64_t& l : lower) l = std::max<int64_t>(l, 0);
-  kernels::QuotaGroups groups{sites_, constraints_.k};
-  groups.groups = int32_t(lower.size());
-  groups.group = group.data();
-  groups.parent = parent.data();
-  groups.lower = lower.data();
-  groups.upper = upper.data();
-  groups.lock = constraints_.lock.empty() ? nullptr : constraints_.lock.data();
-  tree_ = std::make_unique<kernels::QuotaTree>(groups);
-  const kernels::QuotaFault& fault = tree_->fault();
-  if (!fault.found) return;
-  TR_REQUIRE(fault.group >= 0,
-             "{}: quotas must be feasible, got groups and locks that need at least {} sites and "
-             "admit at most {}, for k = {}",
-             function, fault.least, fault.most, constraints_.k);
-  size_t at = 0;
-  while (fault.group >= first[at + 1]) ++at;
-  TR_REQUIRE(false,
-             "{}: quotas must be feasible, got {} to {} in {} '{}', whose groups and locks need at "
-             "least {} sites and "
-             "admit at most {}",
-             function, fault.lower, fault.upper, order[at]->name,
-             order[at]->groups[size_t(fault.group - first[at])], fault.least, fault.most);
+  tree_ = std::make_shared<const kernels::QuotaTree>(rows->tree());
+  check_feasible(function, *rows, *tree_, [this](int32_t g) { return group_name(g); });
+  rows_ = std::move(rows);
 }
 
 kernels::LinearProgram Allowed::program(std::span<const double> r) const {

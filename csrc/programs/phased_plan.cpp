@@ -108,6 +108,7 @@ Solved fair(const std::vector<double>& scores, const Grouping& fair_to,
   TR_REQUIRE(int64_t(fair_to.group.size()) == sites,
              "{}: {} must give each of {} sites a group, got {}", kName, fair_to.name, sites,
              fair_to.group.size());
+  TR_REQUIRE(groups > 0, "{}: {} must name at least one group, got none", kName, fair_to.name);
   for (const int32_t g : fair_to.group)
     TR_REQUIRE(g >= -1 && g < int32_t(groups), "{}: groups must be numbers from -1 to {}, got {}",
                kName, int64_t(groups) - 1, g);
@@ -140,6 +141,9 @@ Solved fair(const std::vector<double>& scores, const Grouping& fair_to,
       if (fair_to.group[size_t(i)] >= 0)
         share[size_t(fair_to.group[size_t(i)])] += scores[size_t(i)];
     }
+    // Without events there is no group to be fair to: the program's least share has no row.
+    if (floors.empty() && *std::max_element(all.begin(), all.end()) == 0)
+      set_value(solved, 0, 0, options.gap);
     for (size_t g = 0; g < groups; ++g)
       share[g] = all[g] > 0 ? share[g] / all[g] : std::numeric_limits<double>::quiet_NaN();
     solved.columns.push_back({"share", std::move(share)});

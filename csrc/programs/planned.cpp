@@ -9,6 +9,8 @@
 
 #include "../require.h"
 #include "budget_plan.h"
+#include "phased_plan.h"
+#include "program_arguments.h"
 #include "site_name.h"
 #include "spaced_plan.h"
 
@@ -29,6 +31,7 @@ const std::vector<Kind>& kinds() {
       {"Coverage", {}, {}, true},
       {"Spillover", {}, {"treated", "spilled", "compliance"}, true},
       {"CallIn", {}, {"comes", "passes"}, true},
+      {"Fair", {}, {}, false},
   };
   return all;
 }
@@ -53,6 +56,27 @@ void check_column(const Kind& kind, const char* argument, const Planned::Data& d
                values[s], site_name(data.sites, s));
 }
 
+// fair_to and floors; a group without a floor keeps 0.
+void read_fairness(ConfigReader& config, Planned::Data& data) {
+  const std::vector<std::string> named = config.texts("floor_groups");
+  const std::vector<double> floors = config.numbers("floors");
+  data.fair_to = plan::group_by(config.has("fair_label") ? config.text("fair_label") : "group",
+                                config.texts("fair_to"), {}, {}, {}, "Fair");
+  TR_REQUIRE(named.size() == floors.size(),
+             "make_program: floors of Fair must have an entry for each of {} floor_groups, got {}",
+             named.size(), floors.size());
+  if (floors.empty()) return;
+  const auto& groups = data.fair_to.groups;
+  data.floors.assign(groups.size(), 0.0);
+  for (size_t i = 0; i < named.size(); ++i) {
+    const auto at = std::find(groups.begin(), groups.end(), named[i]);
+    TR_REQUIRE(at != groups.end(), "Fair: floors must name groups, got '{}'", named[i]);
+    TR_REQUIRE(floors[i] >= 0 && floors[i] <= 1, "Fair: floors must be shares from 0 to 1, got {}",
+               floors[i]);
+    data.floors[size_t(at - groups.begin())] = floors[i];
+  }
+}
+
 at::Tensor as_tensor(const std::vector<double>& values) {
   return at::tensor(values, at::TensorOptions().dtype(at::kDouble));
 }
@@ -68,12 +92,20 @@ Planned::Planned(std::string name, Data data) : name_(std::move(name)), data_(st
                "{}: {} must have one number for each of {} sites, got {}", name_, argument,
                sites_count_, size);
   }
+  if (name_ == "Fair") {
+    sites_count_ = int64_t(data_.fair_to.group.size());
+    TR_REQUIRE(!data_.fair_to.groups.empty(), "Fair: fair_to must name a group, got none");
+  }
   if (sites_count_ == 0) sites_count_ = int64_t(data_.sites.size());
   TR_REQUIRE(
       sites_count_ > 0 && (data_.sites.empty() || int64_t(data_.sites.size()) == sites_count_),
       "{}: sites must name each of {} sites, got {} ids", name_, sites_count_, data_.sites.size());
   for (const char* argument : kind.columns) check_column(kind, argument, data_);
-  TR_REQUIRE(name_ == "Budget" || data_.numbers.count("k"), "{}: k must be given, got none", name_);
+  TR_REQUIRE(name_ == "Budget" || name_ == "Fair" || data_.numbers.count("k"),
+             "{}: k must be given, got none", name_);
+  data_.kept.k = int64_t(number("k", -1));
+  if (!data_.kept.groupings.empty() || !data_.kept.lock.empty())
+    plan::Allowed(name_.c_str(), sites_count_, data_.kept);  // raises for quotas that no plan meets
   if (!kind.has_graph) return;
   TR_REQUIRE(!data_.sites.empty(), "{}: sites must be the ids of the graph, got none", name_);
   graph_ = Graph(data_.sites, data_.from, data_.to);
@@ -115,6 +147,8 @@ ProgramPtr Planned::from_config(const std::string& name, ConfigReader& config) {
     for (const int64_t node : config.wholes("to")) data.to.push_back(int32_t(node));
   }
   data.sites = config.texts("sites");
+  data.kept = read_quotas(name, config, -1);
+  if (name == "Fair") read_fairness(config, data);
   return std::make_shared<Planned>(name, std::move(data));
 }
 
@@ -127,6 +161,15 @@ ProgramConfig Planned::config() const {
     made.push_back({"to", std::vector<double>(data_.to.begin(), data_.to.end())});
   }
   made.push_back({"sites", data_.sites});
+  if (!data_.kept.groupings.empty() || !data_.kept.lock.empty())
+    for (auto& argument : quota_arguments(data_.kept)) made.push_back(argument);
+  if (name_ != "Fair") return made;
+  made.push_back({"fair_label", data_.fair_to.name});
+  made.push_back({"fair_to", plan::group_names(data_.fair_to)});
+  if (!data_.floors.empty()) {
+    made.push_back({"floor_groups", data_.fair_to.groups});
+    made.push_back({"floors", data_.floors});
+  }
   return made;
 }
 
@@ -134,7 +177,8 @@ std::string Planned::describe() const {
   std::string text = name_ + "(";
   for (const auto& [argument, value] : data_.numbers)
     text += fmt::format("{}{}={}", text.back() == '(' ? "" : ", ", argument, value);
-  return text + fmt::format(", {} sites)", sites_count_);
+  return text + fmt::format("{}{} sites{})", text.back() == '(' ? "" : ", ", sites_count_,
+                            describe_quotas(data_.kept));
 }
 
 void Planned::check(const char* function, int64_t sites) const {
@@ -156,12 +200,16 @@ ProgramPtr Planned::for_sites(const char* function, const std::vector<std::strin
   std::map<std::string, size_t> row;
   for (size_t i = 0; i < ids.size(); ++i) row[ids[i]] = i;
   std::vector<int32_t> moved;
+  std::vector<size_t> from(ids.size());
   for (const std::string& id : data_.sites) {
     const auto found = row.find(id);
     TR_REQUIRE(found != row.end(), "{}: sites of {} must be those of the ranker, got '{}'",
                function, name_, id);
+    from[found->second] = moved.size();
     moved.push_back(int32_t(found->second));
   }
+  data.kept = plan::reordered(data_.kept, from);
+  if (name_ == "Fair") data.fair_to = plan::reordered({-1, {data_.fair_to}, {}}, from).groupings[0];
   for (auto& [argument, values] : data.columns)
     for (size_t i = 0; i < moved.size(); ++i)
       values[size_t(moved[i])] = data_.columns.at(argument)[i];
@@ -186,7 +234,7 @@ bool Planned::is_network() const {
 }
 
 plan::Solved Planned::plan_of(std::vector<double> values) const {
-  plan::Constraints constraints{int64_t(number("k", -1)), {}, {}};
+  plan::Constraints constraints = data_.kept;
   const plan::SolveOptions options{number("gap", 1e-4),
                                    number("time", std::numeric_limits<double>::infinity())};
   if (name_ == "Budget")
@@ -199,6 +247,7 @@ plan::Solved Planned::plan_of(std::vector<double> values) const {
   values = plan::close_sites(name_.c_str(), std::move(values), constraints);
   for (double& v : values) v = std::max(v, 0.0);
   if (name_ == "Coverage") return plan::coverage(graph_, values, constraints, options);
+  if (name_ == "Fair") return plan::fair(values, data_.fair_to, data_.floors, constraints, options);
   if (name_ == "CallIn")
     return plan::call_in(graph_, column("comes"), column("passes"), constraints, values, false,
                          options);
@@ -230,21 +279,42 @@ Solution Planned::solve(const at::Tensor& values) const {
   check(fmt::format("{}.solve", name_).c_str(), values.size(-1));
   TR_REQUIRE(values.dim() == 1, "{}.solve: values must have shape [S], got {}", name_,
              values.sizes());
-  const at::Tensor row = values.detach().to(at::kCPU, at::kDouble).contiguous();
-  const auto* const data = row.const_data_ptr<double>();
-  plan::Solved solved = plan_of({data, data + sites_count_});
-  at::Tensor plan = at::zeros_like(row);
-  for (const int32_t i : solved.chosen) plan.mutable_data_ptr<double>()[i] = 1;
-  return {plan.to(values.device(), values.scalar_type()),
-          solved.value,
-          solved.bound,
-          solved.gap,
-          solved.status,
-          solved.seconds,
-          std::move(solved.notes)};
+  return to_solution(plan_of(to_numbers(values)), values);
+}
+
+// The least share that a group has of its own total, [...].
+at::Tensor Planned::least_share(const at::Tensor& plan, const at::Tensor& y) const {
+  std::vector<int64_t> members, group;
+  for (size_t i = 0; i < data_.fair_to.group.size(); ++i) {
+    if (data_.fair_to.group[i] < 0) continue;
+    members.push_back(int64_t(i));
+    group.push_back(data_.fair_to.group[i]);
+  }
+  const auto index = at::TensorOptions().dtype(at::kLong);
+  const at::Tensor site = at::tensor(members, index).to(plan.device()),
+                   of = at::tensor(group, index).to(plan.device());
+  const at::Tensor held = plan * y.to(plan.scalar_type());
+  const at::Tensor all = y.to(plan.scalar_type()).expand_as(held);
+  std::vector<int64_t> shape = held.sizes().vec();
+  shape.back() = int64_t(data_.fair_to.groups.size());
+  const auto by_group = [&](const at::Tensor& values) {
+    return at::zeros(shape, plan.options()).index_add(-1, of, values.index_select(-1, site));
+  };
+  const at::Tensor total = by_group(all), counts = total.gt(0);
+  const at::Tensor share =
+      at::where(counts, by_group(held) / at::where(counts, total, 1.0), HUGE_VAL).amin(-1);
+  return at::where(counts.any(-1), share, 0.0);
+}
+
+at::Tensor Planned::bpr(const at::Tensor& scores, const at::Tensor& y) const {
+  if (data_.floors.empty()) return Program::bpr(scores, y);
+  const at::Tensor values = y.to(scores.scalar_type()), own = reach(best(scores), values);
+  const at::Tensor most = at::maximum(best_reach(values), own);
+  return at::where(most.gt(0), own / most, std::nan(""));
 }
 
 at::Tensor Planned::reach(const at::Tensor& plan, const at::Tensor& y) const {
+  if (name_ == "Fair" && data_.floors.empty()) return least_share(plan, y);
   if (!is_network()) return Program::reach(plan, y);
   const at::Tensor values = y.to(plan.scalar_type());
   const auto options = plan.options();

@@ -11,13 +11,17 @@
 
 namespace topreach {
 
-/// Budget, Spaced, Connected, Spillover, CallIn or Coverage: see the functions of topreach::plan for what
-/// they maximise, with the values in the place of scores.
+/// Budget, Spaced, Connected, Spillover, CallIn, Coverage or Fair: see the functions of topreach::plan for
+/// what they maximise, with the values in the place of scores. All keep quotas and locks.
 ///
 /// `best` solves each row of values by itself, `soft` is by perturbation, `reach` of Spillover, CallIn and
 /// Coverage is what the network makes of y; for a fractional plan, its expectation if each site is chosen
 /// with that chance, independently (the multilinear extension), so that DirectBPR and DAML train for it.
-/// Values below 0 count as 0 in these three. A site of value -inf is never in the plan.
+/// Values below 0 count as 0 in these three and in Fair. A site of value -inf is never in the plan.
+///
+/// Fair without floors: `reach` is the least share that a group has of its own total of y; groups with none
+/// are left out. With floors, what is allowed depends on the values; a plan that keeps the floors of
+/// the scores may break those of y, and `bpr` is at most 1 all the same.
 ///
 /// Arguments of make_program(name, ...):
 ///   all        `k` (Budget: may be absent), `gap`, `time` (seconds a row), `sites` [S] ids or empty
@@ -26,6 +30,10 @@ namespace topreach {
 ///   Connected, Coverage   `from`, `to` [E]: edges by the numbers of the sites; `sites`
 ///   Spillover  the same, `treated`, `spilled`, `compliance` [S]: shares and chances
 ///   CallIn     the same, `comes`, `passes` [S]: chances
+///   Fair       `fair_label`, `fair_to` [S]: names of groups, "" for none; `floor_groups`, `floors` [G]: shares
+///              of 0 to 1, groups without one keeping 0; absent: the largest least share
+///   all        quotas and locks, as Quotas has them: `labels`, `groups`, `names`, `grouping`, `lower`,
+///              `upper`, `lock`
 class Planned final : public Program {
  public:
   struct Data {
@@ -33,6 +41,9 @@ class Planned final : public Program {
     std::map<std::string, std::vector<double>> columns;  // cost, x, ... [S]
     std::vector<int32_t> from, to;
     std::vector<std::string> sites;
+    plan::Constraints kept;  // quotas and locks; its k is that of `numbers`
+    plan::Grouping fair_to;
+    std::vector<double> floors;  // of fair_to's groups, or empty
   };
   /// Raises c10::ValueError for arguments that do not fit each other.
   Planned(std::string name, Data data);
@@ -47,12 +58,14 @@ class Planned final : public Program {
   at::Tensor best(const at::Tensor& values) const override;
   Solution solve(const at::Tensor& values) const override;
   at::Tensor reach(const at::Tensor& plan, const at::Tensor& y) const override;
+  at::Tensor bpr(const at::Tensor& scores, const at::Tensor& y) const override;
 
  private:
   plan::Solved plan_of(std::vector<double> values) const;
   double number(const char* argument, double otherwise) const;
   const std::vector<double>& column(const char* argument) const;
   bool is_network() const;
+  at::Tensor least_share(const at::Tensor& plan, const at::Tensor& y) const;
 
   std::string name_;
   Data data_;

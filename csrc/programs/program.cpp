@@ -36,6 +36,7 @@ constexpr Maker kMakers[] = {
     {"Coverage", [](ConfigReader& c) { return Planned::from_config("Coverage", c); }},
     {"Spillover", [](ConfigReader& c) { return Planned::from_config("Spillover", c); }},
     {"CallIn", [](ConfigReader& c) { return Planned::from_config("CallIn", c); }},
+    {"Fair", [](ConfigReader& c) { return Planned::from_config("Fair", c); }},
 };
 
 std::string text_of(double value) { return fmt::format("{}", value); }

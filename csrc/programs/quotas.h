@@ -7,18 +7,12 @@
 
 #include "../ops/quota_topk.h"
 #include "config_reader.h"
-#include "kernels.h"
+#include "constraints.h"
 #include "program.h"
 
 namespace topreach {
 
-/// One way to part the sites into groups, and the limits of these groups.
-struct Grouping {
-  std::string label = "group";        // what a group is called, for instance "municipality"
-  std::vector<std::string> groups;    // [S], the group of each site; "" for none
-  std::vector<std::string> names;     // [G], the groups that have limits
-  std::vector<int64_t> lower, upper;  // [G]
-};
+using plan::Grouping;
 
 /// Plans with exactly K sites, lower_g <= x(g) <= upper_g for every group g.
 ///
@@ -34,7 +28,7 @@ struct Grouping {
 /// raises c10::ValueError and names the group. `soft` stays on CUDA, where such a row comes out NaN;
 /// all else copies tensors on CUDA to the CPU and back.
 ///
-///   topreach::Quotas program(40, {{"town", town_of_site, {"Avon", "Canton"}, {1, 1}, {9, 9}}});
+///   topreach::Quotas program(40, {plan::group_by("town", town_of_site, {"Avon", "Canton"}, {1, 1}, {9, 9})});
 class Quotas final : public Program {
  public:
   /// lock [S]: 1, always in the plan; -1, never; 0, free; empty: all free. sites [S]: ids, so that
@@ -46,47 +40,33 @@ class Quotas final : public Program {
          std::vector<std::string> sites = {});
   static ProgramPtr from_config(ConfigReader& config);
 
-  int64_t k() const { return k_; }
-  const std::vector<Grouping>& groupings() const { return groupings_; }
+  int64_t k() const { return allowed_->k(); }
+  const std::vector<Grouping>& groupings() const { return allowed_->constraints().groupings; }
   const std::vector<std::string>& sites() const { return sites_; }
-  bool crosses() const { return crosses_; }
+  bool crosses() const { return allowed_->tree() == nullptr; }
 
   std::string name() const override { return "Quotas"; }
   ProgramConfig config() const override;
   std::string describe() const override;
   void check(const char* function, int64_t sites) const override;
-  int64_t size() const override { return k_; }
+  int64_t size() const override { return k(); }
   ProgramPtr for_sites(const char* function, const std::vector<std::string>& ids) const override;
   at::Tensor best(const at::Tensor& values) const override;
   Solution solve(const at::Tensor& values) const override;
   at::Tensor soft(const at::Tensor& values, const SoftOptions& options) const override;
-  bool has_exact_soft() const override { return !crosses_ && groupings_.size() == 1; }
+  bool has_exact_soft() const override { return !crosses() && groupings().size() == 1; }
   at::Tensor bpr(const at::Tensor& scores, const at::Tensor& y) const override;
   at::Tensor chance(const at::Tensor& samples) const override;
   /// The expected plan [..., S] if ties are broken at random. Of one grouping.
   at::Tensor expected_best(const at::Tensor& values) const;
 
  private:
-  int64_t sites_count() const { return int64_t(groupings_[0].groups.size()); }
-  void number_groups();
-  bool order_as_tree();
-  std::string name_of(int32_t group) const;
+  int64_t sites_count() const { return allowed_->sites(); }
   Solution solve_crossing(const at::Tensor& values) const;
 
-  int64_t k_;
-  std::vector<Grouping> groupings_;
-  std::vector<int8_t> lock_;
+  std::shared_ptr<const plan::Allowed> allowed_;
   std::vector<std::string> sites_;
-  // Groups of all groupings, numbered one after another; of the tree, if there is one.
-  std::vector<std::vector<int32_t>> numbers_;  // of each grouping, [S]; -1: none
-  std::vector<int32_t> start_;                 // the first group of each grouping, then G
-  std::vector<std::string> group_names_;       // [G]
-  std::vector<int64_t> lower_, upper_;         // [G]
-  std::vector<int32_t> group_, parent_;        // [S], [G]
-  bool crosses_ = false;
-  struct Tree;
-  std::shared_ptr<const Tree> tree_;  // none for groupings that cross
-  QuotaBounds bounds_;
+  QuotaBounds bounds_;  // of groupings that do not cross
 };
 
 }  // namespace topreach

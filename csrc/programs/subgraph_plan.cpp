@@ -1,7 +1,6 @@
 #include "subgraph_plan.h"
 
 #include <algorithm>
-#include <map>
 #include <queue>
 
 #include "../../kernels/programs/steiner.h"
@@ -80,22 +79,15 @@ Solved subgraph(const Graph& graph, const std::vector<int32_t>& terminals, bool 
                graph.ids()[size_t(sorted[i])]);
   }
   const kernels::Graph& adjacency = graph.adjacency();
-  const auto label = kernels::components(adjacency);
-  std::map<int32_t, int> in_component;
-  for (const int32_t t : sorted) ++in_component[label[size_t(t)]];
-  int most = 0;
-  for (const auto& [component, count] : in_component) most = std::max(most, count);
-
-  const auto tree = kernels::steiner_tree(adjacency, sorted);
+  const auto tree = kernels::steiner_tree(adjacency, sorted, true, true);
   Solved solved;
   solved.program = kName;
   solved.maximised = false;
   solved.chosen = tree.nodes;
   solved.edges = tree.edges;
   set_value(solved, tree.value, tree.bound, options.gap);
-  if (most <= kernels::kMostExact &&
-      kernels::relative_gap(tree.value, tree.bound) <= kernels::kOptimalGap) {
-    solved.essential = kernels::essential_nodes(adjacency, sorted, tree);
+  if (tree.has_roles) {
+    solved.essential = tree.essential;
     for (const int32_t v : tree.nodes)
       if (!std::binary_search(sorted.begin(), sorted.end(), v) &&
           !std::binary_search(solved.essential.begin(), solved.essential.end(), v))

@@ -89,20 +89,12 @@ void bind_graph(py::module_& m) {
 
 void bind_types(py::module_& m) {
   using plan::Constraints, plan::Grouping, plan::Solved;
-  py::class_<Grouping>(m, "PlanGrouping")
-      .def(py::init([](std::string name, std::vector<std::string> groups,
-                       const Array<int32_t>& group, const Array<int64_t>& lower,
-                       const Array<int64_t>& upper) {
-             return Grouping{std::move(name), std::move(groups), to_vector(group), to_vector(lower),
-                             to_vector(upper)};
-           }),
-           py::arg("name"), py::arg("groups"), py::arg("group"), py::arg("lower"),
-           py::arg("upper"));
   py::class_<Constraints>(m, "PlanConstraints")
       .def(py::init([](int64_t k, std::vector<Grouping> groupings, const Array<int8_t>& lock) {
              return Constraints{k, std::move(groupings), to_vector(lock)};
            }),
-           py::arg("k"), py::arg("groupings"), py::arg("lock"));
+           py::arg("k"), py::arg("groupings"), py::arg("lock"))
+      .def_property_readonly("lock", [](const Constraints& c) { return to_array(c.lock); });
   py::class_<Solved>(m, "PlanSolved")
       .def_property_readonly("program", [](const Solved& s) { return s.program; })
       .def_property_readonly("status", [](const Solved& s) { return s.status; })

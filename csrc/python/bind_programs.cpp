@@ -1,7 +1,9 @@
 #include <torch/csrc/utils/pybind.h>
 
+#include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include "../programs/program_arguments.h"
 #include "../programs/quotas.h"
 #include "../programs/topk.h"
 #include "../programs/with_effect.h"
@@ -13,6 +15,14 @@ namespace py = pybind11;
 namespace topreach::python {
 
 namespace {
+
+template <typename T>
+using Whole = py::array_t<T, py::array::c_style | py::array::forcecast>;
+
+template <typename T>
+std::vector<T> to_vector(const Whole<T>& given) {
+  return {given.data(), given.data() + given.size()};
+}
 
 ProgramArgument to_argument(const std::string& name, const py::handle& value) {
   if (py::isinstance<py::str>(value)) return value.cast<std::string>();
@@ -145,15 +155,26 @@ void bind_programs(py::module_& m) {
       .def(py::init<int64_t>(), py::arg("k"))
       .def_property_readonly("k", &TopK::k);
   py::class_<Grouping>(m, "Grouping")
-      .def(py::init<std::string, std::vector<std::string>, std::vector<std::string>,
-                    std::vector<int64_t>, std::vector<int64_t>>(),
-           py::arg("label"), py::arg("groups"), py::arg("names"), py::arg("lower"),
-           py::arg("upper"))
-      .def_readonly("label", &Grouping::label)
+      .def(py::init([](std::string name, std::vector<std::string> groups,
+                       const Whole<int32_t>& group, const Whole<int64_t>& lower,
+                       const Whole<int64_t>& upper) {
+             return Grouping{std::move(name), std::move(groups), to_vector(group), to_vector(lower),
+                             to_vector(upper)};
+           }),
+           py::arg("name"), py::arg("groups"), py::arg("group"), py::arg("lower"), py::arg("upper"))
+      .def_static("by_name", &plan::group_by, py::arg("name"), py::arg("group_of_site"),
+                  py::arg("limited"), py::arg("lower"), py::arg("upper"), py::arg("function"))
+      .def_readonly("name", &Grouping::name)
       .def_readonly("groups", &Grouping::groups)
-      .def_readonly("names", &Grouping::names)
+      .def_readonly("group", &Grouping::group)
       .def_readonly("lower", &Grouping::lower)
       .def_readonly("upper", &Grouping::upper);
+  m.def(
+      "quota_arguments",
+      [](const std::vector<Grouping>& groupings, const std::vector<int8_t>& lock) {
+        return from_config(quota_arguments({-1, groupings, lock}));
+      },
+      py::arg("groupings"), py::arg("lock"));
   py::class_<Quotas, Program, std::shared_ptr<Quotas>>(m, "Quotas")
       .def(
           py::init<int64_t, std::vector<Grouping>, std::vector<int8_t>, std::vector<std::string>>(),

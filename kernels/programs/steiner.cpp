@@ -5,6 +5,9 @@
 #include <cmath>
 #include <functional>
 #include <queue>
+#include <set>
+
+#include "unit_trees.h"
 
 namespace topreach::kernels {
 namespace {
@@ -58,9 +61,51 @@ std::vector<Edge> pruned_tree(const Graph& graph, std::vector<Edge> edges,
   return edges;
 }
 
+// A problem without nodes of one edge: such a node that is no terminal is of no use, and the edge of one
+// that is a terminal belongs to every tree, so that its other end takes its place.
+struct Peeled {
+  std::vector<int32_t> terminals;
+  std::vector<char> is_terminal, open;
+  std::vector<Edge> edges;  // those of every tree
+  double length = 0;        // theirs
+};
+
+Peeled peel(const Graph& graph, const std::vector<int32_t>& terminals) {
+  const auto n = size_t(graph.nodes());
+  Peeled rest{{}, std::vector<char>(n, 0), std::vector<char>(n, 1), {}, 0};
+  for (const int32_t t : terminals) rest.is_terminal[size_t(t)] = 1;
+  size_t left = terminals.size();
+  std::vector<int64_t> degree(n);
+  std::vector<int32_t> queue;
+  for (size_t v = 0; v < n; ++v)
+    if ((degree[v] = graph.degree(int32_t(v))) == 1) queue.push_back(int32_t(v));
+  for (size_t i = 0; i < queue.size(); ++i) {
+    const auto v = size_t(queue[i]);
+    if (degree[v] != 1 || (rest.is_terminal[v] && left == 1)) continue;
+    const auto near = graph.of(int32_t(v));
+    const auto at = std::find_if(near.begin(), near.end(),
+                                 [&](int32_t u) { return rest.open[size_t(u)] != 0; });
+    const auto u = size_t(*at);
+    rest.open[v] = 0;
+    degree[v] = 0;
+    if (--degree[u] == 1) queue.push_back(int32_t(u));
+    if (!rest.is_terminal[v]) continue;
+    rest.is_terminal[v] = 0;
+    rest.edges.push_back(edge_of(int32_t(v), int32_t(u)));
+    rest.length += graph.weight(graph.start[v] + (at - near.begin()));
+    left -= rest.is_terminal[u];
+    rest.is_terminal[u] = 1;
+  }
+  for (size_t v = 0; v < n; ++v)
+    if (rest.is_terminal[v]) rest.terminals.push_back(int32_t(v));
+  return rest;
+}
+
 struct Part {  // the tree of one component
   double value = 0, bound = 0;
   std::vector<Edge> edges;
+  bool has_roles = false;
+  std::vector<int32_t> essential;  // nodes of every such tree, terminals among them
 };
 
 Part mehlhorn(const Graph& graph, const std::vector<int32_t>& terminals,
@@ -132,158 +177,32 @@ Part mehlhorn(const Graph& graph, const std::vector<int32_t>& terminals,
   return part;
 }
 
-// The exact method for edges of length 1, on sets of nodes as bits: reach[X][l] holds the nodes v with
-// d[X][v] <= l. Returns a tree shorter than `known`, or `known`.
-class UnitTrees {
- public:
-  UnitTrees(const Graph& graph, const std::vector<int32_t>& terminals,
-            const std::vector<char>& open, int known)
-      : graph_(graph),
-        terminals_(terminals),
-        words_((size_t(graph.nodes()) + 63) / 64),
-        levels_(size_t(known)),
-        full_((size_t(1) << (terminals.size() - 1)) - 1),
-        reach_((full_ + 1) * levels_ * words_, 0),
-        fresh_(reach_.size(), 0),
-        used_(full_ + 1, 0),
-        last_(full_ + 1, 0) {
-    // near[s][l]: nodes at most l steps from terminal s.
-    near_.assign(terminals.size() * levels_ * words_, 0);
-    for (size_t s = 0; s < terminals.size(); ++s) {
-      std::vector<int32_t> steps(size_t(graph.nodes()), -1), queue { terminals[s] };
-      steps[size_t(terminals[s])] = 0;
-      for (size_t i = 0; i < queue.size(); ++i)
-        for (const int32_t v : graph.of(queue[i]))
-          if (open[size_t(v)] && steps[size_t(v)] < 0) {
-            steps[size_t(v)] = steps[size_t(queue[i])] + 1;
-            queue.push_back(v);
-          }
-      for (const int32_t v : queue)
-        for (auto l = size_t(steps[size_t(v)]); l < levels_; ++l) set_bit(&near_[at(s, l)], v);
-    }
-  }
+// Whether trees of at most `value` edges are sought by bits.
+bool has_units(const Graph& graph, size_t terminals, double value) {
+  return graph.weights.empty() && terminals >= 2 && value < 64 &&
+         value * double(size_t(graph.nodes()) << terminals) < 64.0 * kMostStates;
+}
 
-  // The length of a tree shorter than the known one, or -1.
-  int solve() {
-    const size_t root = terminals_.size() - 1;
-    std::vector<uint64_t> found(words_), useful(words_);
-    for (size_t set = 1; set <= full_; ++set)
-      for (size_t l = 0; l < levels_; ++l) {
-        // What is left must reach each terminal that is not in the set.
-        std::copy_n(&near_[at(root, levels_ - 1 - l)], words_, useful.data());
-        for (size_t s = 0; s < root; ++s) {
-          if (set >> s & 1) continue;
-          const uint64_t* const mask = &near_[at(s, levels_ - 1 - l)];
-          for (size_t w = 0; w < words_; ++w) useful[w] &= mask[w];
-        }
-        if (std::all_of(useful.begin(), useful.end(), [](uint64_t w) { return w == 0; })) break;
-        last_[set] = l;
-        std::fill(found.begin(), found.end(), 0);
-        uint64_t *const here = &reach_[at(set, l)], *const fresh = &fresh_[at(set, l)];
-        if (l == 0 && (set & (set - 1)) == 0)
-          set_bit(found.data(), terminals_[size_t(std::countr_zero(set))]);
-        if (l > 0) {
-          std::copy_n(&reach_[at(set, l - 1)], words_, here);
-          for_each_bit(&fresh_[at(set, l - 1)], [&](int32_t v) {
-            for (const int32_t u : graph_.of(v)) set_bit(found.data(), u);
-          });
-        }
-        for (size_t part = (set - 1) & set; part > (set ^ part); part = (part - 1) & set) {
-          const size_t other = set ^ part;
-          for (uint64_t left = used_[part]; left; left &= left - 1) {
-            const auto k = size_t(std::countr_zero(left));
-            if (k > l) break;
-            const uint64_t* const a = &fresh_[at(part, k)];
-            const uint64_t* const b = &reach_[at(other, std::min(l - k, last_[other]))];
-            for (size_t w = 0; w < words_; ++w) found[w] |= a[w] & b[w];
-          }
-        }
-        uint64_t any = 0;
-        for (size_t w = 0; w < words_; ++w) {
-          any |= fresh[w] = found[w] & useful[w] & ~here[w];
-          here[w] |= fresh[w];
-        }
-        if (any) used_[set] |= uint64_t(1) << l;
-        if (set == full_ && has_bit(here, terminals_[root])) return int(l);
-      }
-    return -1;
-  }
-
-  std::vector<Edge> edges(int length) const {
-    struct State {
-      size_t set;
-      int32_t node;
-      int length;
-    };
-    std::vector<Edge> edges;
-    std::vector<State> stack{{full_, terminals_.back(), length}};
-    while (!stack.empty()) {
-      const State s = stack.back();
-      stack.pop_back();
-      const auto reached = [&](size_t set, int32_t node, int at_most) {
-        return at_most >= 0 &&
-               has_bit(&reach_[at(set, std::min(size_t(at_most), last_[set]))], node);
-      };
-      if (reached(s.set, s.node, s.length - 1)) {
-        stack.push_back({s.set, s.node, s.length - 1});
-        continue;
-      }
-      const auto near = graph_.of(s.node);
-      const auto step = std::find_if(near.begin(), near.end(),
-                                     [&](int32_t u) { return reached(s.set, u, s.length - 1); });
-      if (step != near.end()) {
-        edges.push_back(edge_of(s.node, *step));
-        stack.push_back({s.set, *step, s.length - 1});
-        continue;
-      }
-      bool split = false;
-      for (size_t part = (s.set - 1) & s.set; part && !split; part = (part - 1) & s.set)
-        for (int k = 0; k <= s.length && !split; ++k)
-          if (reached(part, s.node, k) && reached(s.set ^ part, s.node, s.length - k)) {
-            stack.push_back({part, s.node, k});
-            stack.push_back({s.set ^ part, s.node, s.length - k});
-            split = true;
-          }
-    }
-    return edges;
-  }
-
- private:
-  size_t at(size_t set, size_t level) const { return (set * levels_ + level) * words_; }
-  static void set_bit(uint64_t* bits, int32_t v) { bits[v >> 6] |= uint64_t(1) << (v & 63); }
-  static bool has_bit(const uint64_t* bits, int32_t v) { return bits[v >> 6] >> (v & 63) & 1; }
-  template <typename Visit>
-  void for_each_bit(const uint64_t* bits, const Visit& visit) const {
-    for (size_t w = 0; w < words_; ++w)
-      for (uint64_t left = bits[w]; left; left &= left - 1)
-        visit(int32_t(w * 64) + std::countr_zero(left));
-  }
-
-  const Graph& graph_;
-  const std::vector<int32_t>& terminals_;
-  size_t words_, levels_, full_;
-  std::vector<uint64_t> reach_, fresh_, near_;  // fresh: nodes new at a level
-  std::vector<uint64_t> used_;                  // levels of a set with new nodes, as bits
-  std::vector<size_t> last_;                    // the last level of a set that can be of use
-};
-
-// The exact method. Nodes that are not open are left out.
+// The exact method. Nodes that are not open are left out. `roles`: also the essential nodes, where they come
+// with the trees.
 Part dreyfus_wagner(const Graph& graph, const std::vector<int32_t>& terminals,
                     const std::vector<char>& is_terminal, const std::vector<char>& open,
-                    bool with_edges) {
+                    bool with_edges, bool roles) {
   Part known = mehlhorn(graph, terminals, is_terminal, open);
   known.bound = known.value;
-  if (terminals.size() <= 2 || known.value == kInfinite) return known;
+  if (known.value == kInfinite) return known;
   const auto n = size_t(graph.nodes());
-  if (graph.weights.empty() && known.value <= 64 &&
-      known.value * double(n << terminals.size()) < 64.0 * kMostStates) {
-    UnitTrees trees(graph, terminals, open, int(known.value));
+  const bool is_path = terminals.size() <= 2;
+  if (has_units(graph, terminals.size(), known.value) && (roles || !is_path)) {
+    UnitTrees trees(graph, terminals, open, int(known.value) - (roles ? 0 : 1));
     const int length = trees.solve();
     if (length < 0) return known;
-    Part part{double(length), double(length), {}};
-    if (with_edges) part.edges = pruned_tree(graph, trees.edges(length), is_terminal);
+    Part part{double(length), double(length), {}, roles, {}};
+    part.edges = pruned_tree(graph, trees.edges(), is_terminal);
+    if (roles) part.essential = trees.essential();
     return part;
   }
+  if (is_path) return known;
   const int t = int(terminals.size()) - 1;  // the last terminal is the root
   const size_t full = (size_t(1) << t) - 1;
 
@@ -382,7 +301,7 @@ Part dreyfus_wagner(const Graph& graph, const std::vector<int32_t>& terminals,
   const auto root = size_t(place[size_t(terminals.back())]);
   const double best = d[full * m + root];
   if (best >= known.value) return known;
-  Part part{best, best, {}};
+  Part part{best, best, {}, false, {}};
   if (!with_edges) return part;
   std::vector<std::pair<size_t, size_t>> stack{{full, root}};
   while (!stack.empty()) {
@@ -399,6 +318,36 @@ Part dreyfus_wagner(const Graph& graph, const std::vector<int32_t>& terminals,
     }
   }
   part.edges = pruned_tree(graph, std::move(part.edges), is_terminal);
+  return part;
+}
+
+// The essential nodes, one after another: without one, no tree is as short.
+std::vector<int32_t> missed_nodes(const Graph& graph, const Peeled& rest, const Part& part) {
+  std::vector<int32_t> missed;
+  std::vector<char> open = rest.open;
+  std::set<int32_t> nodes;
+  for (const auto& [a, b] : part.edges) nodes.insert({a, b});
+  for (const int32_t v : nodes) {
+    if (rest.is_terminal[size_t(v)]) continue;
+    open[size_t(v)] = 0;
+    const Part other = dreyfus_wagner(graph, rest.terminals, rest.is_terminal, open, false, false);
+    open[size_t(v)] = 1;
+    if (other.value > part.value + 1e-9) missed.push_back(v);
+  }
+  return missed;
+}
+
+// The exact method on what is left when nodes of one edge are gone.
+Part least_tree(const Graph& graph, const std::vector<int32_t>& terminals, bool roles) {
+  const Peeled rest = peel(graph, terminals);
+  Part part = dreyfus_wagner(graph, rest.terminals, rest.is_terminal, rest.open, true, roles);
+  if (roles && !part.has_roles) part.essential = missed_nodes(graph, rest, part);
+  part.has_roles = roles;
+  part.essential.insert(part.essential.end(), rest.terminals.begin(), rest.terminals.end());
+  for (const Edge& e : rest.edges) part.essential.insert(part.essential.end(), {e.first, e.second});
+  part.value += rest.length;
+  part.bound += rest.length;
+  part.edges.insert(part.edges.end(), rest.edges.begin(), rest.edges.end());
   return part;
 }
 
@@ -429,15 +378,20 @@ std::vector<std::vector<int32_t>> by_component(const Graph& graph,
 
 }  // namespace
 
-SteinerTree steiner_tree(const Graph& graph, std::span<const int32_t> terminals, bool exact) {
+SteinerTree steiner_tree(const Graph& graph, std::span<const int32_t> terminals, bool exact,
+                         bool roles) {
   SteinerTree tree;
+  tree.has_roles = roles;
   std::vector<char> is_terminal(size_t(graph.nodes()), 0);
   const std::vector<char> open(size_t(graph.nodes()), 1);
   for (const int32_t t : terminals) is_terminal[size_t(t)] = 1;
   for (const auto& group : by_component(graph, terminals)) {
     const Part part = exact && can_be_exact(graph, group.size())
-                          ? dreyfus_wagner(graph, group, is_terminal, open, true)
+                          ? least_tree(graph, group, roles)
                           : mehlhorn(graph, group, is_terminal, open);
+    tree.has_roles = tree.has_roles && part.has_roles;
+    for (const int32_t v : part.essential)
+      if (!is_terminal[size_t(v)]) tree.essential.push_back(v);
     tree.value += part.value;
     tree.bound += part.bound;
     tree.edges.insert(tree.edges.end(), part.edges.begin(), part.edges.end());
@@ -449,34 +403,14 @@ SteinerTree steiner_tree(const Graph& graph, std::span<const int32_t> terminals,
     tree.nodes.push_back(b);
   }
   std::sort(tree.edges.begin(), tree.edges.end());
-  std::sort(tree.nodes.begin(), tree.nodes.end());
-  tree.nodes.erase(std::unique(tree.nodes.begin(), tree.nodes.end()), tree.nodes.end());
+  for (auto* nodes : {&tree.nodes, &tree.essential}) {
+    std::sort(nodes->begin(), nodes->end());
+    nodes->erase(std::unique(nodes->begin(), nodes->end()), nodes->end());
+  }
+  if (!tree.has_roles) tree.essential.clear();
   tree.gap = relative_gap(tree.value, tree.bound);
   tree.status = status_of(tree.value, tree.bound);
   return tree;
-}
-
-std::vector<int32_t> essential_nodes(const Graph& graph, std::span<const int32_t> terminals,
-                                     const SteinerTree& tree) {
-  std::vector<char> is_terminal(size_t(graph.nodes()), 0), open(size_t(graph.nodes()), 1);
-  for (const int32_t t : terminals) is_terminal[size_t(t)] = 1;
-  const auto label = components(graph);
-  std::vector<int32_t> essential;
-  for (const auto& group : by_component(graph, terminals)) {
-    const int32_t component = label[size_t(group[0])];
-    double value = 0;
-    for (const auto& [a, b] : tree.edges)
-      if (label[size_t(a)] == component) value += weight_of(graph, a, b);
-    for (const int32_t v : tree.nodes) {
-      if (is_terminal[size_t(v)] || label[size_t(v)] != component) continue;
-      open[size_t(v)] = 0;
-      const Part part = dreyfus_wagner(graph, group, is_terminal, open, false);
-      open[size_t(v)] = 1;
-      if (part.value > value + 1e-9) essential.push_back(v);
-    }
-  }
-  std::sort(essential.begin(), essential.end());
-  return essential;
 }
 
 }  // namespace topreach::kernels

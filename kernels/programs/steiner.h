@@ -3,13 +3,18 @@
 //
 //   min sum of edge weights of a subgraph in which the terminals of a component are connected
 //
+// Nodes of one edge are taken off first: one that is no terminal is of no use, and the edge of one that is
+// belongs to every tree, so that its other end takes its place.
+//
 // Up to kMostExact terminals in a component: Dreyfus & Wagner (1971), d[X][v], the least tree that joins
 // the terminals X and node v, from smaller X: merged at v, then along shortest paths. A state is left
 // out if d[X][v] and what joining v to the terminals not in X takes at least (half the perimeter of v and any
 // two) do not lead to a shorter tree than one that is known.
-// O(3^t n + 2^t m log n), exact. With edges of length 1, sets of nodes are bits, 64 at a time. Above: Mehlhorn (1988), O(m log n): the minimum spanning tree of the
-// terminals' distances, whose edges are found between the regions of nodes nearest to each; at most
-// 2 (1 - 1/t) times the optimum. That gives the bound.
+// O(3^t n + 2^t m log n), exact. With edges of length 1: unit_trees.h.
+//
+// Above: Mehlhorn (1988), O(m log n): the minimum spanning tree of the terminals' distances, whose edges
+// are found between the regions of nodes nearest to each; at most 2 (1 - 1/t) times the optimum. That gives
+// the bound.
 #pragma once
 
 #include <cstdint>
@@ -31,14 +36,14 @@ struct SteinerTree {
   std::vector<std::pair<int32_t, int32_t>> edges;  // rising, first < second
   std::vector<int32_t> nodes;                      // rising, terminals among them
   int32_t trees = 0;                               // components that hold terminals
+  // Where asked for and known, as all trees are exact: of the nodes that are no terminals, rising, those
+  // without which the optimum is larger. The others can be replaced.
+  bool has_roles = false;
+  std::vector<int32_t> essential;
 };
 
-// Weights are >= 0. `exact` false: Mehlhorn's method throughout.
-SteinerTree steiner_tree(const Graph& graph, std::span<const int32_t> terminals, bool exact = true);
-
-// Of the tree's nodes that are not terminals, those without which the optimum is larger. The others can
-// be replaced. `tree` must be optimal.
-std::vector<int32_t> essential_nodes(const Graph& graph, std::span<const int32_t> terminals,
-                                     const SteinerTree& tree);
+// Weights are >= 0. `exact` false: Mehlhorn's method throughout. `roles`: also the essential nodes.
+SteinerTree steiner_tree(const Graph& graph, std::span<const int32_t> terminals, bool exact = true,
+                         bool roles = false);
 
 }  // namespace topreach::kernels

@@ -232,15 +232,12 @@ class Graph:
         self, sources: Sequence[SupportsIndex], limit: SupportsIndex = ...
     ) -> NDArray[np.int32]: ...
 
-class PlanGrouping:
-    def __init__(
-        self, name: str, groups: Sequence[str], group: ArrayLike, lower: ArrayLike, upper: ArrayLike
-    ) -> None: ...
-
 class PlanConstraints:
     def __init__(
-        self, k: SupportsIndex, groupings: Sequence[PlanGrouping], lock: ArrayLike
+        self, k: SupportsIndex, groupings: Sequence[Grouping], lock: ArrayLike
     ) -> None: ...
+    @property
+    def lock(self) -> NDArray[np.int8]: ...  # [S], 1 in, -1 out, 0 free; or empty
 
 class PlanSolved:
     """What `topreach.plan.Plan` holds; numbers of sites are rows of what was given."""
@@ -282,6 +279,9 @@ class PlannedProgram(Program): ...
 
 def has_highs() -> bool: ...
 def highs_version() -> str: ...
+def quota_arguments(
+    groupings: Sequence[Grouping], lock: Sequence[SupportsIndex]
+) -> dict[str, Any]: ...
 def plan_assign(
     need: ArrayLike,
     capacity: ArrayLike,
@@ -347,7 +347,7 @@ def plan_dominating_set(
 ) -> PlanSolved: ...
 def plan_fair(
     scores: ArrayLike,
-    fair_to: PlanGrouping,
+    fair_to: Grouping,
     floors: ArrayLike,
     constraints: PlanConstraints,
     gap: SupportsFloat = 1e-4,
@@ -502,18 +502,27 @@ class Grouping:
 
     def __init__(
         self,
-        label: str,  # what a group is called
-        groups: Sequence[str],  # [S], "" for none
-        names: Sequence[str],  # [G], the groups that have limits
-        lower: Sequence[int],  # [G]
-        upper: Sequence[int],  # [G]
+        name: str,  # what a group is called
+        groups: Sequence[str],  # [G], their names
+        group: ArrayLike,  # [S], 0 to G - 1; -1: in none
+        lower: ArrayLike,  # [G]
+        upper: ArrayLike,  # [G]
     ) -> None: ...
+    @staticmethod
+    def by_name(
+        name: str,
+        group_of_site: Sequence[str],  # [S], "" for none
+        limited: Sequence[str],  # [L], the groups that have limits
+        lower: Sequence[SupportsIndex],  # [L]
+        upper: Sequence[SupportsIndex],  # [L]
+        function: str,  # to name in an error
+    ) -> Grouping: ...
     @property
-    def label(self) -> str: ...
+    def name(self) -> str: ...
     @property
     def groups(self) -> list[str]: ...
     @property
-    def names(self) -> list[str]: ...
+    def group(self) -> list[int]: ...
     @property
     def lower(self) -> list[int]: ...
     @property

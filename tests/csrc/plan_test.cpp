@@ -69,9 +69,8 @@ TEST(Plan, QuotasNameTheGroup) {
   EXPECT_EQ(refusal([&] { topreach::plan::quota_topk(scores, {3, {towns}, {}}); }),
             "quota_topk: quotas must be feasible, got at least 3 in town 'A' that has 2 sites");
   towns.lower = {1, 1};
-  EXPECT_EQ(
-      refusal([&] { topreach::plan::quota_topk(scores, {1, {towns}, {}}); }),
-      "quota_topk: quotas must be feasible, got lower bounds of town that sum to 2 for k = 1");
+  EXPECT_EQ(refusal([&] { topreach::plan::quota_topk(scores, {1, {towns}, {}}); }),
+            "quota_topk: quotas must be feasible, got lower bounds that sum to 2 for k=1");
   EXPECT_EQ(refusal([&] { topreach::plan::quota_topk(scores, {5, {}, {}}); }),
             "quota_topk: k must be at most the number of sites S = 4, got 5");
 }
@@ -94,6 +93,35 @@ TEST(Plan, SpacingIsAHeuristicOrProved) {
     EXPECT_EQ(plan.status, "heuristic");
     EXPECT_FALSE(plan.bound.has_value());
   }
+}
+
+// Against all plans of 3 of 8 sites on a path, one at least of the first four and one of the others.
+TEST(Plan, CoverageKeepsQuotas) {
+  std::vector<std::string> ids, from, to;
+  std::vector<double> weight;
+  Grouping halves{"half", {"A", "B"}, {}, {1, 1}, {8, 8}};
+  for (int i = 0; i < 8; ++i) {
+    ids.push_back(std::to_string(i));
+    weight.push_back(i < 4 ? 1 + i : 30 + (5 * i) % 7);
+    halves.group.push_back(i / 4);
+    if (i > 0) {
+      from.push_back(ids[size_t(i) - 1]);
+      to.push_back(ids[size_t(i)]);
+    }
+  }
+  double most = 0;
+  for (int plan = 0; plan < 256; ++plan) {
+    if (__builtin_popcount(unsigned(plan)) != 3 || !(plan & 15) || !(plan >> 4)) continue;
+    double value = 0;
+    for (int i = 0; i < 8; ++i)
+      if ((plan | plan << 1 | plan >> 1) >> i & 1) value += weight[size_t(i)];
+    most = std::max(most, value);
+  }
+  const auto path = Graph::from_edges(ids, from, to);
+  const Solved plan = topreach::plan::coverage(path, weight, {3, {halves}, {}}, {.gap = 0});
+  EXPECT_EQ(plan.value, most);
+  EXPECT_LT(plan.chosen.front(), 4);
+  EXPECT_GE(plan.chosen.back(), 4);
 }
 
 TEST(Plan, ToursAndSubgraphsNeedNoSolver) {

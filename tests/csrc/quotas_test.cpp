@@ -20,10 +20,10 @@ Tensor scores() {
   return r;
 }
 
-Grouping municipalities(std::vector<int64_t> lower, std::vector<int64_t> upper) {
-  Grouping grouping{"municipality", {}, {"m0", "m1", "m2"}, std::move(lower), std::move(upper)};
-  for (int64_t i = 0; i < kSites; ++i) grouping.groups.push_back("m" + std::to_string(i % 3));
-  return grouping;
+Grouping municipalities(const std::vector<int64_t>& lower, const std::vector<int64_t>& upper) {
+  std::vector<std::string> group_of_site;
+  for (int64_t i = 0; i < kSites; ++i) group_of_site.push_back("m" + std::to_string(i % 3));
+  return topreach::plan::group_by("municipality", group_of_site, {"m0", "m1", "m2"}, lower, upper);
 }
 
 std::string error_of(const std::function<void()>& call) {
@@ -71,7 +71,7 @@ TEST(Quotas, AreBestAmongAllPlans) {
 TEST(Quotas, ComeBackFromTheirConfig) {
   std::vector<std::string> ids;
   for (int64_t i = 0; i < kSites; ++i) ids.push_back("0" + std::to_string(i));
-  const Grouping region{"region", std::vector<std::string>(kSites, "all"), {"all"}, {1}, {5}};
+  const Grouping region{"region", {"all"}, std::vector<int32_t>(kSites, 0), {1}, {5}};
   const Quotas program(5, {municipalities({2, 1, 1}, {3, 2, 1}), region},
                        {1, -1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, ids);
   const ProgramPtr again = topreach::make_program(program.name(), program.config());

@@ -101,7 +101,8 @@ TEST(Steiner, RandomGraphsAgainstSubsets) {
         if (label[size_t(v)] == c) set |= 1u << v;
       if (set) want += least_tree(weight, set, ~0u);
     }
-    const SteinerTree tree = steiner_tree(graph, terminals);
+    const SteinerTree tree = steiner_tree(graph, terminals, true, true);
+    ASSERT_TRUE(tree.has_roles);
     ASSERT_EQ(tree.status, PlanStatus::optimal);
     ASSERT_NEAR(tree.value, want, 1e-9) << trial;
     expect_tree(graph, terminals, tree);
@@ -117,7 +118,7 @@ TEST(Steiner, RandomGraphsAgainstSubsets) {
     for (const int32_t v : tree.nodes)
       if (!(set >> v & 1) && least_tree(weight, set, ~(1u << v)) > want + 1e-9)
         essential.push_back(v);
-    ASSERT_EQ(essential_nodes(graph, terminals, tree), essential) << trial;
+    ASSERT_EQ(tree.essential, essential) << trial;
   }
 }
 
@@ -125,12 +126,25 @@ TEST(Steiner, Star) {
   const std::vector<int32_t> from{0, 0, 0, 1, 2, 1}, to{1, 2, 3, 2, 3, 3}, terminals{1, 2, 3};
   const std::vector<double> weights{1, 1, 1, 1.99, 1.99, 1.99};
   const Graph graph = make_graph(4, from, to, weights);
-  const SteinerTree tree = steiner_tree(graph, terminals);
+  const SteinerTree tree = steiner_tree(graph, terminals, true, true);
   EXPECT_NEAR(tree.value, 3, 1e-12);
-  EXPECT_EQ(essential_nodes(graph, terminals, tree), std::vector<int32_t>{0});
+  EXPECT_EQ(tree.essential, std::vector<int32_t>{0});
   const SteinerTree near = steiner_tree(graph, terminals, false);
   EXPECT_NEAR(near.value, 3.98, 1e-12);
   EXPECT_NEAR(near.bound, 2.985, 1e-12);
+}
+
+// A ring of four with tails: the tails are in every tree, and either way round the ring is as short.
+TEST(Steiner, TailsAreEssential) {
+  const std::vector<int32_t> from{0, 1, 2, 3, 0, 4, 2, 6, 6}, to{1, 2, 3, 0, 4, 5, 6, 7, 8};
+  const Graph graph = make_graph(9, from, to);
+  const SteinerTree tree = steiner_tree(graph, std::vector<int32_t>{5, 7}, true, true);
+  EXPECT_EQ(tree.value, 6);
+  EXPECT_EQ(tree.essential, (std::vector<int32_t>{0, 2, 4, 6}));
+  const SteinerTree one = steiner_tree(graph, std::vector<int32_t>{5}, true, true);
+  EXPECT_EQ(one.value, 0);
+  EXPECT_EQ(one.nodes, std::vector<int32_t>{5});
+  EXPECT_TRUE(one.essential.empty());
 }
 
 TEST(Steiner, CornersOfAGrid) {

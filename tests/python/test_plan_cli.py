@@ -3,6 +3,7 @@ line."""
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -183,3 +184,20 @@ def test_a_bound_without_its_groups(folder, capsys):
     assert "--at-least must stand after the --groups that it is for" in capsys.readouterr().err
     assert main(["plan"]) == 2
     assert "PROGRAM must be one of quotas, budget" in capsys.readouterr().err
+
+
+def test_coverage_keeps_quotas(folder, capsys):
+    """Against all plans of 3 of 12 sites with one of each town."""
+    table, said = run(
+        folder, capsys, "coverage", *SCORES, *EDGES, "--k", "3", "--groups", "town", "--at-least",
+        "1", "--gap", "0",
+    )  # fmt: skip
+    score = 1.0 + (7 * I + 3) % 12
+    apart = np.abs(I[:, None] % 4 - I % 4) + np.abs(I[:, None] // 4 - I // 4)
+    most = max(
+        score[(apart[:, list(plan)] <= 1).any(axis=1)].sum()
+        for plan in itertools.combinations(I, 3)
+        if {i % 3 for i in plan} == {0, 1, 2}
+    )
+    assert f"coverage: value {most:g}, " in said
+    assert {int(site) % 3 for site in table["site"]} == {0, 1, 2}

@@ -7,16 +7,31 @@ import inspect
 import re
 
 import pytest
+import torch
 
 import topreach as tr
 from topreach.data import graph
-from topreach.plan import assignment, choices, constraints, judged, networks
+from topreach.plan import assignment, choices, judged, networks
 from topreach.plan.arguments import ChoiceArguments, read_choice, takes
+from topreach.programs import arguments, planned
 
 FUNCTIONS = [
     name for name in tr.plan.__all__ if inspect.isfunction(getattr(tr.plan, name))
     and name not in ("has_highs", "highs_version")
 ]  # fmt: skip
+
+
+MODULES = [arguments, assignment, choices, graph, judged, networks, planned]
+
+
+@pytest.mark.parametrize("name", ["Budget", "Spaced", "Connected", "Coverage", "Spillover",
+                                  "CallIn", "Fair"])  # fmt: skip
+def test_a_program_says_what_it_takes_and_refuses(name):
+    function = getattr(tr.programs, name)
+    for part in ("Args:", "Raises:", "Example:", ">>> "):
+        assert part in function.__doc__, part
+    shown = inspect.signature(function).parameters
+    assert {"groups", "at_least", "at_most", "quotas", "lock_in", "lock_out", "gap"} <= {*shown}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -33,9 +48,9 @@ def test_a_function_says_what_it_takes_gives_and_refuses(name):
 
 
 @pytest.mark.skipif(not tr.plan.has_highs(), reason="HiGHS is not installed")
-@pytest.mark.parametrize("module", [assignment, choices, constraints, graph, judged, networks])
+@pytest.mark.parametrize("module", MODULES)
 def test_examples(module):
-    found = doctest.testmod(module, extraglobs={"tr": tr})
+    found = doctest.testmod(module, extraglobs={"tr": tr, "torch": torch})
     assert found.failed == 0 and found.attempted > 0
 
 

@@ -201,15 +201,17 @@ def test_call_ins(one, capped, with_quotas, weighted):
 
 
 @FEW
-@given(instances)
-def test_maximal_coverage(one):
+@given(instances, st.booleans())
+def test_maximal_coverage(one, with_quotas):
     weight = np.abs(one.r)
-    near = nx.to_numpy_array(one.graph) + np.eye(one.n)
-    agrees(
-        lambda: tr.plan.coverage(weight, one.network, one.k, gap=0.0),
-        list(subsets(one.n, one.k)),
-        lambda plan: float(weight[near[:, plan].any(axis=1)].sum()),
-    )
+    reach = nx.to_numpy_array(one.graph) + np.eye(one.n)
+    allowed = one.allowed(one.k) if with_quotas else list(subsets(one.n, one.k))
+    kept = one.kept if with_quotas else {"gap": 0.0}
+
+    def value(plan):
+        return float(weight[reach[:, plan].any(axis=1)].sum())
+
+    agrees(lambda: tr.plan.coverage(weight, one.network, one.k, **kept), allowed, value)
 
 
 @FEW

@@ -141,7 +141,7 @@ def test_shares_are_rounded_so_that_they_hold():
     program = Quotas(7, RURAL[:12], lower={"rural": "30%"}, upper={"urban": "50%"})
     (grouping,) = program.groupings
     limits = dict(
-        zip(grouping.names, zip(grouping.lower, grouping.upper, strict=True), strict=True)
+        zip(grouping.groups, zip(grouping.lower, grouping.upper, strict=True), strict=True)
     )
     assert limits["rural"][0] == math.ceil(Fraction(3, 10) * 7) == 3
     assert limits["urban"][1] == 3
@@ -153,7 +153,8 @@ def test_groups_by_id_are_matched_and_may_be_fewer():
     program = Quotas(K, shuffled, lower={"town3": 2})
     ordered = program.for_sites("test", SITES)
     assert ordered.sites == SITES
-    assert ordered.groupings[0].groups == TOWNS.tolist()
+    (grouping,) = ordered.groupings
+    assert [grouping.groups[g] for g in grouping.group] == TOWNS.tolist()
     assert ordered.for_sites("test", SITES) is None
     with pytest.raises(ValueError, match="test: groups of Quotas must have every site, got none"):
         program.for_sites("test", ["s99", *SITES[1:]])

@@ -189,8 +189,14 @@ def _k(function: str, scores: Any, k: Any) -> int:
     return as_integer(function, "k", k)
 
 
-def limit_count(function: str, name: str, limit: Any, k: int, none: int) -> int:
-    """A limit as a number of sites: shares of k such as "30%" are rounded so that they hold."""
+def limit_count(
+    function: str, name: str, limit: Any, k: int, none: int, *, lower: bool | None = None
+) -> int:
+    """A limit as a number of sites: shares of k such as "30%" are rounded so that they hold.
+
+    lower: whether it is a lower one; None: the name says so.
+    """
+    is_lower = name == "lower" if lower is None else lower
     if limit is None:
         return none
     if isinstance(limit, str):
@@ -204,7 +210,7 @@ def limit_count(function: str, name: str, limit: Any, k: int, none: int) -> int:
                 f"{function}: {name} must be a number of sites or a share such as '30%', got "
                 f"{limit!r}"
             )
-        return math.ceil(share * k) if name == "lower" else math.floor(share * k)
+        return math.ceil(share * k) if is_lower else math.floor(share * k)
     return as_integer(function, name, limit)
 
 

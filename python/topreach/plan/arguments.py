@@ -3,39 +3,29 @@ here, once."""
 
 from __future__ import annotations
 
-import functools
-import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ParamSpec, TypedDict, TypeVar
+from typing import Any, TypedDict
 
 import numpy as np
 
 from topreach import _C
-from topreach.plan.constraints import Constraints, Quota, Quotas, make_constraints
+from topreach.plan.constraints import Constraints
 from topreach.plan.inputs import Sites, read_sites
 from topreach.plan.plan import Plan
 from topreach.plan.problem import Problem, chosen_sum
+from topreach.programs.arguments import Keeping, all_quotas, takes
 from topreach.programs.solver import find_highs
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-class Keeping(TypedDict, total=False):
-    """What a choice of sites keeps.
-
-    groups, at_least, at_most: one grouping, as for `Quotas`. quotas: `Quotas`, or several.
-    lock_in, lock_out: ids that must be in the plan, or must not.
-    """
-
-    groups: Any
-    at_least: Quota
-    at_most: Quota
-    quotas: Quotas | Sequence[Quotas] | None
-    lock_in: Sequence[Any]
-    lock_out: Sequence[Any]
+__all__ = [
+    "Choice",
+    "ChoiceArguments",
+    "PhaseArguments",
+    "ReachArguments",
+    "TourArguments",
+    "read_choice",
+    "takes",
+]
 
 
 class Reading(TypedDict, total=False):
@@ -75,51 +65,6 @@ class PhaseArguments(Keeping, Reading, total=False):
     """Of programs that take all periods of a table."""
 
     effect: Any
-
-
-_DEFAULTS: dict[str, Any] = {
-    "lock_in": (),
-    "lock_out": (),
-    "site": "site",
-    "gap": 1e-4,
-    "time": math.inf,
-}  # of the others: None
-
-
-def takes(shared: type) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Spells out a function's `**shared`: its signature shows each argument with type and default,
-    a call gets the defaults, and another name is a TypeError.
-
-    Args:
-        shared: the TypedDict of these arguments.
-    """
-    # As they are written: ForwardRef("Quota") is Quota.
-    types = {name: kind.__forward_arg__ for name, kind in shared.__annotations__.items()}
-
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        own = inspect.signature(function)
-        named = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        extra = [
-            inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=_DEFAULTS.get(name), annotation=kind
-            )
-            for name, kind in types.items()
-        ]
-        shown = own.replace(parameters=[*named, *extra])
-
-        @functools.wraps(function)
-        def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            try:
-                bound = shown.bind(*args, **kwargs)
-            except TypeError as error:
-                raise TypeError(f"{function.__name__}: {error}.") from None
-            bound.apply_defaults()
-            return function(*bound.args, **bound.kwargs)
-
-        call.__signature__ = shown  # type: ignore[attr-defined]
-        return call
-
-    return decorate
 
 
 @dataclass(frozen=True)
@@ -187,15 +132,8 @@ def read_choice(
         period=shared.get("period"),
         periods=periods,
     )
-    kept = make_constraints(
-        k,
-        shared.get("groups"),
-        shared.get("at_least"),
-        shared.get("at_most"),
-        shared.get("quotas"),
-        shared.get("lock_in", ()),
-        shared["lock_out"],
-        name,
+    kept = Constraints(
+        k, all_quotas(shared, name), shared.get("lock_in", ()), shared.get("lock_out", ())
     )
     effect = _effect(name, sites, shared.get("effect"))
     return Choice(name, sites, kept, shared["gap"], shared["time"], effect)

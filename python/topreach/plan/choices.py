@@ -291,7 +291,7 @@ def fair(
     choice = read_choice("fair", scores, k, shared)
     called, names, group = read_groups(choice.sites, fair_to, choice.name)
     sizes = np.bincount(group[group >= 0], minlength=len(names))
-    core_group = _C.PlanGrouping(called, names, group, np.zeros_like(sizes), sizes)
+    core_group = _C.Grouping(called, names, group, np.zeros_like(sizes), sizes)
     least = read_floors(floors, names, choice.name)
 
     def run(values: np.ndarray, core: _C.PlanConstraints) -> _C.PlanSolved:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 import re
 from collections.abc import Mapping, Sequence
@@ -10,39 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from topreach import _C
 from topreach.plan.inputs import Sites
-
-Quota = int | str | Mapping[str, int | str] | None
-
-
-@dataclass(frozen=True)
-class Quotas:
-    """Groups of sites, and how many sites of each a plan has.
-
-    Args:
-        groups: a column of the table of scores, a Series or dict by site id, or one name for each
-            site in order. A blank or missing name: in no group.
-        at_least, at_most: a number for all groups, a share of K as "30%" (at least: rounded up, at
-            most: rounded down), or a dict by group. None: no bound.
-        name: what the groups are, for messages; None: the column's name, else "group".
-
-    What is wrong with it is said by the function that it is given to, which knows the sites: a
-    ValueError for unknown groups and limits that cannot be met.
-
-    Example:
-        >>> towns = Quotas(["a", "a", "b"], at_least=1, name="town")
-        >>> rural = Quotas({"0": "rural", "1": "urban", "2": "rural"}, at_least={"rural": "50%"})
-        >>> tr.plan.quota_topk([5.0, 4.0, 3.0], 2, quotas=[towns, rural]).ids
-        ['0', '2']
-    """
-
-    groups: Any
-    at_least: Quota = None
-    at_most: Quota = None
-    name: str | None = None
+from topreach.programs.arguments import Quota, Quotas
+from topreach.programs.groupings import label_of
 
 
 @dataclass(frozen=True)
@@ -93,7 +64,7 @@ class Constraints:
         lock[put_out] = -1
         return lock
 
-    def groupings(self, sites: Sites, caller: str) -> list[_C.PlanGrouping]:
+    def groupings(self, sites: Sites, caller: str) -> list[_C.Grouping]:
         many = [self.quotas] if isinstance(self.quotas, Quotas) else list(self.quotas)
         k = None if self.k is None else int(self.k)
         made = []
@@ -105,7 +76,7 @@ class Constraints:
             )
             upper = _bounds(quota.at_most, groups, sizes, k, caller, "at_most")
             self._groupings.setdefault(name, (groups, group))  # the first of a name
-            made.append(_C.PlanGrouping(name, groups, group, lower, upper))
+            made.append(_C.Grouping(name, groups, group, lower, upper))
         return made
 
     def notes(self) -> list[str]:
@@ -124,25 +95,6 @@ class Constraints:
         return self._groupings
 
 
-def make_constraints(
-    k: int | None,
-    groups: Any,
-    at_least: Quota,
-    at_most: Quota,
-    quotas: Quotas | Sequence[Quotas] | None,
-    lock_in: Sequence[Any],
-    lock_out: Sequence[Any],
-    caller: str,
-) -> Constraints:
-    """From the arguments that all programs share."""
-    many = [quotas] if isinstance(quotas, Quotas) else list(quotas or ())
-    if groups is not None:
-        many.insert(0, Quotas(groups, at_least, at_most))
-    elif at_least is not None or at_most is not None:
-        raise ValueError(f"{caller}: at_least and at_most must come with groups, got none.")
-    return Constraints(k, many, lock_in, lock_out)
-
-
 def read_groups(
     sites: Sites, given: Any, caller: str, name: str | None = None
 ) -> tuple[str, list[str], np.ndarray]:
@@ -151,7 +103,7 @@ def read_groups(
     if column is None:
         raise ValueError(f"{caller}: groups must name each site's group, got None.")
     called = name or (given if isinstance(given, str) else getattr(given, "name", None)) or "group"
-    labels = [_label(value) for value in column]
+    labels = [label_of(value) for value in column]
     groups = sorted({label for label in labels if label})
     if not groups:
         raise ValueError(f"{caller}: groups must name at least one group, got blanks alone.")
@@ -177,14 +129,6 @@ def read_floors(
     if unknown:
         raise ValueError(f"{caller}: floors must name groups, got {unknown[0]!r}.")
     return np.asarray([least.get(group, 0.0) for group in names])
-
-
-def _label(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA:
-        return ""
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return str(int(value))
-    return str(value).strip()
 
 
 def whole(value: Any, caller: str, what: str) -> int:

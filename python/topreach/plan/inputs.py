@@ -135,8 +135,8 @@ class Sites:
         """Rows of sites given by id. Raises ValueError for an unknown one."""
         if isinstance(given, str):
             raise TypeError(f"{caller}: {what} must be a list of ids, got the text {given!r}.")
-        index = {name: row for row, name in enumerate(self.ids)}
         wanted = site_ids([] if given is None else given, caller, what)
+        index = {name: row for row, name in enumerate(self.ids)} if wanted else {}
         for name in wanted:
             if name not in index:
                 raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from typing import Any, Unpack
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from topreach.plan.plan import Plan
 from topreach.plan.problem import Problem
 
 _NONE = np.empty(0)
+_SITES: WeakKeyDictionary[Graph, Sites] = WeakKeyDictionary()
 
 
 @takes(ReachArguments)
@@ -299,9 +301,8 @@ def tours(
         return _C.plan_tour_gain(values, areas, float(pai))
 
     def run(values: np.ndarray, core: _C.PlanConstraints) -> _C.PlanSolved:
-        lock = choice.kept.lock(sites, choice.name)
         return _C.plan_tours(
-            network.core, gains(values), k, sizes, float(min_size), float(max_size), lock,
+            network.core, gains(values), k, sizes, float(min_size), float(max_size), core.lock,
             choice.gap, choice.time,
         )  # fmt: skip
 
@@ -373,5 +374,8 @@ def _reached(values: np.ndarray, solved: _C.PlanSolved) -> float:
 
 
 def _nodes(graph: Graph) -> Sites:
-    """The sites of a graph, each with score 1."""
-    return Sites(graph.ids, np.ones(graph.num_nodes), pd.DataFrame(index=pd.Index(graph.ids)))
+    """The sites of a graph, each with score 1; made once, for the next plan on it."""
+    if graph not in _SITES:
+        table = pd.DataFrame(index=pd.Index(graph.ids))
+        _SITES[graph] = Sites(graph.ids, np.ones(graph.num_nodes), table)
+    return _SITES[graph]

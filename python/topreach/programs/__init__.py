@@ -10,7 +10,15 @@ from __future__ import annotations
 
 from topreach._C import Program, Solution, TopK, WithEffect
 from topreach.programs.base import as_program
-from topreach.programs.planned import Budget, CallIn, Connected, Coverage, Spaced, Spillover
+from topreach.programs.planned import (
+    Budget,
+    CallIn,
+    Connected,
+    Coverage,
+    Fair,
+    Spaced,
+    Spillover,
+)
 from topreach.programs.quotas import Quotas, with_effect
 
 __all__ = [
@@ -18,6 +26,7 @@ __all__ = [
     "CallIn",
     "Connected",
     "Coverage",
+    "Fair",
     "Program",
     "Quotas",
     "Solution",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ import torch
 
 from topreach import _C
 from topreach._C import Program
-from topreach.ops.quota import Limit, limit_count
 from topreach.programs.base import as_program
+from topreach.programs.groupings import Column, grouping_of, read_column, read_lock, texts_of
+from topreach.programs.solver import find_highs
 
 _NAME = "Quotas"
 
@@ -73,93 +74,43 @@ class Quotas(_C.Quotas):
         lowers = _for_each(columns, lower, "lower")
         uppers = _for_each(columns, upper, "upper")
         groupings = [
-            _grouping(column, low, high, k)
+            grouping_of(column, low, high, k, _NAME)
             for column, low, high in zip(columns, lowers, uppers, strict=True)
         ]
-        lock = [0] * count
-        for word, held, sign in (("lock_in", lock_in, 1), ("lock_out", lock_out, -1)):
-            for place in _places(word, held, ids, count):
-                if lock[place] == -sign:
-                    raise ValueError(
-                        f"{_NAME}: lock_in and lock_out must have no site in common, got "
-                        f"{ids[place] if ids else place!r}"
-                    )
-                lock[place] = sign
-        super().__init__(k, groupings, lock if any(lock) else [], ids)
+        lock = read_lock(lock_in, lock_out, ids, count, _NAME)
+        super().__init__(k, groupings, lock, ids)
         if self.crosses:
-            _find_highs()
+            find_highs()
 
 
-class _Column:
-    """One grouping: labels of the sites, ids or none, and what it is called."""
-
-    def __init__(self, values: Sequence[Any], ids: list[str], label: str):
-        self.values = ["" if _is_missing(v) else _label(v) for v in values]
-        self.ids, self.label = ids, label
-
-
-def _label(value: Any) -> str:
-    """A group's name as text: 1.0, as pandas reads whole numbers beside blanks, is "1"."""
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return str(int(value))
-    return str(value).strip()
-
-
-def _is_missing(value: Any) -> bool:
-    if isinstance(value, str):
-        return not value.strip()
-    return value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value))
-
-
-def _columns(groups: Any, label: str | None) -> list[_Column]:
+def _columns(groups: Any, label: str | None) -> list[Column]:
     if isinstance(groups, pd.DataFrame):
         if groups.shape[1] == 0:
             raise ValueError(f"{_NAME}: groups must have a column, got none")
-        return [_column(groups[name], str(name)) for name in groups.columns]
+        return [read_column(groups[name], str(name), _NAME) for name in groups.columns]
     if isinstance(groups, (list, tuple)) and groups and _is_grouping(groups[0]):
-        return [_column(part, None) for part in groups]
-    return [_column(groups, label)]
+        return [read_column(part, None, _NAME) for part in groups]
+    return [read_column(groups, label, _NAME)]
 
 
 def _is_grouping(value: Any) -> bool:
     return isinstance(value, (pd.Series, Mapping, np.ndarray, list, tuple))
 
 
-def _column(groups: Any, label: str | None) -> _Column:
-    if isinstance(groups, pd.Series):
-        named = label or (str(groups.name) if groups.name is not None else "group")
-        return _Column(groups.tolist(), _ids(groups.index), named)
-    if isinstance(groups, Mapping):
-        return _Column(list(groups.values()), _ids(groups), label or "group")
-    if isinstance(groups, torch.Tensor):
-        groups = groups.tolist()
-    if isinstance(groups, (str, bytes)) or not isinstance(groups, (Sequence, np.ndarray, pd.Index)):
-        raise TypeError(
-            f"{_NAME}: groups must be a Series or mapping by site id, or a list in the order of "
-            f"the sites, got {type(groups).__name__}"
-        )
-    return _Column(list(groups), [], label or "group")
-
-
-def _ids(index: Iterable[Any]) -> list[str]:
-    return [str(name) for name in index]
-
-
-def _common_ids(columns: list[_Column]) -> list[str]:
+def _common_ids(columns: list[Column]) -> list[str]:
     first = columns[0]
     for other in columns[1:]:
-        if sorted(other.ids) != sorted(first.ids) or len(other.values) != len(first.values):
+        if len(other.values) != len(first.values):
             raise ValueError(
                 f"{_NAME}: groups must be of the same sites in every grouping, got other ones in "
                 f"{other.label!r}"
             )
         if other.ids != first.ids:
-            by_id = dict(zip(other.ids, other.values, strict=True))
-            other.ids, other.values = first.ids, [by_id[name] for name in first.ids]
+            other.in_order(first.ids, _NAME)
     return first.ids
 
 
-def _for_each(columns: list[_Column], limits: Any, name: str) -> list[Any]:
+def _for_each(columns: list[Column], limits: Any, name: str) -> list[Any]:
     """The limits of each grouping."""
     if len(columns) == 1:
         if isinstance(limits, (list, tuple)) and len(limits) == 1:
@@ -182,69 +133,6 @@ def _for_each(columns: list[_Column], limits: Any, name: str) -> list[Any]:
             )
         return list(limits)
     return [limits] * len(columns)
-
-
-def _grouping(column: _Column, lower: Any, upper: Any, k: int) -> _C.Grouping:
-    names = [name for name in dict.fromkeys(column.values) if name]
-    if not names:
-        raise ValueError(f"{_NAME}: groups must name the group of some site, got none")
-    count = len(column.values)
-
-    def limits(word: str, given: Any, none: int) -> dict[str, int]:
-        if isinstance(given, pd.Series):
-            given = given.convert_dtypes().to_dict()  # 1.0 beside a blank is 1
-        if not isinstance(given, Mapping):
-            return {name: limit_count(_NAME, word, given, k, none) for name in names}
-        return {
-            _label(name): limit_count(_NAME, word, _limit(limit), k, none)
-            for name, limit in given.items()
-        }
-
-    low, high = limits("lower", lower, 0), limits("upper", upper, count)
-    unknown = [name for name in high if name not in set(names)]
-    if unknown:
-        raise ValueError(
-            f"{_NAME}: upper must name groups that have sites, got {column.label} {unknown[0]!r}"
-        )
-    listed = list(dict.fromkeys([*low, *high]))
-    return _C.Grouping(
-        column.label,
-        column.values,
-        listed,
-        [low.get(name, 0) for name in listed],
-        [high.get(name, count) for name in listed],
-    )
-
-
-def _limit(value: Any) -> Limit:
-    return None if _is_missing(value) else value
-
-
-def _places(word: str, held: Iterable[Any], ids: list[str], count: int) -> list[int]:
-    if isinstance(held, str):
-        raise TypeError(f"{_NAME}: {word} must be a list of sites, got the string {held!r}")
-    where = {name: place for place, name in enumerate(ids)}
-    found = []
-    for site in held:
-        if ids:
-            if str(site) not in where:
-                raise ValueError(f"{_NAME}: {word} must be sites of groups, got {site!r}")
-            found.append(where[str(site)])
-        else:
-            if isinstance(site, bool) or not hasattr(site, "__index__") or not 0 <= site < count:
-                raise ValueError(
-                    f"{_NAME}: {word} must be positions from 0 to {count - 1} where groups have no "
-                    f"ids, got {site!r}"
-                )
-            found.append(int(site))
-    return found
-
-
-def _find_highs() -> None:
-    """Tell the library where the package `highsbox` keeps HiGHS, if it is installed."""
-    from topreach.programs.solver import find_highs
-
-    find_highs()
 
 
 def with_effect(program: Program | int, effect: Any) -> _C.WithEffect:
@@ -272,9 +160,9 @@ def with_effect(program: Program | int, effect: Any) -> _C.WithEffect:
         if effect.index.has_duplicates:
             twice = effect.index[effect.index.duplicated()][0]
             raise ValueError(f"with_effect: effect must name a site once, got {twice!r} twice")
-        ids, effect = _ids(effect.index), effect.tolist()
+        ids, effect = texts_of(effect.index), effect.tolist()
     elif isinstance(effect, Mapping):
-        ids, effect = _ids(effect), list(effect.values())
+        ids, effect = texts_of(effect), list(effect.values())
     values = torch.as_tensor(effect, dtype=torch.float64)
     if values.dim() != 1:
         raise ValueError(f"with_effect: effect must have shape [S], got {tuple(values.shape)}")
