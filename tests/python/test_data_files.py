@@ -1,11 +1,14 @@
-"""Tables of times that are not written one way, and plain files of another kind or version."""
+"""Tables of times that are not written one way, plain files of another kind or version, and records
+that are joined."""
 
 from __future__ import annotations
 
 import io
 import sys
+import warnings
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -13,6 +16,7 @@ import torch
 import topreach as tr
 from topreach.data.csv_files import read_csv, read_header
 from topreach.data.files import load_plain
+from topreach.data.sites import warn_of_changed_sites
 from topreach.data.times import read_times
 
 
@@ -114,3 +118,66 @@ def test_standard_input_is_read_once_for_each_stream(monkeypatch):
     stream(b"")
     with pytest.raises(ValueError, match="f: standard input must hold a table, got nothing"):
         read_csv("-", "f")
+
+
+def test_an_event_on_the_last_day_leaves_the_window_as_it_is():
+    """Records that were complete through February are so still; a later event moves both ends."""
+    table = pd.DataFrame({"day": ["2024-01-05", "2024-02-09"], "town": ["A", "B"]})
+    events = tr.Events.from_frame(
+        table, time="day", place="town", window=("2024-01", "2024-03"), complete_through="2024-02"
+    )
+    for day, end, complete in (
+        ("2024-03-30", "2024-03", "2024-02"),
+        ("2024-03-31", "2024-03", "2024-02"),
+        ("2024-04-30", "2024-04", "2024-04"),
+    ):
+        joined = events.append(pd.DataFrame({"day": [day], "town": ["A"]}))
+        assert joined.num_events == 3
+        assert joined.end == events.moment(end, end=True)
+        assert joined.complete_through == events.moment(complete, end=True)
+
+
+def test_a_past_that_is_known_to_intervals():
+    """Joined panels are exact if both are; what is known of either stays known."""
+
+    def panel(year, high=None):
+        upper = None if high is None else [[high, 2.0]]
+        return tr.Panel(np.zeros((1, 2, 0)), [[1.0, 2.0]], ["a", "b"], [year], [], y_upper=upper)
+
+    for before, after, upper in (
+        (None, None, None),
+        (5.0, None, [[5, 2], [1, 2]]),
+        (None, 7.0, [[1, 2], [7, 2]]),
+        (5.0, 7.0, [[5, 2], [7, 2]]),
+    ):
+        joined = panel(2001, after).with_history(panel(2000, before))
+        assert joined.is_exact == (upper is None)
+        assert joined.at_bound("lower").timeline.tolist() == [[1, 2], [1, 2]]
+        assert joined.at_bound("upper").timeline.tolist() == (upper or [[1, 2], [1, 2]])
+
+
+@pytest.mark.parametrize(("periods", "said"), [(2, False), (3, True), (4, True)])
+def test_a_site_that_ended_is_named_from_three_periods_on(periods, said):
+    """A thousand events a period, then none, among sites that stay as they are."""
+    y = np.full((periods, 10), 1000.0)
+    y[-1, 3] = 0
+    ids = [f"s{i}" for i in range(10)]
+    rows, labels = np.ones(y.shape, bool), list(range(2000, 2000 + periods))
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        warn_of_changed_sites(ids, y, None, rows, labels, "f")
+    texts = [str(w.message) for w in found]
+    assert len(texts) == said
+    if said:
+        assert f"some sites have ended: 's3' (last in {labels[-2]})" in texts[0]
+
+
+def test_why_a_count_before_is_not_known():
+    """It lies before all that is known, or a site of a known period lacks it."""
+    past = tr.Panel(
+        np.zeros((1, 2, 0)), [[1, 2]], ["a", "b"], [2001], [], history_y=[[np.nan, 1.0]]
+    )
+    with pytest.raises(ValueError, match="the count of 2000 is not known. Rank one period ahead"):
+        past.batch(1)
+    with pytest.raises(ValueError, match="the count of 1999 is not known. Pass a smaller window"):
+        past.batch(2)
