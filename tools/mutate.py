@@ -40,6 +40,7 @@ ROOMS = {
     "python/topreach/data": [
         "test_data_columns.py",
         "test_data_parts.py",
+        "test_data_files.py",
         "test_table*.py",
         "test_times*.py",
         "test_panel*.py",
@@ -48,7 +49,7 @@ ROOMS = {
     "python/topreach/data/places.py": ["test_data_parts.py", "test_events_table.py"],
     "python/topreach/data/moments.py": ["test_data_parts.py", "test_events_table.py"],
     "python/topreach/data/leaks.py": ["test_data_parts.py", "test_table.py"],
-    "python/topreach/data/files.py": ["test_files.py"],
+    "python/topreach/data/files.py": ["test_files.py", "test_data_files.py"],
     "python/topreach/data/datasets": ["test_datasets.py", "test_events.py"],
     "python/topreach/data/messages.py": ["test_messages.py"],
     "python/topreach/data/standardizer.py": ["test_standardizer.py"],

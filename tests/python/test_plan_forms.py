@@ -130,6 +130,9 @@ def test_phases_in_hindsight():
         assert found["reach"] == 2 and found["bpr"] == pytest.approx(2 / 5)
         assert found["capture"] == pytest.approx(2 / 7)
         assert found["free_bpr"] == pytest.approx(2 / (3 + 2))
+    two = tr.plan.phased(RATES[:2], 2).evaluate([[1, 3, 2], [4, 2, 1]])  # 0 and 1, then 1 and 2
+    assert two["reach"] == 1 + 3 + 2 + 1 and two["capture"] == pytest.approx(7 / 13)
+    assert two["bpr"] == two["free_bpr"] == pytest.approx(7 / (3 + 2 + 4 + 2))
     with pytest.raises(ValueError, match=r"y must have shape \[2, 3\], got \[3, 2\]"):
         plan.evaluate(y.T)
     nothing = plan.evaluate(np.zeros((2, 3)))
