@@ -335,7 +335,6 @@ def test_treatment_coverage_of_north_carolina():
 
 def test_trees_are_never_longer_than_networkx():
     """100 sets of 8 terminals in a ring of 60 with chords and 60 nodes of one edge."""
-    nx = pytest.importorskip("networkx")
     draw = np.random.default_rng(0)
     other = nx.connected_watts_strogatz_graph(60, 4, 0.2, seed=1)
     other.add_edges_from((60 + i, int(draw.integers(60))) for i in range(60))
