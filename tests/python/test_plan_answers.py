@@ -331,3 +331,23 @@ def test_treatment_coverage_of_north_carolina():
     assert plan.numbers["mean_distance"] == pytest.approx(13.4875, abs=1e-4)
     table = plan.to_frame().set_index("site")["unserved"]
     assert set(table[table == 0].index) == {"28801", "27704"}
+
+
+def test_trees_are_never_longer_than_networkx():
+    """100 sets of 8 terminals in a ring of 60 with chords and 60 nodes of one edge."""
+    draw = np.random.default_rng(0)
+    other = nx.connected_watts_strogatz_graph(60, 4, 0.2, seed=1)
+    other.add_edges_from((60 + i, int(draw.integers(60))) for i in range(60))
+    graph = tr.Graph.from_networkx(other)
+    shorter = 0
+    for _ in range(100):
+        terminals = draw.choice(120, 8, replace=False).tolist()
+        theirs = nx.algorithms.approximation.steiner_tree(other, terminals, method="mehlhorn")
+        plan = tr.plan.subgraph(graph, terminals)
+        tree = nx.Graph((int(a), int(b)) for a, b in plan.edges)
+        assert nx.is_tree(tree) and set(terminals) <= set(tree)
+        assert all(other.has_edge(*edge) for edge in tree.edges)
+        assert plan.value == tree.number_of_edges() <= theirs.number_of_edges()
+        assert set(plan.essential) | set(map(str, terminals)) <= set(map(str, tree))
+        shorter += plan.value < theirs.number_of_edges()
+    assert shorter > 0
