@@ -139,8 +139,9 @@ TEST_F(ModelFileTest, RoundTrip) {
 
 TEST_F(ModelFileTest, KeepsAProgramsStringsAndLists) {
   ModelFile file = example();
-  const topreach::Quotas quotas(2, {{"town", {"\xC3\xA9", "a", "", "a"}, {"a"}, {1}, {1}}},
-                                {0, 0, -1, 0}, file.site_ids);
+  const topreach::Quotas quotas(
+      2, {topreach::plan::group_by("town", {"\xC3\xA9", "a", "", "a"}, {"a"}, {1}, {1})},
+      {0, 0, -1, 0}, file.site_ids);
   const topreach::WithEffect program(std::make_shared<topreach::Quotas>(quotas), {1, .5, 0, 1},
                                      file.site_ids);
   file.program = program.name();
