@@ -184,8 +184,7 @@ def swap_repair(scores: Tensor, plans: Tensor, quotas: tr.programs.Quotas) -> Te
     """Plans [T, S] of K sites, mended for "at least" quotas of one grouping: the best missing site
     of each group that lacks one goes in, and the worst site that no quota needs goes out."""
     (grouping,) = quotas.groupings
-    number = {name: i for i, name in enumerate(grouping.names)}
-    group = torch.tensor([number.get(name, -1) for name in grouping.groups])
+    group = torch.tensor(grouping.group)
     lower = torch.tensor(grouping.lower)
     mended = plans.clone()
     for row, score in zip(mended, scores, strict=True):

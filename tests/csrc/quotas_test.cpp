@@ -128,7 +128,7 @@ TEST(WithEffect, WeighsValuesAndCounts) {
   const ProgramPtr again = topreach::make_program(program.name(), program.config());
   EXPECT_EQ(again->describe(), "TopK(k=1, by effect)");
   EXPECT_EQ(error_of([] { topreach::WithEffect(std::make_shared<topreach::TopK>(1), {-1.}); }),
-            "WithEffect: effect must be finite and not negative, got -1");
+            "WithEffect: effect must be a share from 0 to 1, got -1 for site 0");
 }
 
 }  // namespace

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import topreach as tr
-from topreach.plan.constraints import Constraints, Quotas, make_constraints, read_groups, whole
+from topreach.plan.constraints import Constraints, Quotas, read_groups, whole
 from topreach.plan.inputs import Sites, read_sites
+from topreach.programs.arguments import all_quotas
 
 IDS = ["a", "b", "c"]
 TABLE = pd.DataFrame({"site": IDS, "score": [3.0, 2.0, 1.0], "town": ["x", "y", "x"]})
@@ -89,7 +90,7 @@ def test_one_of_several_periods():
     with pytest.raises(ValueError, match="must be of one period, got 2, from 2025 on"):
         read_sites(TWO, "f")
     blank = TWO.assign(time=[2025, 2025, None, 2025, 2025, None]).reset_index(drop=True)
-    with pytest.raises(ValueError, match="f: time must say the period .* a blank in row 2"):
+    with pytest.raises(ValueError, match="f: the column .time. must say the period .* a blank in row 2"):
         read_sites(blank[:3], "f")
 
 
@@ -127,9 +128,9 @@ def test_what_changes_between_periods_is_of_no_site():
         (TWO[:5], "every site in every period, got none for 'c' in 2024"),
         (pd.concat([TWO, TWO[:1]]), "a site once a period, got 'a' twice in 2025"),
         (TWO.assign(time=["2025", "2025", " ", "2024", "2024", "2024"]).reset_index(drop=True),
-         "time must say the period of each row, got a blank in row 2"),
+         "the column .time. must say the period of each row, got a blank in row 2"),
         (TWO.assign(time=["2025", None, "2025", "2024", "2024", "2024"]).reset_index(drop=True),
-         "time must say the period of each row, got a blank in row 1"),
+         "the column .time. must say the period of each row, got a blank in row 1"),
     ],
 )  # fmt: skip
 def test_periods_that_are_not_whole(table, message):
@@ -242,7 +243,7 @@ def test_quotas_in_every_form(how, expected):
 
 
 def test_two_of_each_of_two_groups_are_not_three():
-    with pytest.raises(ValueError, match="lower bounds of group that sum to 4 for k = 3"):
+    with pytest.raises(ValueError, match="lower bounds that sum to 4 for k=3"):
         best(3, at_least=" 34 % ")  # 1.02 of 3
 
 
@@ -276,14 +277,14 @@ def test_a_share_needs_k():
 
 def test_several_groupings_and_one_of_the_arguments():
     own, other = Quotas(["p", "p", "q"], at_most=1), Quotas("town")
-    both = make_constraints(2, "town", 1, 2, [own], ["a"], ["b"], "f")
-    assert both.quotas == [Quotas("town", 1, 2), own]  # that of the arguments comes first
-    assert (both.k, both.lock_in, both.lock_out) == (2, ["a"], ["b"])
+    town = {"groups": "town", "at_least": 1, "at_most": 2}
+    # That of the arguments comes first.
+    assert all_quotas(town | {"quotas": [own]}, "f") == [Quotas("town", 1, 2), own]
     for given, expected in ((own, [own]), ([own, other], [own, other]), (None, []), ((), [])):
-        assert make_constraints(2, None, None, None, given, (), (), "f").quotas == expected
-    for bounds in ((1, None), (None, 1), (0, None)):
+        assert all_quotas({"quotas": given}, "f") == expected
+    for bounds in ({"at_least": 1}, {"at_most": 1}, {"at_least": 0}):
         with pytest.raises(ValueError, match="f: at_least and at_most must come with groups"):
-            make_constraints(2, None, *bounds, None, (), (), "f")
+            all_quotas(bounds, "f")
     kept = Constraints(2, own)
     assert kept.groups == {}
     assert len(kept.groupings(SITES, "f")) == 1

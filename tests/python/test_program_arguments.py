@@ -23,11 +23,16 @@ IDS = ["s0", "s1", "s2", "s3", "s4"]
 FREE = 5  # an upper limit that is none: the number of sites
 
 
+def group_names(grouping):
+    """The name of each site's group, "" for none."""
+    return [grouping.groups[g] if g >= 0 else "" for g in grouping.group]
+
+
 def limits(program, place=0):
     """{group: (lower, upper)} of one of a program's groupings."""
     grouping = program.groupings[place]
     pairs = zip(grouping.lower, grouping.upper, strict=True)
-    return dict(zip(grouping.names, pairs, strict=True))
+    return dict(zip(grouping.groups, pairs, strict=True))
 
 
 # ---- limits --------------------------------------------------------------------------------------
@@ -95,9 +100,9 @@ BY_ID = dict(zip(IDS, AB, strict=True))
 def test_groups_in_every_form(groups, label, sites):
     program = Quotas(2, groups, lower=1)
     (grouping,) = program.groupings
-    assert (grouping.groups, grouping.label, program.sites) == (AB, label, sites)
+    assert (group_names(grouping), grouping.name, program.sites) == (AB, label, sites)
     if not isinstance(groups, pd.DataFrame) and len(groups) == 5:
-        assert Quotas(2, groups, label="city").groupings[0].label == "city"
+        assert Quotas(2, groups, label="city").groupings[0].name == "city"
     assert program.best(torch.arange(5.0)).tolist() == [0, 0, 1, 0, 1]
 
 
@@ -105,9 +110,9 @@ def test_a_group_is_text_and_a_blank_is_none():
     """1.0 is how pandas reads 1 beside a blank; 1.5 is a name of its own."""
     given = [1.0, np.float32(2), np.float64(1), 1.5, " x ", "  ", None, np.nan, pd.NA, 7]
     (grouping,) = Quotas(1, given).groupings
-    assert grouping.groups == ["1", "2", "1", "1.5", "x", "", "", "", "", "7"]
-    assert grouping.names == ["1", "2", "1.5", "x", "7"]
-    assert Quotas(1, torch.tensor([3, 4, 3])).groupings[0].groups == ["3", "4", "3"]
+    assert group_names(grouping) == ["1", "2", "1", "1.5", "x", "", "", "", "", "7"]
+    assert grouping.groups == ["1", "2", "1.5", "x", "7"]
+    assert group_names(Quotas(1, torch.tensor([3, 4, 3])).groupings[0]) == ["3", "4", "3"]
 
 
 def test_groupings_of_the_same_sites_in_another_order():
@@ -115,8 +120,8 @@ def test_groupings_of_the_same_sites_in_another_order():
     other = pd.Series(["x", "x", "y", "y", "y"], IDS[::-1])
     program = Quotas(2, [pd.Series(AB, IDS), other])
     assert program.sites == IDS
-    assert program.groupings[1].groups == ["y", "y", "y", "x", "x"]
-    assert [g.label for g in program.groupings] == ["group", "group"]
+    assert group_names(program.groupings[1]) == ["y", "y", "y", "x", "x"]
+    assert [g.name for g in program.groupings] == ["group", "group"]
     for wrong in (other.rename({"s0": "s9"}), other[:4], ["x"] * 5):
         with pytest.raises(ValueError, match="groups must be of the same sites in every grouping"):
             Quotas(2, [pd.Series(AB, IDS), wrong])
@@ -263,7 +268,7 @@ def test_how_long_and_how_close():
     usual = tr.programs.Budget(3, [1.0]).config()
     endless = tr.programs.Budget(3, [1.0], time=float("inf")).config()
     assert endless == usual and "time" not in usual and usual.get("k", -1) == -1
-    with pytest.raises(TypeError, match="Budget: got an unexpected argument 'slack'"):
+    with pytest.raises(TypeError, match="Budget: got an unexpected keyword argument 'slack'"):
         tr.programs.Budget(3, [1.0], slack=1, wait=2)
 
 

@@ -468,7 +468,7 @@ def test_what_is_known_of_the_past(plain):
 
 
 def test_only_what_the_library_has_is_in_a_file():
-    from topreach.ranking.topk_ranker import _is_library_program
+    from topreach.ranking.serving import is_library_program
 
     class Own(tr.programs.Program):
         def name(self):
@@ -477,8 +477,8 @@ def test_only_what_the_library_has_is_in_a_file():
         def config(self):
             return {}
 
-    assert _is_library_program(tr.programs.TopK(2))
-    assert _is_library_program(tr.programs.Quotas(1, ["a"]))
-    assert not _is_library_program(Own())
-    assert not _is_library_program(tr.programs.with_effect(Own(), [1.0]))
+    assert is_library_program(tr.programs.TopK(2))
+    assert is_library_program(tr.programs.Quotas(1, ["a"]))
+    assert not is_library_program(Own())
+    assert not is_library_program(tr.programs.with_effect(Own(), [1.0]))
     assert as_forecaster("linear", {"window": 3}) == replace(as_forecaster("linear", {}), window=3)
