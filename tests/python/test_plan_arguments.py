@@ -90,9 +90,7 @@ def test_one_of_several_periods():
     with pytest.raises(ValueError, match="must be of one period, got 2, from 2025 on"):
         read_sites(TWO, "f")
     blank = TWO.assign(time=[2025, 2025, None, 2025, 2025, None]).reset_index(drop=True)
-    with pytest.raises(
-        ValueError, match="f: the column .time. must say the .* a blank in row 2"
-    ):
+    with pytest.raises(ValueError, match="f: the column .time. must say the .* a blank in row 2"):
         read_sites(blank[:3], "f")
 
 
