@@ -156,7 +156,7 @@ def test_the_command_lists_experiments_and_refuses_what_there_is_not(capsys):
     listed = capsys.readouterr().out
     assert [line.split()[0] for line in listed.splitlines()] == experiments.names()
     assert main(["experiment", "nothing"]) == 2
-    assert "experiment: NAME must be one of" in capsys.readouterr().err
+    assert "NAME must be one of" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", experiments.names())
