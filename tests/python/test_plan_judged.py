@@ -283,3 +283,13 @@ def test_the_same_plan_each_time():
     r, x, y = random.random((3, 60))
     first, second = (tr.plan.spaced(r, 10, 0.2, x=x, y=y, gap=0) for _ in range(2))
     assert first.ids == second.ids and first.value == second.value
+
+
+def test_tours_in_a_period_without_events():
+    """Shares of nothing are NaN, as for every other plan."""
+    path = tr.Graph.from_edges([("a", "b"), ("b", "c"), ("c", "d")])
+    scores = {"a": 3.0, "b": 1.0, "c": 0.0, "d": 2.0}
+    plan = tr.plan.tours(scores, path, 1, max_size=2, area=[1, 1, 1, 1], pai=0.5)
+    found = plan.evaluate([0, 0, 0, 0], area=[1, 1, 1, 1])
+    assert all(np.isnan(found[name]) for name in ("reach", "bpr", "capture", "free_bpr", "pai"))
+    assert np.isnan(found["tour_pai"]).tolist() == [True]

@@ -48,9 +48,11 @@ def evaluate(plan: Plan, y: Any, *, groups: Any = None, area: Any = None) -> dic
     """
     problem, solved = _judged(plan, "evaluate")
     values = problem.counts(y, "Plan.evaluate")
-    reach = problem.reach(values, solved)
-    best = problem.solve(values)
-    hindsight = max(problem.reach(values, best), reach)
+    if plan.program == "tours" and not values.sum() > 0:  # a tour gains a share of all events
+        reach, hindsight, best_gap = float("nan"), float("nan"), None
+    else:
+        reach, best = problem.reach(values, solved), problem.solve(values)
+        hindsight, best_gap = max(problem.reach(values, best), reach), best.gap
     flat = values if values.ndim == 1 else values.sum(axis=0)
     chosen = solved.chosen
     top = np.sort(flat)[::-1][: len(chosen)].sum()
@@ -58,7 +60,7 @@ def evaluate(plan: Plan, y: Any, *, groups: Any = None, area: Any = None) -> dic
     result: dict[str, Any] = {
         "reach": reach,
         "bpr": reach / hindsight if hindsight > 0 else float("nan"),
-        "bpr_gap": best.gap if best.gap is not None else float("nan"),
+        "bpr_gap": best_gap if best_gap is not None else float("nan"),
         "capture": float(flat[chosen].sum() / total) if total > 0 else float("nan"),
         "free_bpr": float(flat[chosen].sum() / top) if top > 0 else float("nan"),
     }
@@ -86,11 +88,13 @@ def evaluate(plan: Plan, y: Any, *, groups: Any = None, area: Any = None) -> dic
         size = problem.sites.numbers(area, "Plan.evaluate", "area", 1.0)
 
         def pai(rows: Any) -> float:
+            if not total > 0 or not len(rows):
+                return float("nan")
             return float(flat[rows].sum() / total / (size[rows].sum() / size.sum()))
 
-        result["pai"] = pai(chosen) if total > 0 and len(chosen) else float("nan")
+        result["pai"] = pai(chosen)
         if plan.program == "tours":
-            result["tour_pai"] = [pai(part) for part in solved.parts] if total > 0 else []
+            result["tour_pai"] = [pai(part) for part in solved.parts]
     return result
 
 
