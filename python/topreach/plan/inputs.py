@@ -16,7 +16,8 @@ from topreach.data.site_ids import site_ids
 from topreach.data.times import plain, read_times
 
 # Arguments by site that are shares of its events, or chances; and others that cannot be negative.
-SHARES = ("effect", "treated", "spilled", "compliance", "comes", "passes")
+CHANCES = ("comes", "passes")
+SHARES = ("effect", "treated", "spilled", "compliance", *CHANCES)
 AMOUNTS = ("cost", "size", "area", "opening", "capacity", "opened_capacity")
 
 # Errors of the C++ library that name a site by its number; others speak of groups, places or pairs.
@@ -124,7 +125,8 @@ class Sites:
             wrong = (values < 0) | ~np.isfinite(values) | ((values > 1) & (what in SHARES))
             if wrong.any():
                 at = int(np.argmax(wrong))
-                kind = "shares from 0 to 1" if what in SHARES else "numbers >= 0"
+                unit = "chances" if what in CHANCES else "shares"
+                kind = f"{unit} from 0 to 1" if what in SHARES else "numbers >= 0"
                 raise ValueError(
                     f"{caller}: {what} must be {kind}, got {plain(column[at])!r} for "
                     f"{self.ids[at]!r}."
