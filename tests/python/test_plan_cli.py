@@ -155,7 +155,7 @@ def test_all_sites_and_standard_output(folder, capsys):
         (["coverage", "--scores", "few2.csv", *EDGES, "--k", "1"], "got '006' in line"),
         (["spaced", *SCORES, "--k", "4", "--distance", "9"], "--lon and --lat must name"),
         (["call-in", *SCORES, *EDGES, "--k", "2", "--comes", "2"],
-         "--comes must be shares from 0 to 1, got 2"),
+         "--comes must be chances from 0 to 1, got 2"),
     ],
 )  # fmt: skip
 def test_errors_in_one_line(folder, capsys, words, message):

@@ -16,8 +16,8 @@ from topreach.data.site_ids import site_ids
 from topreach.data.times import plain, read_times
 
 # Arguments by site that are shares of its events, or chances; and others that cannot be negative.
-CHANCES = ("comes", "passes")
-SHARES = ("effect", "treated", "spilled", "compliance", *CHANCES)
+CHANCES = ("comes", "passes", "compliance")
+SHARES = ("effect", "treated", "spilled", *CHANCES)
 AMOUNTS = ("cost", "size", "area", "opening", "capacity", "opened_capacity")
 
 # Errors of the C++ library that name a site by its number; others speak of groups, places or pairs.
