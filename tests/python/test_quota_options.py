@@ -101,6 +101,6 @@ def test_limits_of_the_command_line(table):
     limits = {
         name: (low, high)
         for grouping in program.groupings
-        for name, low, high in zip(grouping.names, grouping.lower, grouping.upper, strict=True)
+        for name, low, high in zip(grouping.groups, grouping.lower, grouping.upper, strict=True)
     }
     assert limits["0"][1] == 3 and limits["07"][0] == 2
