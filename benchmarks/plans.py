@@ -19,7 +19,8 @@ import torch
 import topreach as tr
 
 OURS, SAMPLED = "topreach", "topreach, 100 draws"
-SORT, SOLVER, NETWORKX = "one sort (torch)", "HiGHS (scipy)", "networkx"
+SECONDS = 60.0  # that a peer is given
+SORT, SOLVER, NETWORKX = "one sort (torch)", "HiGHS (scipy), at most 60 s", "networkx"
 SPOPT = "spopt"  # its MCLP, through PuLP, where both are installed
 
 QUOTA = "quota top-K: S=1,000,000 K=10,000, 1,000 groups"
@@ -164,9 +165,9 @@ def solver_spillover() -> None:
         constraints=limits,
         integrality=np.r_[np.ones(n), np.zeros(n)],
         bounds=optimize.Bounds(0, 1),
-        options={"mip_rel_gap": 1e-4, "presolve": False},
+        options={"mip_rel_gap": 1e-4, "presolve": False, "time_limit": SECONDS},
     )
-    assert found.status == 0, found.message
+    assert found.status in (0, 1), found.message  # done, or its time is up
 
 
 def spillover_task() -> Contenders:

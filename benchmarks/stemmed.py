@@ -36,13 +36,9 @@ def _events() -> tr.Events:
     return tr.datasets.ct_overdose_deaths(opioid=True, marks=("sex", "race"))
 
 
-@cache
-def _fitted() -> Stemmed:
-    return Stemmed().fit(_events())
-
-
-def paths() -> object:
-    return _fitted().forecast(12, mode="branching", num_samples=1000)
+def _paths_task() -> dict[str, Callable[[], object]]:
+    model = Stemmed().fit(_events())
+    return {OURS: lambda: model.forecast(12, mode="branching", num_samples=1000)}
 
 
 def _tasks() -> dict[str, Callable[[], dict[str, Callable[[], object]]]]:
@@ -52,7 +48,7 @@ def _tasks() -> dict[str, Callable[[], dict[str, Callable[[], object]]]]:
         return {}
     return {
         FIT: lambda: {OURS: lambda: Stemmed().fit(_events()).summary()},
-        PATHS: lambda: {OURS: paths},
+        PATHS: _paths_task,
     }
 
 
