@@ -327,3 +327,31 @@ def test_wrong_arguments():
         tr.programs.Connected(2, NETWORK, seconds=3)
     with pytest.raises(ValueError, match="k must be at most the number of sites S = 8, got 9"):
         tr.programs.Coverage(9, NETWORK).best(torch.ones(N))
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"), [("empirical_bayes", {}), ("linear", {"window": 2, "max_epochs": 3})]
+)
+def test_fairness_is_trained_for_and_kept_in_a_file(model, settings, tmp_path):
+    """The plan's least share of a group is the largest there is, by enumeration."""
+    pytest.importorskip("highsbox")
+    draw = np.random.default_rng(0)
+    counts = draw.poisson(draw.gamma(1.0, 3.0, 8), (8, 8)).astype(np.float32)
+    sites = [f"s{i}" for i in range(8)]
+    panel = tr.Panel(np.zeros((8, 8, 0)), counts, sites, list(range(2010, 2018)), [])
+    group = np.array([0, 1, 0, 0, 1, 1, 0, 1])
+    fair = tr.programs.Fair(3, dict(zip(sites, ["ab"[g] for g in group], strict=True)))
+    ranker = tr.TopKRanker(fair, model=model, progress=False, **settings).fit(panel)
+    plan = ranker.rank().set_index("site").loc[sites]
+    ranker.save(tmp_path / "fair.pt")
+    again = tr.TopKRanker.load(tmp_path / "fair.pt").rank().set_index("site").loc[sites]
+    assert (again["selected"] == plan["selected"]).all() and plan["selected"].sum() == 3
+    score = plan["score"].to_numpy()
+    if model == "empirical_bayes":  # shares of scores that are not negative
+
+        def least(chosen):
+            shares = [score[[s for s in chosen if group[s] == g]].sum() for g in (0, 1)]
+            return min(share / score[group == g].sum() for g, share in enumerate(shares))
+
+        best = max(least(chosen) for chosen in itertools.combinations(range(8), 3))
+        assert least(np.flatnonzero(plan["selected"])) == pytest.approx(best, rel=1e-4)
