@@ -107,7 +107,9 @@ def main() -> None:
     print("\n".join(lines[-2:]), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for sites, periods in sizes:
-            size, fit, plan = measure(sites, periods, Path(folder))
+            own = Path(folder) / f"{sites}-{periods}"
+            own.mkdir()
+            size, fit, plan = measure(sites, periods, own)
             lines.append(
                 f"| {sites:,} × {periods} | {size:.0f} | {fit.wall:.1f} | {fit.cpu:.1f} | "
                 f"{fit.peak:.2f} | {plan.wall:.1f} | {plan.peak:.2f} |"

@@ -99,8 +99,9 @@ class Merge {
       TR_REQUIRE(
           unknown.empty(),
           "{}: table must have the sites that the model was fitted with, got {} unknown site(s) "
-          "that it does not know: {}. Drop their rows, or fit the model with them.",
-          function_, unknown.size(), listed(unknown));
+          "that it does not know: {}.{} Drop their rows, or fit the model with them.",
+          function_, unknown.size(), listed(unknown),
+          unknown.empty() ? "" : did_you_mean(unknown[0], file_.site_ids));
     } else {
       out_.site_ids = table_->site_ids;
     }

@@ -472,7 +472,7 @@ def test_evaluation_says_what_the_model_has_learned_from(table, tmp_path, capsys
 def test_the_columns_taken_as_features_are_said_once(table, tmp_path, capsys):
     table.assign(income=np.arange(60.0) % 7).to_csv(tmp_path / "t.csv", index=False)
     assert fit_table(tmp_path) == 0
-    said = "note: Features are all numeric columns that have no other role: income."
+    said = "note: Numeric columns that have no other role are read as features: income."
     assert capsys.readouterr().err.splitlines().count(said) == 1
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import topreach as tr
+from topreach import _C
 from topreach._C import Calendar
 from topreach.data import leaks, moments, sites, timeline
 from topreach.data.event_marks import MarkScaler, mark_columns
@@ -342,14 +343,20 @@ def test_ids_in_order():
         ("São Paulo", "sao paulo", True), ("007", "7", True), ("0", "000", True),
         ("St. Mary", "St-Mary", True), ("A 1-2", "A 1.2", True), ("A 1-2", "A 12", False),
         ("A1", "A 1", True), ("1-2", "1.2", False), ("a  b", "A B", True), ("70", "7", False),
+        ("7.0", "007", True), ("7.5", "7", False), ("7.", "7", False), (".0", "0", False),
+        ("-7", "7", False), ("Foo–Bar", "foo bar", True), ("7..0", "7", False),
+        (" 1  2", "1 2", True), ("12", "1 2", False), ("", "0", False), ("0.0", "0", True),
     ],
 )  # fmt: skip
 def test_spellings_of_one_id(one, other, alike):
     assert (sites.plain_id(one) == sites.plain_id(other)) == alike
     found = said(lambda: sites.warn_of_similar_ids([one, "quite another", other], "f"))
     assert len(found) == alike
+    hint = f" Did you mean {other!r}? Ids are compared as text."
     if alike:
         assert f"got 1 group(s): {one!r} and {other!r}." in found[0]
+    if one.isascii():
+        assert _C.did_you_mean(one, ["quite another", other]) == (hint if alike else "")
 
 
 def test_when_sites_are_open():

@@ -62,6 +62,18 @@ def test_a_table_without_the_count_column_is_said(files, capsys):
     assert pd.read_csv("p.csv")["time"].unique().tolist() == [2022]
 
 
+def test_ids_that_lost_their_zeros_are_known_again(files, capsys):
+    assert fit(TABLE) == 0
+    TABLE.assign(site=TABLE["site"].astype(int)).to_csv("stripped.csv", index=False)
+    assert main(["rank", "--model", "m.pt", "--data", "stripped.csv", "--out", "plan.csv"]) == 2
+    assert "'0'" in (text := said(capsys))
+    assert " Did you mean '000'? Ids are compared as text. Drop their rows" in text
+    pd.DataFrame({"site": ["001", "002"], "score": [1.0, 2.0]}).to_csv("scores.csv", index=False)
+    words = ["--scores", "scores.csv", "--k", "1", "--lock-in", "1", "--out", "plan.csv"]
+    assert main(["plan", "quotas", *words]) == 2
+    assert "--lock-in must be ids of the 2 sites, got '1'. Did you mean '001'?" in said(capsys)
+
+
 def test_words_that_no_program_knows(files, capsys):
     assert fit(TABLE, "--device", "tpu") == 2
     assert "--device must be cpu or cuda, got tpu" in said(capsys)

@@ -168,7 +168,10 @@ def test_sites_are_checked():
     with pytest.raises(ValueError, match=r"1 site\(s\) that it lacks: 's00'"):
         ranker.rank(fewer)
     other = tr.Panel(np.zeros((1, S, 0)), Y[T : T + 1], [*SITES[1:], "new"], [2010 + T], [])
-    with pytest.raises(ValueError, match=r"1 unknown site\(s\)"):
+    with pytest.raises(ValueError, match=r"1 unknown site\(s\) that it does not know: 'new'. Drop"):
+        ranker.rank(other)
+    other = tr.Panel(np.zeros((1, S, 0)), Y[T : T + 1], ["S 00", *SITES[1:]], [2010 + T], [])
+    with pytest.raises(ValueError, match="'S 00'. Did you mean 's00'. Ids are compared as text"):
         ranker.rank(other)
 
 

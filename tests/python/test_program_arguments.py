@@ -175,7 +175,7 @@ def test_what_is_no_position(wrong):
 def test_what_cannot_be_locked():
     with pytest.raises(TypeError, match="lock_in must be a list of sites, got the string 's0'"):
         Quotas(2, BY_ID, lock_in="s0")
-    with pytest.raises(ValueError, match="lock_out must be sites of groups, got 's9'"):
+    with pytest.raises(ValueError, match="lock_out must be sites of groups, got 's9'."):
         Quotas(2, BY_ID, lock_out=["s0", "s9"])
     for groups, site in ((BY_ID, "s1"), (AB, 1)):
         with pytest.raises(ValueError, match=f"no site in common, got {site!r}"):

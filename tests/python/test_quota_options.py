@@ -70,7 +70,7 @@ def test_columns_of_groups_are_not_said_to_be_left_out(table, capsys):
     assert run_fit(table, *words) == 0
     said = capsys.readouterr()
     assert "left out the columns ['mayor']" in said.err and "'ward'" not in said.err
-    assert "no other role: town." in said.err and "1 feature(s): town." in said.out
+    assert "read as features: town." in said.err and "1 feature(s): town." in said.out
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,7 @@ def test_columns_of_groups_are_not_said_to_be_left_out(table, capsys):
         (["--groups", "town", "--at-least", "2"], "lower bounds that sum to 20 for --k 12"),
         (["--groups", "town", "--at-least", "03=5"], "at least 5 in town '03' that has 4 sites"),
         (["--groups", "town", "--at-least", "x=5"], "must name a group of --groups, got 'x'"),
+        (["--groups", "town", "--at-least", "3=1"], "one of none. Did you mean '03'?"),
         (["--groups", "nowhere", "--at-least", "1"], "must have the column 'nowhere'"),
         (["--groups", "n", "--at-least", "1"], "n must be the same in all rows of a site"),
         (["--groups", "town", "--at-least", "few"], "a number of sites or a share"),

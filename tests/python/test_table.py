@@ -180,7 +180,7 @@ def test_features_are_listed_and_leaks_named():
     df["any"] = np.where(df["n"] > 5, df["n"] % 3 + 1, 0) + 0.5
     panel, notes = warned(df)
     assert panel.notes == [
-        "Features are all numeric columns that have no other role: u, rate, people, "
+        "Numeric columns that have no other role are read as features: u, rate, people, "
         "deaths_2012_2013, any."
     ]
     found = next(n for n in notes if "tell the count" in n)

@@ -238,11 +238,10 @@ def _check_model_options(options: argparse.Namespace) -> None:
 
 def _features(ranker: TopKRanker) -> str:
     names = ranker.feature_names_in_
-    text = "no features."
+    text = "no features used."
     if names:
-        text = (
-            f"{len(names)} feature(s): {', '.join(names[:12])}{' ...' if len(names) > 12 else ''}."
-        )
+        shown = f"{', '.join(names[:12])}{' ...' if len(names) > 12 else ''}"
+        text = f"{len(names)} feature(s): {shown}."
     history = ranker.site_history_
     near = getattr(history, "neighbours_by_", None)
     if near:

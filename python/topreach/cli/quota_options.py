@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from topreach._C import did_you_mean
 from topreach.cli.options import CommandError, check_k, names, say_note
 from topreach.data.csv_files import read_csv
 from topreach.data.panel import Panel
@@ -113,7 +114,8 @@ def _limits(option: str, given: list[str], groups: pd.DataFrame) -> Any:
         if len(homes) != 1:
             raise CommandError(
                 f"{option} must name a group of --groups, got {group.strip()!r}, which is "
-                + ("one of none" if not homes else f"one of {' and '.join(homes)}")
+                + ("one of none." if not homes else f"one of {' and '.join(homes)}.")
+                + ("" if homes else did_you_mean(group.strip(), groups.stack().unique().tolist()))
             )
         if group.strip() in found[homes[0]]:
             raise CommandError(

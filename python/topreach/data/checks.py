@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from topreach import _C
+
 from . import columns as _columns
 from .messages import option
 
@@ -167,8 +169,10 @@ def order(have: list[str], want: list[str], argument: str, noun: str, *, exact: 
     at = {v: i for i, v in enumerate(have)}
     absent = [v for v in want if v not in at]
     if absent:
-        near = difflib.get_close_matches(str(absent[0]), have[:10_000], n=1)
-        advice = f" The nearest {noun} it has is {near[0]!r}." if near else ""
+        advice = _C.did_you_mean(absent[0], have)
+        near = difflib.get_close_matches(absent[0], have[:10_000], n=1)
+        if near and not advice:
+            advice = f" The nearest {noun} it has is {near[0]!r}."
         raise ValueError(
             f"Panel.align: {argument} must all be in the panel, got {len(absent)} {noun}(s) that "
             f"it lacks: {_columns.listed(absent)}.{advice} Add their rows or columns."

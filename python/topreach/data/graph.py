@@ -121,8 +121,7 @@ class Graph:
                 more = f", and {len(wrong) - 1} more rows with unknown ids" if wrong[1:] else ""
                 raise ValueError(
                     f"{name}: edges must join ids of the {len(known)} sites, got {stranger!r} in "
-                    f"{where.format(lines[i])}{more}. Ids are compared as text: see whether "
-                    "leading zeros are lost."
+                    f"{where.format(lines[i])}{more}.{_C.did_you_mean(stranger, known)}"
                 )
         return cls(
             _C.Graph.from_edges(ids=known or [], from_ids=ends[0], to_ids=ends[1], weights=weights)
@@ -488,8 +487,8 @@ class Graph:
         if len(every) and not len(table):
             raise ValueError(
                 "Graph.without_strangers: ids must be those of the edges, got none that an edge "
-                f"joins: {every['from'].iloc[0]!r} and {sorted(keep)[0]!r}, for instance. Ids are "
-                "compared as text: see whether leading zeros are lost."
+                f"joins: {every['from'].iloc[0]!r} and {sorted(keep)[0]!r}, for instance."
+                f"{_C.did_you_mean(every['from'].iloc[0], sorted(keep))}"
             )
         weight = "weight" if "weight" in table else None
         return Graph.from_edges(table, [i for i in self.ids if i in keep], weight=weight)

@@ -12,6 +12,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from topreach import _C
+
 from . import columns as _columns
 from .sites import site_codes, warn_of_similar_ids
 from .times import plain
@@ -110,8 +112,10 @@ class Places:
         return cls(ids, coordinates, spherical, names, table, fixed=True)
 
     def unknown(self, place: str) -> str:
+        advice = _C.did_you_mean(place, self.ids)
         near = difflib.get_close_matches(place, self.ids[:10_000], n=1)
-        advice = f" Did you mean {near[0]!r}?" if near else " Add it to places, or drop the row."
+        if not advice:
+            advice = f" Did you mean {near[0]!r}?" if near else " Add it to places, or drop the row."
         return f"{place!r}.{advice}"
 
     def distances(self, name: str = "Places.distances") -> Tensor:

@@ -188,7 +188,8 @@ def _feature_columns(
         found = _columns.default_features(df, name, taken, where)
         if found:
             notes.append(
-                f"Features are all numeric columns that have no other role: {', '.join(found)}."
+                "Numeric columns that have no other role are read as features: "
+                f"{', '.join(found)}."
             )
         return found
     if isinstance(features, str):

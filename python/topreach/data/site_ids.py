@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from topreach import _C
 from topreach.data.messages import either
 
 
@@ -24,9 +25,9 @@ def in_order(table: Any, ids: list[str], caller: str, what: str, axis: int = 0) 
     names = site_ids(labels, caller, what)
     if sorted(names) != sorted(ids):
         unknown = [n for n in names if n not in set(ids)] or [n for n in ids if n not in set(names)]
-        detail = f"{unknown[0]!r}" if unknown else "one twice"
+        detail = f"{unknown[0]!r}.{_C.did_you_mean(unknown[0], ids)}" if unknown else "one twice."
         raise ValueError(
-            f"{caller}: {what} must be labelled by the {len(ids)} ids, each once, got {detail}."
+            f"{caller}: {what} must be labelled by the {len(ids)} ids, each once, got {detail}"
         )
     return table.set_axis(names, axis=axis).reindex(ids, axis=axis)
 

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from topreach import _C
 from topreach._C import Calendar
 
 from .columns import codes_of, first_repeated, is_whole
+from .messages import option
 from .times import read_times
 
 # A site is taken to have vanished if so many periods without events would be as rare as this by
@@ -150,17 +152,11 @@ def open_cells(
 def plain_id(site: str) -> str:
     """What two spellings of one id share: no case, accents, leading zeros, and if it has letters no
     spaces and punctuation but between digits."""
-    text = site
-    if not text.isascii():
-        text = unicodedata.normalize("NFKD", text)
-        text = "".join(c for c in text if not unicodedata.combining(c))
-    text = " ".join(text.casefold().split())
-    if text.isdigit():
-        return text.lstrip("0") or "0"
-    if any(c.isalpha() for c in text):
-        parts = re.split(r"(?<=\d)[\W_]+(?=\d)", text)
-        text = "-".join(re.sub(r"[\W_]+", "", part) for part in parts)
-    return text
+    if not site.isascii():
+        site = unicodedata.normalize("NFKD", site).casefold()
+        site = "".join(c for c in site if not unicodedata.combining(c))
+        site = re.sub(r"[^\w\s]", "-", site)
+    return _C.plain_id(site)
 
 
 def warn_of_similar_ids(ids: Sequence[str], name: str, noun: str = "site") -> None:
@@ -231,7 +227,7 @@ def warn_of_changed_sites(
         warnings.warn(
             f"{name}: some sites have ended: {', '.join(shown)}{more} have no events or rows "
             "since, after many before. They can still be selected: if they are closed, give a "
-            "column of closing times (closed), or drop their rows.",
+            f"column of closing times ({option('closed')}), or drop their rows.",
             stacklevel=4,
         )
     fading = active & (silent > 0) & ((evidence > _FADING) | ends)
@@ -250,8 +246,8 @@ def warn_of_changed_sites(
         shown = [f"{old!r} ended when {new!r} began ({when!s})" for old, new, when in pairs[:5]]
         warnings.warn(
             f"{name}: one site may stand under two ids: {', '.join(shown)}. If it was renamed, "
-            "give all its rows one id; if it was split, give opening and closing times (opened, "
-            "closed).",
+            "give all its rows one id; if it was split, give opening and closing times "
+            f"({option('opened')}, {option('closed')}).",
             stacklevel=4,
         )
 

@@ -127,7 +127,10 @@ def read_floors(
     least = {str(group): float(share) for group, share in floors.items()}
     unknown = [group for group in least if group not in names]
     if unknown:
-        raise ValueError(f"{caller}: floors must name groups, got {unknown[0]!r}.")
+        raise ValueError(
+            f"{caller}: floors must name groups, got {unknown[0]!r}."
+            f"{_C.did_you_mean(unknown[0], list(names))}"
+        )
     return np.asarray([least.get(group, 0.0) for group in names])
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from topreach import _C
 from topreach.data.messages import either
 from topreach.data.site_ids import site_ids
 from topreach.data.times import plain, read_times
@@ -101,6 +102,7 @@ class Sites:
                 raise ValueError(
                     f"{caller}: {what} must have a value for every site, got none for "
                     f"{missing[0]!r} and {len(missing) - 1} more."
+                    f"{_C.did_you_mean(missing[0], list(values.index))}"
                 )
             return values.reindex(self.ids).to_numpy()
         values = np.asarray(given)
@@ -143,6 +145,7 @@ class Sites:
             if name not in index:
                 raise ValueError(
                     f"{caller}: {what} must be ids of the {len(self.ids)} sites, got {name!r}."
+                    f"{_C.did_you_mean(name, self.ids)}"
                 )
         return np.asarray([index[name] for name in wanted], dtype=np.int64)
 

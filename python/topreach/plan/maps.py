@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from topreach import _C
 from topreach.data.files import atomic_path
 from topreach.data.site_ids import site_ids
 from topreach.report.plots import new_axes, tidy_axes
@@ -108,7 +109,7 @@ def write_geojson(
     if lost:
         raise ValueError(
             f"{caller}: geometry must place every site of the plan, got none for {lost[0]!r} and "
-            f"{len(lost) - 1} more."
+            f"{len(lost) - 1} more.{_C.did_you_mean(lost[0], list(where))}"
         )
     features = [
         {

@@ -117,7 +117,7 @@ def grouping_of(
     if unknown:
         raise ValueError(
             f"{caller}: {words[1]} must name groups that have sites, got {column.label} "
-            f"{unknown[0]!r}"
+            f"{unknown[0]!r}.{_C.did_you_mean(unknown[0], names)}"
         )
     listed = list(dict.fromkeys([*low, *high]))
     return _C.Grouping.by_name(
@@ -162,7 +162,10 @@ def _places(word: str, held: Iterable[Any], ids: list[str], count: int, caller: 
     for site in held:
         if ids:
             if str(site) not in where:
-                raise ValueError(f"{caller}: {word} must be sites of groups, got {site!r}")
+                raise ValueError(
+                    f"{caller}: {word} must be sites of groups, got {site!r}."
+                    f"{_C.did_you_mean(str(site), ids)}"
+                )
             found.append(where[str(site)])
         else:
             if isinstance(site, bool) or not hasattr(site, "__index__") or not 0 <= site < count:
