@@ -1,4 +1,4 @@
-// Numbers and names as messages write them.
+// Formats numbers and names for messages.
 #pragma once
 
 #include <fmt/format.h>
@@ -19,7 +19,7 @@ inline std::string listed(const std::vector<std::string>& names, size_t most = 5
   return text;
 }
 
-/// A whole number without a decimal point, others to so many digits.
+/// A whole number without a decimal point, others to `digits` significant digits.
 inline std::string number_text(double value, int digits = 12) {
   return value == std::floor(value) && std::abs(value) < 1e15
              ? fmt::format("{}", int64_t(value))

@@ -1,4 +1,4 @@
-// Negative binomial counts, one independent variable per site: what probabilistic models predict.
+// Negative binomial counts, one independent variable per site.
 #pragma once
 
 #include <torch/types.h>

@@ -2,8 +2,8 @@
 // kernels/hawkes.h; those of the future are below.
 //
 // Shapes: N events at nodes (an event of c types is c of them), M = I S nodes, B blocks, Q refreshes of the
-// network, P = p + q + 4 parameters of a node. float64, but for integers. The likelihood and its derivatives
-// run on CUDA where `parameters` is there; all else is on the CPU.
+// network, P = p + q + 4 parameters of a node. Tensors are float64 unless marked int64. The likelihood and its
+// derivatives run on CUDA if `parameters` is there; everything else runs on the CPU.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -13,7 +13,7 @@
 
 namespace topreach {
 
-/// What all nodes share; see kernels::HawkesProblem.
+/// The data that all nodes share; see kernels::HawkesProblem.
 struct HawkesEvents {
   at::Tensor time;        // [N], ascending
   at::Tensor node;        // int64 [N]
@@ -86,17 +86,17 @@ std::tuple<at::Tensor, at::Tensor> hawkes_chain(const at::Tensor& working,
 std::tuple<at::Tensor, at::Tensor> hawkes_anchor(const at::Tensor& decay, const at::Tensor& jump,
                                                  const at::Tensor& rate);
 
-/// The course of fitted rates. Of the n own events of all items together, those in (b_0, b_B], item by item
-/// (item r has those from start[r] to start[r + 1] - 1): intensity lambda, base rate mu, and compensator
-/// int_{b_0}^{t} lambda, [n] each; and of each block int lambda and int mu [R, B].
+/// The course of fitted rates. At each of the n own events of all items in (b_0, b_B]: intensity lambda, base
+/// rate mu, and compensator int_{b_0}^{t} lambda, [n] each. Item r has events start[r] to start[r + 1] - 1.
+/// For each block: int lambda and int mu, [R, B].
 struct HawkesCourse {
   at::Tensor start, intensity, immigrant, compensator, block_total, block_base;
 };
 HawkesCourse hawkes_course(const HawkesEvents& events, const at::Tensor& item_node,
                            const at::Tensor& parameters);
 
-/// What the future starts from, at the last edge T and with the last block's covariates and refresh: base
-/// rate mu [M], excitation S [M], mean jump [M, M] (receiver, source) of S by an event, and, if wanted,
+/// The state that forecasts start from, at the last edge T and with the last block's covariates and refresh:
+/// base rate mu [M], excitation S [M], mean jump [M, M] (receiver, source) of S by an event, and, if wanted,
 /// E[k_v k_v'] [M, M, M] (source, receiver, receiver), else [0]. An event of node v takes the marks of one of
 /// the records pool[pool_start[v]..pool_start[v + 1] - 1].
 struct HawkesState {
@@ -107,9 +107,9 @@ HawkesState hawkes_state(const HawkesEvents& events, const at::Tensor& parameter
 
 /// R [M, M] (receiver u, source v): what n events still add, without theta, to the excitation of each node,
 ///   R_uv = sum over events x at v of sign_x alpha_u exp(-delta_g,u dist + omega_u m_x - delta_k,u lag_x).
-/// So R is kept up to date in O(M) for each record that is new, late (sign 1), or deleted (-1), whenever it
-/// comes. lag [n] >= 0, time since the events; sign [n]; node int64 [n]; marks [n, q]; distance [I, I];
-/// parameters [M, P].
+/// So each record updates R in O(M), in any order: new and late ones with sign 1, deleted ones with sign -1.
+/// lag [n] >= 0, time since the events; sign [n]; node int64 [n]; marks [n, q]; distance [I, I]; parameters
+/// [M, P].
 at::Tensor hawkes_event_terms(const at::Tensor& lag, const at::Tensor& sign, const at::Tensor& node,
                               const at::Tensor& marks, const at::Tensor& distance,
                               const at::Tensor& parameters);

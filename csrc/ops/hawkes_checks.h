@@ -1,4 +1,4 @@
-// What tensors say about a networked Hawkes process, checked, as the kernels take it. Not installed.
+// Checks the tensors of a networked Hawkes process and converts them for the kernels. Not installed.
 #pragma once
 
 #include <ATen/Functions.h>
@@ -35,7 +35,7 @@ inline HawkesEvents events_of(const at::Tensor& time, const at::Tensor& node,
           prior_weight};
 }
 
-// Arguments of hawkes_derivatives beside its tensors' shapes.
+// Checks the arguments of hawkes_derivatives, except its tensors' shapes.
 inline void check_hawkes_derivatives(const char* name, const std::optional<at::Tensor>& joint,
                                      const std::optional<at::Tensor>& either,
                                      const std::optional<at::Tensor>& prior, int64_t order) {
@@ -48,7 +48,7 @@ inline at::Tensor doubles(const at::Tensor& tensor) {
   return tensor.detach().to(at::kCPU, at::kDouble).contiguous();
 }
 
-// The problem that the tensors describe, and their lifetime.
+// The problem that the tensors describe. Owns the tensors.
 class HawkesTensors {
  public:
   HawkesTensors(const char* name, const HawkesEvents& e, const at::Tensor& item_node,

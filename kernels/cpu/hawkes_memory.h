@@ -79,7 +79,7 @@ TR_INLINE Memory memory_of(const HawkesProblem& p, void* scratch) {
   return m;
 }
 
-// What stays the same for a group of items, lane by lane.
+// Values that stay the same for a group of items, lane by lane.
 struct Group {
   int lanes;  // in use; the others repeat lane 0 and are not written
   int64_t item[kLanes], node[kLanes];

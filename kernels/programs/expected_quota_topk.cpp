@@ -10,7 +10,7 @@ namespace {
 
 constexpr double kNegligible = 1e-17;  // of a chance
 
-// Drops what is negligible at either end.
+// Drops negligible entries at both ends.
 template <typename Law>
 void trim(Law& law) {
   auto& c = law.chance;

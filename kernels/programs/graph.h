@@ -1,8 +1,8 @@
-// Undirected graphs: who is whose neighbour.
+// Undirected graphs as lists of neighbours.
 //
-// Stored as compressed rows. Each edge stands twice, once in the row of either end. Repeated and
-// reversed edges are one edge, whose weight is the least of theirs; an edge from a node to itself is
-// left out; a node without edges stays. Building costs O(nodes + edges).
+// Stored as compressed rows. Each edge is stored twice, once in the row of either end. Repeated and
+// reversed edges become one edge with the smallest of their weights. An edge from a node to itself is
+// left out. A node without edges stays. Building costs O(nodes + edges).
 #pragma once
 
 #include <cstdint>

@@ -18,8 +18,8 @@ LinearProgram choice_program(std::span<const double> r, int64_t k,
                              std::span<const int8_t> lock = {});
 
 // lower_g <= x(g) <= upper_g for the groups of one grouping; group [S], -1: in none. One or two
-// groupings leave the program integral, with or without sum x = k: take the mark of whole numbers off
-// (relax) and it is solved as a flow. Three do not.
+// groupings leave the program integral, with or without sum x = k: it may be relaxed (see relax) and is
+// then a flow. Three do not.
 void add_quotas(LinearProgram& program, std::span<const int32_t> group,
                 std::span<const int64_t> lower, std::span<const int64_t> upper);
 void relax(LinearProgram& program);
@@ -35,15 +35,15 @@ void add_spacing(LinearProgram& program, std::span<const double> x, std::span<co
 // No two neighbours.
 void add_independence(LinearProgram& program, const Graph& graph);
 
-// The chosen k sites are connected in the graph: a root among them receives k units of flow, each chosen
-// site keeps one, and flow enters chosen sites only.
+// The chosen k sites are connected in the graph: one of them, the root, receives k units of flow, each chosen
+// site keeps one unit, and flow enters only chosen sites.
 void add_contiguity(LinearProgram& program, const Graph& graph, int64_t k);
 
 // Each group keeps a floor of its own total: sum_g r x >= floor_g sum_g r.
 void add_floors(LinearProgram& program, std::span<const double> r, std::span<const int32_t> group,
                 std::span<const double> floor);
-// Replaces the objective: the largest least share of a group's total, in the last column. Groups with
-// total 0 are left out.
+// Replaces the objective by the smallest share of a group's total, in the last column. Groups with total
+// 0 are left out.
 void maximise_least_share(LinearProgram& program, std::span<const double> r,
                           std::span<const int32_t> group, int32_t groups);
 
@@ -65,8 +65,8 @@ LinearProgram domination_program(const Graph& graph, std::span<const double> cos
 // ---- several periods ----------------------------------------------------------------------------
 
 // r [H, S], k [H], opening [S]: max sum_t r_t.x_t - sum opening_i u_ti, u_ti >= x_ti - x_(t-1)i, sum_i x_ti =
-// k_t, x_0 = before [S] (empty: none open). Columns: x [H, S], then u [H, S]. A flow of tokens, so the linear
-// program has a whole solution.
+// k_t, x_0 = before [S] (empty: none open). Columns: x [H, S], then u [H, S]. This is a flow problem, so the
+// linear program has an integer solution.
 LinearProgram phases_program(std::span<const double> r, std::span<const int64_t> k,
                              std::span<const double> opening, std::span<const double> before = {});
 
@@ -79,7 +79,7 @@ struct Transport {
   LinearProgram program;
   std::vector<int32_t> from, to;  // of the first columns
 };
-// distance [n, m]; unserved: D, above min(n, m) max d so that nobody is left out to save way.
+// distance [n, m]; unserved: D, above min(n, m) max d so that nobody is left out to shorten other ways.
 Transport transport_program(std::span<const double> need, std::span<const double> capacity,
                             std::span<const double> distance, double radius, double unserved);
 

@@ -118,7 +118,7 @@ void QuotaTree::best(const T* score, QuotaScratch<T>& scratch, int32_t* chosen) 
     if (node.first_child < 0) {
       forced += node.locked;
     } else {
-      // Children stand before each other in the order of their places, which rises with begin.
+      // Children are in the order of their places, which rises with begin.
       // Forced sites move to the front, in place; optional ones go by way of `optional`.
       ScoredSite<T>* put = optional.data();
       const auto take = [&](int64_t from, int64_t forced_end, int64_t optional_end) {
