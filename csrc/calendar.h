@@ -17,7 +17,7 @@ namespace topreach {
 ///
 /// Format. How times are written, in the table and by `label`: a strftime pattern of %Y %y %m %d
 /// %b %B %H %M %S, %q (quarter 1-4), %G and %V (ISO year and week). "%-m" writes a number without its
-/// leading zero, "%^b" a name in capitals. "" for numbers.
+/// leading zero, "%^b" a name in capitals. "" for numbers, or for the unit's usual form.
 ///
 /// Dates lie in the years -9999 to 9999.
 ///

@@ -10,8 +10,8 @@
 //
 // Derivatives by truncated Taylor polynomials ("jets") in eta to order E, and, with Q = 2, once in d
 // and in z too, total order E. The terms of each sum have one sign, or the size of the result, so results
-// are right to a few rounding errors for any parameters. Cost: some 0.1 us (E = 2, Q = 0) to 0.5 us (E = 3, Q = 2) for
-// small counts, O(min(high - low, 20 standard deviations)) of that for an interval.
+// are right to a few rounding errors for any parameters. Cost: some 0.1 us (E = 2, Q = 0) to 0.5 us (E = 3,
+// Q = 2) for small counts, O(min(high - low, 20 standard deviations)) times that for an interval.
 #pragma once
 
 #include "special.h"

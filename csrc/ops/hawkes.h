@@ -81,7 +81,7 @@ std::tuple<at::Tensor, at::Tensor> hawkes_chain(const at::Tensor& working,
                                                 const at::Tensor& hessian, int64_t covariates);
 
 /// Dynamics that start from today's excitation and relax to the recent rates, so that growth is not taken for
-/// excitation [STEMMED 5, `anchor`]: factors f [M] <= 1 for jump and excitation, such that
+/// excitation (docs/stemmed.md, `anchor`): factors f [M] <= 1 for jump and excitation, such that
 /// (B rate)_u <= .8 rate_u with B = f jump / decay, and the base rate (I - B) rate. Gives (base, f).
 std::tuple<at::Tensor, at::Tensor> hawkes_anchor(const at::Tensor& decay, const at::Tensor& jump,
                                                  const at::Tensor& rate);
