@@ -181,8 +181,8 @@ TR_HD TopKPlan plan_thresholds(const Moments& moments, const LogMgf& log_mgf, do
 }
 
 // The frequencies of one threshold: omega = (l + 1/2) step, l = 0..count-1, half of the circle (the
-// other half is conjugate); count = 0 and `beyond` where the threshold and all further ones are
-// left out.
+// other half is conjugate). If the threshold and all further ones are left out, count = 0 and
+// `beyond` is true.
 struct TopKFrequencies {
   double step;
   int count;

@@ -263,8 +263,8 @@ struct SiteGradient {
 };
 
 // The gradient of -weight / 2 times the log determinant with information `info` [periods], whose h is
-// given: adds that for loading and path, and weight h_t to work.spread, but not for cells of
-// negative X_t where these are `constant`.
+// given: adds the gradient for loading and path to `out`, and weight h_t to work.spread. Cells of
+// negative X_t are left out if these are `constant`.
 TR_HD void determinant_gradient(const SiteCounts& site, const double* info, const double* h,
                                 double weight, bool constant, SiteWork& work, SiteGradient& out) {
   const double *l = site.loading, *d = site_response(site, work);

@@ -11,7 +11,7 @@
 //   a = sum_q s_q F'(u_q),  B = sum_q s_q F'(u_q) z_q',  P = A'B,
 //   Q = I + (P with its upper triangle mirrored),  M = A Q A'
 // is minus twice the gradient for H, and a that for u^. So the formulas of Laplace hold with M in the
-// place of H^-1, sum_q s_q (...) at u_q in the place of (...) at u^, and a added to that of the mode.
+// place of H^-1, sum_q s_q (...) at u_q in the place of (...) at u^, and a added to the gradient for u^.
 // Cost O(n^2 T).
 #pragma once
 

@@ -9,7 +9,7 @@ namespace {
 
 constexpr const char* kName = "direct_bpr";
 
-// Standard deviation over the sites of each row with a finite score, [..., 1]; 1 where it is 0.
+// Standard deviation over the sites of each row with a finite score, [..., 1]; 1 instead of 0.
 torch::Tensor spread_of(const torch::Tensor& scores) {
   const torch::Tensor finite = scores.isfinite(), held = scores.masked_fill(~finite, 0);
   const torch::Tensor count = finite.sum(-1, true).clamp_min(1);

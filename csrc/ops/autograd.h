@@ -21,7 +21,7 @@ using Tensors = std::vector<at::Tensor>;
 using Backward = std::function<Tensors(const at::Tensor& grad, const Tensors& saved)>;
 
 // Makes `backward` the derivative of `output`, if gradients are recorded and an input requires one.
-// `inputs` are the operator's differentiable tensor arguments, undefined where one is missing. A
+// `inputs` are the operator's differentiable tensor arguments, undefined if one is missing. A
 // saved output must be detached, or it would keep itself alive.
 void set_derivative(const char* op, const at::Tensor& output, const Tensors& inputs, Tensors saved,
                     Backward backward);

@@ -32,7 +32,7 @@ struct HawkesEvents {
 /// event at which the intensity is not a positive number, or -1 (its value is then -inf or NaN). An item is a node
 /// with natural parameters (log gamma, beta, log alpha, delta_g, omega, delta_k), [R, P].
 ///
-/// order: 0 for the value alone, 1 with the gradient, 2 with the Hessian; what is not asked for is empty.
+/// order: 0 for the value alone, 1 with the gradient, 2 with the Hessian too; the other tensors are empty.
 /// Raises c10::ValueError for shapes that do not agree, times that do not ascend, and nodes that do not exist.
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> hawkes_derivatives(
     const HawkesEvents& events, const at::Tensor& item_node, const at::Tensor& parameters,
@@ -60,7 +60,7 @@ at::Tensor hawkes_theta(const at::Tensor& joint, const at::Tensor& either, const
 /// each period.
 ///
 /// base [H, M] > 0, decay [M] > 0, excitation [M] >= 0: mu, D and S at time 0; jump [M, M]; second [M, M, M]:
-/// E[k_v k_v'] for each v, or undefined where jumps are constant; edges [H + 1]: 0 = e_0 < e_1 < ..., in the
+/// E[k_v k_v'] for each v, or undefined if jumps are constant; edges [H + 1]: 0 = e_0 < e_1 < ..., in the
 /// unit of time of mu and D. cumulative: counts from 0 to e_h instead of those of each period.
 std::tuple<at::Tensor, at::Tensor> hawkes_moments(const at::Tensor& base, const at::Tensor& decay,
                                                   const at::Tensor& excitation,

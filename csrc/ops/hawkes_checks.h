@@ -155,7 +155,7 @@ class HawkesTensors {
   int64_t items() const { return item_node_.size(0); }
   int64_t size() const { return parameters_.size(1); }
   const at::Tensor& node() const { return node_; }
-  // The same arrays on another device, where `held` keeps them. item_node and parameters come last.
+  // The same arrays on another device; `held` keeps them alive. item_node and parameters come last.
   kernels::HawkesProblem view_on(const at::Device& device, std::vector<at::Tensor>& held) const {
     const auto put = [&](const at::Tensor& tensor) -> const at::Tensor& {
       return held.emplace_back(tensor.to(device, /*non_blocking=*/true));

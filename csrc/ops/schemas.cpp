@@ -190,7 +190,7 @@ TORCH_LIBRARY(topreach, m) {
       "site_mixture_expected_ratio_ranking(str family, Tensor logits, Tensor first, "
       "Tensor? second, float offset) -> Tensor");
 
-  // ---- empirical Bayes: what each site's past says about its rate ------------------------------------
+  // ---- empirical Bayes: rates from each site's past ---------------------------------------------------
   // (A, m E, L m n) of H memories, [R, S, 3 H] float32, for periods that have `rows` periods of
   // timeline [N, S] (NaN: unknown) before them. One entry of starts, sites, weights and
   // concentration per graph of neighbours.
@@ -280,7 +280,7 @@ TORCH_LIBRARY(topreach, m) {
   m.def(
       "hawkes_theta(Tensor joint, Tensor either, Tensor prior, float prior_weight, int refresh) "
       "-> Tensor");
-  // Of fitted items, (start [R + 1], intensity [n], base rate [n], compensator [n] at their n own events;
+  // For fitted items: (start [R + 1], intensity [n], base rate [n], compensator [n] at their n own events;
   // int lambda and int mu [R, B] of each block).
   m.def(
       "hawkes_course(Tensor time, Tensor node, Tensor marks, Tensor edges, Tensor weights, "
@@ -321,7 +321,7 @@ TORCH_LIBRARY(topreach, m) {
 
   // ---- marginal likelihood of counts with two Gaussian effects per site --------------------------
   // Laplace's approximation: (value [S], modes [S, 2], precision [S, 3]) from linear predictors and
-  // counts [T, S] (y..upper where censored) and the effects' loading [T, 2]; family "nb1", "nb2" or
+  // counts [T, S] (y..upper if censored) and the effects' loading [T, 2]; family "nb1", "nb2" or
   // "poisson", link "log" or "softplus".
   // With a path [T, 2], rows (rho_t, s_t): modes [S, 2 + T] and precision [S, 3 + T]. With
   // quadrature = n > 1 value is by n x n Gauss-Hermite nodes about the mode.

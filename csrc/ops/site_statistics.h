@@ -19,7 +19,7 @@ struct SiteStatisticsOptions {
   double mean_exposure = 0.0;  // the unit of n; 0: counts have no exposure
 };
 
-/// A, then m E, then L m n, [R, S, 3 H] float32 on the CPU: what each site's past says about R periods.
+/// A, then m E, then L m n, [R, S, 3 H] float32 on the CPU: statistics of each site's past for R periods.
 /// L is the forecast level: the mean expected count of a site with n = 1.
 ///
 /// timeline [N, S]: counts of consecutive periods, oldest first; NaN where not known.

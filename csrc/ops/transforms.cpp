@@ -144,7 +144,7 @@ at::Tensor placed(const Argument& argument, int64_t where, int64_t dims, int64_t
   return where == 0 ? tensor : tensor.movedim(0, where);
 }
 
-// The batch becomes leading rows, so that each row of it has a row number, and noise, of its own.
+// The batch becomes leading rows, so that each of its rows has its own row number and noise.
 void over_rows(const c10::OperatorHandle& op, Stack* stack) {
   c10::impl::ExcludeDispatchKeyGuard no_batching(c10::DispatchKey::FuncTorchBatched);
   const Rule& rule = rule_of(op);

@@ -25,7 +25,7 @@ struct PhaseRules {
 Solved phased(const std::vector<double>& scores, const std::vector<int64_t>& k, int64_t sites,
               const PhaseRules& rules = {}, const SolveOptions& options = {});
 
-/// With floors [G]: max r.x, where each group g of `fair_to` keeps at least the share floor_g of
+/// With floors [G]: max r.x such that each group g of `fair_to` keeps at least the share floor_g of
 /// its own total of r. Without floors: the smallest share that a group keeps is maximised. r >= 0.
 /// Columns: "share" [G]. Numbers: "total", r.x. Needs HiGHS.
 Solved fair(const std::vector<double>& scores, const Grouping& fair_to,

@@ -191,7 +191,7 @@ struct Path {
   }
 
   TR_INLINE void count(double time, int32_t node) const {
-    int64_t k = int64_t(time * periods_per_time);  // right where periods are of one length
+    int64_t k = int64_t(time * periods_per_time);  // right if all periods have one length
     k = k < f.periods ? k : f.periods - 1;
     while (k > 0 && time <= f.edge[k]) --k;
     while (k + 1 < f.periods && time > f.edge[k + 1]) ++k;

@@ -14,7 +14,7 @@ constexpr int kChunk = 64;  // events whose coefficients are summed together
 
 using Piece = HawkesPiece;
 
-// An own event of a lane. Events before `before` are earlier than it.
+// An own event of a lane. Events with numbers below `before` are earlier than it.
 struct Stop {
   int64_t event, before;
   double rho;  // w / lambda_n exp(delta_k (hi - t_n))

@@ -317,7 +317,8 @@ double CoverageBound::inner(int64_t i, double own) {
     take([&](size_t b) { return search.best_set >> b & 1 ? 1.0 : 0.0; });
     return search.best;
   }
-  // Fractions, by falling -log(1 - q) for the price. With q = 1 one such seed alone is the whole.
+  // Fractions of seeds, by falling -log(1 - q) per price. The alternative is the cheapest seed with q = 1
+  // alone, which reaches the person for certain.
   std::vector<double> fraction(branches_.size(), 0.0);
   std::sort(branches_.begin(), branches_.end(), [](const Branch& a, const Branch& b) {
     return a.lambda * std::log1p(-b.q) > b.lambda * std::log1p(-a.q);

@@ -53,7 +53,7 @@ class CoverageBound {
   std::vector<int64_t> reached_at_;  // the last step whose plan reached a person
   std::vector<double> amount_;       // sum of q over the plan's seeds, for people reached
   int64_t time_ = 0;
-  // What differs from kept_.
+  // Entries that differ from kept_.
   std::vector<int64_t> changed_;
   std::vector<char> is_changed_;
   struct Slope {

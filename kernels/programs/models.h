@@ -1,5 +1,5 @@
 // Allocation programs as linear programs, for csrc/programs/milp.h. Each function says what its first
-// columns are; where x is a plan, columns 0 to S - 1 are x.
+// columns are. If x is a plan, columns 0 to S - 1 are x.
 #pragma once
 
 #include <span>
@@ -55,8 +55,8 @@ LinearProgram coverage_program(const Coverage& coverage, int64_t k,
                                std::span<const int8_t> lock = {});
 
 // Adds y_i <= 1 - e^-z0 (1 - z + z0), z = sum -log(1 - q) x, at z0 of the plan x [seeds], for each person
-// whose y is above its reach by more than 1e-9. Returns how many. q must be below 1, or the person's y is
-// bounded by the rows of coverage_program alone when such a seed is chosen.
+// whose y is above its reach by more than 1e-9. Returns how many. A chosen seed with q = 1 makes its people's
+// tangents slack: only the rows of coverage_program then bound their y.
 int64_t add_tangents(LinearProgram& program, const Coverage& coverage, std::span<const double> x);
 
 // min cost.x, sum over N[i] of x >= 1 for every node; `cost` may be empty: all 1. Representatives.

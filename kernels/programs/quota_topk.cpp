@@ -125,7 +125,7 @@ void QuotaTree::best(const T* score, QuotaScratch<T>& scratch, int32_t* chosen) 
         put = std::copy(sites.data() + forced_end, sites.data() + optional_end, put);
         forced = std::copy(sites.data() + from, sites.data() + forced_end, forced);
       };
-      // The list of children runs from the last group to the first, which stands first.
+      // The list of children runs from the last group to the first; their sites are in the opposite order.
       std::vector<int32_t>& children = scratch.children;
       children.clear();
       for (int32_t c = node.first_child; c >= 0; c = nodes_[size_t(c)].next_sibling)

@@ -85,9 +85,9 @@ class QuotaTree {
     int32_t first_child = -1, next_sibling = -1;
   };
   const std::vector<Node>& nodes() const { return nodes_; }
-  // Sites that are not locked out, so that those of a node and of its children stand together.
+  // Sites that are not locked out, in an order in which a node's sites and its children's are adjacent.
   const std::vector<int32_t>& order() const { return order_; }
-  // The node that holds each site itself; -1 for a site that is locked out.
+  // The narrowest node that holds each site; -1 for a site that is locked out.
   const std::vector<int32_t>& node_of() const { return node_of_; }
 
  private:

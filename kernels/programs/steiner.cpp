@@ -240,7 +240,7 @@ Part dreyfus_wagner(const Graph& graph, const std::vector<int32_t>& terminals,
   std::vector<std::vector<int32_t>> states(full + 1);  // places with a finite d, by set
   const double enough = known.value * (1 - 1e-12);     // a tree of this length is worth finding
   std::vector<size_t> rest;                            // terminals not in the set
-  // What is still needed from v on: a tree that joins v, s and t has at least half their perimeter.
+  // Bounds the rest of the tree from v on: a tree that joins v, s and t has at least half their perimeter.
   const auto may_be_enough = [&](double length, size_t v) {
     const auto node = size_t(nodes[v]);
     for (size_t i = 0; i < rest.size(); ++i) {

@@ -44,7 +44,7 @@ class UnitTrees {
   const uint64_t* common(size_t set, int32_t node, std::vector<int32_t>& known,
                          std::vector<std::vector<uint64_t>>& pool) const;
 
-  // Of the nodes that take part, by their place: names, neighbours, those of the terminals.
+  // For the nodes that take part, numbered by place: their names and neighbours, and the terminals' places.
   std::vector<int32_t> nodes_, start_, ends_, terminals_;
   int32_t count_ = 0;
   size_t words_ = 0, levels_ = 0, full_ = 0;
