@@ -15,8 +15,8 @@
 
 namespace topreach {
 
-/// Loads a model file and plans: which sites to act on in the next period. It never changes, so several threads
-/// may use one at the same time.
+/// Loads a model file and plans which sites to act on in the next period. It never changes, so several
+/// threads may use one at the same time.
 ///
 ///   const auto ranker = topreach::Ranker::load("model.pt");
 ///   for (const auto& id : ranker.plan_next().selected_ids()) std::cout << id << '\n';
@@ -56,8 +56,8 @@ class Ranker {
   Plan plan_next(int64_t periods_ahead = 1) const;
   Plan plan_next(const Panel& table, int64_t periods_ahead = 1) const;
 
-  /// A plan for each of the table's own periods, each from the counts before it. Periods are ranked one by one,
-  /// with the same draws, so that the plan of one does not depend on the others.
+  /// A plan for each of the table's own periods, each from the counts before it. Periods are ranked one by
+  /// one, with the same draws, so that the plan of one does not depend on the others.
   std::vector<Plan> plan(const Panel& table) const;
 
   /// The steps of a plan, for the table's T periods: inputs (see ranker_inputs), scores and expected counts

@@ -28,7 +28,7 @@ struct RankerInputs {
 
 /// Combines a table, which may be absent, with the past that the file holds.
 ///
-/// `periods_ahead`: the one period to rank, that many after the last one whose counts are known; if absent, the
+/// `periods_ahead`: how many periods after the last known counts the one period to rank lies. If absent, the
 /// table's own periods are ranked, each from the counts before it.
 ///
 /// Raises c10::ValueError, naming `function`, if the table has another kind of time or other sites, if its

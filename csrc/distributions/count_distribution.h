@@ -51,7 +51,7 @@ class CountDistribution {
   torch::Tensor sample(int64_t num_samples, const SampleOptions& options = {}) const {
     return self_->sample(num_samples, options);
   }
-  /// log P(y_s) of each site by itself, [..., S] or [M, ..., S]; differentiable.
+  /// log P(y_s) of each site separately, [..., S] or [M, ..., S]; differentiable.
   torch::Tensor site_log_prob(const torch::Tensor& y) const { return self_->site_log_prob(y); }
   /// log P of all sites of a row together, [...] or [M, ...]; cells where y is NaN are left out.
   /// Optional: the sum over sites, which is right where sites are independent.

@@ -46,7 +46,7 @@ struct Mixture {
     return components.with_parameters(of_chosen).sample(1, own)[0];
   }
 
-  /// log P of each site by itself, [..., S] or [M, ..., S].
+  /// log P of each site separately, [..., S] or [M, ..., S].
   torch::Tensor site_log_prob(const torch::Tensor& y) const {
     std::vector<torch::Tensor> parts;
     for (int64_t l = 0; l < weights.size(-1); ++l) parts.push_back(component(l).site_log_prob(y));

@@ -1,9 +1,9 @@
-// The networked Hawkes process of STEMMED: its likelihood, and its future. The equations of the likelihood are in
-// kernels/hawkes.h; those of the future are below.
+// The networked Hawkes process of STEMMED: its likelihood, and its future. kernels/hawkes.h has the equations
+// of the likelihood; those of the future are below.
 //
 // Shapes: N events at nodes (an event of c types is c of them), M = I S nodes, B blocks, Q refreshes of the
-// network, P = p + q + 4 parameters of a node. Tensors are float64 unless marked int64. The likelihood and its
-// derivatives run on CUDA if `parameters` is there; everything else runs on the CPU.
+// network, P = p + q + 4 parameters of a node. Tensors are float64 unless marked int64. The likelihood and
+// its derivatives run on CUDA if `parameters` is there; everything else runs on the CPU.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -28,9 +28,9 @@ struct HawkesEvents {
   double prior_weight = 5.0;        // in events
 };
 
-/// Value [R], gradient [R, P], Hessian [R, P, P] of the log-likelihood of R items, and for each the first
-/// event at which the intensity is not a positive number, or -1 (its value is then -inf or NaN). An item is a node
-/// with natural parameters (log gamma, beta, log alpha, delta_g, omega, delta_k), [R, P].
+/// Value [R], gradient [R, P], Hessian [R, P, P] of the log-likelihood of R items; and for each item the first
+/// event at which the intensity is not a positive number (the value is then -inf or NaN), or -1. An item is a
+/// node with natural parameters (log gamma, beta, log alpha, delta_g, omega, delta_k), [R, P].
 ///
 /// order: 0 for the value alone, 1 with the gradient, 2 with the Hessian too; the other tensors are empty.
 /// Raises c10::ValueError for shapes that do not agree, times that do not ascend, and nodes that do not exist.

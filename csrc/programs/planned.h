@@ -12,7 +12,7 @@
 namespace topreach {
 
 /// Budget, Spaced, Connected, Spillover, CallIn, Coverage or Fair: see the functions of topreach::plan for
-/// what they maximise, with the values in the place of scores. All keep quotas and locks.
+/// what they maximise, with the values as scores. All keep quotas and locks.
 ///
 /// `best` solves each row of values separately; `soft` is by perturbation. A site of value -inf is never in
 /// the plan. Values below 0 count as 0 in Spillover, CallIn, Coverage and Fair.

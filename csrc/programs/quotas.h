@@ -1,4 +1,4 @@
-// Any K sites under quotas on groups: at least so many here, at most so many there.
+// Any K sites under quotas: a minimum and a maximum number of sites for each group.
 #pragma once
 
 #include <memory>

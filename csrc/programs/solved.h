@@ -28,7 +28,7 @@ struct Solved {
   std::string program;  // "quota_topk", ...
   std::string status = "optimal";
   bool maximised = true;        // false: minimised
-  std::vector<int32_t> chosen;  // rising
+  std::vector<int32_t> chosen;  // ascending
   double value = 0;
   std::optional<double> bound, gap;
   double seconds = 0;

@@ -3,7 +3,7 @@
 //
 // Kernels, for as many rows at a time as kWaveBytes hold:
 //   plan_rows     one block a row: the pool's threshold; rows without chance are done at once
-//   integrate     one block for every so many nodes of a row: sums over its nodes, odd and even
+//   integrate     one block for each share of a row's nodes: sums over its nodes, odd and even
 //   agree         one block a row: the blocks' sums in order; done if the two rules agree
 // The last two once for each refinement of the steps; rows that are done cost nothing more.
 //

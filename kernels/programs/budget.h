@@ -24,7 +24,7 @@ struct BudgetPlan {
   PlanStatus status = PlanStatus::infeasible;
   double value = 0, bound = 0, gap = 0, cost = 0;
   double price = 0;             // lambda: about what one more unit of budget is worth
-  std::vector<int32_t> chosen;  // rising
+  std::vector<int32_t> chosen;  // ascending
 };
 
 // r and c [S], c >= 0. `plans` null: any number of sites.

@@ -3,7 +3,7 @@
 //   max a.x + sum_i w_i phi_i(x),  x in C
 //
 // Seeds j may be chosen, people i are reached by them with chance q_ij; C are the plans of quota_topk.h
-// (K seeds, quotas, locks). Units of a and w: whatever is to be maximised.
+// (K seeds, quotas, locks). a and w have the unit of the quantity that is maximised.
 //   capped: phi_i = min(1, sum_j q_ij x_j), expected contacts, at most one each
 //   exact:  phi_i = 1 - prod_j (1 - q_ij x_j), the chance of being reached
 // If all q are 1 the two are the same.
@@ -70,7 +70,7 @@ struct CoveragePlan {
   PlanStatus status = PlanStatus::infeasible;
   double value = 0, bound = 0, gap = 0;
   double reach = 0;  // sum_i w_i (1 - prod_j (1 - q_ij x_j)), whichever form is maximised
-  std::vector<int32_t> chosen;  // rising
+  std::vector<int32_t> chosen;  // ascending
   int64_t steps = 0;
 };
 

@@ -14,7 +14,7 @@ namespace topreach::kernels {
 
 struct Graph {
   std::vector<int64_t> start{0};    // [nodes + 1]
-  std::vector<int32_t> neighbours;  // [2 edges], rising within a row
+  std::vector<int32_t> neighbours;  // [2 edges], ascending within a row
   std::vector<double> weights;      // [2 edges], or empty: every edge weighs 1
 
   int32_t nodes() const { return int32_t(start.size()) - 1; }

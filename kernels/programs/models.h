@@ -73,8 +73,9 @@ LinearProgram phases_program(std::span<const double> r, std::span<const int64_t>
 // ---- treatment coverage -------------------------------------------------------------------------
 
 // min sum d_ij q_ij + D sum u_i,  sum_j q_ij + u_i = need_i,  sum_i q_ij <= capacity_j,  q_ij only where
-// d_ij <= radius. Columns: the pairs (from[p], to[p]), then u [n]. Rows: need [n], then capacity [m]. The dual of
-// a need row is what one more person costs; that of a capacity row, <= 0, what one more place changes.
+// d_ij <= radius. Columns: the pairs (from[p], to[p]), then u [n]. Rows: need [n], then capacity [m]. The
+// dual of a need row is the cost of one more person; that of a capacity row, <= 0, the change by one more
+// place.
 struct Transport {
   LinearProgram program;
   std::vector<int32_t> from, to;  // of the first columns

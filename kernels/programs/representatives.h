@@ -24,7 +24,7 @@ struct Representatives {
   PlanStatus status = PlanStatus::heuristic;
   double value = 0, bound = 0, gap = 0;
   double reach = 0;             // of reach_at_least: sum w phi
-  std::vector<int32_t> chosen;  // rising
+  std::vector<int32_t> chosen;  // ascending
 };
 
 // cost [nodes] > 0, or empty: 1 each. O(steps (nodes + edges)).

@@ -1,8 +1,8 @@
 // Shortest trees that join a few terminals if every edge has length 1: Dreyfus & Wagner (1971) on sets
 // of nodes as bits, 64 at a time.
 //
-// reach[X][l] holds the nodes v with d[X][v] <= l, where d[X][v] is the length of the shortest tree that joins
-// the terminals X and v. Only nodes that a tree of at most `most` edges can hold take part: for any two
+// reach[X][l] holds the nodes v with d[X][v] <= l, where d[X][v] is the length of the shortest tree that
+// joins the terminals X and v. Only nodes that a tree of at most `most` edges can hold take part: for any two
 // terminals, the node's distances to both and the distance between them sum to at most 2 `most`.
 //
 // A node is essential if every shortest tree has it. A state arises in several ways, each of them a step from
@@ -32,7 +32,7 @@ class UnitTrees {
   int solve();
   // The edges of one shortest tree, first < second; an edge may occur twice.
   std::vector<std::pair<int32_t, int32_t>> edges() const;
-  // The nodes that every shortest tree has, rising; terminals included.
+  // The nodes that every shortest tree has, ascending; terminals included.
   std::vector<int32_t> essential() const;
 
  private:

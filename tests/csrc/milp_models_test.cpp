@@ -58,7 +58,7 @@ TEST(Models, TwelveSites) {
   LinearProgram crossing = choice_program(t.r, 4);
   add_quotas(crossing, t.municipality, one, four);
   add_quotas(crossing, t.rural, two, two);
-  relax(crossing);  // integral by itself
+  relax(crossing);  // has an integral solution
   const MilpSolution s = solve(crossing);
   EXPECT_NEAR(s.value, 41, 1e-9);
   for (const double x : s.x) EXPECT_NEAR(x, std::round(x), 1e-9);

@@ -1,6 +1,6 @@
 // The CUDA kernels of top-K under quotas, run by the host emulation, against the CPU's: plans, shares of
-// plans and the conditional estimator must agree bit for bit, whatever the order of threads and however few draws
-// a wave holds (kWaveBytes).
+// plans and the conditional estimator must agree bit for bit, whatever the order of threads and however few
+// draws a wave holds (kWaveBytes).
 #include "../../kernels/cuda/perturbed_quota_topk.cu"
 #include "../../kernels/cuda/quota_topk.cu"
 
