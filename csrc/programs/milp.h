@@ -1,10 +1,10 @@
 // Linear and mixed-integer programs by HiGHS (MIT), through its C interface, loaded at run time.
 //
 // Nothing is linked: the library is looked for at the first use, in this order:
-//   1. the file that the environment variable TOPREACH_HIGHS names;
+//   1. the file that the environment variable TOPREACH_HIGHS names; if it is set, no other is tried;
 //   2. the file given to set_highs_library. Python gives that of the package `highsbox`,
 //      highsbox/highs_dist/lib/libhighs.so (.dylib on macOS);
-//   3. the system's libhighs.so.1 (Debian 13 and later: libhighs1).
+//   3. the system's libhighs.so.1 (Debian 13 and later: libhighs1; libhighs.1.dylib on macOS).
 // One thread and a fixed seed: the same program gives the same answer each time.
 //
 // Huangfu & Hall 2018, Parallelizing the dual revised simplex method, Math. Prog. Comp. 10:119.

@@ -26,7 +26,8 @@ namespace topreach {
 /// the scores may break those for y. `bpr` is still at most 1.
 ///
 /// Arguments of make_program(name, ...):
-///   all        `k` (Budget: may be absent), `gap`, `time` (seconds a row), `sites` [S] ids or empty
+///   all        `k` (may be absent for Budget and Fair), `gap`, `time` (seconds a row), `sites` [S] ids or
+///              empty
 ///   Budget     `budget`, `cost` [S]
 ///   Spaced     `distance`, `x` [S], `y` [S], in the plane
 ///   Connected, Coverage   `from`, `to` [E]: edges by the numbers of the sites; `sites`

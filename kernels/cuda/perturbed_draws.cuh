@@ -222,7 +222,7 @@ inline int sum_threads(int64_t draws) {
   return threads_for(blocks * kTileLanes, kSumThreads);
 }
 
-// As on the CPU: five standard deviations of the count above a fixed value, each way; but no more
+// Five standard deviations of the count above a fixed value, each way (the CPU takes 3.5), but no more
 // than the candidates have room for.
 inline int64_t bracket_margin(int64_t k, int64_t sites) {
   const int64_t fewer = k < sites - k ? k : sites - k;
