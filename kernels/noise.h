@@ -67,7 +67,7 @@ TR_HD float natural_log(float x) {
   return fused(float(exponent), 0.69314718f, log_mantissa(mantissa - 1.0f));
 }
 
-// -log(u) of the uniform u that `word` stands for; near u = 1 from 1 - u, which is exact.
+// -log(u) of the uniform u that `word` stands for; near u = 1 from 1 - u, which `word` gives directly.
 TR_HD float exponential(uint32_t word) {
   const float u = open_unit(word);
   const float complement = open_unit(~word);
@@ -96,7 +96,7 @@ TR_HD SineCosine sine_cosine(uint32_t word) {
   return {(quadrant & 2u) != 0 ? -a : a, ((quadrant + 1u) & 2u) != 0 ? -b : b};
 }
 
-// log(u / (1 - u)); u and 1 - u are both exact.
+// log(u / (1 - u)); `word` gives both u and 1 - u directly, without cancellation.
 TR_HD float logit(uint32_t word) {
   return natural_log(quotient(open_unit(word), open_unit(~word)));
 }

@@ -163,7 +163,7 @@ at::Tensor Quotas::soft(const at::Tensor& values, const SoftOptions& options) co
 
 // Random tie-breaking is the limit of small noise: scores that are not tied are then far from each other.
 at::Tensor Quotas::expected_best(const at::Tensor& values) const {
-  constexpr double kApart = 40;  // in units of the noise: farther apart, no order changes
+  constexpr double kApart = 40;  // noise scales between distinct scores: their order is certain
   TR_REQUIRE(!crosses() && groupings().size() == 1,
              "Quotas.expected_best: there must be one grouping, got {}", groupings().size());
   const at::Tensor held = values.detach().to(at::kCPU, at::kDouble).contiguous();

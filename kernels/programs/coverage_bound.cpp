@@ -135,7 +135,7 @@ void CoverageBound::go_back() {
   keep();
 }
 
-// Starts with multipliers equal to what one more seed would be worth to each person of the plan.
+// Starts with multipliers equal to what a seed adds for each person that the plan reaches.
 void CoverageBound::begin(const std::vector<int32_t>& chosen) {
   CoverageState state(coverage_, columns_, one_each_);
   for (const int32_t j : chosen) {

@@ -144,8 +144,8 @@ class Pricing {
   }
 
   // Depth-first search for the path with the largest reduced gain above `least`; with `all`, for all
-  // paths above it. Returns an upper bound on the largest gain: that of the best path, or more if time
-  // was up; then `stopped` is set.
+  // paths above it. Returns an upper bound on the largest gain: that of the best path, or more if the
+  // search stopped early (time was up, or more than kMostListed paths); then `stopped` is set.
   double search(double least, Path& found, std::vector<Path>* all) {
     best_ = least;
     found.clear();
