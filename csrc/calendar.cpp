@@ -18,7 +18,7 @@ namespace {
 
 namespace ch = std::chrono;
 
-// Numbers: how far from a multiple of the step a time may lie, in steps.
+// For numbers: how far a time may lie from a multiple of the step, in steps.
 constexpr double kTolerance = 1e-6;
 // Whole numbers up to here are exact in a double.
 constexpr double kExact = 9007199254740992.0;
@@ -112,7 +112,7 @@ void check_time(const char* function, const char* argument, double time, bool da
              function, argument, time);
 }
 
-// Whether each time lies on the `day`-th of its month, or on the last day where that is shorter.
+// Whether each time lies on the `day`-th of its month, or, in a shorter month, on its last day.
 bool on_day(const std::vector<double>& times, unsigned day) {
   return std::ranges::all_of(times, [&](double t) {
     const Moment m = moment(t);
@@ -206,7 +206,7 @@ Calendar Calendar::infer(const std::vector<double>& times, bool dates, const std
     return {"number", step, times.front(), ""};
   }
 
-  // Months begin on one day of the month, or all on the last.
+  // All months begin on the same day of the month, or on the last day.
   unsigned day = 1;
   for (double t : times) day = std::max(day, unsigned(civil(moment(t).day).day()));
   if (on_day(times, 31)) day = 31;

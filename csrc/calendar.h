@@ -1,4 +1,4 @@
-// What a column of times is: numbers in steps, or dates with a frequency.
+// The calendar of a table: its periods are equally spaced numbers, or dates with a frequency.
 #pragma once
 
 #include <cstdint>
@@ -12,12 +12,12 @@ namespace topreach {
 ///
 /// Units. "number": periods are `step` apart. "hour", "day", "week", "month", "quarter", "year": a
 /// period is `step` such units long, and periods begin a whole number of them from `origin`. Months,
-/// quarters and years begin on the origin's day of the month, or on the month's last day where it is
-/// shorter: an origin of 31 January gives month ends.
+/// quarters and years begin on the origin's day of the month, or, in a shorter month, on its last
+/// day: an origin of 31 January gives month ends.
 ///
-/// Format. How the table writes its times, and so how `label` does: a strftime pattern of %Y %y %m %d
+/// Format. How times are written, in the table and by `label`: a strftime pattern of %Y %y %m %d
 /// %b %B %H %M %S, %q (quarter 1-4), %G and %V (ISO year and week). "%-m" writes a number without its
-/// leading zero, "%^b" a name in capitals. "" for numbers.
+/// leading zero, "%^b" a name in capitals. "" for numbers, or for the unit's usual form.
 ///
 /// Dates lie in the years -9999 to 9999.
 ///
@@ -31,10 +31,10 @@ class Calendar {
   /// that is no date, or a format with another %-letter.
   Calendar(std::string unit, double step, double origin, std::string format = "");
 
-  /// The calendar of these distinct times in ascending order: the largest step of which all gaps are
-  /// multiples. `dates`: whether they are days since 1970-01-01. `unit`: "" to find it. With one time
-  /// the step is 1 of `unit` (of dates without a unit: a month; of numbers: 1). Raises
-  /// c10::ValueError, naming two times, where gaps have no common step.
+  /// Finds the calendar of distinct ascending times: its step is the largest of which all gaps are
+  /// multiples. `dates`: whether the times are days since 1970-01-01. `unit`: "" to find it. With one
+  /// time the step is 1 of `unit` (dates without a unit: a month; numbers: 1). Raises
+  /// c10::ValueError, naming two times, if the gaps have no common step.
   static Calendar infer(const std::vector<double>& times, bool dates, const std::string& unit = "",
                         const std::string& format = "");
 
@@ -44,8 +44,8 @@ class Calendar {
   const std::string& format() const { return format_; }
   bool is_dates() const { return unit_ != "number"; }
 
-  /// Number of periods from the origin's to that of `time`. Any moment of a period of dates will do.
-  /// Raises c10::ValueError for a number that begins no period, and for a time out of range.
+  /// Number of periods from the origin's period to that of `time`. A date may be any moment of its
+  /// period. Raises c10::ValueError for a number at which no period begins, and for a time out of range.
   int64_t index(double time) const;
   /// First moment of the period with this number. Raises c10::ValueError if it is out of range.
   double at(int64_t index) const;
@@ -57,9 +57,9 @@ class Calendar {
   double next(double time, int64_t n = 1) const;
   /// The time as the table writes it: "2023Q1".
   std::string label(double time) const;
-  /// The time that `text`, in the calendar's format, says. Raises c10::ValueError for another text.
+  /// The time that `text` gives. Raises c10::ValueError if it does not follow the calendar's format.
   double parse(const std::string& text) const;
-  /// Periods in a year (4, 12, 52, ...), or 0 where a year is no whole number of periods.
+  /// Periods in a year (4, 12, 52, ...), or 0 if a year is not a whole number of periods.
   int64_t periods_per_year() const;
   /// "quarters, as 2023Q1" or "numbers, 1 apart", for messages.
   std::string describe() const;

@@ -33,7 +33,7 @@ void check_calendar(const char* function, const Calendar& calendar, const EventD
              data.dates ? "dates" : "numbers", calendar.describe());
 }
 
-/// Number of the period that a time lies in; of numbers too, where they begin none.
+/// Number of the period that a time lies in, also for numbers at which no period begins.
 int64_t period_of(const Calendar& calendar, double time) {
   if (calendar.is_dates()) return calendar.index(time);
   return int64_t(std::floor((time - calendar.origin()) / calendar.step() + 1e-6));

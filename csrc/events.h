@@ -1,4 +1,4 @@
-// What a table of dated events says: when, where, of which types, with which marks.
+// A table of dated events: the time, place, types and marks of each.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 namespace topreach {
 
 /// The arrays of a table of N events at I places, of S types, with Q marks. Time runs in days (or in the
-/// table's own unit, where times are numbers) from the window's start.
+/// table's own unit, if its times are numbers) from the window's start.
 struct EventData {
   std::vector<std::string> places;      // I, distinct
   std::vector<std::string> types;       // S, distinct
@@ -28,8 +28,8 @@ struct EventData {
   bool dates = false;
 };
 
-/// An event at each of its nodes: an event of c types is c entries, at one time. Node u = place · S + type.
-/// Entries ascend in time; at one time by event, then by type.
+/// Events as entries at nodes: an event of c types becomes c entries with the same time. Node u = place · S
+/// + type. Entries ascend in time; at equal times they are in order of event, then of type.
 struct NodeEvents {
   std::vector<double> times;
   std::vector<int64_t> node, event;
@@ -38,9 +38,8 @@ struct NodeEvents {
 
 /// How often types occur together at each place, before each of B times.
 struct SharedTypes {
-  std::vector<double>
-      together;  // [B, I, S, S]: events that name both types; on the diagonal, the one
-  std::vector<double> events;  // [B, I]: events of any type
+  std::vector<double> together;  // [B, I, S, S]: events that name both types; diagonal: that type
+  std::vector<double> events;    // [B, I]: events of any type
 };
 
 /// What is counted: events at a place (each once), of a type anywhere, or at a node.
@@ -55,10 +54,10 @@ CountBy count_by(const char* function, std::string_view name);
 ///   events.counts({0, 30, 60}, topreach::CountBy::kPlace)          // [2, I]: (0, 30] and (30, 60]
 class Events {
  public:
-  /// Raises c10::ValueError where `data` is not as above; the message names the event.
+  /// Raises c10::ValueError if `data` is not as described above; the message names the event.
   explicit Events(EventData data);
 
-  /// Reads a file of `write_csv`. Raises c10::ValueError, naming the line, where it is not one.
+  /// Reads a file in the format of `write_csv`. Raises c10::ValueError, naming the line, for any other.
   static Events read_csv(const std::string& path);
   /// Writes the events as UTF-8 text: docs/events.md has the format.
   void write_csv(const std::string& path) const;
@@ -71,11 +70,11 @@ class Events {
 
   NodeEvents node_events() const;
 
-  /// Edges of the calendar's whole periods within (0, complete_through]; empty where there is none.
+  /// Edges of the calendar's whole periods within (0, complete_through]; empty if there is none.
   std::vector<double> whole_periods(const Calendar& calendar) const;
 
-  /// Edges of blocks over (0, complete_through]: 0, where periods of the calendar begin, those of `also`
-  /// that lie within, and complete_through; ascending.
+  /// Ascending edges of blocks over (0, complete_through]: 0, the times at which periods of the calendar
+  /// begin, the times of `also` that lie within, and complete_through.
   std::vector<double> block_edges(const Calendar& calendar,
                                   const std::vector<double>& also = {}) const;
 
@@ -85,14 +84,14 @@ class Events {
   /// Number of events strictly before each of these ascending times, [B, I, S or M].
   std::vector<int64_t> counts_before(const std::vector<double>& times, CountBy by) const;
 
-  /// The logarithm of each node's (place's, type's) own recent rate per unit of time, as known at each of
-  /// these ascending times: of the n events in [t - length, t), log((n + 1/2) / (o + 1 / (2 r))). o: how
-  /// much of that span comes after the first event or the window's start. r: the mean rate of all nodes in
-  /// it, 1 / length where they had no event.
+  /// Logarithm of the recent rate per unit of time of each node (place, type), as known at each of these
+  /// ascending times t:  log((n + 1/2) / (o + 1 / (2 r))),  n the number of its events in [t - length, t).
+  /// o: the length of the part of that span that comes after the first event or the window's start, whichever
+  /// is earlier. r: the mean rate of all nodes in the span, or 1 / length if they had no event.
   std::vector<double> recent_rate(const std::vector<double>& times, double length,
                                   CountBy by) const;
 
-  /// Of the events strictly before each of these ascending times. O(N S² + B I S²).
+  /// Counts over the events strictly before each of these ascending times. O(N S² + B I S²).
   SharedTypes shared_types(const std::vector<double>& times) const;
 
  private:
@@ -102,8 +101,8 @@ class Events {
   EventData data_;
 };
 
-/// A number in (0, 1) that depends on an event's id alone: where in its day (or hour, ...) an event is
-/// placed whose time is not known more exactly. Philox4x32-10 under the id's FNV-1a hash.
+/// A number in (0, 1) that depends on an event's id alone. An event whose time is known only to the day
+/// (or hour, ...) is placed at this fraction of it. Philox4x32-10 under the id's FNV-1a hash.
 double event_shift(std::string_view id);
 
 /// FNV-1a, 64 bits.

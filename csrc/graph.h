@@ -1,7 +1,7 @@
-// Who is whose neighbour, by ids.
+// An undirected graph whose nodes have ids.
 //
-// Ids are text, always: "09001" is not 9001. Repeated and reversed edges are one edge, whose weight is the
-// least of theirs; an edge from a node to itself is left out; a node without edges stays.
+// Ids are always text: "09001" is not 9001. Repeated and reversed edges become one edge with the smallest
+// of their weights. An edge from a node to itself is left out. A node without edges stays.
 #pragma once
 
 #include <cstdint>
@@ -37,8 +37,8 @@ class Graph {
   bool has_weights() const { return !adjacency_.weights.empty(); }
   /// The number of the node with this id; -1 if there is none.
   int32_t index_of(const std::string& id) const;
-  /// The same graph with its nodes in the order of `ids`; those that it does not have get no edges. Raises
-  /// c10::ValueError if a node with edges is not among `ids`.
+  /// The same graph with its nodes in the order of `ids`. An id that it does not have becomes a node
+  /// without edges. Raises c10::ValueError if a node with edges is not among `ids`.
   Graph reordered(std::vector<std::string> ids) const;
 
  private:

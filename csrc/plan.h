@@ -1,4 +1,4 @@
-// A plan: which sites to act on in one period, and where that came from.
+// A plan: which sites to act on in one period, and how it was found.
 #pragma once
 
 #include <optional>
@@ -9,9 +9,8 @@ namespace topreach {
 
 struct PlannedSite {
   std::string site;
-  int64_t index = 0;  // row of the site in what was ranked
-  double score =
-      0.0;  // what sites are ranked by, times their effect; -inf for a site that is closed
+  int64_t index = 0;   // row of the site in the table ranked
+  double score = 0.0;  // the score that ranks the site, times its effect; -inf for a closed site
   std::optional<double> expected_count;  // none for models that give scores
   std::optional<double> chance_top_k;  // chance that the site is in the best plan; none for scores
   int64_t rank = 0;                    // from 1
@@ -22,7 +21,7 @@ struct Plan {
   double time = 0.0;               // the period planned for, as the calendar counts it
   std::string period;              // the same, as the user's table writes it
   std::string data_until;          // the last period before it whose counts are known; "" for none
-  int64_t periods_ahead = 0;       // from there to the period planned for; 0: none is known
+  int64_t periods_ahead = 0;       // from data_until to the period planned for; 0: no counts known
   bool learnt = false;             // whether the model has learned from the period itself
   std::vector<PlannedSite> sites;  // all sites, best first
 

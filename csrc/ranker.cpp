@@ -15,13 +15,12 @@ namespace topreach {
 
 namespace {
 
-constexpr int64_t kDrawsAtOnce =
-    64;  // draws are made in blocks of so many, each with a key of its own
-constexpr double kSurprise = 1.5;  // a total above the highest past one by this factor is noted
+constexpr int64_t kDrawsAtOnce = 64;    // draws in a block; each block has its own key
+constexpr double kSurprise = 1.5;       // a total this many times above or below the past is noted
 constexpr int64_t kRecentPeriods = 12;  // the past that a forecast's total is compared with
 constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
 
-// Calls use(draws [m, 1, S]) for M draws in blocks; the same draws whatever memory there is.
+// Calls use(draws [m, 1, S]) for M draws in blocks. The draws do not depend on the available memory.
 template <typename Use>
 void for_each_draw(const CountDistribution& counts, int64_t num_samples, const torch::Tensor& key,
                    const Use& use) {
@@ -33,7 +32,7 @@ void for_each_draw(const CountDistribution& counts, int64_t num_samples, const t
 
 std::string whole(double value) { return fmt::format("{:.0f}", value); }
 
-// Of a plan that is not known to be the best.
+// The note on a plan that is not proved to be the best.
 std::string status_note(const Plan& plan, const std::string& period) {
   if (plan.gap)
     return fmt::format("the plan for {} is '{}': the best one is better by {:.3g} % at most",
@@ -80,7 +79,7 @@ Ranker Ranker::with_program(ProgramPtr program) const {
   program->check("Ranker::with_program", int64_t(site_ids().size()));
   Ranker other = *this;
   other.program_ = std::move(program);
-  // A program of the library is named in the file; one of the user's own is not.
+  // The file names a program of the library, but not one written by the user.
   try {
     make_program(other.program_->name(), other.program_->config());
     ModelFile file = *file_;

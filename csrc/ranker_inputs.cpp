@@ -62,7 +62,7 @@ class Merge {
  private:
   int64_t num_sites() const { return int64_t(out_.site_ids.size()); }
   std::string label(int64_t index) const { return file_.calendar.label(file_.calendar.at(index)); }
-  // The first cell that is wrong, of a row [S] of a period.
+  // The first wrong cell of a period's row [S].
   std::string cell(const torch::Tensor& row, const torch::Tensor& wrong, int64_t index) const {
     const int64_t s = wrong.nonzero()[0].item<int64_t>();
     return fmt::format("{} for site '{}' in {}", number_text(row[s].item<double>(), 6),
@@ -125,8 +125,8 @@ class Merge {
     in_file_ = torch::tensor(to_file, torch::kLong);
   }
 
-  // Columns of `values` [..., S of the table] in the order of the sites ranked; `absent` where the table
-  // lacks a site.
+  // Columns of `values` [..., S of the table] in the order of the sites ranked; `absent` for sites that the
+  // table lacks.
   torch::Tensor of_sites(const torch::Tensor& values, const torch::Tensor& at,
                          double absent) const {
     const torch::Tensor missing = at.lt(0);
@@ -186,7 +186,7 @@ class Merge {
     if (table_ != nullptr && table_->exposure.defined())
       for (size_t t = 0; t < table_at_.size(); ++t)
         put(table_at_[t], of_sites(table_->exposure[int64_t(t)], in_table_, NAN));
-    // A period whose counts are known without their exposure takes that of the period before.
+    // A period with known counts but without exposure takes the exposure of the period before.
     std::vector<std::string> carried;
     for (int64_t n = 1; n < periods; ++n) {
       const torch::Tensor before = result[n - 1].clone();
@@ -295,7 +295,7 @@ class Merge {
                            " are not known; they are not taken as zero");
   }
 
-  // Rows of a table's tensor [T, S] for the periods wanted, [T wanted, S].
+  // Rows of a table's tensor [T, S] for the periods to rank, [T to rank, S].
   torch::Tensor of_wanted(const torch::Tensor& values, double absent) const {
     std::vector<torch::Tensor> rows;
     for (const int64_t row : row_in_table_)
@@ -481,7 +481,7 @@ class Merge {
   const Panel* table_;
   RankerInputs out_;
   torch::Tensor in_table_,
-      in_file_;  // [S] int64: column of each site ranked there, -1 where absent
+      in_file_;  // [S] int64: each ranked site's column in the file, -1 if absent
   std::set<int64_t> fitted_, seen_;
   std::vector<int64_t> table_at_, history_at_;  // periods of the table's rows
   std::vector<int64_t> wanted_, row_in_table_;

@@ -1,4 +1,5 @@
-// What a table adds to what a ranker knows: the past, features and exposure of the periods to rank.
+// Inputs of a forecast from a ranker's file and a table: the past, and features and exposure of the periods
+// to rank.
 #pragma once
 
 #include <optional>
@@ -25,12 +26,14 @@ struct RankerInputs {
   std::vector<std::string> notes;
 };
 
-/// Puts a table, which may be absent, together with the past that the file holds.
+/// Combines a table, which may be absent, with the past that the file holds.
 ///
-/// `periods_ahead`: the one period to rank, that many after the last one whose counts are known; if absent, the
-/// table's own periods are ranked, each from the counts before it. Raises c10::ValueError, naming `function`,
-/// for a table of another kind of time, with other sites, whose counts contradict what the model learned,
-/// or which lacks what the model needs; the message names what is missing.
+/// `periods_ahead`: how many periods after the last known counts the one period to rank lies. If absent, the
+/// table's own periods are ranked, each from the counts before it.
+///
+/// Raises c10::ValueError, naming `function`, if the table has another kind of time or other sites, if its
+/// counts contradict those that the model learned from, or if something that the model needs is missing; the
+/// message names it.
 RankerInputs ranker_inputs(const char* function, const ModelFile& file, const Needs& needs,
                            const Panel* table, std::optional<int64_t> periods_ahead);
 

@@ -1,4 +1,4 @@
-// The one way in which C++ refuses an argument:
+// C++ code refuses an argument like this:
 //
 //   TR_REQUIRE(k <= sites, "{}: k must be at most S = {}, got {}", function, sites, k);
 //

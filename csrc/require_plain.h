@@ -1,4 +1,4 @@
-// TR_REQUIRE for files that know no tensors; see require.h. It spares them torch's headers.
+// TR_REQUIRE for files without tensors, so that they need not include torch's; see require.h.
 #pragma once
 
 #include <c10/util/Exception.h>

@@ -38,12 +38,12 @@ torch::Tensor SiteHistory::statistics(const torch::Tensor& timeline,
 
 namespace {
 
-// The normal prior of log kappa_j and the log shape, so that few sites cannot send one to 0 or
+// The normal prior of log kappa_j and the log shape: without it, data of few sites can send one to 0 or
 // infinity.
 const double kPriorMean = std::log(4.0);
 constexpr double kPriorSd = 1.5;
 
-// A_s ~ NegBin(shape, mean m_s E_s), m from the neighbourhoods.
+// Loss for A_s ~ NegBin(shape, mean m_s E_s), m from the neighbourhoods.
 at::Tensor concentration_loss(const at::Tensor& log_parameters, const at::Tensor& counts,
                               const at::Tensor& expected, const at::Tensor& near_counts,
                               const at::Tensor& near_expected) {
@@ -64,7 +64,7 @@ at::Tensor concentration_loss(const at::Tensor& log_parameters, const at::Tensor
     m = kernels::shrunken_risk(near_counts[j], near_expected[j], log_parameters[j].exp(),
                                m.clamp_min(kernels::kRiskFloor));
   }
-  // Sites without any past say nothing: a mean of 0 is left out.
+  // Sites without any past tell nothing: those with mean 0 are left out.
   const at::Tensor known = expected.gt(0);
   const at::Tensor mean = at::where(known, m * expected, at::ones_like(m));
   const at::Tensor log_shape = log_parameters[graphs];

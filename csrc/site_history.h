@@ -1,4 +1,4 @@
-// Long memory: what the past of a site and of its neighbours says about its rate.
+// Statistics of the past of a site and its neighbours, from which models predict its rate.
 //
 // Fitted by Python's topreach.models.SiteHistory. The equations are in kernels/site_statistics.h, the
 // operators over them in csrc/ops/site_statistics.h.
@@ -26,7 +26,8 @@ struct SiteHistory {
   int64_t season = 0;          // periods in a year, 0 for no seasons
   double mean_exposure = 0.0;  // 0: fitted without exposure
 
-  /// A, then m E, then L m n, H of each: [R, S, 3 H] in float32 on the CPU, for R periods.
+  /// A, then m E, then L m n (kernels/site_statistics.h), H of each: [R, S, 3 H] in float32 on the CPU, for
+  /// R periods.
   ///
   /// timeline [N, S]: counts of consecutive periods of the calendar, oldest first; NaN where not known.
   /// rows: for each period asked for, the number of its row: the counts before that row are used. Row

@@ -1,4 +1,5 @@
-// All of topreach for C++.
+// Includes the C++ interface of topreach. Only the operators of ops/hawkes.h, ops/posterior_risk.h and
+// ops/site_statistics.h, which models use internally, need their own headers.
 #pragma once
 
 #include "calendar.h"

@@ -5,18 +5,19 @@
 //   "nb1"      NegBin(total_count m, logits d): mean m e^d, variance mean (1 + e^d)
 //   "nb2"      NegBin(total_count e^d, logits log m - d): mean m, variance m + m^2 e^-d
 //   zero inflation: 0 with chance sigmoid(z), else a count of the family [Lambert 1992]
-//   a count known to lie in low..high only has the sum of those probabilities
+//   a count that is known only to lie in low..high: the sum of the probabilities of low to high
 // (Hilbe 2011, Negative Binomial Regression, for the names NB1 and NB2.)
 //
 // Derivatives by truncated Taylor polynomials ("jets") in eta to order E, and, with Q = 2, once in d
-// and in z too, total order E. All sums are of terms of one sign, or of the size of the result: right to
-// a few rounding errors for any parameters. Cost: some 0.1 us (E = 2, Q = 0) to 0.5 us (E = 3, Q = 2) for
-// small counts, O(min(high - low, 20 standard deviations)) of that for an interval.
+// and in z too, total order E. The terms of each sum have one sign, or the size of the result, so results
+// are right to a few rounding errors for any parameters. Cost: some 0.1 us (E = 2, Q = 0) to 0.5 us (E = 3,
+// Q = 2) for small counts, O(min(high - low, 20 standard deviations)) times that for an interval.
 #pragma once
 
 #include "special.h"
 
-// Large, and called in many places: a call costs little of it, and code is compiled once.
+// For large functions that are called in many places: they are compiled once, and the call costs little
+// beside their work.
 #if defined(__CUDACC__)
 #define TR_HD_CALL __host__ __device__ __noinline__
 #else
@@ -30,7 +31,7 @@ enum class CountFamily { kPoisson, kNB1, kNB2 };
 struct CountModel {
   CountFamily family;
   bool softplus_link, zero_inflated;
-  double dispersion, zero_logit;  // d and z; not read where the family has none
+  double dispersion, zero_logit;  // d and z; not read if the family has none
 };
 
 // v[i] is the coefficient of h^i, q[m][i] that of h^i times the m-th parameter (d, z); h = eta - eta_0.
@@ -47,7 +48,7 @@ TR_HD Jet<E, Q> jet_constant(double a) {
   return r;
 }
 
-// The parameter of this index, at value a; a constant where Q says that none are wanted.
+// The parameter of this index, at value a; a constant if Q = 0.
 template <int E, int Q>
 TR_HD Jet<E, Q> jet_parameter(double a, int index) {
   Jet<E, Q> r{};
@@ -179,7 +180,7 @@ TR_HD Jet<E, Q> jet_log_rising(const Jet<E, Q>& l, double y) {
   return jet_compose(l, value, sum1, (sum1 - sum2) / 2, (sum1 - 3 * sum2 + 2 * sum3) / 6);
 }
 
-// The family at one linear predictor: what its log-probabilities at several counts share.
+// Terms that log-probabilities at several counts share, for one linear predictor.
 template <int E, int Q>
 struct CountTerms {
   Jet<E, Q> log_size;     // log total_count; log rate for Poisson

@@ -8,7 +8,7 @@
 //   b_i  = int P_i(t) sum_{k != i} f_k(t) P(N_{-ik}(t) = K - 1) dt
 //   w_ik = int f_i(t) f_k(t) P(N_{-ik}(t) = K - 1) dt,     (J v)_i = sum_k w_ik (v_i - v_k)
 //
-// where N_{-ik} is N without sites i and k. Its law comes from the characteristic function:
+// where N_{-ik} is N without sites i and k. Its distribution comes from the characteristic function:
 // P(N_{-ik} = K - 1) = (1/2 pi) int C e^{-i omega (K - 1)} / (c_i c_k) d omega with
 // c_l = 1 + P_l (e^{i omega} - 1) and C = prod c_l. The sum over k then separates:
 //
@@ -22,9 +22,8 @@
 // O(S) with a constant of some 30 ns, and O(nodes x frequencies x points) whatever S is.
 //
 // Where the grid fails. 1 / c has a pole at P = 1/2, omega = pi. With a large V = sum P (1 - P) it
-// does no harm, since |C| <= exp(-2 V sin^2(omega / 2)) is tiny there. Where V is small, few sites
-// lie near the threshold; these sites become points of their own ("direct"). In a short row all
-// sites do.
+// does no harm, since |C| <= exp(-2 V sin^2(omega / 2)) is tiny there. If V is small, few sites lie
+// near the threshold; each of them becomes a separate point ("direct"). In a short row all sites do.
 //
 // Errors:
 //  - Thresholds. The K-th largest perturbed score lies within 9 sigma of [r_(K+1), r_(K)], except
@@ -52,7 +51,7 @@
 
 namespace topreach::kernels {
 
-constexpr double kReach = 9.0;                 // |z| beyond which noise never goes: Phi(-9) = 1e-19
+constexpr double kReach = 9.0;                 // noise is taken to have |z| <= 9: Phi(-9) = 1e-19
 constexpr int kGridOrder = 10;                 // nodes that a site is spread over
 constexpr int kGridPerSigma = 8;               // nodes per sigma
 constexpr int kGridSize = 448;                 // nodes of the widest row, a multiple of 8
@@ -127,7 +126,7 @@ TR_HD double solve_mean(const Moments& moments, double target, double low, doubl
 // Where and how finely to integrate over thresholds.
 struct TopKPlan {
   double middle;     // E[N] = K - 1/2
-  double low, high;  // no threshold outside counts
+  double low, high;  // thresholds outside are negligible
   double step;
   double rough_low, rough_high;  // bounds of the rough thresholds; none: rough_low > rough_high
 
@@ -160,7 +159,7 @@ TR_HD TopKPlan plan_thresholds(const Moments& moments, const LogMgf& log_mgf, do
   plan.step = 0.6 * width;
   plan.rough_low = kInfinity;
   plan.rough_high = -kInfinity;
-  // Walks from the middle until no further threshold counts.
+  // Walks from the middle until further thresholds are negligible.
   const auto walk = [&](double sign) {
     double t = plan.middle;
     for (;; t += sign * stride) {
@@ -182,8 +181,8 @@ TR_HD TopKPlan plan_thresholds(const Moments& moments, const LogMgf& log_mgf, do
 }
 
 // The frequencies of one threshold: omega = (l + 1/2) step, l = 0..count-1, half of the circle (the
-// other half is conjugate); count = 0 and `beyond` where the threshold and all further ones are
-// left out.
+// other half is conjugate). If the threshold and all further ones are left out, count = 0 and
+// `beyond` is true.
 struct TopKFrequencies {
   double step;
   int count;
@@ -262,7 +261,7 @@ TR_HD ComplexDouble coefficient_of(double log_modulus, double angle, double k, T
   return {modulus * phase.cosine, modulus * phase.sine};
 }
 
-// Whether |C| < e^-28; and it falls as omega grows.
+// Whether |C| < e^-28. If so, higher frequencies are negligible too: |C| falls as omega grows.
 TR_HD bool is_negligible(ComplexDouble e, double step) {
   const double least = 2.2e-13 * step;  // 7e-13 / pi
   return e.re * e.re + e.im * e.im < least * least;
@@ -271,16 +270,17 @@ TR_HD bool is_negligible(ComplexDouble e, double step) {
 // ---- the CPU's part
 // ------------------------------------------------------------------------------
 
-// Sums over sites spread over the grid, [2][kGridSize]: of weight 1, and of weight v where given.
+// Sums over sites spread over the grid, [2][kGridSize]: of weight 1, and of weight v if given.
 struct TopKSpread {
   int64_t above, active;  // sites chosen for sure; sites on the grid
 };
 
-// One row's work; the functions are compiled once per instruction set and give the same bits in
-// each. `v` null: value; given: Jacobian-vector product. A row goes through spread (in pieces of
-// any size, whose grids are added), then solve, then interpolate (in pieces); solve writes the
-// results of the direct sites, whose positions lie in [direct_low, direct_high], interpolate the
-// others.
+// One row's work. The functions are compiled once per instruction set and give the same bits in
+// each. Without `v` (null) they give the value, with it the Jacobian-vector product.
+//
+// A row goes through spread (in pieces of any size, whose grids are added), then solve, then
+// interpolate (in pieces). solve writes the results of the direct sites, whose positions lie in
+// [direct_low, direct_high]; interpolate writes the others.
 struct TopKTable {
   double first[kGridSize];   // b, or the factor of v
   double second[kGridSize];  // what is subtracted from v times first

@@ -9,7 +9,7 @@
 //   l_u = sum_k w_k [sum_{own events n in (b_k, b_k+1]} log lambda_u(t_n) - int_{b_k}^{b_k+1} lambda_u]
 //
 // y and theta are constant on a block (b_k, b_k+1]. An event never excites at zero lag. An event at b_k
-// excites in block k and counts in block k - 1; before b_0 or at it, events are history: they excite only.
+// excites in block k and counts in block k - 1. Events up to b_0 are history: they excite but do not count.
 // Events after b_B are ignored.
 //
 // Method. R_v = sum_{x of v} eta_x exp(-delta_k lag) is carried from block to block; within a block one sum
@@ -33,17 +33,17 @@ namespace topreach::kernels {
 
 constexpr double kHawkesLongest = 64.0;
 
-// theta_uv of refresh r from tables of deaths, for u = (i, s) and v = (j, s'):
+// theta_uv of refresh r from tables of event counts, for u = (i, s) and v = (j, s'):
 //   (joint_i + [i != j] joint_j + w prior) / (either_i + [i != j] either_j + w), at (r, s, s', .)
-// `share`: joint = deaths at the place that name s and s', either = all deaths there.
-// `jaccard`: the same joint, either = those that name s or s'. prior: the ratio of the whole state.
+// `share`: joint = events at the place that name s and s', either = all events there.
+// `jaccard`: the same joint, either = those that name s or s'. prior: the ratio over all places.
 // With all pointers null, theta = 1; `dense`, if given, holds theta itself.
 struct HawkesTheta {
   const double* dense;  // [Q, M, M] or null
   const float* joint;   // [Q, S, S, I] or null; whole numbers
   const float* either;  // [Q, S, S, I]
   const double* prior;  // [Q, S, S]
-  double prior_weight;  // w, in deaths: 5
+  double prior_weight;  // w, in events
   int64_t refreshes;    // Q >= 1
 };
 
@@ -145,7 +145,7 @@ TR_HD int64_t hawkes_cut(const HawkesProblem& p, double decay_rate, HawkesPiece*
   return count;
 }
 
-// Items and where their results go; a null result is not made.
+// Items, and the arrays for their results; a null array is not filled.
 struct HawkesItems {
   const int32_t* node;       // [R]
   const double* parameters;  // [R, P], natural: z
@@ -158,12 +158,12 @@ struct HawkesItems {
 struct HawkesCpu {
   // Bytes of working memory for `evaluate`, 64-byte aligned.
   int64_t (*scratch)(const HawkesProblem&);
-  // The items begin..end; value alone, with gradient, or with both derivatives, as results are given.
+  // The items begin..end: the value, and the derivatives whose arrays are given.
   void (*evaluate)(const HawkesProblem&, const HawkesItems&, int64_t begin, int64_t end,
                    void* scratch);
 };
 
-// That of the machine's instruction set; the results are the same for each.
+// The functions for this machine's instruction set; results are the same for each.
 const HawkesCpu& hawkes_cpu();
 
 // ------------------------------------------------------------------------------- working coordinates

@@ -7,11 +7,11 @@
 // receiver by v's alias table [Walker 1977; Vose 1991]; kept with chance eta_ux / max; lag Exp(delta_u), and
 // dropped beyond the horizon.
 //
-// Thinning [Ogata 1981; Algorithm 2 of the paper, mended]: the bound sum_u (mu_u + S_u) holds while nothing
-// happens; restart at every edge; S grows only with an accepted event. O(M) per step.
+// Thinning [Ogata 1981; Algorithm 2 of the paper, corrected]: the bound sum_u (mu_u + S_u) holds until the
+// next event. It is computed anew at every edge; S grows only with an accepted event. O(M) per step.
 //
 // Paper [Algorithm 1]: in each period Poisson(mu_u |b| + S_u E_0(|b|)) events, all at its end. An event has
-// no children within its own period, so that forecasts start too low where lags are short.
+// no children within its own period, so forecasts start too low if lags are short.
 //
 // An event takes the marks of a record drawn from its node's pool. Randomness: Philox, counter (draw, event
 // of the path, path, stream); a path's bits depend on (key, path, its parameters) alone.
@@ -50,7 +50,7 @@ struct HawkesFuture {
   int64_t most_events;  // a path with more events than this has failed: the process explodes
   // Results.
   int32_t* counts;  // [paths, K, M]: events in (edge[k], edge[k + 1]]
-  uint8_t* failed;  // [paths]: 1 where most_events was passed; its counts are then too low
+  uint8_t* failed;  // [paths]: 1 if most_events was exceeded; its counts are then too low
 };
 
 struct HawkesBranchingCpu {
@@ -60,7 +60,7 @@ struct HawkesBranchingCpu {
   void (*simulate)(const HawkesFuture&, int64_t begin, int64_t end, void* scratch);
 };
 
-// That of the machine's instruction set; the results are the same for each.
+// The functions for this machine's instruction set; results are the same for each.
 const HawkesBranchingCpu& hawkes_branching_cpu();
 
 TR_HD double hawkes_unit(uint32_t word) { return (double(word) + 0.5) * 0x1p-32; }  // in (0, 1)

@@ -1,6 +1,6 @@
 // Exponential decay, for one double or for a vector of them: exp, and the integrals of s^j exp(-d s).
 //
-// Written with fused multiply-adds and no libm, so that a lane of a vector has the bits of a scalar.
+// Written with fused multiply-adds and no libm, so that a lane of a vector gets the same bits as a scalar.
 // V is double, or a vector type for which `fused` and `two_to_the` are overloaded
 // (cpu/hawkes_lanes.h). tests/kernels/hawkes_test.cpp compares with libm and with quadrature.
 #pragma once
@@ -20,8 +20,8 @@ TR_HD double lesser(double a, double b) { return a < b ? a : b; }
 TR_HD double greater(double a, double b) { return a > b ? a : b; }
 
 // exp(x) for -708 <= x <= 709, relative error below 3e-16: 1 + r + r^2 q(r) on |r| <= log(2) / 2, with q the
-// polynomial of degree 9 through (exp(r) - 1 - r) / r^2 at Chebyshev's points; even and odd powers apart,
-// so that the chains are short.
+// polynomial of degree 9 through (exp(r) - 1 - r) / r^2 at Chebyshev's points. Even and odd powers are summed
+// separately, which shortens the dependency chains.
 template <typename V>
 TR_HD V exponential_inside(V x) {
   const V zero{};
@@ -49,14 +49,14 @@ TR_HD double exponential_lane(double x) {
   return x < -708.0 ? 0.0 : (x > 709.0 ? kInfinity : (x == x ? value : x));
 }
 
-// exp(x) with x cut to [-708, 709]: 3e-308 serves as 0.
+// exp(x) with x clamped to [-708, 709]: 3e-308 serves as 0.
 template <typename V>
 TR_HD V exponential_cut(V x) {
   const V zero{};
   return exponential_inside(lesser(greater(x, zero - 708.0), zero + 709.0));
 }
 
-// exp(-x) for x >= 0, cut likewise.
+// exp(-x) for x >= 0, clamped in the same way.
 template <typename V>
 TR_HD V decay_lane(V x) {
   const V zero{};
@@ -102,7 +102,7 @@ TR_HD DecayIntegrals<V> decay_integrals_series(V x, V length, V decay, V d) {
   return {fused(d, e1, once), e1, e2};
 }
 
-// Either, as x tells; x = d L.
+// The form that suits x = d L.
 TR_HD DecayIntegrals<double> decay_integrals(double d, double length) {
   const double x = d * length, decay = decay_lane(x);
   return x < 0.5 ? decay_integrals_series(x, length, decay, d)

@@ -1,8 +1,8 @@
 // The course of one node's fitted rate: intensities and compensator at its own events, totals of each
-// block, and what the past still adds at the end.
+// block, and the excitation that remains at the end.
 //
-// One pass in order of time, O(N + B M), by another recursion than the likelihood's (hawkes.h): the
-// excitation S is carried from event to event, and its integral over a gap is S E_0(gap). Time rescaling:
+// One pass in order of time, O(N + B M). Unlike in the likelihood (hawkes.h), the excitation S is carried
+// from event to event, and its integral over a gap is S E_0(gap). Time rescaling:
 // the increments of `compensator` are independent Exp(1) under the model [Brown et al. 2002].
 #pragma once
 
@@ -10,10 +10,10 @@
 
 namespace topreach::kernels {
 
-// Null results are not made. Own events are those in (b_0, b_B], in order.
+// Null arrays are not filled. Own events are those in (b_0, b_B], in order.
 struct HawkesPath {
   double* intensity;    // lambda at each own event
-  double* immigrant;    // mu there; mu / lambda is the chance that the event is nobody's child
+  double* immigrant;    // mu there; mu / lambda is the chance that the event has no parent
   double* compensator;  // int lambda from b_0 to the event, unweighted
   double* block_total;  // [B], int lambda over each block
   double* block_base;   // [B], int mu
@@ -35,8 +35,8 @@ TR_HD double hawkes_base(const HawkesProblem& p, const double* z, int64_t block,
   return exponential_lane(linear);
 }
 
-// Adds an event to `state`, R_v at time `at` >= its own: new records cost O(1), whenever they come. A
-// deleted one has sign -1.
+// Adds an event to `state`, R_v at time `at` >= its own. New records cost O(1), in any order. A deleted
+// record has sign -1.
 TR_HD void hawkes_add_event(const HawkesProblem& p, const double* z, int64_t u, int64_t v,
                             const double* marks, double lag, double sign, double* state) {
   const double decay_rate = z[hawkes_parameters(p) - 1];
@@ -104,8 +104,8 @@ inline int64_t hawkes_path(const HawkesProblem& p, int64_t u, const double* z,
   return own;
 }
 
-// S_u = sum_v theta_uv R_v(b_B) with the last refresh of theta, events at b_B included: what a forecast
-// starts from. Events whose decay is below exp(-50) are left out, so the cost is that of the recent past.
+// S_u = sum_v theta_uv R_v(b_B) with the last refresh of theta, events at b_B included. A forecast starts
+// from it. Events whose decay is below exp(-50) are left out, so the cost is that of the recent past.
 inline double hawkes_excitation(const HawkesProblem& p, int64_t u, const double* z) {
   const double d = z[hawkes_parameters(p) - 1], end = p.edge[p.blocks];
   const int64_t refresh = hawkes_refresh(p, p.blocks - 1);

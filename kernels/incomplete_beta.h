@@ -1,5 +1,5 @@
-// The regularised incomplete beta function, by which binomial-type counts have their distribution
-// function.
+// The regularised incomplete beta function, which gives the distribution function of negative binomial
+// counts.
 #pragma once
 
 #include <cmath>

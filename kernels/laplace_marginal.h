@@ -2,7 +2,7 @@
 // wanted, a Gaussian path over the periods; and its exact gradient.
 //
 //   y_t ~ family(eta_t + v_t.z),  v_t.z = l_t.u + a_t,  z = (u, e) ~ N(0, I),  l_t = L' (1, t),
-//   L L' = Sigma,  a the path of site_path.h, driven by e; 0 where there is none
+//   L L' = Sigma,  a the path of site_path.h, driven by e; 0 if there is none
 //   F(z) = sum_t w_t log p(y_t | eta_t + v_t.z) - z.z / 2
 //   log p(y) ~ F(z^) - log det H(z^) / 2,   z^ = argmax F,   H = -F'' = I + sum_t X_t v_t v_t'
 // (Tierney and Kadane 1986; Skaug and Fournier 2006 for the gradient.) Effects are written as L u and
@@ -11,9 +11,9 @@
 //
 // l1, l2, l3 are the derivatives of log p in eta, and X_t = -w_t l2_t is the observed information of
 // a count. X_t may be negative: NB1, intervals and extra zeros are not log-concave. H is still
-// positive definite at almost every mode, and used as it is, as glmmTMB does. Where det H comes near
-// 0 Laplace's approximation grows without bound, though the integral does not. So where x = det H / f
-// is below 1, f = kLeastDeterminant, log det H is replaced by
+// positive definite at almost every mode, and used as it is, as glmmTMB does. If det H comes near 0,
+// Laplace's approximation grows without bound, though the integral does not. So if x = det H / f is
+// below 1, f = kLeastDeterminant, log det H is replaced by
 //   v log det H + (1 - v) log det H+,  v = 3 x^2 - 2 x^3,
 // H+ being H without the negative X_t. Value and gradient are continuous where x = 1.
 //
@@ -35,10 +35,10 @@
 //               K depends on rho_t and s_t by R
 // and the terms with j once more for H+, whose negative X_t are constants.
 //
-// The mode: Newton from z = 0, with negative X_t set to 0 where H is not positive definite. Steps
+// The mode: Newton from z = 0, with negative X_t set to 0 while H is not positive definite. Steps
 // are halved until F rises enough. No step moves a predictor by more than 8 (softplus link: 8 plus
-// half its size, for its scale is that of the counts). Once a step is below 1e-3 standard deviations
-// full ones are taken, which square the error, to 1e-15. Cost: O(T) times about 6 steps.
+// half its size, since its scale is that of the counts). Once a step is below 1e-3 standard deviations,
+// full steps are taken, which square the error, down to 1e-15. Cost: O(T) times about 6 steps.
 #pragma once
 
 #include "count_families.h"
@@ -99,7 +99,7 @@ TR_HD const double* site_response(const SiteCounts& site, const SiteWork& work) 
   return site.path ? work.response : site.loading;
 }
 
-// h, and what site_solve needs, with information x [periods]; false where H is not positive
+// Computes h, and what site_solve needs, with information x [periods]; false if H is not positive
 // definite.
 TR_HD bool site_factor(const SiteCounts& site, const double* x, SiteWork& work, double* h) {
   bool proper = true;
@@ -122,8 +122,8 @@ TR_HD bool site_factor(const SiteCounts& site, const double* x, SiteWork& work, 
   return proper && h[0] > 0 && determinant(h) > 0;
 }
 
-// (I + X (K + [l] [l]')) dual = q and k = right + [l]' dual, path = K dual. dual holds q before,
-// and path is not touched where there is none.
+// Solves (I + X (K + [l] [l]')) dual = q; then k = right + [l]' dual, path = K dual. dual holds q
+// before the call. Without a path, path is not touched.
 TR_HD void site_solve(const SiteCounts& site, const double* x, SiteWork& work, const double* h,
                       const double* right, double* dual, double* path, double* k) {
   if (site.path) path_solve<1>(work.filter, x, dual, dual, path);
@@ -178,8 +178,8 @@ TR_HD double log_determinant(const SiteCounts& site, const SiteWork& work, const
   return natural_log(determinant(h)) + (site.path ? path_log_determinant(work.filter) : 0.0);
 }
 
-// From work.x; fills h and work.p with what precisions are to use: H, or H+ where det H is small,
-// for else a site's effects would seem less certain than their prior.
+// From work.x. Fills h and work.p with the information that precisions use: H, or H+ if det H is small,
+// since with H a site's effects would then seem less certain than under their prior.
 TR_HD Determinant bounded_determinant(const SiteCounts& site, SiteWork& work, double* h) {
   const double log_floor = natural_log(kLeastDeterminant);
   const bool proper = site_factor(site, work.x, work, h);
@@ -263,8 +263,8 @@ struct SiteGradient {
 };
 
 // The gradient of -weight / 2 times the log determinant with information `info` [periods], whose h is
-// given: adds that for loading and path, and weight h_t to work.spread, but not for cells of
-// negative X_t where these are `constant`.
+// given: adds the gradient for loading and path to `out`, and weight h_t to work.spread. Cells of
+// negative X_t are left out if these are `constant`.
 TR_HD void determinant_gradient(const SiteCounts& site, const double* info, const double* h,
                                 double weight, bool constant, SiteWork& work, SiteGradient& out) {
   const double *l = site.loading, *d = site_response(site, work);
@@ -311,7 +311,7 @@ TR_HD void site_gradient(const CountModel& model, const SiteCounts& site, const 
     work.x[t] = -2 * w * l.v[2];
     work.third[t] = 3 * w * l.v[3];  // l3 = 6 v[3]
   }
-  // The determinants, the last of them that which the implicit part takes: -F'' if it is proper.
+  // The determinants. The last one is that of the matrix that the implicit part uses: -F'' if proper.
   double h[3];
   const double* l = site.loading;
   const Determinant det = bounded_determinant(site, work, h);

@@ -9,12 +9,14 @@
 // recurrence P(k+1) / P(k) = (n + k) p / (k + 1), from 7.5 standard deviations below the mean (or
 // 0) until the rest of the tail is below 2^-36, and 32-bit uniforms are looked up in it: draw m of
 // (row, site) takes word m % 4 of the counter (site, m / 4, row, kNegBinUniform). The cdf is kept
-// with 32 bits, so every probability is right to 2^-32. Where the table would be longer than
-// kTableEntries, a draw is Poisson(Gamma(n) e^z) by exact rejection on counters of its own
-// (kNegBinRejection): Marsaglia & Tsang (2000) for the gamma, with Stuart's boost below shape 1;
-// Hoermann's PTRS (1993), or inversion below a rate of 10, for the Poisson.
-// A draw depends on (n, z, key, row, site, m) alone. Cost on one core at
-// mean 1 and 100 draws a site: 3 ns a draw, the table included; by rejection 0.1 to 0.2 us.
+// with 32 bits, so every probability is right to 2^-32.
+//
+// If the table would be longer than kTableEntries, a draw is Poisson(Gamma(n) e^z) by exact rejection
+// on separate counters (kNegBinRejection): Marsaglia & Tsang (2000) for the gamma, with Stuart's boost
+// below shape 1; Hoermann's PTRS (1993), or inversion below a rate of 10, for the Poisson.
+//
+// A draw depends on (n, z, key, row, site, m) alone. Cost on one core at mean 1 and 100 draws a site:
+// 3 ns a draw, the table included; by rejection 0.1 to 0.2 us.
 //
 // Log-probability. For whole y below kTableValues, sums over j < y of log((n + j) p / (j + 1)) and
 // 1 / (n + j), tabulated per site and shared by all draws; otherwise Loader's saddle-point form
@@ -30,7 +32,7 @@ namespace topreach::kernels {
 
 constexpr int kTableLanes = 16;     // sites tabulated side by side
 constexpr int kTableEntries = 512;  // longest cdf table
-constexpr int kTableBlock = 8;      // entries between two looks at the rest of the tail
+constexpr int kTableBlock = 8;      // entries between two checks of the remaining tail
 constexpr int kTableValues = 64;    // log-probability: values below this are tabulated
 
 // ------------------------------------------------------------------------------- cdf tables
@@ -194,7 +196,7 @@ TR_HD double negbin_by_rejection(const NegBinCounter& c, double n, double z) {
 
 // ------------------------------------------------------------------------------- log-probability
 
-// What one site's log-probabilities share.
+// Terms that one site's log-probabilities share.
 struct NegBinSite {
   double n, z;
   double p, q;          // sigmoid(z), sigmoid(-z)
@@ -208,14 +210,14 @@ TR_HD NegBinSite negbin_site(double n, double z) {
 // n log(1 - p), with 0 log 0 = 0.
 TR_HD double negbin_log_zero(const NegBinSite& s) { return s.n == 0.0 ? 0.0 : s.n * s.log_q; }
 
-// log(P(j + 1) / P(j)); log p is added apart where p is not a normal number.
+// log(P(j + 1) / P(j)); log p is added separately if p is not a normal number.
 TR_HD double negbin_log_ratio(const NegBinSite& s, double j) {
   const bool normal = s.p > 0x1p-900;
   const double factor = normal ? s.p : 1.0;
   return natural_log((s.n + j) * factor / (j + 1.0)) + (normal ? 0.0 : s.log_p);
 }
 
-// x log(x / m) + m - x, with d = (m - x) / x and log(m / x) as it is known best.
+// x log(x / m) + m - x, with d = (m - x) / x and the most accurate log(m / x) available.
 TR_HD double deviance_part(double x, double d, double log_quotient) {
   const bool close = (d > -0.4) & (d < 0.4);
   return x * (close ? -log1p_minus(close ? d : 0.0) : d - log_quotient);

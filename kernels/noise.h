@@ -67,7 +67,7 @@ TR_HD float natural_log(float x) {
   return fused(float(exponent), 0.69314718f, log_mantissa(mantissa - 1.0f));
 }
 
-// -log(u) of the uniform that `word` stands for; near u = 1 from 1 - u, which is known exactly.
+// -log(u) of the uniform u that `word` stands for; near u = 1 from 1 - u, which `word` gives directly.
 TR_HD float exponential(uint32_t word) {
   const float u = open_unit(word);
   const float complement = open_unit(~word);
@@ -96,12 +96,12 @@ TR_HD SineCosine sine_cosine(uint32_t word) {
   return {(quadrant & 2u) != 0 ? -a : a, ((quadrant + 1u) & 2u) != 0 ? -b : b};
 }
 
-// log(u / (1 - u)); both u and 1 - u are known to their last digits.
+// log(u / (1 - u)); `word` gives both u and 1 - u directly, without cancellation.
 TR_HD float logit(uint32_t word) {
   return natural_log(quotient(open_unit(word), open_unit(~word)));
 }
 
-// Flips the sign of a where the last bit of `word` is set.
+// Flips the sign of a if the last bit of `word` is set.
 TR_HD float with_sign(float a, uint32_t word) { return float_of(bits_of(a) ^ (word << 31)); }
 
 // The four noise values z of one counter, for the sites of words 0 to 3.

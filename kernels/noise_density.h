@@ -1,5 +1,5 @@
-// Density f and upper tail 1 - F of the noises of noise.h, in float and double: what the conditional
-// estimator of the perturbed top-K evaluates at every (site, draw).
+// Density f and upper tail 1 - F of the noises of noise.h, in float and double. The conditional
+// estimator of the perturbed top-K evaluates them at every (site, draw).
 //
 //   normal:   f = exp(-x^2 / 2) / sqrt(2 pi),        1 - F = f times the Mills ratio
 //   gumbel:   f = exp(-x - exp(-x)),                 1 - F = 1 - exp(-exp(-x))
@@ -8,8 +8,8 @@
 //
 // No libm, no branches: same bits on every vector width and on CUDA, see platform.h. The relative error
 // of a float is below 1e-6 + 6e-8 e, of a double below 1e-14 (1 + e), with e the size of the exponents
-// above, which round: x^2 / 2, |x| + exp(-x), or |x|. Floats below 1e-35 are only known to be that, and
-// become 0. Infinite x give the limits. tests/kernels/noise_density_test.cpp holds all this to libm.
+// above, which round: x^2 / 2, |x| + exp(-x), or |x|. A float result below 1e-35 has no such accuracy and
+// may be 0. Infinite x give the limits. tests/kernels/noise_density_test.cpp compares with libm.
 #pragma once
 
 #include "noise.h"
@@ -94,7 +94,7 @@ TR_HD float normal_upper_tail(float x) {
 
 TR_HD double normal_upper_tail(double x) { return normal_cdf(-x); }
 
-// exp(-x) of a Gumbel variate, but no larger than where exp(-exp(-x)) is 0 anyway.
+// exp(-x) of a Gumbel variate, capped where exp(-exp(-x)) is 0 anyway.
 TR_HD float gumbel_exponential(float x) { return exponential_of(x > -4.7f ? -x : 4.7f); }
 TR_HD double gumbel_exponential(double x) { return exponential_of(x > -6.7 ? -x : 6.7); }
 

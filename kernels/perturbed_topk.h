@@ -116,7 +116,7 @@ struct TopKCpu {
   void (*backward)(const TopKProblem<T>& problem, Noise noise, int64_t row, const T* v, T centre,
                    int64_t begin, int64_t end, const T* value, const int32_t* last_tied, T* total,
                    void* scratch);
-  // The same two of the conditional estimator. Adds 1 - F(x) over draws [begin, end) to
+  // The same two for the conditional estimator. Adds 1 - F(x) over draws [begin, end) to
   // total[sites], meaningless where the score is infinite; writes value[j], last_tied[j],
   // boundary[2 j, 2 j + 1].
   void (*conditional_forward)(const TopKProblem<T>& problem, Noise noise, int64_t row,
@@ -135,8 +135,8 @@ const TopKCpu<T>& topk_cpu();
 void noise_row_cpu(PhiloxKey key, Noise noise, int64_t sites, uint32_t draw, uint32_t row,
                    float* z);
 
-// XOR over sites and draws of the noise's bits, the cheapest use of every value: what tests compare
-// across instruction sets and devices, and the floor that benchmarks measure against.
+// XOR over sites and draws of the noise's bits, the cheapest use of every value. Tests compare it
+// across instruction sets and devices; benchmarks take its time as the lower bound.
 uint32_t noise_checksum_cpu(PhiloxKey key, Noise noise, int64_t sites, int64_t draws, uint32_t row);
 
 }  // namespace topreach::kernels

@@ -1,4 +1,4 @@
-// Host/device spelling of the few operations whose bits must agree everywhere.
+// The few operations whose bits must agree on host and device.
 //
 // Every function here is one correctly rounded IEEE operation (or a bit cast), so code written with
 // them gives the same bits on any vector width and on CUDA, provided that the compiler is told not
@@ -9,7 +9,7 @@
 
 #if defined(__CUDACC__)
 #define TR_HD __host__ __device__ __forceinline__
-// Before a template that is TR_HD and calls a function it is given, whichever side that is for.
+// Stands before a TR_HD template that calls a function argument, which may be for either side.
 #define TR_CALLS_ARGUMENT _Pragma("nv_exec_check_disable")
 #else
 #define TR_HD inline __attribute__((always_inline))

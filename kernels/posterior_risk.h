@@ -55,7 +55,7 @@ struct PriorEm {
                int64_t end, double* lanes, double* sums);
 };
 
-// Those of the machine's instruction set; the results are the same for each.
+// The functions for this machine's instruction set; results are the same for each.
 template <typename T>
 const PosteriorRiskCpu<T>& posterior_risk_cpu();
 const PriorEm& prior_em_cpu();

@@ -6,8 +6,8 @@
 //   score_loo:  w_m = (1/(M-1)) (sum_s g_s rho_s^m - g.r)     (leave-one-out baseline)
 //   diagonal:   w_ms = (1/M) g_s rho_s^m, site by site        (biased: see csrc/ops/ratio_ranking.h)
 //
-// Samples are [M, rows, sites]; one pass over them forward, one backward, nothing else of their size
-// is made (but the result of `diagonal`, which has it). Sums over sites run in 16 lanes, sums over
+// Samples are [M, rows, sites]. Forward and backward make one pass over them each; no other array of
+// their size is made, except the result of `diagonal`. Sums over sites run in 16 lanes, sums over
 // samples in blocks of kSampleBlock, so the rounding depends on neither threads nor vector width.
 #pragma once
 

@@ -30,7 +30,7 @@ struct PathFilter {     // arrays of `periods`
   TR_HD double filtered(int64_t t) const { return predicted[t] * shrink[t]; }  // Q_t
 };
 
-// P_t and F_t; false where some F_t <= 0.
+// P_t and F_t; false if some F_t <= 0.
 TR_HD bool path_filter(PathFilter& path, const double* x) {
   bool proper = true;
   for (int64_t t = 0; t < path.periods; ++t) {
@@ -50,7 +50,7 @@ TR_HD double path_log_determinant(const PathFilter& path) {
   return sum;
 }
 
-// (I + X K) l = q and a = K l of `columns` right-hand sides, arrays [periods, columns]; l may be q.
+// Solves (I + X K) l = q and a = K l for `columns` right-hand sides, arrays [periods, columns]; l may be q.
 template <int columns>
 TR_HD void path_solve(const PathFilter& path, const double* x, const double* q, double* l,
                       double* a) {

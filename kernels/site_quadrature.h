@@ -4,14 +4,14 @@
 //   log p(y) ~ log |A| + log sum_q w_q exp(F(u_q) + z_q.z_q / 2),  u_q = u^ + A z_q,  A A' = H^-1,
 //   z_q the n x n grid of Gauss-Hermite nodes and w_q the products of their weights
 // (Liu and Pierce 1994; Pinheiro and Bates 1995.) A = C'^-1 with H = C C' by Cholesky. One node is
-// Laplace's approximation. Where det H is small the negative X_t are set to 0 in A: any A gives the
+// Laplace's approximation. If det H is small, the negative X_t are set to 0 in A: any A gives the
 // same integral in the limit, and nodes spread by a nearly singular H miss it.
 //
 // Gradient, with s_q the share of node q in the sum, F' the gradient of F in u:
 //   a = sum_q s_q F'(u_q),  B = sum_q s_q F'(u_q) z_q',  P = A'B,
 //   Q = I + (P with its upper triangle mirrored),  M = A Q A'
 // is minus twice the gradient for H, and a that for u^. So the formulas of Laplace hold with M in the
-// place of H^-1, sum_q s_q (...) at u_q in the place of (...) at u^, and a added to that of the mode.
+// place of H^-1, sum_q s_q (...) at u_q in the place of (...) at u^, and a added to the gradient for u^.
 // Cost O(n^2 T).
 #pragma once
 

@@ -1,14 +1,14 @@
-// What the past of a site and of its neighbours says about its rate: decayed sums, their shrinkage
-// towards neighbours, and the level of all sites.
+// Statistics of the past of a site and its neighbours, from which models predict its rate: decayed sums,
+// their shrinkage towards neighbours, and the level of all sites.
 //
 // For a memory of half-life h, d = 2^(-1/h), and the counts y_us of earlier periods u:
 //
 //   A_ts = sum_{u<t} d^(t-1-u) y_us             the decayed count
-//   E_ts = sum_{u<t} d^(t-1-u) r_u n_us         what an average site would have had
+//   E_ts = sum_{u<t} d^(t-1-u) r_u n_us         the expected decayed count of an average site
 //   r_u  = sum_s y_us / sum_s n_us              over the sites that are known in period u
 //
 // n is the exposure over its mean, 1 if there is none. An unknown count (NaN) adds nothing to A_ts or
-// E_ts, but the period passes: both decay.
+// E_ts, but both decay by one period.
 //
 // The prior mean m of the relative risk goes from the widest neighbourhood to the closest, each shrunk
 // towards the one before by kappa events (Gamma-Poisson shrinkage; Clayton & Kaldor 1987, Biometrics
@@ -83,7 +83,7 @@ struct PeriodSums {
   }
 };
 
-// Over sites begin..end; `exposure` may be null: then it is 1 for each.
+// Over sites begin..end; if `exposure` is null it is 1 for each.
 inline PeriodSums sum_of_period(const float* counts, const float* exposure, int64_t begin,
                                 int64_t end) {
   PeriodSums sums;
@@ -106,7 +106,7 @@ struct SiteMemories {
   double* expected;     // E, [H] or [S, H]
 };
 
-// One period passes for sites begin..end. `rate` is r_u, the expected count of a unit of exposure.
+// Moves sites begin..end on by one period. `rate` is r_u, the expected count of a unit of exposure.
 // `counts` and `exposure` are that period's, [S]; null counts: nothing is known.
 inline void pass_period(const SiteMemories& state, const float* counts, const float* exposure,
                         double rate, int64_t begin, int64_t end) {

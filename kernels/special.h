@@ -1,8 +1,8 @@
-// Elementary and special functions in double precision, written out.
+// Elementary and special functions in double precision.
 //
-// Only correctly rounded operations (+ - * / and bit casts), no libm and no branches on values
-// where a select will do: so the same bits on every instruction set and on CUDA (compiled without
-// contraction, see platform.h), and loops over them vectorise. Relative errors are a few 1e-16
+// They use only correctly rounded operations (+ - * / and bit casts), no libm, and selects instead of
+// branches where possible. So they give the same bits on every instruction set and on CUDA (compiled
+// without contraction, see platform.h), and loops over them vectorise. Relative errors are a few 1e-16
 // unless stated; tests/kernels/special_test.cpp compares with libm and closed forms.
 #pragma once
 

@@ -1,4 +1,4 @@
-// Forecast: what a model predicts, in one type that the objectives and the ranker take.
+// The forecast of any model as one type, which the objectives and the ranker take.
 #pragma once
 
 #include <torch/types.h>
@@ -21,7 +21,7 @@ namespace topreach {
 
 using SampleOptions = NegBinSampleOptions;
 
-/// What a class must have to be a forecast of counts [..., S].
+/// The members that a class needs to be a forecast of counts [..., S].
 template <typename D>
 concept ForecastOfCounts =
     requires(const D& d, const torch::Tensor& y, const SampleOptions& options) {
@@ -34,7 +34,7 @@ concept ForecastOfCounts =
 /// Any forecast of counts. Converts implicitly from every class with the members above; a class may
 /// also have the members marked "optional" below, which otherwise follow from the others.
 ///
-///   struct Mine { torch::Tensor mean() const; ... };   // a distribution of one's own
+///   struct Mine { torch::Tensor mean() const; ... };   // your own distribution
 ///   topreach::CountDistribution counts = Mine{...};
 ///   topreach::nll(counts, y).loss.backward();
 class CountDistribution {
@@ -44,14 +44,14 @@ class CountDistribution {
   CountDistribution(D distribution)
       : self_(std::make_shared<const Holder<D>>(std::move(distribution))) {}
 
-  /// Of each site, [..., S].
+  /// Mean of each site, [..., S].
   torch::Tensor mean() const { return self_->mean(); }
   torch::Tensor variance() const { return self_->variance(); }
   /// Draws [M, ..., S], without gradient; a key fixes them.
   torch::Tensor sample(int64_t num_samples, const SampleOptions& options = {}) const {
     return self_->sample(num_samples, options);
   }
-  /// log P(y_s) of each site by itself, [..., S] or [M, ..., S]; differentiable.
+  /// log P(y_s) of each site separately, [..., S] or [M, ..., S]; differentiable.
   torch::Tensor site_log_prob(const torch::Tensor& y) const { return self_->site_log_prob(y); }
   /// log P of all sites of a row together, [...] or [M, ...]; cells where y is NaN are left out.
   /// Optional: the sum over sites, which is right where sites are independent.
@@ -60,7 +60,7 @@ class CountDistribution {
   torch::Tensor cdf(const torch::Tensor& y) const { return self_->cdf(y); }
   /// The least value y_s with cdf >= probability, [..., S]. Optional: by bisection on cdf.
   torch::Tensor quantile(double probability) const { return self_->quantile(probability); }
-  /// E[y_s / (offset + 1.y)], [..., S], where it is known without draws. Optional: absent.
+  /// E[y_s / (offset + 1.y)], [..., S], if it can be computed without draws. Optional: absent.
   std::optional<torch::Tensor> expected_ratio(double offset = 0.0) const {
     return self_->expected_ratio(offset);
   }
@@ -184,7 +184,7 @@ inline std::optional<CountDistribution> CountDistribution::at_sites(
   return self_->at_sites(index);
 }
 
-/// E[y_s / (offset + 1.y)], [..., S]. Raises c10::TypeError where the distribution does not know it.
+/// E[y_s / (offset + 1.y)], [..., S]. Raises c10::TypeError if the distribution has no `expected_ratio`.
 torch::Tensor expected_ratio_ranking(const CountDistribution& y, double offset = 0.0);
 
 }  // namespace topreach

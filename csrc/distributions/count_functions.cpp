@@ -45,7 +45,7 @@ void check_probability(const char* function, double probability) {
              "{}: probability must be above 0 and below 1, got {}", function, probability);
 }
 
-// Values that hold the quantile for certain [Cantelli 1910]: P(Y <= low) < p <= P(Y <= high).
+// Bounds that certainly enclose the quantile [Cantelli 1910]: P(Y <= low) < p <= P(Y <= high).
 std::pair<at::Tensor, at::Tensor> bounds(const at::Tensor& mean, const at::Tensor& variance,
                                          double probability) {
   const at::Tensor sd = variance.clamp_min(0).sqrt();
@@ -71,7 +71,7 @@ at::Tensor count_quantile(const char* function,
   while (high.numel() > 0 && (high - low).max().item<double>() > 1) {
     const at::Tensor middle = ((low + high) / 2).floor();
     const at::Tensor enough = cdf(middle).ge(probability);
-    // Where the two are neighbours already, the middle is the lower one: nothing to move.
+    // If the two are neighbours already, the middle is the lower one and nothing moves.
     const at::Tensor open = (high - low).gt(1);
     high = at::where(open.logical_and(enough), middle, high);
     low = at::where(open.logical_and(enough.logical_not()), middle, low);

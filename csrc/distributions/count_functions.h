@@ -11,8 +11,8 @@ namespace topreach {
 at::Tensor poisson_cdf(const at::Tensor& value, const at::Tensor& rate);
 
 /// P(Y <= value) of NegBin(total_count, logits), elementwise with broadcasting, float64; no gradient.
-/// By the incomplete beta function: relative error about 1e-13 times the number of terms' square root.
-/// Computed on the CPU; a CUDA tensor makes the round trip.
+/// By the incomplete beta function: relative error about 1e-13 times the square root of the number of terms.
+/// Computed on the CPU; a CUDA tensor is copied there and back.
 at::Tensor negbin_cdf(const at::Tensor& value, const at::Tensor& total_count,
                       const at::Tensor& logits);
 
@@ -31,7 +31,7 @@ at::Tensor density_quantile(const char* function,
                             const at::Tensor& mean, const at::Tensor& variance, double probability);
 
 /// P(Y <= value) for any distribution of whole counts by summing exp(site_log_prob(0..max value)),
-/// float64, no gradient: what a distribution without a closed form falls back on. value [..., S] or
+/// float64, no gradient. It serves distributions without a closed form. value [..., S] or
 /// [M, ..., S]; `shape` is that of one forecast.
 at::Tensor summed_cdf(const std::function<at::Tensor(const at::Tensor&)>& site_log_prob,
                       const at::Tensor& value, at::IntArrayRef shape);

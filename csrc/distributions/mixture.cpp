@@ -6,7 +6,7 @@ namespace topreach {
 
 torch::Tensor mixture_choice(const torch::Tensor& weights, int64_t num_samples,
                              const torch::Tensor& key, int64_t row_offset) {
-  constexpr int64_t kStream = 0x4D495854;  // tells the key of the choice from that of the draws
+  constexpr int64_t kStream = 0x4D495854;  // the choice's key differs from that of the draws
   static const auto noise_op = c10::Dispatcher::singleton()
                                    .findSchemaOrThrow("topreach::topk_noise", "")
                                    .typed<at::Tensor(const at::Tensor&, int64_t, int64_t, int64_t,

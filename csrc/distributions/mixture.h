@@ -1,5 +1,5 @@
-// One of several components for all sites of a row at once: counts that depend on each other through
-// it. Beside site_mixture.h, where every site draws its component for itself.
+// A mixture that draws one component for all sites of a row, so that their counts depend on each
+// other. In site_mixture.h, by contrast, every site draws its own component.
 #pragma once
 
 #include <torch/types.h>
@@ -24,7 +24,7 @@ struct Mixture {
   /// sum_l w_l m_l, [..., S].
   torch::Tensor mean() const { return average(components.mean()); }
 
-  /// Of each site: that within components plus that of their means, [..., S].
+  /// Variance of each site, [..., S]: the mean variance within components plus that of their means.
   torch::Tensor variance() const {
     const torch::Tensor m = components.mean();
     return average(components.variance() + (m - mean().unsqueeze(-2)).square());
@@ -46,7 +46,7 @@ struct Mixture {
     return components.with_parameters(of_chosen).sample(1, own)[0];
   }
 
-  /// log P of each site by itself, [..., S] or [M, ..., S].
+  /// log P of each site separately, [..., S] or [M, ..., S].
   torch::Tensor site_log_prob(const torch::Tensor& y) const {
     std::vector<torch::Tensor> parts;
     for (int64_t l = 0; l < weights.size(-1); ++l) parts.push_back(component(l).site_log_prob(y));

@@ -1,4 +1,4 @@
-// Negative binomial counts, one independent variable per site: what probabilistic models predict.
+// Negative binomial counts, one independent variable per site.
 #pragma once
 
 #include <torch/types.h>
@@ -39,7 +39,7 @@ struct NegativeBinomial {
 std::tuple<torch::Tensor, torch::Tensor> negbin_moments(const torch::Tensor& total_count,
                                                         const torch::Tensor& logits);
 
-/// The negative binomial of these means and variances, [..., S]; nearly a Poisson where a variance is not
+/// The negative binomial of these means and variances, [..., S]; nearly a Poisson if a variance is not
 /// above its mean.
 NegativeBinomial negbin_of_moments(const torch::Tensor& mean, const torch::Tensor& variance);
 

@@ -12,8 +12,8 @@ namespace topreach {
 
 namespace {
 
-// A Poisson count is drawn as NegBin(n, mean rate) of a size n at which the two differ, in total
-// variation by rate / n at most [Barbour, Holst and Janson 1992], no more than a draw's own error.
+// A Poisson count is drawn as NegBin(n, mean rate). The total variation distance of the two is at most
+// rate / n [Barbour, Holst and Janson 1992]; n is so large that this is below the error of a draw.
 constexpr double kLeastSize = 1e12, kSizePerRate = 1e10;
 
 torch::Tensor sample_by_key(const torch::Tensor& rate, int64_t num_samples,

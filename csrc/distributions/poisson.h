@@ -29,8 +29,8 @@ struct Poisson {
   }
 };
 
-/// Draws as negbin_sample makes them, of so large a size that the two differ by less than a draw's own
-/// error.
+/// Draws by negbin_sample, with a total_count so large that the two distributions differ by less than
+/// the error of a draw.
 torch::Tensor poisson_sample(const torch::Tensor& rate, int64_t num_samples,
                              const NegBinSampleOptions& options = {});
 /// y log(rate) - rate - log y!, elementwise with broadcasting.

@@ -21,7 +21,7 @@ struct RatioFamily {
   }
 };
 
-/// E[y_s / (offset + 1.y)] [..., S] of any distribution that knows it.
+/// E[y_s / (offset + 1.y)] [..., S] of any distribution with `expected_ratio`.
 ///
 ///   topreach::NegativeBinomial y{total_count, logits};
 ///   auto r = topreach::expected_ratio_ranking(topreach::ZeroInflated{y, probs}, 1.0);

@@ -1,4 +1,4 @@
-// A forecast by simulation: its draws are all that is known of it.
+// A forecast that consists of simulated draws alone.
 #pragma once
 
 #include <torch/types.h>

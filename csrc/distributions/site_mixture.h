@@ -1,4 +1,4 @@
-// Counts of independent sites, each a mixture of the same L components with weights of its own
+// Counts of independent sites, each a mixture of the same L components with its own weights
 // [Decision-aware training, Eq. 14, 17]: p(y_s) = sum_l w_sl p_l(y_s), w_s = softmax(logits_s). In
 // mixture.h's Mixture, by contrast, one component holds for all sites of a row at once.
 //
@@ -63,7 +63,7 @@ torch::Tensor site_mixture_sample(const std::string& family, const torch::Tensor
                                   const NegBinSampleOptions& options = {});
 
 /// E[y_s / (offset + 1.y)], 0/0 := 0, [..., S]: exact to about 1e-10, see above; in double precision.
-/// Differentiable in the parameters, by what backward keeps of 155 x [..., S, L] numbers.
+/// Differentiable in the parameters; backward keeps 155 x [..., S, L] numbers.
 torch::Tensor site_mixture_expected_ratio_ranking(
     const std::string& family, const torch::Tensor& logits, const torch::Tensor& first,
     const std::optional<torch::Tensor>& second = std::nullopt, double offset = 0.0);
@@ -98,16 +98,16 @@ struct SiteMixture {
   bool whole_counts() const;
 };
 
-/// Of the models NormalMixture and PoissonMixture.
+/// Options of the models NormalMixture and PoissonMixture.
 struct MixtureOptions {
   double low = 0.0,
          high = 10.0;  // the components' locations start in here: the range of the counts
   std::vector<int64_t> batch = {};  // leading shape of all parameters: that many models at once
 };
 
-/// Where a mixture starts, by torch's generator: locations [batch.., L] uniform on [low, high], at
-/// least .001, logits [batch.., S, L] of Dirichlet(1/2) weights. Raises unless num_sites, num_components >= 1 and 0 <=
-/// low < high < inf.
+/// Start values of a mixture, drawn by torch's generator: locations [batch.., L] uniform on [low, high], at
+/// least .001, logits [batch.., S, L] of Dirichlet(1/2) weights. Raises unless num_sites, num_components >= 1
+/// and 0 <= low < high < inf.
 struct MixtureStart {
   torch::Tensor location, logits;
 };

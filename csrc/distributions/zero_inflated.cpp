@@ -9,7 +9,7 @@ namespace topreach {
 
 namespace {
 
-constexpr int64_t kStream = 0x5A45524F;  // tells the key of the structural zeros from the base's
+constexpr int64_t kStream = 0x5A45524F;  // the structural zeros' key differs from the base's
 
 }  // namespace
 
@@ -35,7 +35,7 @@ torch::Tensor zero_inflated_zeros(const torch::Tensor& y, const torch::Tensor& z
   const int64_t rows = draws * sites > 0 ? y.numel() / (draws * sites) : 0;
   const torch::Tensor noise =
       noise_op.call(key.bitwise_xor(kStream), draws, rows, sites, "gumbel", row_offset);
-  // The Gumbel distribution function makes uniforms of the noise.
+  // The Gumbel distribution function turns the noise into uniforms.
   const torch::Tensor uniform = noise.neg().exp().neg().exp().view(y.sizes());
   return y.masked_fill(uniform < zero_probs.detach(), 0);
 }

@@ -1,4 +1,4 @@
-// Counts that are zero with a chance of their own, whatever the base distribution says [Lambert 1992].
+// Zero-inflated counts: zero with an extra chance, else drawn from a base distribution [Lambert 1992].
 #pragma once
 
 #include <torch/types.h>
@@ -26,7 +26,7 @@ torch::Tensor zero_inflated_zeros(const torch::Tensor& y, const torch::Tensor& z
 torch::Tensor zero_inflated_log_prob(const torch::Tensor& base_log_prob,
                                      const torch::Tensor& zero_probs, const torch::Tensor& y);
 
-/// The options with a key in any case: the one given, or one drawn.
+/// The options with a key: the one given, or a new one.
 NegBinSampleOptions with_key(NegBinSampleOptions options, at::Device device);
 
 /// 0 with chance probs, else a draw of `base`; site by site. Python:
@@ -43,7 +43,7 @@ struct ZeroInflated {
     return std::get<1>(zero_inflated_moments(base.mean(), base.variance(), probs));
   }
 
-  /// Draws [M, ..., S], without gradient; those of Python with the same key.
+  /// Draws [M, ..., S], without gradient; the same as Python's for the same key.
   torch::Tensor sample(int64_t num_samples, const NegBinSampleOptions& options = {}) const {
     const NegBinSampleOptions own = with_key(options, probs.device());
     return zero_inflated_zeros(base.sample(num_samples, own), probs, *own.key, own.row_offset);

@@ -27,7 +27,7 @@ int write_all(int handle, std::string_view bytes) {
   return 0;
 }
 
-// Follows links by hand, for the last one may name a file that is yet to be.
+// Follows links itself, since the last one may name a file that does not exist yet.
 std::string target_of(const char* function, std::string path) {
   for (int links = 0; links < 40; ++links) {
     struct stat status{};
@@ -61,7 +61,7 @@ void write_whole_file(const char* function, const std::string& given, std::strin
     check(error != 0 ? error : closed);
     return;
   }
-  // The mode of a new file is 0666 less the process's umask, which open() takes off.
+  // The mode of a new file is 0666 without the process's umask, which open() applies.
   std::random_device random;
   std::string temporary;
   int handle = -1;

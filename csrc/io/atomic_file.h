@@ -7,14 +7,14 @@
 namespace topreach {
 
 /// Writes `bytes` to `path`. A plain file is replaced in one step: the bytes go to a new file beside it,
-/// which then takes its name; if anything fails (a full disk, for instance) the old file stays as it was. A
+/// which then takes its name. If anything fails (a full disk, for instance), the old file stays as it was. A
 /// symbolic link stays a link: the file that it names is written. A device or a pipe is written to, and
 /// never replaced.
 ///
-/// Raises c10::ValueError, naming `function`, where that cannot be done.
+/// Raises c10::ValueError, naming `function`, if the file cannot be written.
 void write_whole_file(const char* function, const std::string& path, std::string_view bytes);
 
-/// The bytes of a plain file. Raises c10::ValueError, naming `function`, where there is none.
+/// The bytes of a plain file. Raises c10::ValueError, naming `function`, if there is none.
 std::string read_whole_file(const char* function, const std::string& path);
 
 }  // namespace topreach

@@ -24,8 +24,8 @@ List list_of(const std::vector<T>& values) {
 
 Dict new_dict() { return Dict(c10::StringType::get(), c10::AnyType::get()); }
 
-// Lists as lists of any kind: the pickler writes those plainly, while lists of integers would call
-// a function that Python's weights_only=True does not let through.
+// Turns typed lists into lists of any type. The pickler writes those plainly; lists of integers would
+// call a function that Python's weights_only=True refuses.
 c10::IValue plain(const c10::IValue& value) {
   if (!value.isList()) return value;
   List list(c10::AnyType::get());
@@ -127,8 +127,8 @@ c10::IValue to_value(const ModelFile& file) {
   return root;
 }
 
-// torch::pickle_save marks every list and dictionary with its C++ type, by a function that Python's
-// weights_only=True refuses. The pickler can leave the marks out; the rest is the same archive.
+// torch::pickle_save tags every list and dictionary with its C++ type, by a function that Python's
+// weights_only=True refuses. Here the pickler leaves the tags out; the archive is otherwise the same.
 std::string archive_of(const c10::IValue& value) {
   std::string pickled;
   torch::jit::Pickler pickler([&](const char* data, size_t size) { pickled.append(data, size); },
@@ -159,7 +159,7 @@ torch::Tensor Standardizer::transform(const torch::Tensor& x) const {
       x.dim() >= 1 && x.size(-1) == int64_t(feature_names.size()),
       "Standardizer: x must have shape [..., P] with the P = {} features of training, got {}",
       feature_names.size(), x.sizes());
-  // By way of float32, in which Python keeps a panel's features.
+  // Via float32, in which Python keeps a panel's features.
   const torch::Tensor columns =
       x.to(torch::kFloat)
           .to(torch::kDouble)

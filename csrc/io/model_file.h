@@ -2,7 +2,7 @@
 // code. docs/model-file.md describes it.
 //
 // The bytes are a zip archive as torch writes them (Python: torch.load with weights_only=True), with the
-// SHA-256 of all other bytes in the archive's comment. A file of which one byte has changed is refused.
+// SHA-256 of all other bytes in the archive's comment. A file in which a byte has changed is refused.
 #pragma once
 
 #include <ATen/core/ivalue.h>
@@ -48,18 +48,18 @@ struct ModelFile {
   std::string model;  // name of the forecaster: see forecaster_registry()
   NamedValues config;
   NamedTensors state;
-  NamedValues fit;  // what a summary of the fit needs; empty where there is none
+  NamedValues fit;  // what a summary of the fit needs; empty if there is none
   Standardizer standardizer;
   double time_origin = 0.0, time_scale = 1.0;  // models see (time - origin) / scale
   Calendar calendar;
   std::vector<double> fitted_times;  // periods that the model has learned from, ascending
-  KnownPast past;                    // empty where the past was left out of the file
+  KnownPast past;                    // empty if the past was left out of the file
   // Each site's last features [S, P], raw, and which features [P] never changed at a site in training: these
   // need not be given for the next period. Undefined for models without features.
   torch::Tensor last_features, constant_features;
   std::vector<std::string> site_ids;
   std::vector<double> opened,
-      closed;  // a time per site, NaN where none; empty where no site has one
+      closed;  // a time per site, NaN if it has none; empty if no site has one
   std::string program = "TopK";
   ProgramConfig program_config = {{"k", 1.0}};
   std::string ranking = "exact";  // "exact", "ratio", "mean" or, for scorers, "score"
@@ -73,13 +73,13 @@ struct ModelFile {
   std::string digest;                           // SHA-256; set by load and save
 };
 
-/// Reads a model file, checking every part. Raises c10::ValueError where there is no such file, for a
-/// damaged, cut or foreign file, one of another format, and parts that are missing or do not fit.
+/// Reads a model file, checking every part. Raises c10::ValueError if there is no such file, if it is
+/// damaged, cut short or of another format, and if parts are missing or do not fit.
 ModelFile load_model_file(const std::string& path);
 
 /// The file's bytes. Raises c10::ValueError for parts that do not fit.
 std::string model_file_bytes(const ModelFile& file);
-/// What these bytes hold; `path` is for messages.
+/// The model file in these bytes; `path` is for messages.
 ModelFile parse_model_file(const std::string& bytes, const std::string& path);
 
 /// Writes a model file whole or not at all (see write_whole_file), and returns its digest.

@@ -13,7 +13,7 @@ namespace topreach {
 
 namespace {
 
-// A zip archive ends with a record of 22 bytes, of which the last two are the length of the comment behind.
+// A zip archive ends with a record of 22 bytes; the last two are the length of the comment that follows.
 constexpr std::string_view kEndRecord("PK\5\6", 4);
 constexpr std::string_view kLabel = "topreach-sha256:";
 constexpr size_t kEndSize = 22, kDigestSize = 64, kCommentSize = kLabel.size() + kDigestSize;

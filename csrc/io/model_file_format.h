@@ -1,4 +1,4 @@
-// What reading and writing a model file share.
+// Shared by reading and writing of a model file.
 #pragma once
 
 #include <string>
@@ -20,8 +20,8 @@ CheckedArchive checked_archive(const std::string& bytes, const std::string& path
 /// The archive with its digest as a comment.
 CheckedArchive with_digest(std::string archive);
 
-/// Raises c10::ValueError, naming `function`, for parts that do not fit each other. own_program: the program
-/// is given beside the file, so what the file says of it is not read.
+/// Raises c10::ValueError, naming `function`, for parts that do not fit each other. own_program: the user
+/// gives the program, so the one in the file is not read.
 void check_model_file(const char* function, const ModelFile& file, bool own_program = false);
 
 }  // namespace topreach

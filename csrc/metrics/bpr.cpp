@@ -15,7 +15,7 @@ namespace topreach {
 
 namespace {
 
-// Raises for a negative or NaN count. On the CPU only: on CUDA the check would wait for the device.
+// Raises for a negative or NaN count, on the CPU only: on CUDA the check would wait for the device.
 void check_counts(std::string_view function, const at::Tensor& counts) {
   TR_REQUIRE(!counts.lt(0).any().item<bool>(), "{}: counts must not be negative, got {}", function,
              counts.min().item<double>());

@@ -7,9 +7,10 @@
 namespace topreach {
 
 /// BPR [...] of choosing the `k` highest `scores` [..., S], against `counts` [..., S] (broadcast).
-/// Ties at the K-th score: the expectation when the tied sites are drawn uniformly at random; those
-/// above count fully, the tied ones share the places left equally. Result in the dtype of scores, a
-/// constant; NaN where the best reach is 0 (a period without events). O(S) a row.
+/// Ties at the K-th score: the expectation when the tied sites are drawn uniformly at random. Sites
+/// above it count fully; the tied ones share the remaining places equally. The result has the dtype
+/// of scores and no gradient; it is NaN where the best reach is 0 (a period without events). O(S) a
+/// row.
 ///
 /// Raises for k outside 1..S (for k = 0 the best reach is 0: BPR has no value), for negative or NaN
 /// counts and NaN scores (CPU; on CUDA that row comes out NaN).
@@ -19,8 +20,8 @@ at::Tensor bpr(const at::Tensor& scores, const at::Tensor& counts, int64_t k);
 
 /// BPR [...] of a fractional membership b [..., S], such as perturbed_topk's: b.y / sum_TopK(y) y.
 /// Differentiable in membership. NaN where the best reach is 0, with a zero gradient there whatever
-/// gradient comes in; give such rows no weight with torch::where, not by multiplying. Raises as bpr
-/// does, for negative and NaN counts too (CPU).
+/// the incoming gradient. Mask such rows with torch::where: NaN times a weight of 0 is NaN. Raises as
+/// bpr does, for negative and NaN counts too (CPU).
 at::Tensor soft_bpr(const at::Tensor& membership, const at::Tensor& counts, int64_t k);
 
 }  // namespace topreach

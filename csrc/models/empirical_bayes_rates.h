@@ -1,5 +1,5 @@
-// Rates of sites by empirical Bayes: a discrete prior learnt from all sites, and each site's past under
-// it. Fitted by Python's topreach.models.EmpiricalBayesRates, which names the sources.
+// Rates of sites by empirical Bayes: a discrete prior is learnt from all sites, and each site's past
+// updates it. Fitted by Python's topreach.models.EmpiricalBayesRates, which names the sources.
 //
 //   z     = exp(beta.(x - mean_s x))
 //   rho_h = posterior mean of the risk, given A_h ~ Poisson(X_h z u), u ~ sum_g w_hg delta(u_g)
@@ -9,7 +9,10 @@
 //   log mu = b + c.f + constant, such that sum_s mu = sum_s exp b
 //   y ~ NegBin(total_count mu / phi, logits log phi)
 //
-// Shapes: statistics A, X, R [..., S, H] of SiteHistory; features x [..., S, P]; G points u.
+// b is the logarithm of the base forecast; f are corrections of it with coefficients c.
+//
+// Shapes: statistics A, X, R [..., S, H], which SiteHistory calls A, m E and L m n; features x [..., S, P];
+// G points u.
 #pragma once
 
 #include <torch/nn/module.h>
@@ -29,7 +32,7 @@ struct EmpiricalBayesForecasts {
   torch::Tensor own;       // z R (A + 1/2) / (X z + 1/2)
 };
 
-/// Of x [..., S, 3 H + P], with prior [H, G], weight [P] (beta) and support [G] (u).
+/// The forecasts from x [..., S, 3 H + P], with prior [H, G], weight [P] (beta) and support [G] (u).
 EmpiricalBayesForecasts empirical_bayes_forecasts(const torch::Tensor& x,
                                                   const torch::Tensor& prior,
                                                   const torch::Tensor& weight,

@@ -61,7 +61,7 @@ class Config {
                value.tagKind());
     return value.toBool();
   }
-  // Absent, or None: no text.
+  // Empty if absent or None.
   std::optional<std::string> optional_text(const std::string& name) const {
     const c10::IValue* value = find(name);
     if (value == nullptr || value->isNone()) return std::nullopt;
@@ -84,8 +84,7 @@ class Config {
   const ModelFile& file_;
 };
 
-// Copies the file's tensors into the module's parameters and buffers; a buffer takes the shape that it has in
-// the file.
+// Copies the file's tensors into the module's parameters and buffers; a buffer takes its shape from the file.
 void load_state(torch::nn::Module& module, const ModelFile& file) {
   torch::NoGradGuard no_grad;
   auto parameters = module.named_parameters();

@@ -1,4 +1,4 @@
-// What every model that ranks sites has in common: what it needs, and what it predicts from it.
+// The interface of every model that ranks sites: what it needs, and what it predicts.
 #pragma once
 
 #include <torch/types.h>
@@ -20,8 +20,8 @@ struct Needs {
   bool past = false;        // reads the whole past of all sites
   int64_t window = 0;       // W, how many counts before the period it reads
   bool exposure = false;    // can predict counts per exposure
-  bool suppressed = false;  // can learn from counts that are known to lie in an interval only
-  bool sites = true;        // knows its sites one by one, so that it can rank no others
+  bool suppressed = false;  // can learn from counts that are known only as an interval
+  bool sites = true;        // has parameters for each site, so that it can rank no others
   bool counts = true;       // predicts counts; false: gives scores, which rank sites only
   bool events = false;      // learns from dated events; its file holds counts of them
 };

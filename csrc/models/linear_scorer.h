@@ -11,8 +11,8 @@
 namespace topreach {
 
 /// Scores [..., S] of a network with ReLU between its layers: weights[i] [out, in], biases[i] [out], the
-/// last with one output. It reads of a site its last W counts, oldest first, divided by `history_scale`
-/// (a scalar in the unit of the counts, so that nothing depends on that unit), then its P features.
+/// last with one output. For each site it reads the last W counts, oldest first, divided by `history_scale`
+/// (a scalar in the unit of the counts, so that nothing depends on that unit), then the P features.
 /// Inputs are cast to the dtype of the weights.
 ///
 /// Raises c10::ValueError, naming `function`, unless history is [..., S, window] and x, if the first

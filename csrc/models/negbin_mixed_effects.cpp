@@ -12,7 +12,7 @@ namespace topreach {
 namespace {
 
 constexpr double kLeastTotalCount = 1e-30;
-constexpr double kLeastVariance = 1e-300;  // of a path's step of no length, whose root has a slope
+constexpr double kLeastVariance = 1e-300;  // of a path step of length 0: its root needs a slope
 constexpr double kPriorShape = 1.0, kPriorScale = 0.1;  // of the variances, for "map"
 
 bool is_softplus(const char* function, std::string_view link) {
@@ -40,7 +40,7 @@ at::Tensor inverse_gamma(const at::Tensor& log_variance) {
          kPriorShape * std::log(kPriorScale) + std::lgamma(kPriorShape);
 }
 
-// The median gap between times that differ; 1 where there is none.
+// The median gap between times that differ; 1 if there is none.
 at::Tensor period_of(const at::Tensor& times) {
   const at::Tensor gaps = at::diff(times.detach());
   const double none = std::numeric_limits<double>::quiet_NaN();
@@ -238,7 +238,7 @@ at::Tensor penalty_of(const at::Tensor& site_intercept, const at::Tensor& site_s
 
 at::Tensor inverse_softplus_of(const at::Tensor& y) { return y + (-at::expm1(-y)).log(); }
 
-// The start of intercept, raw_zero_probs, raw_sigma and raw_path_sigma, float64 [4].
+// Start values of intercept, raw_zero_probs, raw_sigma and raw_path_sigma, float64 [4].
 at::Tensor start_of(double initial_mean, std::string_view link, bool zero_inflation) {
   constexpr const char* name = "NegBinMixedEffects";
   constexpr double kZeros = 0.1, kSigma = 0.3;

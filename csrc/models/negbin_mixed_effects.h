@@ -6,10 +6,12 @@
 //          "nb2"                y ~ NegBin(total_count size, mean mu)
 //          "poisson"            y ~ Poisson(mu);  zero_inflation: 0 with chance pi, else of the family
 //   (b0_s, b1_s) ~ N(0, Sigma),  Sigma from s0, s1, rho
-// With site_path there is a_ts in eta_ts too, a path of the site's own (Harvey 1989):
+//
+// With site_path, eta_ts has one more term a_ts, a path for each site (Harvey 1989):
 //   "ar1"          of mean 0 and standard deviation sa, Cov(a_t, a_t') = sa^2 phi^d, 0 < phi < 1
 //   "random_walk"  0 at the first time, and then with increments of variance sa^2 d
-// d the distance of the times in periods: in units of the median gap of the times of the fit.
+// Here d is the distance between two times in periods; a period is the median gap of the fitted times.
+//
 // Unconstrained parameters: logit q, log size, logit pi, softplus^-1 of s0, s1 and sa, artanh rho,
 // logit phi.
 #pragma once
@@ -36,7 +38,7 @@ torch::Tensor negbin_mixed_effects_total_count(
     const std::optional<torch::Tensor>& path = std::nullopt);
 
 /// The path's steps [T, 2], rows (rho_t, s_t) of a_t = rho_t a_{t-1} + s_t e_t, e_t ~ N(0, 1), as
-/// laplace_marginal takes them: AR(1), or a random walk where raw_path_rho is absent. time [T] must
+/// laplace_marginal takes them: AR(1), or a random walk if raw_path_rho is absent. time [T] must
 /// not decrease; the median gap of `reference` [.] is one period. Differentiable in the parameters.
 /// Raises c10::ValueError for times of another shape.
 torch::Tensor negbin_mixed_effects_path_steps(const torch::Tensor& time,
@@ -44,19 +46,20 @@ torch::Tensor negbin_mixed_effects_path_steps(const torch::Tensor& time,
                                               const torch::Tensor& raw_path_sigma,
                                               const std::optional<torch::Tensor>& raw_path_rho);
 
-/// E[a(time)] [..., S] given the path's values path_effect [T, S] at path_time [T], ascending: those
-/// values at the same times, phi^d times the last one d periods later (a random walk stays), and
-/// the Gaussian process's interpolation between two. 0 where T = 0. Raises c10::ValueError for shapes
-/// that do not agree.
+/// E[a(time)] [..., S] given the path's values path_effect [T, S] at path_time [T], ascending. At a
+/// time of path_time this is the value there; between two, the Gaussian process's interpolation; d
+/// periods after the last, phi^d times the last value (a random walk stays). 0 if T = 0. Raises
+/// c10::ValueError for shapes that do not agree.
 torch::Tensor negbin_mixed_effects_path_at(const torch::Tensor& time,
                                            const torch::Tensor& path_time,
                                            const torch::Tensor& path_effect,
                                            const std::optional<torch::Tensor>& raw_path_rho);
 
-/// The time that the sites' slopes are multiplied by: `time` until the last fitted one, and beyond it
-/// a damped trend,  until + period (d + d^2 + ... + d^h) = until + period d (1 - d^h) / (1 - d),
-/// h periods ahead and d = damping (Gardner and McKenzie 1985, Forecasting trends in time series).
-/// d = 1 goes on linearly, d = 0 stays. Raises c10::ValueError for damping outside 0..1.
+/// The time that the sites' slopes are multiplied by: `time` up to the last fitted one, and h periods
+/// beyond it that of a damped trend with d = damping,
+///   until + period (d + d^2 + ... + d^h) = until + period d (1 - d^h) / (1 - d)
+/// (Gardner and McKenzie 1985, Forecasting trends in time series). With d = 1 the trend goes on
+/// linearly, with d = 0 it stops. Raises c10::ValueError for damping outside 0..1.
 torch::Tensor negbin_mixed_effects_slope_time(const torch::Tensor& time, double until,
                                               double period, double damping);
 
@@ -74,22 +77,23 @@ torch::Tensor negbin_mixed_effects_information(const torch::Tensor& total_count,
 torch::Tensor negbin_mixed_effects_factor(const torch::Tensor& raw_sigma,
                                           const torch::Tensor& raw_rho);
 
-/// What is added to the negative log-likelihood for the site effects (a scalar):
+/// The penalty on the site effects, added to the negative log-likelihood (a scalar):
 ///
 /// "laplace"  sum_s [b_s' Sigma^-1 b_s / 2 + log det(I + Sigma H_s) / 2]: Laplace's approximation to
 ///            minus the log marginal likelihood, with the information H_s (above) held constant. b
 ///            is then the posterior mode given Sigma, and Sigma is fitted to what the sites' counts
 ///            support. Never negative.
 /// "map"      -sum_s log N(b_s; 0, Sigma) - log p(s0^2) - log p(s1^2) [Eq. 18-20], with
-///            inverse-gamma(shape 1, scale 0.1) priors on the variances. The paper gives none, but
-///            without them the joint density of (b, Sigma) has no maximum: it grows without bound
-///            as b = 0, Sigma -> 0, with a half-normal prior on s0, s1 too, whose density is finite
-///            at 0. Even so its mode shrinks Sigma towards 0 as the sites grow in number.
+///            inverse-gamma(shape 1, scale 0.1) priors on the variances. The paper gives no priors,
+///            but without them the joint density of (b, Sigma) has no maximum: it grows without
+///            bound for b = 0, Sigma -> 0. Half-normal priors on s0, s1 do not prevent this, since
+///            their density is finite at 0. Even with the inverse-gamma priors the mode shrinks
+///            Sigma towards 0 as the number of sites grows.
 /// "paper"    mean_s b_s' Sigma^-1 b_s / 2, as the authors' code has it: no log |Sigma|, and a mean
 ///            where the prior has a sum. It favours large Sigma, and soon does not regularise at all.
 ///
-/// To hold Sigma fixed: raw_sigma.requires_grad_(false), and raw_rho. `information` is needed by
-/// "laplace" and not read by the others.
+/// To hold Sigma fixed, call requires_grad_(false) on raw_sigma and raw_rho. "laplace" needs
+/// `information`; the others do not read it.
 torch::Tensor negbin_mixed_effects_penalty(const torch::Tensor& site_intercept,
                                            const torch::Tensor& site_slope,
                                            const torch::Tensor& raw_sigma,
@@ -111,9 +115,9 @@ struct NegBinMixedEffectsOptions {
   double slope_period = 1;                                       // between two fitted times
 };
 
-/// What log_marginal takes besides; tensors [T, S]. See laplace_marginal.
+/// Further arguments of log_marginal; tensors [T, S]. See laplace_marginal.
 struct MarginalOptions {
-  std::optional<torch::Tensor> upper = std::nullopt;     // counts known to lie in y..upper only
+  std::optional<torch::Tensor> upper = std::nullopt;     // counts known only as y..upper
   std::optional<torch::Tensor> exposure = std::nullopt;  // the mean is proportional to it
   std::optional<torch::Tensor> weights = std::nullopt;
   int64_t quadrature = 1;  // nodes in each effect; 1 is Laplace
@@ -150,7 +154,7 @@ class NegBinMixedEffectsImpl : public torch::nn::Module {
   /// log p(y_s) of each site, its effects integrated out by Laplace's approximation: `value` [S],
   /// with its gradient in all parameters but the site effects, which are not read; `modes` [S, 2]
   /// are the effects' conditional modes (in the factor's columns: effects = modes L'), and with
-  /// site_path [S, 2 + T], those of the path behind. From x [T, S, P], counts y [T, S] and time [T],
+  /// site_path [S, 2 + T], with those of the path last. From x [T, S, P], counts y [T, S], time [T],
   /// which must not decrease if there is a path. Computed in float64.
   LaplaceMarginal log_marginal(const torch::Tensor& x, const torch::Tensor& y,
                                const torch::Tensor& time, const MarginalOptions& given = {});
@@ -163,7 +167,7 @@ class NegBinMixedEffectsImpl : public torch::nn::Module {
   void set_path(const torch::Tensor& time, const torch::Tensor& effect);
 
   torch::Tensor intercept, weight, site_intercept, site_slope, raw_sigma, raw_rho;
-  torch::Tensor raw_probs, raw_size, raw_zero_probs;  // undefined where the model has none
+  torch::Tensor raw_probs, raw_size, raw_zero_probs;  // undefined if the model has none
   torch::Tensor raw_path_sigma, raw_path_rho, path_time, path_effect;  // likewise
   NegBinMixedEffectsOptions options;
 
@@ -174,7 +178,7 @@ class NegBinMixedEffectsImpl : public torch::nn::Module {
                                     const std::optional<torch::Tensor>& exposure) const;
   std::optional<torch::Tensor> dispersion() const;
   std::optional<torch::Tensor> path_rho() const;
-  // log_marginal where the median gap of `reference` is one period.
+  // log_marginal, with the median gap of `reference` as one period.
   LaplaceMarginal marginal(const torch::Tensor& x, const torch::Tensor& y,
                            const torch::Tensor& time, const MarginalOptions& given,
                            const torch::Tensor& reference) const;

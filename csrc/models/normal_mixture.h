@@ -8,8 +8,8 @@
 
 namespace topreach {
 
-/// mu_l = softplus(raw_mean_l) and scale_l = .2 + softplus(raw_scale_l), held away from 0 lest a component
-/// collapse on one count [App. D].
+/// mu_l = softplus(raw_mean_l) and scale_l = .2 + softplus(raw_scale_l). The .2 keeps a component from
+/// collapsing on one count [App. D].
 TruncatedNormal normal_mixture_components(const torch::Tensor& raw_mean,
                                           const torch::Tensor& raw_scale);
 

@@ -1,4 +1,4 @@
-// STEMMED: what a fitted networked Hawkes process of events predicts. Fitted by Python's
+// STEMMED: forecasts of a fitted networked Hawkes process of events. Fitted by Python's
 // topreach.models.Stemmed; the equations are in kernels/hawkes.h and ops/hawkes.h.
 //
 // Shapes: M nodes (place i, type s: i S + s), S sites that plans choose among (the places).
@@ -13,8 +13,8 @@
 
 namespace topreach {
 
-/// A process at the time `end`, as its buffers say, and its counts to come. Times are in the unit of the
-/// calendar's values (days, where these are dates). It does not learn: new events need a new fit.
+/// The state of a process at the time `end`, in buffers, and forecasts of its counts. Times are in the
+/// calendar's unit (days, for dates). The module is not trainable: new events need a new fit.
 class StemmedImpl : public torch::nn::Module {
  public:
   StemmedImpl();

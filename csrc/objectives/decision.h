@@ -1,5 +1,5 @@
-// What every objective of a choice shares: the program, how a forecast ranks the sites, and which cells
-// take part.
+// Shared by all objectives that train for a choice: the program, how a forecast ranks the sites, and which
+// cells take part.
 #pragma once
 
 #include <torch/types.h>
@@ -33,7 +33,7 @@ class ProgramOrK {
 /// How a forecast ranks the sites.
 struct RankingOptions {
   // "exact": the ratio ranking without draws; "ratio": over draws; "mean"; or "auto": "exact" where the
-  // forecast knows it, else "ratio".
+  // forecast has it, else "ratio".
   std::string ranking = "auto";
   int64_t model_samples = 100;                            // M, draws for "ratio"
   std::string ranking_estimator = "score_loo";            // gradient of "ratio"
@@ -42,8 +42,8 @@ struct RankingOptions {
   std::optional<at::Generator> generator = std::nullopt;  // to draw the key from
 };
 
-/// "exact", "ratio" or "mean": what `ranking` comes to for this forecast. Raises c10::ValueError for
-/// an unknown name, c10::TypeError for an "exact" that the forecast does not know.
+/// The ranking that `ranking` means for this forecast: "exact", "ratio" or "mean". Raises
+/// c10::ValueError for an unknown name, c10::TypeError for "exact" if the forecast cannot compute it.
 std::string resolved_ranking(const char* function, const std::string& ranking,
                              const CountDistribution& counts);
 
@@ -58,7 +58,7 @@ struct Decision {
   torch::Tensor has_events;  // bool [..., T]
 };
 
-/// `open` (bool [..., T, S]) says which sites can be acted on; all if absent. A closed site has no part
+/// `open` (bool [..., T, S]) says which sites can be acted on; all if absent. A closed site takes no part
 /// in the choice, and its count, which may be NaN, is not read.
 ///
 /// Raises c10::ValueError for undefined tensors, scores of another shape than y (or one row), a NaN

@@ -12,7 +12,7 @@ namespace topreach {
 struct DecisionAwareOptions {
   double epsilon = 1.0;    // BPR to hold, in (0, 1]; 1 always pulls
   double weight = 30.0;    // lambda, the price of falling short
-  DirectBPROptions reach;  // program, sigma and the rest, time weights and key included
+  DirectBPROptions reach;  // program, sigma, time weights, key, ...
 };
 
 /// sum_t w_t [lambda max(0, epsilon - BPR_t) - sum_s log p(y_ts)] + penalty: likelihood first, with
@@ -21,7 +21,7 @@ struct DecisionAwareOptions {
 /// hinge. Deterministic with the defaults of DirectBPROptions; the hinge of a sampled BPR is biased.
 /// Python's topreach.objectives.DecisionAware calls this.
 ///
-/// The hinge needs exact counts: where some are suppressed, train by nll, whose likelihood takes
+/// The hinge needs exact counts: if some are suppressed, train with nll, whose likelihood takes
 /// intervals. Cells where y is NaN are left out of the likelihood, and must be closed in `reach.open`.
 ///
 ///   topreach::DecisionAwareOptions options{.epsilon = 0.85, .reach = {.program = 100, .sigma = 0.01}};

@@ -9,7 +9,7 @@ namespace {
 
 constexpr const char* kName = "direct_bpr";
 
-// Standard deviation over the sites of each row with a finite score, [..., 1]; 1 where it is 0.
+// Standard deviation over the sites of each row with a finite score, [..., 1]; 1 instead of 0.
 torch::Tensor spread_of(const torch::Tensor& scores) {
   const torch::Tensor finite = scores.isfinite(), held = scores.masked_fill(~finite, 0);
   const torch::Tensor count = finite.sum(-1, true).clamp_min(1);
@@ -36,17 +36,17 @@ SoftReach soft_reach_with_key(const torch::Tensor& scores, const torch::Tensor& 
                    .estimator = options.estimator,
                    .noise = options.noise};
   if (key.defined()) soft.key = derived_key(key, 1);
-  // The plan for noise sigma s is that of the scores divided by s for noise sigma.
+  // With spread s, the plan for noise sigma s is the plan of the scores divided by s for noise sigma.
   const torch::Tensor scaled =
       options.sigma_unit == "spread" ? of.scores / spread_of(of.scores.detach()) : of.scores;
   const torch::Tensor plan = options.program->soft(scaled, soft);
-  // Periods without events are cut off on both sides, so that neither 0/0 nor its gradient passes.
+  // Periods without events are masked before and after, so that neither 0/0 nor its gradient passes.
   const torch::Tensor held = torch::where(of.has_events.unsqueeze(-1), plan, plan.detach());
   const torch::Tensor value = options.program->soft_bpr(held, of.y);
   return {torch::where(of.has_events, value, torch::zeros_like(value)), of.has_events};
 }
 
-// Undefined where nothing is sampled: the generator is then left alone.
+// Undefined if nothing is sampled: the generator is then not used.
 torch::Tensor key_of(const torch::Tensor& y, const DirectBPROptions& options, bool samples_model) {
   const bool samples_plans = options.topk == "sampled" || !options.program->has_exact_soft();
   if (!samples_model && !samples_plans) return {};

@@ -21,8 +21,9 @@ struct ObjectiveValue {
 /// (all 1 if absent); leading dimensions (several models at once) are summed over.
 ///
 /// p(y_t) is the joint probability of a period's sites: the product over sites where they are
-/// independent. Cells where y is NaN (a site that is not open, say) are left out. Where `y_upper` [T, S]
-/// is given, a count is known to lie in y..y_upper only, and enters by log P(y <= Y <= y_upper).
+/// independent. Cells where y is NaN (a site that is not open, say) are left out. If `y_upper` [T, S]
+/// is given, a count is known only to lie in y..y_upper, and adds log P(y <= Y <= y_upper).
+///
 /// With `penalty` (a scalar, from the model) added and kept as the term "penalty", this is MAP
 /// [Eq. 20]. Python: topreach.objectives.NLL.
 ///

@@ -24,8 +24,9 @@ struct PerturbationGradientOptions {
 
 /// sum_t w_t of -[z(r) - z(r - h y)] / h, or with two sides -[z(r + h y) - z(r - h y)] / (2 h), where
 /// z(v) = max_w v.w over plans w of the program; terms {"bpr": mean over periods with events}. For
-/// h -> 0 this is -y.w*(r), minus the events that the choice by r reaches; the backward form is never
-/// below that. Its gradient is (w*(r - h y) - w*(r)) / h.
+/// h -> 0 this is -y.w*(r), the negative number of events that the choice by r reaches; the backward
+/// form is never below that. Its gradient is (w*(r - h y) - w*(r)) / h.
+///
 /// scores r [T, S] predict y [T, S]; see spo_plus for the target. A period without events counts as
 /// zero. Python: topreach.objectives.PerturbationGradient.
 ///

@@ -22,7 +22,8 @@ struct SPOPlusOptions {
 /// sum_t w_t [max_w (2r - y).w - 2 r.w*(y) + y.w*(y)] with w over plans of the program and w*(y) the
 /// best one; terms {"bpr": mean over periods with events}. Never below the regret
 /// y.w*(y) - y.w*(r), convex in r, and 0 for r = y; its subgradient is 2 (w*(2r - y) - w*(y)).
-/// scores r [T, S] predict y [T, S]: give counts.mean() with target "count", and
+///
+/// scores r [T, S] predict y [T, S]: pass counts.mean() with target "count", and
 /// expected_ratio_ranking(counts) with "share". A period without events counts as zero. Python:
 /// topreach.objectives.SPOPlus.
 ///

@@ -1,5 +1,5 @@
-// What SPO+ and PG share: the linear program max_w w.v over the plans w of a program [Learning where to
-// intervene, Eq. 2, with exactly K sites], and what its values predict.
+// Shared by SPO+ and PG: the linear program max_w w.v over the plans w of a program [Learning where to
+// intervene, Eq. 2, with exactly K sites], and the counts that its values predict.
 #pragma once
 
 #include <torch/types.h>
@@ -12,24 +12,24 @@
 
 namespace topreach {
 
-/// A choice with its counts in the unit that a score is to have.
+/// A decision with its counts in the unit of the scores.
 struct LinearDecision {
   Decision of;
-  torch::Tensor target;  // y, or y / sum y; -inf at closed sites: to choose by
-  torch::Tensor closed;  // bool, or undefined where all sites are open
+  torch::Tensor target;  // y, or y / sum y; -inf at closed sites, so none is chosen
+  torch::Tensor closed;  // bool, or undefined if all sites are open
 
-  /// v with zeros at closed sites, which count for nothing.
+  /// v with zeros at closed sites.
   torch::Tensor held(const torch::Tensor& v) const;
 };
 
-/// `target` "count" leaves the counts, "share" divides each period by its sum, "auto" does so for
-/// `ranking` "exact" or "ratio". Checks as decision_of.
+/// `target` "count" keeps the counts, "share" divides each period by its sum, "auto" does so for
+/// `ranking` "exact" or "ratio". Checks as decision_of does.
 LinearDecision linear_decision(const char* function, const torch::Tensor& scores,
                                const torch::Tensor& y, const std::optional<torch::Tensor>& open,
                                const Program& program, const std::string& target,
                                const std::string& ranking = "score");
 
-/// (w.v [...]) for v [..., S] and a constant w, the best plan at `at`.
+/// w.v [...] for v [..., S], with w the best plan for `at`, held constant.
 torch::Tensor linear_value(const Program& program, const LinearDecision& decision,
                            const torch::Tensor& v, const torch::Tensor& at);
 

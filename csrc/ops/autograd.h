@@ -1,7 +1,7 @@
 // Differentiation of fused operators.
 //
 // torch::autograd::Function in C++ supports neither forward mode nor the transforms of torch.func.
-// A node of our own supports both: an operator's Autograd kernel calls the operator below autograd,
+// Our own graph node supports both: an operator's Autograd kernel calls the operator below autograd,
 // then states how gradients flow back (set_derivative) and how tangents flow forward (set_tangent).
 #pragma once
 
@@ -17,11 +17,11 @@ namespace topreach {
 using Tensors = std::vector<at::Tensor>;
 
 // From the gradient of the output and the saved tensors, one gradient for each input; an undefined
-// tensor stands for none.
+// tensor stands for no gradient.
 using Backward = std::function<Tensors(const at::Tensor& grad, const Tensors& saved)>;
 
 // Makes `backward` the derivative of `output`, if gradients are recorded and an input requires one.
-// `inputs` are the operator's differentiable tensor arguments, undefined where one is missing. A
+// `inputs` are the operator's differentiable tensor arguments, undefined if one is missing. A
 // saved output must be detached, or it would keep itself alive.
 void set_derivative(const char* op, const at::Tensor& output, const Tensors& inputs, Tensors saved,
                     Backward backward);

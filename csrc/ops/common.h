@@ -35,7 +35,7 @@ std::vector<int64_t> check_broadcast(const char* function, const char* argument,
 // The key's words; `key` is on the CPU.
 kernels::PhiloxKey key_words(const at::Tensor& key);
 
-// Raises, naming the row and column, where a CPU tensor holds a NaN.
+// Raises, naming the row and column, if a CPU tensor holds a NaN.
 void check_no_nan(const char* function, const char* argument, const at::Tensor& tensor);
 
 }  // namespace topreach

@@ -4,24 +4,24 @@
 //
 //   r_s = int_0^inf f_s(t) dt,   f_s(t) = E[y_s e^-(c+Y)t] = e^-(c+1)t (G'_s/G_s)(u) prod_k G_k(u)
 //
-// Quadrature: trapezoidal rule in x = log t, step h, which replaces 1/z by h sum_j t_j e^-z t_j. The
-// error of that is the same relative one for every z > 0: by Poisson summation at most
+// Quadrature: trapezoidal rule in x = log t, step h, which replaces 1/z by h sum_j t_j e^-z t_j. Its
+// relative error has the same bound for every z > 0: by Poisson summation
 // 2 |Gamma(1 + 2 pi i / h)| (1 + ...), 2.6e-11 for h = 0.36. Hence r_s has that relative error for
-// every distribution, however dispersed, once both ends are in:
+// every distribution, however dispersed, if the nodes reach far enough at both ends:
 //   right: y_s > 0 has z >= 1 + c, so nodes up to t = 24 / (1 + c) leave out less than 1e-11 r_s;
 //   left:  below t_0 f_s is taken as the line through its first two nodes, and the nodes left out are
 //          a geometric sum, two weights. f_s changes on the scale E[y_s] / E[y_s (c+Y)] >= 1/scale,
 //          scale = c + 1 + E[Y] + max_s (odds_s + pi_s m_s): t_0 = 1e-4 / scale errs by about
 //          1e-12 r_s, as r_s >= E[y_s]^2 / (2 E[y_s (c+Y)]).
-// So log(2.4e5 scale / (1 + c)) / h nodes: 55 for E[Y] = 1000, 68 for 1e5. On CUDA, where their number
-// must not depend on the data, there are kCudaNodes: a step below 0.36 up to scales of 1e14.
+// This takes log(2.4e5 scale / (1 + c)) / h nodes: 55 for E[Y] = 1000, 68 for 1e5. On CUDA, where their
+// number must not depend on the data, there are kCudaNodes: a step below 0.36 up to scales of 1e14.
 //
 // With v = 1 - u = -expm1(-t), all without cancellation:
 //   NegBin(n, odds o): log G = -n log1p(o v), G'/G = n o / (1 + o v);   Poisson: -n v and n;
 //   Binomial(n, p) is NegBin(-n, -p);
 //   zero inflation pi: log D, D = pi + (1 - pi) G, and (G'/G) kappa, kappa = (1 - pi) G / D.
-// As log G is linear in n, one o for a whole row needs the sum of n only: o keeps a last dimension of
-// 1 then, and all work on the nodes is O(1) in S.
+// As log G is linear in n, a row with a single o needs only the sum of n: o then keeps a last dimension
+// of 1, and all work on the nodes is O(1) in S.
 //
 // Gradient for an incoming g, with weights W_j = w_j e^-(c+1)t_j prod G and A_j = sum_s g_s (G'_s/G_s):
 // sum_j W_j (g_s d(G'_s/G_s) + A_j d log G_s). The nodes are recomputed; nothing is stored.
@@ -108,7 +108,7 @@ c10::SymDimVector shape_of(std::string_view family, const at::Tensor& first, con
   return shape;
 }
 
-// `tensor` where `valid`; elsewhere raises (CPU) or gives NaN (CUDA, without waiting).
+// Raises unless all of `tensor` is `valid` (CPU), or sets the rest to NaN (CUDA, without waiting).
 at::Tensor only_valid(const at::Tensor& tensor, const at::Tensor& valid, const char* argument,
                       const char* requirement) {
   if (!tensor.is_cpu()) return tensor.masked_fill(valid.logical_not(), NAN);
@@ -232,7 +232,7 @@ struct Block {
     at::Tensor log_product;
     if (sites.zero.defined()) {
       const at::Tensor zero = sites.zero.narrow(0, row, rows).unsqueeze(1);
-      // m = min(-log G, 700), so that e^m stays finite: a G below e^-700 adds nothing.
+      // m = min(-log G, 700), so that e^m stays finite; a G below e^-700 adds nothing.
       const at::Tensor m = (n.unsqueeze(1) * log_term).clamp_max_(700);
       excess = m.expm1();
       const at::Tensor ratio = zero * excess;  // D / G - 1
@@ -246,7 +246,7 @@ struct Block {
     w = weight * log_product.exp();
   }
 
-  // Shape of what has one column for each different odds.
+  // Shape of arrays with one column for each different odds.
   std::vector<int64_t> odds_shape() const { return {n.size(0), log_term.size(-1)}; }
   // sum_s a[b, j, s] c[b, s]: [b, j].
   static at::Tensor sum_sites(const at::Tensor& a, const at::Tensor& c) {
@@ -327,7 +327,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward(const at::Tensor& grad,
       const at::Tensor change = (of_slope * b.inverse).sub_(of_log * b.v).mul_(b.inverse);
       grad_odds.narrow(0, row, rows).add_(change.sum(1).mul_(b.n));
     }
-    // Here prod_{k != s} D_k is wanted, which is not W / D where both underflow.
+    // This needs prod_{k != s} D_k, which is not W / D if both underflow.
     const at::Tensor others = (b.log_d.sum(-1, true) - b.log_d).exp_().mul_(b.weight.unsqueeze(-1));
     const at::Tensor loss = (b.excess / (1 + b.excess)).mul_(a);  // (1 - G) A
     grad_zero.narrow(0, row, rows)

@@ -9,8 +9,8 @@
 namespace topreach {
 
 /// r_s = E[y_s / (offset + 1.y)], 0/0 := 0 [D25 Eq. 6], of independent counts y_s, to 1e-10 of r_s
-/// or better. The overloads that take a distribution (distributions/ratio_family.h) are the same by
-/// name; mixtures over all sites at once too.
+/// or better. Overloads of the same name take a distribution (distributions/ratio_family.h), mixtures
+/// over all sites at once included.
 ///
 ///   family               first                second
 ///   "poisson"            rate                 none
@@ -22,8 +22,8 @@ namespace topreach {
 /// inflation). Differentiable once in all of them, as vector-Jacobian products.
 ///
 /// With u = e^-t, E[y_s / (c + Y)] = int_0^inf e^-(c+1)t (G'_s / G_s)(u) prod_k G_k(u) dt, G the
-/// generating functions: the trapezoidal rule in log t. Cost O(rows S nodes), about 60 nodes (more
-/// where the largest mean or odds is above 1e5), memory some twenty blocks of 1 MB whatever S is. One
+/// generating functions: the trapezoidal rule in log t. Cost O(rows S nodes), about 60 nodes (more if
+/// the largest mean or odds is above 1e5), memory some twenty blocks of 1 MB whatever S is. With one
 /// value of `second` for all sites of a row (last dimension 1) and no zero_probs: O(rows S).
 ///
 /// Raises for NaN, infinite or negative parameters, chances outside [0, 1] and a total_count of

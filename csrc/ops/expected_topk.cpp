@@ -88,7 +88,7 @@ constexpr int64_t kChunk = 1 << 13;  // sites that one worker takes at a time
 
 int64_t chunks_of(int64_t sites) { return (sites + kChunk - 1) / kChunk; }
 
-// Rows of a problem whose scores are given, and what is done for each; see kernels/expected_topk.h.
+// Rows of a problem whose scores are given, and the steps for each; see kernels/expected_topk.h.
 template <typename T>
 class ExpectedTopK {
  public:
@@ -119,7 +119,7 @@ class ExpectedTopK {
     return kernels::frame_of(bounds[2 * row], bounds[2 * row + 1], sigma_);
   }
 
-  // Rows are taken a few at a time, so that memory stays small, their sites in chunks.
+  // Takes a few rows at a time, so that memory stays small, and their sites in chunks.
   template <typename Work>
   void for_rows(const double* bounds, const Work& work) const {
     const int64_t wave = std::max<int64_t>(1, std::min<int64_t>(rows_, kWave / chunks_of(sites_)));
@@ -145,7 +145,7 @@ class ExpectedTopK {
                      });
   }
 
-  // Spreads rows over their grids, a chunk apart and added in order.
+  // Spreads rows over their grids. Chunks are spread separately and added in order.
   struct Spread {
     std::vector<double> grids;  // [rows][2][kGridSize]
     std::vector<kernels::TopKSpread> counts;
@@ -197,7 +197,7 @@ class ExpectedTopK {
     });
   }
 
-  // Replaces bounds of a row by (tau, tau), or NaN where the choice is hard.
+  // Replaces the bounds of a row by (tau, tau), or by NaN if its choice is certain.
   void mean_field(double* bounds, T* out) const {
     const auto& cpu = kernels::expected_topk_cpu<T>();
     std::vector<double> tau(size_t(rows_), std::numeric_limits<double>::quiet_NaN());

@@ -36,8 +36,8 @@ struct ExpectedTopKOptions {
 at::Tensor expected_topk(const at::Tensor& scores, int64_t k,
                          const ExpectedTopKOptions& options = {});
 
-/// Each site's chance of being among the K largest of scores + sigma z: expected_topk's "exact"
-/// under the name of what it means.
+/// Each site's chance of being among the K largest of scores + sigma z: the same as expected_topk
+/// with method "exact".
 at::Tensor topk_probability(const at::Tensor& scores, int64_t k, double sigma);
 
 }  // namespace topreach

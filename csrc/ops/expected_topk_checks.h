@@ -12,7 +12,7 @@ enum class ExpectedTopKMethod { kExact, kMeanField };
 ExpectedTopKMethod check_expected_topk(const at::Tensor& scores, int64_t k, double sigma,
                                        std::string_view method);
 
-// The same, and that v and bounds have the shapes that go with scores.
+// The same, and checks that the shapes of v and bounds fit scores.
 ExpectedTopKMethod check_expected_topk_jvp(const at::Tensor& v, const at::Tensor& scores,
                                            const at::Tensor& bounds, int64_t k, double sigma,
                                            std::string_view method);

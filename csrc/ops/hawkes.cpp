@@ -20,7 +20,7 @@ namespace {
 
 constexpr const char* kName = "hawkes_log_likelihood";
 constexpr const char* kGradient = "topreach::hawkes_log_likelihood_gradient";
-constexpr int64_t kItemsTogether = 8;  // that a vector holds
+constexpr int64_t kItemsTogether = 8;  // items that a vector holds
 using Optional = std::optional<at::Tensor>;
 using Derivatives = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 
@@ -88,7 +88,7 @@ Optional given(const at::Tensor& tensor) {
   return tensor.defined() ? Optional(tensor) : std::nullopt;
 }
 
-// An operator called with an events table: `Arguments` stand before and after its tensors.
+// Calls an operator with an events table; further arguments stand before and after its tensors.
 template <typename Result, typename... Before>
 Result call_with(const char* op, const HawkesEvents& e, const at::Tensor& item_node,
                  const at::Tensor& parameters, const Before&... before) {
@@ -242,7 +242,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> hawkes_network(const at::Tensor& 
   }
   const at::Tensor all = either.sum(-1);
   const int64_t types = together.size(2);
-  // Before any event: a type goes with itself only.
+  // Before any event, a type is linked only with itself.
   const at::Tensor none = at::eye(types, joint.options()).expand_as(all);
   const at::Tensor prior = at::where(all > 0, joint.sum(-1) / all.clamp_min(1), none);
   return {joint.to(at::kFloat).contiguous(), either.to(at::kFloat).contiguous(),
@@ -347,7 +347,7 @@ TORCH_LIBRARY_IMPL(topreach, CPU, m) {
   m.impl("hawkes_log_likelihood", log_likelihood);
   m.impl("hawkes_log_likelihood_gradient", log_likelihood_gradient);
 }
-// These are made of hawkes_derivatives, which cuda/hawkes.cpp has.
+// These call hawkes_derivatives, whose CUDA version is in cuda/hawkes.cpp.
 TORCH_LIBRARY_IMPL(topreach, CUDA, m) {
   m.impl("hawkes_log_likelihood", log_likelihood);
   m.impl("hawkes_log_likelihood_gradient", log_likelihood_gradient);

@@ -1,9 +1,9 @@
-// The networked Hawkes process of STEMMED: its likelihood, and its future. The equations of the likelihood are in
-// kernels/hawkes.h; those of the future are below.
+// The networked Hawkes process of STEMMED: its likelihood, and its future. kernels/hawkes.h has the equations
+// of the likelihood; those of the future are below.
 //
 // Shapes: N events at nodes (an event of c types is c of them), M = I S nodes, B blocks, Q refreshes of the
-// network, P = p + q + 4 parameters of a node. float64, but for integers. The likelihood and its derivatives
-// run on CUDA where `parameters` is there; all else is on the CPU.
+// network, P = p + q + 4 parameters of a node. Tensors are float64 unless marked int64. The likelihood and
+// its derivatives run on CUDA if `parameters` is there; everything else runs on the CPU.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -13,7 +13,7 @@
 
 namespace topreach {
 
-/// What all nodes share; see kernels::HawkesProblem.
+/// The data that all nodes share; see kernels::HawkesProblem.
 struct HawkesEvents {
   at::Tensor time;        // [N], ascending
   at::Tensor node;        // int64 [N]
@@ -28,11 +28,11 @@ struct HawkesEvents {
   double prior_weight = 5.0;        // in events
 };
 
-/// Value [R], gradient [R, P], Hessian [R, P, P] of the log-likelihood of R items, and for each the first
-/// event at which the intensity is not a positive number, or -1 (its value is then -inf or NaN). An item is a node
-/// with natural parameters (log gamma, beta, log alpha, delta_g, omega, delta_k), [R, P].
+/// Value [R], gradient [R, P], Hessian [R, P, P] of the log-likelihood of R items; and for each item the first
+/// event at which the intensity is not a positive number (the value is then -inf or NaN), or -1. An item is a
+/// node with natural parameters (log gamma, beta, log alpha, delta_g, omega, delta_k), [R, P].
 ///
-/// order: 0 for the value alone, 1 with the gradient, 2 with the Hessian; what is not asked for is empty.
+/// order: 0 for the value alone, 1 with the gradient, 2 with the Hessian too; the other tensors are empty.
 /// Raises c10::ValueError for shapes that do not agree, times that do not ascend, and nodes that do not exist.
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> hawkes_derivatives(
     const HawkesEvents& events, const at::Tensor& item_node, const at::Tensor& parameters,
@@ -60,7 +60,7 @@ at::Tensor hawkes_theta(const at::Tensor& joint, const at::Tensor& either, const
 /// each period.
 ///
 /// base [H, M] > 0, decay [M] > 0, excitation [M] >= 0: mu, D and S at time 0; jump [M, M]; second [M, M, M]:
-/// E[k_v k_v'] for each v, or undefined where jumps are constant; edges [H + 1]: 0 = e_0 < e_1 < ..., in the
+/// E[k_v k_v'] for each v, or undefined if jumps are constant; edges [H + 1]: 0 = e_0 < e_1 < ..., in the
 /// unit of time of mu and D. cumulative: counts from 0 to e_h instead of those of each period.
 std::tuple<at::Tensor, at::Tensor> hawkes_moments(const at::Tensor& base, const at::Tensor& decay,
                                                   const at::Tensor& excitation,
@@ -81,22 +81,22 @@ std::tuple<at::Tensor, at::Tensor> hawkes_chain(const at::Tensor& working,
                                                 const at::Tensor& hessian, int64_t covariates);
 
 /// Dynamics that start from today's excitation and relax to the recent rates, so that growth is not taken for
-/// excitation [STEMMED 5, `anchor`]: factors f [M] <= 1 for jump and excitation, such that
+/// excitation (docs/stemmed.md, `anchor`): factors f [M] <= 1 for jump and excitation, such that
 /// (B rate)_u <= .8 rate_u with B = f jump / decay, and the base rate (I - B) rate. Gives (base, f).
 std::tuple<at::Tensor, at::Tensor> hawkes_anchor(const at::Tensor& decay, const at::Tensor& jump,
                                                  const at::Tensor& rate);
 
-/// The course of fitted rates. Of the n own events of all items together, those in (b_0, b_B], item by item
-/// (item r has those from start[r] to start[r + 1] - 1): intensity lambda, base rate mu, and compensator
-/// int_{b_0}^{t} lambda, [n] each; and of each block int lambda and int mu [R, B].
+/// The course of fitted rates. At each of the n own events of all items in (b_0, b_B]: intensity lambda, base
+/// rate mu, and compensator int_{b_0}^{t} lambda, [n] each. Item r has events start[r] to start[r + 1] - 1.
+/// For each block: int lambda and int mu, [R, B].
 struct HawkesCourse {
   at::Tensor start, intensity, immigrant, compensator, block_total, block_base;
 };
 HawkesCourse hawkes_course(const HawkesEvents& events, const at::Tensor& item_node,
                            const at::Tensor& parameters);
 
-/// What the future starts from, at the last edge T and with the last block's covariates and refresh: base
-/// rate mu [M], excitation S [M], mean jump [M, M] (receiver, source) of S by an event, and, if wanted,
+/// The state that forecasts start from, at the last edge T and with the last block's covariates and refresh:
+/// base rate mu [M], excitation S [M], mean jump [M, M] (receiver, source) of S by an event, and, if wanted,
 /// E[k_v k_v'] [M, M, M] (source, receiver, receiver), else [0]. An event of node v takes the marks of one of
 /// the records pool[pool_start[v]..pool_start[v + 1] - 1].
 struct HawkesState {
@@ -107,9 +107,9 @@ HawkesState hawkes_state(const HawkesEvents& events, const at::Tensor& parameter
 
 /// R [M, M] (receiver u, source v): what n events still add, without theta, to the excitation of each node,
 ///   R_uv = sum over events x at v of sign_x alpha_u exp(-delta_g,u dist + omega_u m_x - delta_k,u lag_x).
-/// So R is kept up to date in O(M) for each record that is new, late (sign 1), or deleted (-1), whenever it
-/// comes. lag [n] >= 0, time since the events; sign [n]; node int64 [n]; marks [n, q]; distance [I, I];
-/// parameters [M, P].
+/// So each record updates R in O(M), in any order: new and late ones with sign 1, deleted ones with sign -1.
+/// lag [n] >= 0, time since the events; sign [n]; node int64 [n]; marks [n, q]; distance [I, I]; parameters
+/// [M, P].
 at::Tensor hawkes_event_terms(const at::Tensor& lag, const at::Tensor& sign, const at::Tensor& node,
                               const at::Tensor& marks, const at::Tensor& distance,
                               const at::Tensor& parameters);

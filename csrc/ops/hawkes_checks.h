@@ -1,4 +1,4 @@
-// What tensors say about a networked Hawkes process, checked, as the kernels take it. Not installed.
+// Checks the tensors of a networked Hawkes process and converts them for the kernels. Not installed.
 #pragma once
 
 #include <ATen/Functions.h>
@@ -35,7 +35,7 @@ inline HawkesEvents events_of(const at::Tensor& time, const at::Tensor& node,
           prior_weight};
 }
 
-// Arguments of hawkes_derivatives beside its tensors' shapes.
+// Checks the arguments of hawkes_derivatives, except its tensors' shapes.
 inline void check_hawkes_derivatives(const char* name, const std::optional<at::Tensor>& joint,
                                      const std::optional<at::Tensor>& either,
                                      const std::optional<at::Tensor>& prior, int64_t order) {
@@ -48,7 +48,7 @@ inline at::Tensor doubles(const at::Tensor& tensor) {
   return tensor.detach().to(at::kCPU, at::kDouble).contiguous();
 }
 
-// The problem that the tensors describe, and their lifetime.
+// The problem that the tensors describe. Owns the tensors.
 class HawkesTensors {
  public:
   HawkesTensors(const char* name, const HawkesEvents& e, const at::Tensor& item_node,
@@ -155,7 +155,7 @@ class HawkesTensors {
   int64_t items() const { return item_node_.size(0); }
   int64_t size() const { return parameters_.size(1); }
   const at::Tensor& node() const { return node_; }
-  // The same arrays on another device, where `held` keeps them. item_node and parameters come last.
+  // The same arrays on another device; `held` keeps them alive. item_node and parameters come last.
   kernels::HawkesProblem view_on(const at::Device& device, std::vector<at::Tensor>& held) const {
     const auto put = [&](const at::Tensor& tensor) -> const at::Tensor& {
       return held.emplace_back(tensor.to(device, /*non_blocking=*/true));

@@ -272,7 +272,7 @@ std::tuple<at::Tensor, at::Tensor> hawkes_simulate(
   return {counts, failed.to(at::kBool)};
 }
 
-// They work on the host, and give tensors there, wherever their arguments are.
+// These run on the host and return tensors there, wherever their arguments are.
 TORCH_LIBRARY_IMPL(topreach, CompositeExplicitAutograd, m) {
   m.impl("hawkes_course", course);
   m.impl("hawkes_state", state);

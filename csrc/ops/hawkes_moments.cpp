@@ -1,4 +1,4 @@
-// Moments of a Hawkes process to come; the equations are in hawkes.h.
+// Moments of the future of a Hawkes process; the equations are in hawkes.h.
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 #include <torch/library.h>
@@ -25,7 +25,7 @@ at::Tensor doubles(const at::Tensor& t) {
   return t.detach().to(at::kCPU, at::kDouble).contiguous();
 }
 
-// Mean and covariance of (S, N) while the base rate stays as it is.
+// Mean and covariance of (S, N) while the base rate is constant.
 class Flow {
  public:
   Flow(const at::Tensor& mu, const at::Tensor& decay, const at::Tensor& jump,

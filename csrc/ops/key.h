@@ -1,4 +1,4 @@
-// Philox keys drawn from torch's generators, so that torch::manual_seed rules.
+// Philox keys drawn from torch's generators, so that torch::manual_seed fixes them.
 #pragma once
 
 #include <ATen/core/Generator.h>

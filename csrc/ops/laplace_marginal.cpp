@@ -26,7 +26,7 @@ namespace {
 
 constexpr const char* kName = "laplace_marginal";
 constexpr int64_t kMostNodes = 100;
-constexpr int64_t kSitesTogether = 64;  // sites whose gradients for loading are added up apart
+constexpr int64_t kSitesTogether = 64;  // sites whose gradients for loading are summed separately
 using Optional = std::optional<at::Tensor>;
 using Marginals = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 using Gradients = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
@@ -215,8 +215,8 @@ Marginals forward_meta(const at::Tensor& eta, const at::Tensor& loading, const a
           at::empty_symint({sites, more + 3}, eta.options())};
 }
 
-// Gradients for eta, loading, dispersion, zero_logit and path; 0 for those of the last three that
-// are absent.
+// Gradients for eta, loading, dispersion, zero_logit and path. The last three may be absent; their
+// gradient is then 0.
 Gradients backward(const at::Tensor& grad_value, const at::Tensor& grad_modes,
                    const at::Tensor& modes, const at::Tensor& eta, const at::Tensor& loading,
                    const at::Tensor& y, const Optional& upper, const Optional& exposure,

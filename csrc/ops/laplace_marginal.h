@@ -1,5 +1,5 @@
-// Marginal likelihood of counts with two Gaussian effects per site, and a Gaussian path of each over
-// the periods if wanted, by Laplace's approximation.
+// Marginal likelihood of counts with two Gaussian effects per site, and optionally a Gaussian path of
+// each site over the periods, by Laplace's approximation.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -37,7 +37,7 @@ struct LaplaceMarginalOptions {
 ///   "nb2"  NegBin(total_count e^dispersion, mean m);  with zero_logit: zero-inflated
 ///
 /// Laplace's approximation: log p(y_s | u^) - u^.u^ / 2 - log det H / 2, H the observed information
-/// of u at the mode u^. With `path` there is a_ts in the linear predictor too, the path of the site,
+/// of u at the mode u^. With `path` the linear predictor has one more term a_ts, the path of the site,
 ///
 ///   a_ts = rho_t a_{t-1,s} + s_t e_ts,  e_ts ~ N(0, 1),  a_0s = 0,
 ///
@@ -45,26 +45,25 @@ struct LaplaceMarginalOptions {
 /// Its rows (rho_t, s_t) may hold zeros.
 ///
 /// eta [T, S], loading [T, 2] (row t is L' (1, t) for effects with covariance L L'; L may be
-/// singular or 0), y [T, S] whole counts; with `upper` a count is known to lie in y..upper only. A cell
+/// singular or 0), y [T, S] whole counts; with `upper` a count is known only to lie in y..upper. A cell
 /// of weight 0 is not read, and may be NaN.
 ///
 /// With quadrature = n > 1 value is by adaptive Gauss-Hermite quadrature instead: n x n nodes about
 /// the mode, spread by H^-1 (Liu and Pierce 1994). Its error vanishes as n grows; it costs O(n^2 T S),
 /// and there may be no path. Modes and precision stay those of Laplace.
 ///
-/// Where log p is not concave in eta, det H may come near 0, and Laplace's approximation would grow
-/// without bound: below 1/2 log det H goes over, smoothly, into that of H without its negative
-/// information, which `precision` then leaves out.
+/// If log p is not concave in eta, det H may come near 0, and Laplace's approximation would grow
+/// without bound. So when det H falls below 1/2, log det H changes smoothly to the log determinant of
+/// H without its negative information. `precision` then leaves out that information too.
 ///
-/// The gradient of value and of modes, in eta, loading, path, dispersion and zero_logit, is exact:
-/// that of the mode and of the determinant are in it. Once differentiable. Computed in float64; on
-/// CUDA tensors too it runs on the CPU. Source: Tierney and Kadane 1986; Skaug and Fournier 2006.
-/// Cost O(T S); the sites are shared out over threads, and the result does not depend on their
-/// number.
+/// The gradient of value and of modes, in eta, loading, path, dispersion and zero_logit, is exact: it
+/// includes those of the mode and of the determinant. Once differentiable. Computed in float64 on the
+/// CPU, for CUDA tensors too. Source: Tierney and Kadane 1986; Skaug and Fournier 2006. Cost O(T S);
+/// threads share the sites, and the result does not depend on the number of threads.
 ///
 /// Raises c10::ValueError for shapes that do not agree, unknown names, counts that are negative or
-/// not whole, upper below y, exposure <= 0 or weights < 0. Where the linear predictor overflows value
-/// is NaN.
+/// not whole, upper below y, exposure <= 0 or weights < 0. If the linear predictor overflows, value is
+/// NaN.
 ///
 ///   auto fit = topreach::laplace_marginal(eta, loading, y, {.family = "poisson"});
 ///   (-fit.value.sum()).backward();
@@ -72,13 +71,13 @@ LaplaceMarginal laplace_marginal(const at::Tensor& eta, const at::Tensor& loadin
                                  const at::Tensor& y, const LaplaceMarginalOptions& options = {});
 
 struct PathPosterior {
-  at::Tensor draw;      // [S, 2 + T], of (u_s, a_s) less their modes
+  at::Tensor draw;      // [S, 2 + T], of (u_s, a_s) minus their modes
   at::Tensor variance;  // [S, T], of a_ts
 };
 
 /// The normal approximation N(0, H^-1) to effects and path about their modes, given the counts: a
 /// draw of it, and the path's variances. information [S, T] is the last part of `precision` above,
-/// 0 where nothing was seen; loading and path [T, 2] as above; noise [S, 2 + T], standard normal.
+/// 0 where no count is known; loading and path [T, 2] as above; noise [S, 2 + T], standard normal.
 /// Cost O(T S); no gradient. Source: Carter and Kohn 1994 (the draw); de Jong 1989 (the variances).
 ///
 /// Raises c10::ValueError for shapes that do not agree.

@@ -72,7 +72,7 @@ NegBinOperands negbin_operands(const at::Tensor& value, const at::Tensor& total_
   int64_t inner = 1, total = 1;
   for (const int64_t n : core) inner *= n;
   for (const int64_t n : shape) total *= n;
-  // Few parameters for many values: parallel work and full vectors need them written out.
+  // If few parameters serve many values, they are expanded, which allows parallel work and full vectors.
   const bool aligned = std::equal(core.rbegin(), core.rend(), shape.rbegin());
   if (!aligned || (inner < 1024 && total > inner)) {
     core = shape;
@@ -152,7 +152,7 @@ at::Tensor negbin_sample_cpu(const at::Tensor& total_count, const at::Tensor& lo
   return counts;
 }
 
-// Raises, naming the place, unless every value is a finite number >= 0 and no total_count is
+// Raises, naming the position, unless every value is a finite number >= 0 and no total_count is
 // negative.
 template <typename T>
 void check_values(const NegBinOperands& in) {
@@ -262,7 +262,7 @@ at::Tensor negbin_log_prob_autograd(const at::Tensor& value, const at::Tensor& t
       });
   const at::Tensor t_n = tangent_of(total_count), t_z = tangent_of(logits);
   if (!t_n.defined() && !t_z.defined()) return log_prob;
-  // Elementwise: with the parameters written out, backward of ones gives the derivatives.
+  // Elementwise: with expanded parameters, backward of ones gives the derivatives.
   const auto [d_n, d_z] = backward_op().call(
       at::ones_like(log_prob.detach()), primal_of(value.detach()),
       primal_of(total_count).expand_as(log_prob), primal_of(logits).expand_as(log_prob));

@@ -30,7 +30,7 @@ at::Tensor negbin_sample(const at::Tensor& total_count, const at::Tensor& logits
                          int64_t num_samples, const NegBinSampleOptions& options = {});
 
 /// log P(value) under NegBin(total_count, logits), elementwise with broadcasting; `value` may have
-/// leading dimensions of its own, as samples [M, ..., S] do. Differentiable once in total_count and
+/// extra leading dimensions, as samples [M, ..., S] do. Differentiable once in total_count and
 /// logits, not in value. float32 or float64, computed in double inside; right for tiny and huge
 /// total_count and any logits; value need not be whole (the Gamma function interpolates).
 ///

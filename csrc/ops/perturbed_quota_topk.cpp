@@ -1,5 +1,5 @@
-// Perturbed top-K under quotas. As perturbed_topk, but plans of backward are made anew: nothing is
-// kept of a draw.
+// Perturbed top-K under quotas. As perturbed_topk, but backward makes the plans anew: nothing is kept
+// of a draw.
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -132,7 +132,7 @@ void sum_exchanges(const QuotaRows& quotas, const FreeSites& free, const T* scor
         if (!v && exchange.is_chosen(int32_t(i))) sums[s] += 1;
         continue;
       }
-      // From score and noise of the partner: its u is rounded to the scores' precision.
+      // From score and noise of the partner, because its u is rounded to the scores' precision.
       const int32_t other = free.site[size_t(partner)];
       const double x =
           (double(scores[other]) - double(scores[s])) / a.sigma + double(draws.z[size_t(other)]);

@@ -135,7 +135,7 @@ auto backward_op() {
   return op;
 }
 
-// The operator can be called on its own: a boundary must name sites.
+// Users can call the operator directly, so this checks that a boundary names sites.
 void check_boundary(const at::Tensor& boundary, int64_t sites) {
   const int32_t* site = boundary.const_data_ptr<int32_t>();
   for (int64_t i = 0; i < boundary.numel(); ++i)
@@ -167,7 +167,7 @@ struct Tasks {
         count(rows * blocks) {}
 };
 
-// Tasks that one worker should take at least, so that it has some 50 microseconds to do.
+// The least number of tasks for one worker, so that it has some 50 microseconds of work.
 int64_t grain(int64_t sites) {
   return 1 + 20'000 / (kernels::padded_sites(sites) * kernels::kDrawBlock);
 }

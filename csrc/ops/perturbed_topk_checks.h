@@ -12,7 +12,7 @@ namespace topreach {
 void check_perturbed_topk(const at::Tensor& scores, int64_t k, double sigma, int64_t num_samples,
                           std::string_view estimator, const at::Tensor& key, int64_t row_offset);
 
-// The same, and that what backward is given has the shapes of scores and of its draws.
+// The same, and checks that the arguments of backward have the shapes of scores and of its draws.
 void check_perturbed_topk_backward(const at::Tensor& grad, const at::Tensor& scores,
                                    const at::Tensor& membership, const at::Tensor& threshold,
                                    const at::Tensor& last_tied, const at::Tensor& boundary,
@@ -34,8 +34,8 @@ at::Tensor per_draw(const at::Tensor& scores, int64_t num_samples, at::ScalarTyp
 at::Tensor empty_boundary(const at::Tensor& scores, int64_t num_samples,
                           std::string_view estimator);
 
-// Whether the result is the hard mask, whose gradient is zero. sigma counts as 0 where 1 / sigma is
-// beyond the numbers of the scores' dtype.
+// Whether the result is the hard mask, whose gradient is zero. sigma counts as 0 if 1 / sigma
+// overflows in the scores' dtype.
 bool is_hard(const at::Tensor& scores, int64_t k, double sigma);
 
 }  // namespace topreach

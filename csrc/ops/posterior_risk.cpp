@@ -23,7 +23,7 @@ namespace {
 
 constexpr int64_t kCellsPerBlock = 512;
 constexpr int64_t kTilesPerBlock = 128;
-constexpr double kSpread = 1e-6;  // of the mass: never ruled out
+constexpr double kSpread = 1e-6;  // share of the mass that stays spread over all points
 
 auto forward_op() {
   static const auto op = c10::Dispatcher::singleton()
@@ -70,7 +70,7 @@ void check(const at::Tensor& counts, const at::Tensor& expected, const at::Tenso
              support.sym_sizes());
 }
 
-// Both float64 on the CPU, and their lifetime.
+// Owns both, as float64 on the CPU.
 struct Prior {
   at::Tensor log_prior, support, log_support;
 

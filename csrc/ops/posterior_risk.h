@@ -14,9 +14,9 @@ namespace topreach {
 at::Tensor posterior_risk(const at::Tensor& counts, const at::Tensor& expected,
                           const at::Tensor& prior, const at::Tensor& support);
 
-/// log w [H, G], float64, that makes counts [S, H], Poisson(expected [S, H] u), likeliest: `steps` of
-/// EM from equal weights. A millionth of the mass stays spread, so that no point is ruled out. The
-/// result does not depend on the number of threads. No gradient.
+/// log w [H, G], float64, by maximum likelihood for counts [S, H] ~ Poisson(expected [S, H] u):
+/// `steps` steps of EM from equal weights. A millionth of the mass stays spread over all points, so
+/// that none is ruled out. The result does not depend on the number of threads. No gradient.
 at::Tensor discrete_prior(const at::Tensor& counts, const at::Tensor& expected,
                           const at::Tensor& support, int64_t steps);
 

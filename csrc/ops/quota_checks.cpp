@@ -228,7 +228,7 @@ void FreeSites::fill(const char* function, const QuotaRows& quotas, const T* sco
       ++size[g];
     }
   }
-  // Quotas can be met with all sites; without those of score -inf they may not be.
+  // Quotas can be met with all sites, but perhaps not without those of score -inf.
   int64_t least = 0, most = 0;
   for (size_t g = 0; g <= groups; ++g) {
     upper[g] = std::min(upper[g], size[g]);

@@ -1,4 +1,4 @@
-// Quotas as tensors, checked, and what every quota operator does with them row by row.
+// Checks quotas that are given as tensors; and what every quota operator does with them row by row.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -42,7 +42,7 @@ QuotaRows check_expected_quota(const char* function, const at::Tensor& scores, i
 void check_expected_quota_tangent(const char* function, const at::Tensor& v,
                                   const at::Tensor& scores);
 
-// Raises: a plan for these scores takes a site with score -inf, as no other would meet the quotas.
+// Raises, with the message that only plans with a site of score -inf meet the quotas.
 template <typename T>
 [[noreturn]] void refuse_closed(const char* function, const QuotaRows& quotas, const T* score,
                                 const GroupName& name, const std::string& where);
@@ -55,7 +55,7 @@ at::Tensor quota_masks(const char* function, const at::Tensor& scores, const Quo
 // Groups are disjoint; sites in no group form one more.
 struct FreeSites {
   std::vector<int32_t> site, group;   // of each free site
-  std::vector<int64_t> lower, upper;  // what the free sites must still give, and may
+  std::vector<int64_t> lower, upper;  // fewest and most free sites to choose
   std::vector<double> fixed;          // [S], 1 where locked in
   int64_t k = 0;
 

@@ -35,7 +35,7 @@ void check_feasible(const char* function, const QuotaRows& quotas, const kernels
                          quotas.lock.empty() ? "" : " and locked sites", fault.least, quotas.k));
     refuse(fmt::format("only {} sites that may be chosen for k={}", fault.most, quotas.k));
   }
-  // Where the upper bound is no narrower than the group, it is not to blame.
+  // An upper bound that is no smaller than the group is not the cause.
   if (fault.lower > fault.upper && fault.upper < fault.most)
     refuse(fmt::format("at least {} and at most {} in {}", fault.lower, fault.upper,
                        name(fault.group)));

@@ -1,4 +1,4 @@
-// Quotas as plain arrays, and whether they can be met. Knows no tensors.
+// Quotas as plain arrays, and a check that they can be met. Uses no tensors.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 
 namespace topreach {
 
-// "municipality '0900137000'" or "group 3", of a group's number.
+// The name of a group by its number: "municipality '0900137000'" or "group 3".
 using GroupName = std::function<std::string(int32_t)>;
 std::string group_by_number(int32_t group);
 

@@ -49,7 +49,7 @@ at::Tensor quota_topk_cpu(const at::Tensor& scores, int64_t k, const at::Tensor&
   return quota_masks(name, scores, quotas, tree);
 }
 
-// Rows of value, or of J v if v is given, where the place of some site is left to chance.
+// Value, or J v if v is given, of rows in which the place of some site is uncertain.
 template <typename T>
 void expected_rows(const char* function, const QuotaRows& quotas, const T* scores, int64_t rows,
                    double sigma, const T* v, T* out) {

@@ -26,7 +26,7 @@ struct QuotaBounds {
 ///
 /// Raises if quotas cannot be met, naming the first group that cannot: by any scores, or in a row
 /// whose scores of -inf leave too few sites. Raises for NaN. On CUDA, where the last two checks would
-/// wait for the device, such a row comes out NaN; so it does from the two operators below.
+/// wait for the device, such a row comes out NaN. The two operators below do the same.
 at::Tensor quota_topk(const at::Tensor& scores, int64_t k, const QuotaBounds& quotas);
 
 /// E[quota_topk(scores + sigma z)], z standard normal: the chance of each site, without sampling.

@@ -116,7 +116,7 @@ at::Tensor ratio_ranking_cpu(const at::Tensor& samples, const std::optional<at::
   const auto [draws, rows, sites] = shape_of(y);
   at::Tensor ranking = at::zeros(y.sizes().slice(1), y.options());
   const int64_t blocks = (draws + kernels::kSampleBlock - 1) / kernels::kSampleBlock;
-  std::atomic<int64_t> bad{-1};  // m * rows + row of a sample that is no count
+  std::atomic<int64_t> bad{-1};  // m * rows + row of a sample that is not a count
   AT_DISPATCH_FLOATING_TYPES(
       y.scalar_type(), "ratio_ranking", [&, draws = draws, rows = rows, sites = sites] {
         const scalar_t* data = y.const_data_ptr<scalar_t>();

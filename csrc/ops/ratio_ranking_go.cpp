@@ -6,8 +6,8 @@
 // and for the reach R(y) = g.y / (c + 1.y), with R(0) := 0, R(y + e_s) - R(y) is
 // (g_s - R(y)) / (c + 1.y + 1). So cdf_s^m gets the weight (R^m - g_s) / (M p_s^m (c + 1.y^m + 1)).
 //
-// A factor 1/p of the order of the cdf's own derivative is all that multiplies the noise: no
-// log-probability of other sites enters, hence the small variance. Cost and memory: those of three
+// The noise is multiplied only by a factor 1/p, which has the order of the cdf's own derivative. No
+// log-probability of other sites enters, so the variance is small. Cost and memory: those of three
 // arrays like the samples.
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
@@ -47,7 +47,7 @@ at::Tensor forward(const at::Tensor& samples, const at::Tensor& log_prob, const 
   return ranking;
 }
 
-// 1 / p, or 0 where p underflows: such a count is never drawn, and adds nothing if given.
+// 1 / p, or 0 if p underflows: such a count is never drawn, and adds nothing if given.
 at::Tensor inverse_probs(const at::Tensor& log_prob) {
   const double least = 0.9 * std::log(log_prob.scalar_type() == at::kFloat
                                           ? double(std::numeric_limits<float>::min())

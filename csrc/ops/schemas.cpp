@@ -12,9 +12,9 @@ TORCH_LIBRARY(topreach, m) {
   // The same with a budget k [...] (integers) for each row.
   m.def("topk_mask_rows(Tensor scores, Tensor k) -> Tensor");
   // Perturbed top-K [L23 Eq. 3-4, D25 Eq. 11] of scores [..., S]: (membership [..., S],
-  // threshold [..., J], last_tied [..., J], boundary [..., J, 2]); all but the first are what backward
-  // needs of each draw. boundary, the sites of the K-th and the (K+1)-th largest, is that of estimator
-  // "conditional"; the others leave it [..., 0, 2].
+  // threshold [..., J], last_tied [..., J], boundary [..., J, 2]). Backward needs the last three for each
+  // draw. boundary, the sites of the K-th and the (K+1)-th largest, is for estimator "conditional"; with
+  // the others it is [..., 0, 2].
   m.def(
       "perturbed_topk(Tensor scores, int k, float sigma, int num_samples, str estimator, "
       "str noise, Tensor key, int row_offset=0) -> (Tensor, Tensor, Tensor, Tensor)");
@@ -23,7 +23,7 @@ TORCH_LIBRARY(topreach, m) {
       "Tensor last_tied, Tensor boundary, int k, float sigma, int num_samples, str estimator, "
       "str noise, Tensor key, int row_offset) -> Tensor");
   // Expected top-K, its limit for J -> infinity, of scores [..., S]; method "exact" or "mean_field".
-  // (membership [..., S], bounds [..., 2] float64): of each row what the other operator needs.
+  // (membership [..., S], bounds [..., 2] float64); expected_topk_jvp needs the bounds.
   m.def("expected_topk(Tensor scores, int k, float sigma, str method) -> (Tensor, Tensor)");
   // Its Jacobian, which is symmetric, times v [..., S]: both backward and forward mode.
   m.def(
@@ -37,8 +37,9 @@ TORCH_LIBRARY(topreach, m) {
   m.def(
       "perturbed_topk_rows(Tensor scores, int k, float sigma, Tensor? row_k, Tensor? row_sigma, "
       "int num_samples, str estimator, str noise, Tensor key, int row_offset=0) -> Tensor");
-  // The best K under quotas lower[G] <= x(g) <= upper[G]; groups [S] are numbers, -1 for none. Of
-  // nested groups `parent` [G] says what each lies in; `lock` [S] is 1 (in), -1 (out) or 0. All int64.
+  // The best K under quotas lower[G] <= x(g) <= upper[G]; groups [S] are numbers, -1 for none. For
+  // nested groups `parent` [G] is the group that each lies in; `lock` [S] is 1 (in), -1 (out) or 0. All
+  // int64.
   m.def(
       "quota_topk(Tensor scores, int k, Tensor groups, Tensor lower, Tensor upper, "
       "Tensor? parent=None, Tensor? lock=None) -> Tensor");
@@ -98,7 +99,7 @@ TORCH_LIBRARY(topreach, m) {
   m.def(
       "negbin_sample(Tensor total_count, Tensor logits, int num_samples, Tensor key, "
       "int row_offset=0) -> Tensor");
-  // log P(value), elementwise with broadcasting; value may have leading dimensions of its own.
+  // log P(value), elementwise with broadcasting; value may have extra leading dimensions.
   m.def("negbin_log_prob(Tensor value, Tensor total_count, Tensor logits) -> Tensor");
   // Gradients for total_count and logits, each in the shape of the argument.
   m.def(
@@ -137,7 +138,7 @@ TORCH_LIBRARY(topreach, m) {
   m.def(
       "negbin_mixed_effects_path_at(Tensor time, Tensor path_time, Tensor path_effect, "
       "Tensor? raw_path_rho) -> Tensor");
-  // What each site's counts tell about its two effects: (h00, h01, h11) [S, 3], a constant.
+  // Information of each site's counts about its two effects: (h00, h01, h11) [S, 3], a constant.
   m.def(
       "negbin_mixed_effects_information(Tensor total_count, Tensor time, Tensor mean, "
       "Tensor variance, Tensor? weights, str link) -> Tensor");
@@ -156,7 +157,7 @@ TORCH_LIBRARY(topreach, m) {
       "Tensor? exposure, Tensor? weights, Tensor intercept, Tensor weight, Tensor raw_sigma, "
       "Tensor raw_rho, Tensor? dispersion, Tensor? zero_logit, Tensor? path, str family, str link, "
       "int quadrature=1) -> (Tensor, Tensor, Tensor)");
-  // Starts, float64 [4]: intercept, raw_zero_probs, raw_sigma, raw_path_sigma.
+  // Start values, float64 [4]: intercept, raw_zero_probs, raw_sigma, raw_path_sigma.
   m.def("negbin_mixed_effects_start(float initial_mean, str link, bool zero_inflation) -> Tensor");
   // L [2, 2], lower triangular, with L L' the covariance of a site's (intercept, slope).
   m.def("negbin_mixed_effects_factor(Tensor raw_sigma, Tensor raw_rho) -> Tensor");
@@ -170,7 +171,7 @@ TORCH_LIBRARY(topreach, m) {
       "negbin_mixed_effects_penalty(Tensor site_intercept, Tensor site_slope, Tensor raw_sigma, "
       "Tensor raw_rho, Tensor? information, str penalty) -> Tensor");
 
-  // ---- independent sites, each a mixture with weights of its own [D25 Eq. 14, 17] ----------------
+  // ---- independent sites, each a mixture with its own weights [D25 Eq. 14, 17] -------------------
   // Components "truncated_normal" (first = loc, second = scale) or "poisson" (first = rate), which
   // broadcast to logits [..., S, L]. Log-density [..., S] of y, or of samples [M, ..., S].
   m.def(
@@ -189,7 +190,7 @@ TORCH_LIBRARY(topreach, m) {
       "site_mixture_expected_ratio_ranking(str family, Tensor logits, Tensor first, "
       "Tensor? second, float offset) -> Tensor");
 
-  // ---- empirical Bayes: what each site's past says about its rate ------------------------------------
+  // ---- empirical Bayes: rates from each site's past ---------------------------------------------------
   // (A, m E, L m n) of H memories, [R, S, 3 H] float32, for periods that have `rows` periods of
   // timeline [N, S] (NaN: unknown) before them. One entry of starts, sites, weights and
   // concentration per graph of neighbours.
@@ -198,7 +199,7 @@ TORCH_LIBRARY(topreach, m) {
       "Tensor[] weights, float[] half_lives, float[] concentration, float level, float smoothing, "
       "float seasonal_smoothing, int season, float mean_exposure=0.0, "
       "Tensor? timeline_exposure=None, Tensor? exposure=None) -> Tensor");
-  // Totals [N] of a timeline, brought to all sites; NaN where none is known.
+  // Totals [N] of a timeline, scaled up to all sites; NaN where none is known.
   m.def(
       "site_totals(Tensor timeline, Tensor? timeline_exposure=None, float mean_exposure=0.0) "
       "-> Tensor");
@@ -231,7 +232,7 @@ TORCH_LIBRARY(topreach, m) {
   m.def("empirical_bayes_mean(Tensor base, Tensor? terms, Tensor? correction) -> Tensor");
   // (loc, scale) [batch.., L] of NormalMixture's components.
   m.def("normal_mixture_components(Tensor raw_mean, Tensor raw_scale) -> (Tensor, Tensor)");
-  // Where the mixtures' parameters start, at random (torch's generator): (raw_mean, raw_scale, logits)
+  // Start values of the mixtures' parameters, drawn by torch's generator: (raw_mean, raw_scale, logits)
   // and (log_rate, logits).
   m.def(
       "normal_mixture_start(int num_sites, int num_components, float low, float high, int[] batch) "
@@ -246,14 +247,14 @@ TORCH_LIBRARY(topreach, m) {
   // ---- networked Hawkes process [STEMMED Eq. 4-8] ------------------------------------------------
   // N events at nodes, M = I S nodes, B blocks of time, R items (a node with P = p + q + 4 natural
   // parameters): (value [R], gradient [R, P], Hessian [R, P, P], first event without a positive rate
-  // or -1 [R]); order 0, 1 or 2 says how much is made.
+  // or -1 [R]); order is the number of derivatives: 0, 1 or 2.
   m.def(
       "hawkes_derivatives(Tensor time, Tensor node, Tensor marks, Tensor edges, Tensor weights, "
       "Tensor covariates, Tensor distance, Tensor refresh, Tensor? joint, Tensor? either, "
       "Tensor? prior, float prior_weight, Tensor item_node, Tensor parameters, int order) "
       "-> (Tensor, Tensor, Tensor, Tensor)");
-  // Its value [R] with autograd in the parameters, twice and in forward mode; raises at an event without a
-  // rate. The same with its gradient [R, P].
+  // Its value [R], differentiable twice in the parameters, also in forward mode; raises at an event without
+  // a positive rate. The same with its gradient [R, P].
   m.def(
       "hawkes_log_likelihood("
       "Tensor time, Tensor node, Tensor marks, Tensor edges, Tensor weights, "
@@ -265,8 +266,8 @@ TORCH_LIBRARY(topreach, m) {
       "Tensor covariates, Tensor distance, Tensor refresh, Tensor? joint, Tensor? either, "
       "Tensor? prior, float prior_weight, Tensor item_node, Tensor parameters) -> (Tensor, "
       "Tensor)");
-  // Natural parameters [..., P] from working coordinates, with p covariates, and back; derivatives for the
-  // one as derivatives for the other.
+  // Natural parameters [..., P] from working coordinates, with p covariates, and back; derivatives in natural
+  // parameters to those in working coordinates.
   m.def("hawkes_natural(Tensor working, int covariates) -> Tensor");
   m.def("hawkes_working(Tensor parameters, int covariates) -> Tensor");
   m.def(
@@ -279,7 +280,7 @@ TORCH_LIBRARY(topreach, m) {
   m.def(
       "hawkes_theta(Tensor joint, Tensor either, Tensor prior, float prior_weight, int refresh) "
       "-> Tensor");
-  // Of fitted items, (start [R + 1], intensity [n], base rate [n], compensator [n] at their n own events;
+  // For fitted items: (start [R + 1], intensity [n], base rate [n], compensator [n] at their n own events;
   // int lambda and int mu [R, B] of each block).
   m.def(
       "hawkes_course(Tensor time, Tensor node, Tensor marks, Tensor edges, Tensor weights, "
@@ -293,8 +294,8 @@ TORCH_LIBRARY(topreach, m) {
       "Tensor covariates, Tensor distance, Tensor refresh, Tensor? joint, Tensor? either, "
       "Tensor? prior, float prior_weight, Tensor parameters, Tensor pool_start, "
       "Tensor pool, bool second) -> (Tensor, Tensor, Tensor, Tensor)");
-  // R [M, M] (receiver, source): what events [n] of these lags still add to each node's excitation, without
-  // theta; sign -1 takes an event away.
+  // R [M, M] (receiver, source): what events [n] with these lags still add to each node's excitation, without
+  // theta; sign -1 removes an event.
   m.def(
       "hawkes_event_terms(Tensor lag, Tensor sign, Tensor node, Tensor marks, Tensor distance, "
       "Tensor parameters) -> Tensor");
@@ -306,7 +307,7 @@ TORCH_LIBRARY(topreach, m) {
       "Tensor? prior, float prior_weight, Tensor parameters, Tensor excitation, "
       "Tensor base, Tensor period_edges, Tensor pool_start, Tensor pool, int num_paths, str mode, "
       "int most_events, Tensor key) -> (Tensor, Tensor)");
-  // (mean [H, M], covariance [H, M, M] or [H, 0, 0]) of counts to come.
+  // (mean [H, M], covariance [H, M, M] or [H, 0, 0]) of future counts.
   m.def(
       "hawkes_moments(Tensor base, Tensor decay, Tensor excitation, Tensor jump, Tensor? second, "
       "Tensor edges, bool covariance, bool cumulative) -> (Tensor, Tensor)");
@@ -320,7 +321,7 @@ TORCH_LIBRARY(topreach, m) {
 
   // ---- marginal likelihood of counts with two Gaussian effects per site --------------------------
   // Laplace's approximation: (value [S], modes [S, 2], precision [S, 3]) from linear predictors and
-  // counts [T, S] (y..upper where censored) and the effects' loading [T, 2]; family "nb1", "nb2" or
+  // counts [T, S] (y..upper if censored) and the effects' loading [T, 2]; family "nb1", "nb2" or
   // "poisson", link "log" or "softplus".
   // With a path [T, 2], rows (rho_t, s_t): modes [S, 2 + T] and precision [S, 3 + T]. With
   // quadrature = n > 1 value is by n x n Gauss-Hermite nodes about the mode.
@@ -341,7 +342,7 @@ TORCH_LIBRARY(topreach, m) {
       "-> (Tensor, Tensor)");
 
   // ---- fraction of best possible reach [L23 Eq. 5, D25 Eq. 2] ----------------------------------
-  // BPR [...] of scores [..., S], the expectation under random tie-breaking; NaN where no reach.
+  // BPR [...] of scores [..., S], the expectation under random tie-breaking; NaN where the best reach is 0.
   m.def("bpr(Tensor scores, Tensor counts, int k) -> Tensor");
   // sum(membership * counts) / sum of the K largest counts, [...]; differentiable in membership.
   m.def("soft_bpr(Tensor membership, Tensor counts, int k) -> Tensor");

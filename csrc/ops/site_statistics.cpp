@@ -38,7 +38,7 @@ class Rectangle {
   at::Tensor values_;
 };
 
-// Negative or infinite counts, and a known count without exposure, are refused by name.
+// Refuses negative or infinite counts, and a known count without exposure.
 void check_values(const char* function, const float* counts, const float* exposure, int64_t row,
                   int64_t begin, int64_t end) {
   constexpr float infinity = std::numeric_limits<float>::infinity();
@@ -55,7 +55,7 @@ void check_values(const char* function, const float* counts, const float* exposu
   }
 }
 
-// Of each period; blocks of sites are added in order, for any number of threads.
+// Sums of each period. Blocks of sites are added in order, so the number of threads does not matter.
 std::vector<kernels::PeriodSums> sums_of_periods(const char* function, const Rectangle& counts,
                                                  const Rectangle& exposure, int64_t periods,
                                                  int64_t sites) {
@@ -166,7 +166,7 @@ at::Tensor statistics(const at::Tensor& timeline, at::IntArrayRef rows, at::Tens
                                     e.mutable_data_ptr<double>()};
   kernels::TotalLevel total(smoothing, seasonal_smoothing, season);
 
-  // Periods from..to pass, for all sites. Each block of sites goes through all of them.
+  // Moves all sites on through the periods from..to. Each block of sites goes through all of them.
   const auto rate_of = [&](int64_t u) {
     const auto& sum = sums[size_t(u)];
     return sum.known > 0 ? sum.counts / sum.exposure : 0.0;

@@ -19,7 +19,7 @@ struct SiteStatisticsOptions {
   double mean_exposure = 0.0;  // the unit of n; 0: counts have no exposure
 };
 
-/// A, then m E, then L m n, [R, S, 3 H] float32 on the CPU: what each site's past says about R periods.
+/// A, then m E, then L m n, [R, S, 3 H] float32 on the CPU: statistics of each site's past for R periods.
 /// L is the forecast level: the mean expected count of a site with n = 1.
 ///
 /// timeline [N, S]: counts of consecutive periods, oldest first; NaN where not known.
@@ -27,7 +27,7 @@ struct SiteStatisticsOptions {
 ///   further ahead, with unknown periods in between.
 /// starts, sites, weights: the neighbours, one entry per graph; see kernels::SiteGraph.
 /// timeline_exposure [N, S], > 0 where the count is known, and exposure [R, S] of the periods asked
-///   for; both or neither, as options.mean_exposure says.
+///   for; both if options.mean_exposure > 0, else neither.
 ///
 /// Raises c10::ValueError for shapes that do not agree and for negative counts.
 /// Cost O(N S H), and O(R S H k) for k neighbours a site. The result does not depend on the number of
@@ -40,8 +40,8 @@ at::Tensor site_statistics(const at::Tensor& timeline, const std::vector<int64_t
                            const std::optional<at::Tensor>& timeline_exposure = std::nullopt,
                            const std::optional<at::Tensor>& exposure = std::nullopt);
 
-/// Totals [N] of the periods of a timeline, float64, brought to all S sites where only some are known
-/// (and to mean_exposure, if > 0); NaN where none is.
+/// Totals [N] of the periods of a timeline, float64, scaled up to all S sites where only some are known
+/// (and to mean_exposure, if > 0); NaN where none is known.
 at::Tensor site_totals(const at::Tensor& timeline,
                        const std::optional<at::Tensor>& timeline_exposure, double mean_exposure);
 

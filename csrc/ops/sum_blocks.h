@@ -12,7 +12,7 @@
 namespace topreach {
 
 // total[row, :] += sum over blocks b = 0, 1, ... of what part(row, b, sums, scratch) adds to its
-// zeroed sums[sites]. Blocks are formed apart, a wave of tasks at a time, and added in order; so
+// zeroed sums[sites]. Blocks are formed separately, a wave of tasks at a time, and added in order; so
 // memory is O(threads x sites), or a megabyte. `grain` is the least number of blocks for a worker.
 template <typename T, typename Part>
 void sum_blocks(int64_t rows, int64_t sites, int64_t blocks, int64_t grain, int64_t scratch_bytes,

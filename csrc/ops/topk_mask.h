@@ -14,8 +14,8 @@ namespace topreach {
 ///   topreach::topk_mask(torch::tensor({3., 1., 2.}), 2)   // 1 0 1
 at::Tensor topk_mask(const at::Tensor& scores, int64_t k);
 
-/// The same with a budget of its own for each row: `k` integers of the leading shape [...], or such
-/// as broadcast to it. On CUDA a row whose k is outside 0..S comes out NaN.
+/// The same with a separate budget for each row: integers `k` that broadcast to the leading shape
+/// [...]. On CUDA a row whose k is outside 0..S comes out NaN.
 ///
 ///   topreach::topk_mask(scores, torch::tensor({2, 1}))   // scores [2, S]
 at::Tensor topk_mask(const at::Tensor& scores, const at::Tensor& k);

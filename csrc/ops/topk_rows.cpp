@@ -28,7 +28,7 @@ namespace {
 using Optional = std::optional<at::Tensor>;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr double kCertain = 1e4;   // sigma from the K-th score: no noise reaches so far
+constexpr double kCertain = 1e4;   // sigma from the K-th score; noise does not reach so far
 constexpr double kLeast = 1e-290;  // a smaller sigma counts as 0
 
 at::Tensor soft_rows(const at::Tensor& sigma, std::string_view function) {
@@ -82,8 +82,8 @@ at::Tensor sigma_of_rows(const char* function, const at::Tensor& scores, double 
   return given.to(at::kDouble).unsqueeze(-1);
 }
 
-// The hard mask, and the problem with sigma = 1 and one budget for all rows whose solution, cut to S
-// sites, is the soft one of the soft rows.
+// The hard mask; and a problem with sigma = 1 and one budget for all rows. The first S sites of its
+// solution are the solution of the soft rows.
 struct Problem {
   at::Tensor hard, soft, scores;
   int64_t k;
@@ -184,7 +184,7 @@ TORCH_LIBRARY_IMPL(topreach, CompositeImplicitAutograd, m) {
   m.impl("perturbed_topk_rows", perturbed_topk_of);
 }
 
-// vmap takes operators apart only where it is told to.
+// vmap decomposes only operators that are registered for it.
 TORCH_LIBRARY_IMPL(topreach, FuncTorchBatchedDecomposition, m) {
   m.impl("expected_topk_rows", expected_topk_of);
   m.impl("perturbed_topk_rows", perturbed_topk_of);

@@ -6,7 +6,7 @@
 
 namespace topreach {
 
-// What expected_topk and perturbed_topk do where options.row_k or row_sigma is given.
+// expected_topk and perturbed_topk call these if options.row_k or row_sigma is given.
 //
 // Noise scale. b depends on differences of scores in units of sigma alone: for any constant c,
 //   b(r; sigma) = b((r - c) / sigma; 1),   db/dsigma = -J (r - c) / sigma,   J = db/dr.

@@ -35,7 +35,7 @@ void in_float32(const c10::OperatorHandle& op, Stack* stack) {
 
 // ---- vmap --------------------------------------------------------------------------------------
 
-// Where the batch goes in an argument or result.
+// The position of the batch in an argument or result.
 enum class Layout {
   kRows,       // [..., S]: in front, the same leading shape for all tensors
   kBroadcast,  // in front, after the arguments have been given the same number of dimensions
@@ -51,7 +51,7 @@ struct Rule {
   std::vector<size_t> like = {};
 };
 
-// Arguments that all rows share: keys, and what says which plans are allowed.
+// Arguments that all rows share: keys, and those that define the allowed plans.
 bool is_shared(std::string_view argument) {
   return argument == "key" || argument == "groups" || argument == "lower" || argument == "upper" ||
          argument == "parent" || argument == "lock";
@@ -101,7 +101,7 @@ const Rule& rule_of(const c10::OperatorHandle& op) {
   return *found;
 }
 
-// A tensor argument with the batch of this level taken off.
+// A tensor argument without the batch dimension of this level.
 struct Argument {
   size_t position;  // on the stack
   at::Tensor tensor;
@@ -144,7 +144,7 @@ at::Tensor placed(const Argument& argument, int64_t where, int64_t dims, int64_t
   return where == 0 ? tensor : tensor.movedim(0, where);
 }
 
-// The batch becomes leading rows, so that each row of it has a row number, and noise, of its own.
+// The batch becomes leading rows, so that each of its rows has its own row number and noise.
 void over_rows(const c10::OperatorHandle& op, Stack* stack) {
   c10::impl::ExcludeDispatchKeyGuard no_batching(c10::DispatchKey::FuncTorchBatched);
   const Rule& rule = rule_of(op);
@@ -235,8 +235,8 @@ void over_rows(const c10::OperatorHandle& op, Stack* stack) {
 
 using c10::DeviceType;
 using c10::DispatchKey;
-// Without a rule of their own for vmap: it takes them apart (FuncTorchBatchedDecomposition, in the files
-// where they are written), or calls them in turn.
+// Operators without a rule for vmap: it decomposes them (FuncTorchBatchedDecomposition, in the files that
+// define them), or calls them in turn.
 constexpr const char* kComposites[] = {"expected_topk_rows",
                                        "perturbed_topk_rows",
                                        "soft_bpr",

@@ -12,7 +12,8 @@ namespace {
 
 constexpr double kTiny = 1e-9;
 
-// What the value changes by if one bound of a row moves by `step`; NaN if it would fall below 0.
+// The change of the value if a row's upper bound (`both`: and its lower bound) moves by `step`; NaN if it
+// would fall below 0.
 double change(kernels::LinearProgram& program, size_t row, bool both, double step, double value,
               const MilpOptions& how) {
   const double lower = program.row_lower[row], upper = program.row_upper[row];
@@ -60,7 +61,7 @@ Solved assign(const std::vector<double>& need, const Places& places,
   solved.maximised = false;
   MilpSolution answer;
   if (places.open > 0) {
-    // Columns of whole numbers: which places to open. Their capacity joins the rows of places.
+    // Integer columns say which places to open. Their capacity is added to the rows of places.
     kernels::LinearProgram sites = program;
     std::vector<int32_t> opened(m, -1);
     for (size_t j = 0; j < m; ++j)
@@ -106,7 +107,7 @@ Solved assign(const std::vector<double>& need, const Places& places,
     without += left[i];
   }
   if (prices && solved.status != "heuristic") {
-    // Against the linear program with the places as they were opened.
+    // The change is relative to the linear program in which the opened places stay open.
     const MilpOptions how;
     const double base = places.open > 0 ? topreach::solve(program, how).value : solved.value;
     std::vector<double> more(n), less(n), more_place(m), less_place(m);

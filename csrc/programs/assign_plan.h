@@ -8,7 +8,7 @@
 namespace topreach::plan {
 
 struct Places {
-  std::vector<double> capacity;   // [m], of the places there are; 0 for a site that could be opened
+  std::vector<double> capacity;   // [m], of existing places; 0 for a place that could be opened
   std::vector<double> if_opened;  // [m], capacity that opening it adds; or empty
   int64_t open = 0;               // how many of those to open, at most
 };
@@ -17,12 +17,15 @@ struct Places {
 /// d_ij <= radius. need [n] >= 0, distance [n, m] >= 0. Needs HiGHS.
 ///
 /// D = `unserved` must be above min(n, m) times the largest distance within the radius, so that
-/// nobody is left out to save way; 0: 1 + that. edges (i, j) with `amounts` q_ij; `chosen` are the
-/// places opened. Numbers: "served", "unserved", "mean_distance" (of who is served). Columns:
-/// "unserved" [n], "used" [m], and prices by solving again with one unit more or less, since a
-/// degenerate optimum has many: "need_more", "need_less" [n], "capacity_more" and "capacity_less"
-/// [m]: by how much the value changes (NaN: less than one unit is there). For plans that open
-/// places, places are held as opened.
+/// nobody is left out to shorten the ways of others. 0 takes 1 + that bound.
+///
+/// The result. `edges` (i, j) with `amounts` q_ij; `chosen`: the places opened. Numbers: "served",
+/// "unserved", "mean_distance" (of those served). Columns: "unserved" [n], "used" [m].
+///
+/// Prices are columns too: "need_more", "need_less" [n], "capacity_more" and "capacity_less" [m] say
+/// by how much the value changes with one unit more or less (NaN: there is less than one unit). They
+/// come from solving again, since a degenerate optimum has many dual prices. If places are opened,
+/// they stay open for this.
 Solved assign(const std::vector<double>& need, const Places& places,
               const std::vector<double>& distance, double radius, double unserved = 0,
               bool prices = true, const SolveOptions& options = {});

@@ -16,7 +16,7 @@ double total(const std::vector<double>& of, const std::vector<int32_t>& chosen) 
   return sum;
 }
 
-// The heuristic's plan with its bound. With a free number of sites, the locked ones are set apart.
+// The heuristic's plan with its bound. If the number of sites is free, the locked ones are taken out first.
 kernels::BudgetPlan first_plan(const Allowed& allowed, const std::vector<double>& r,
                                const std::vector<double>& c, double budget) {
   if (allowed.tree()) return kernels::solve_budget(r, c, budget, allowed.tree());
@@ -55,7 +55,7 @@ Solved budget_topk(std::vector<double> scores, std::vector<double> cost, double 
   const Allowed allowed(kName, int64_t(r.size()), std::move(constraints));
   Solved solved;
   solved.program = kName;
-  // With quotas and a free number of sites, or quotas that cross, there is no quick oracle.
+  // There is no quick oracle for quotas with a free number of sites, or for quotas that cross.
   const bool quick = allowed.tree() || allowed.constraints().groupings.empty();
   if (quick) {
     const auto plan = first_plan(allowed, r, cost, budget);

@@ -9,8 +9,8 @@
 
 namespace topreach {
 
-/// What `make_program` gives to a program's `from_config`. Each argument that is read is one that the
-/// program knows; `finish` refuses all others. All raise c10::ValueError.
+/// `make_program` passes one to a program's `from_config`, which reads each argument that the program
+/// has; `finish` refuses all others. All methods raise c10::ValueError.
 class ConfigReader {
  public:
   ConfigReader(std::string program, const ProgramConfig& config)
@@ -19,10 +19,10 @@ class ConfigReader {
 
   bool has(const std::string& argument) const;
   double number(const std::string& argument);
-  double number(const std::string& argument, double otherwise);  // otherwise: where it is absent
+  double number(const std::string& argument, double otherwise);  // otherwise: if absent
   int64_t whole(const std::string& argument, int64_t least);
   std::string text(const std::string& argument);
-  // Empty where absent.
+  // Empty if absent.
   std::vector<double> numbers(const std::string& argument);
   std::vector<int64_t> wholes(const std::string& argument);
   std::vector<std::string> texts(const std::string& argument);

@@ -140,7 +140,7 @@ void Allowed::check(const char* function) const {
         "{}: k must be at most the number of sites that are not closed or locked out, {}, got {}",
         function, sites_ - out, k);
   }
-  // Each grouping by itself, whatever the others say. Without k the sum over groups is free.
+  // Checks each grouping separately. Without k the sum over groups is free.
   const bool has_many = constraints_.groupings.size() > 1;
   for (size_t i = 0; i < constraints_.groupings.size() && (has_many || k < 0); ++i) {
     const Grouping& g = constraints_.groupings[i];

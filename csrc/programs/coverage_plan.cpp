@@ -12,12 +12,12 @@ namespace {
 
 using kernels::PlanStatus;
 
-constexpr int64_t kSmall = 20'000;  // entries up to which HiGHS is asked to close a gap
+constexpr int64_t kSmall = 20'000;  // entries up to which HiGHS is used to close a gap
 constexpr int kMostRounds = 200;    // of tangents
 constexpr double kReachSlack = 1e-9;
 constexpr auto kProof = "Not proved to be the best: that needs HiGHS (pip install highsbox).";
 
-// sum x = k or any number, people reached; with the quotas of the plans.
+// The linear program: the people reached, sum x = k if k is given, and the quotas.
 kernels::LinearProgram program_of(const kernels::Coverage& coverage, const Allowed& allowed) {
   auto program = kernels::coverage_program(coverage, allowed.k(), allowed.lock());
   for (const Grouping& g : allowed.constraints().groupings)
@@ -39,7 +39,7 @@ std::vector<double> reached(const kernels::Coverage& coverage, const std::vector
   return chance;
 }
 
-// HiGHS from a plan, in the exact form with tangents added until the solution breaks none.
+// Runs HiGHS from a plan; in the exact form, tangents are added until the solution breaks none.
 void prove(Solved& solved, const kernels::Coverage& coverage, const Allowed& allowed, bool capped,
            const SolveOptions& options, const kernels::Deadline& deadline) {
   auto program = program_of(coverage, allowed);

@@ -1,5 +1,5 @@
-// The algorithms of allocation programs, which know no torch. In an installation their folder lies beside
-// those of the library, in the source tree one higher.
+// The algorithms of allocation programs, which do not use torch. In an installation their folder is beside
+// the library's; in the source tree it is one level higher.
 #pragma once
 
 #if __has_include("../../kernels/programs/coverage.h")

@@ -56,7 +56,7 @@ bool find(void* library, const char* name, Function& function, std::string& why)
   return function != nullptr;
 }
 
-// Fills `highs` from a file, or says why not.
+// Fills `highs` from a file, or sets `why` to the reason for the failure.
 bool load(const std::string& path, Highs& highs, std::string& why) {
   void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!library) {
@@ -170,8 +170,8 @@ void set_options(const Instance& h, const MilpOptions& options, bool presolve) {
   if (!presolve) h.highs.set_string(h.at, "presolve", "off");
 }
 
-// The same program in units of its own: the solver's tolerances are absolute. Powers of two, so that nothing is
-// rounded.
+// The same program in scaled units, since the solver's tolerances are absolute. Factors are powers of two, so
+// that nothing is rounded.
 struct Scaled {
   double objective = 1;     // costs are multiplied by it: the largest lies between 1024 and 2048
   std::vector<double> row;  // and rows by these: the largest coefficient lies between 1 and 2
@@ -290,7 +290,7 @@ MilpSolution solve(const LinearProgram& program, const MilpOptions& options) {
         solution.row_dual = std::move(row_dual);
         solution.column_dual = std::move(column_dual);
       }
-      // Rounding in the solver may leave the bound a little on the wrong side.
+      // Rounding in the solver may put the bound slightly on the wrong side of the value.
       solution.bound = program.maximise ? std::max(solution.bound, solution.value)
                                         : std::min(solution.bound, solution.value);
       solution.gap = kernels::relative_gap(solution.value, solution.bound);

@@ -24,7 +24,7 @@ Solved phased(const std::vector<double>& scores, const std::vector<int64_t>& k, 
   TR_REQUIRE(rules.rest >= 0, "{}: rest must be a whole number >= 0, got {}", kName, rules.rest);
   TR_REQUIRE(rules.most_visits >= 0, "{}: most_visits must be a whole number >= 0, got {}", kName,
              rules.most_visits);
-  for (const int64_t its : k)  // raises where K, quotas or locks cannot be kept in a period
+  for (const int64_t its : k)  // raises if K, quotas or locks cannot be kept in a period
     Allowed(kName, sites, Constraints{its, rules.groupings, rules.lock});
 
   const std::vector<double> opening =
@@ -49,7 +49,7 @@ Solved phased(const std::vector<double>& scores, const std::vector<int64_t>& k, 
     }
   }
   for (size_t i = 0; i < n; ++i) {
-    // A site is chosen once in any rest + 1 periods in a row.
+    // A site is chosen at most once in any rest + 1 periods in a row.
     for (int64_t t = 0; rules.rest > 0 && t + 1 < periods; ++t) {
       if (t > 0 && t + rules.rest >= periods) break;
       for (int64_t s = t; s <= std::min(t + rules.rest, periods - 1); ++s)
@@ -141,7 +141,7 @@ Solved fair(const std::vector<double>& scores, const Grouping& fair_to,
       if (fair_to.group[size_t(i)] >= 0)
         share[size_t(fair_to.group[size_t(i)])] += scores[size_t(i)];
     }
-    // Without events there is no group to be fair to: the program's least share has no row.
+    // Without events there is no group to be fair to: the smallest share has no row in the program.
     if (floors.empty() && *std::max_element(all.begin(), all.end()) == 0)
       set_value(solved, 0, 0, options.gap);
     for (size_t g = 0; g < groups; ++g)

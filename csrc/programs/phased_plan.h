@@ -19,15 +19,15 @@ struct PhaseRules {
 };
 
 /// scores [H, S], k [H] sites in each period: max sum_t r_t.x_t - sum opening_i u_ti, u_ti >= x_ti
-/// - x_(t-1)i. A linear program with a whole solution; with rests, visits or quotas a mixed-integer
-/// one. `parts` are the sites of each period, `chosen` those of any. Numbers: "moves",
-/// "moving_cost". Needs HiGHS.
+/// - x_(t-1)i. A linear program with an integer solution; with rests, visits or quotas a
+/// mixed-integer one. `parts` are the sites of each period, `chosen` those of any period. Numbers:
+/// "moves", "moving_cost". Needs HiGHS.
 Solved phased(const std::vector<double>& scores, const std::vector<int64_t>& k, int64_t sites,
               const PhaseRules& rules = {}, const SolveOptions& options = {});
 
-/// With floors [G]: max r.x, where each group g of `fair_to` keeps at least the share floor_g of
-/// its own total of r. Without: the largest least share of a group. r >= 0. Columns: "share" [G].
-/// Numbers: "total", r.x. Needs HiGHS.
+/// With floors [G]: max r.x such that each group g of `fair_to` keeps at least the share floor_g of
+/// its own total of r. Without floors: the smallest share that a group keeps is maximised. r >= 0.
+/// Columns: "share" [G]. Numbers: "total", r.x. Needs HiGHS.
 Solved fair(const std::vector<double>& scores, const Grouping& fair_to,
             const std::vector<double>& floors, Constraints constraints,
             const SolveOptions& options = {});

@@ -17,7 +17,7 @@
 namespace topreach {
 namespace {
 
-// What a program of each name is made of, beside k, gap, time and sites.
+// The arguments of a program of each name, other than k, gap, time and sites.
 struct Kind {
   const char* name;
   std::vector<const char*> numbers, columns;
@@ -42,7 +42,7 @@ const Kind& kind_of(const std::string& name) {
   TR_REQUIRE(false, "Planned: name must be that of a planned program, got '{}'", name);
 }
 
-// Shares for a network, costs for a budget, coordinates.
+// Checks a column: shares for a network, costs for a budget, coordinates.
 void check_column(const Kind& kind, const char* argument, const Planned::Data& data) {
   const std::vector<double>& values = data.columns.at(argument);
   const bool share = kind.has_graph, amount = kind.name == std::string("Budget");
@@ -56,7 +56,7 @@ void check_column(const Kind& kind, const char* argument, const Planned::Data& d
                values[s], site_name(data.sites, s));
 }
 
-// fair_to and floors; a group without a floor keeps 0.
+// Reads fair_to and floors; the floor of a group that is not named is 0.
 void read_fairness(ConfigReader& config, Planned::Data& data) {
   const std::vector<std::string> named = config.texts("floor_groups");
   const std::vector<double> floors = config.numbers("floors");
@@ -110,7 +110,7 @@ Planned::Planned(std::string name, Data data) : name_(std::move(name)), data_(st
   TR_REQUIRE(!data_.sites.empty(), "{}: sites must be the ids of the graph, got none", name_);
   graph_ = Graph(data_.sites, data_.from, data_.to);
   if (!is_network()) return;
-  // Rows with weight 1: the values are multiplied in later.
+  // Rows with weight 1; they are multiplied by the values later.
   const std::vector<double> ones(size_t(sites_count_), 1.0);
   std::vector<double> own(size_t(sites_count_), 0.0), weight = ones;
   kernels::Coverage rows;
@@ -282,7 +282,7 @@ Solution Planned::solve(const at::Tensor& values) const {
   return to_solution(plan_of(to_numbers(values)), values);
 }
 
-// The least share that a group has of its own total, [...].
+// The smallest share that a group has of its own total, [...].
 at::Tensor Planned::least_share(const at::Tensor& plan, const at::Tensor& y) const {
   std::vector<int64_t> members, group;
   for (size_t i = 0; i < data_.fair_to.group.size(); ++i) {
@@ -318,8 +318,8 @@ at::Tensor Planned::reach(const at::Tensor& plan, const at::Tensor& y) const {
   if (!is_network()) return Program::reach(plan, y);
   const at::Tensor values = y.to(plan.scalar_type());
   const auto options = plan.options();
-  // Log of the chance that nobody reaches a person; a certain one counts as e^-600 (float: e^-80), so
-  // that gradients are numbers.
+  // Log of the chance that nobody reaches a person. A chance of 0 counts as e^-600 (float: e^-80), so
+  // that gradients are finite.
   const double tiny = plan.scalar_type() == at::kDouble ? 1e-260 : 1e-35;
   const at::Tensor at_entry = plan.index_select(-1, seed_.to(plan.device())) * chance_.to(options);
   const at::Tensor missed = (1 - at_entry).clamp_min(tiny).log();

@@ -1,4 +1,4 @@
-// Programs that functions of topreach::plan solve, so that the ranker and the objectives can take them.
+// Programs of topreach::plan in the form that the ranker and the objectives take.
 #pragma once
 
 #include <map>
@@ -12,26 +12,29 @@
 namespace topreach {
 
 /// Budget, Spaced, Connected, Spillover, CallIn, Coverage or Fair: see the functions of topreach::plan for
-/// what they maximise, with the values in the place of scores. All keep quotas and locks.
+/// what they maximise, with the values as scores. All keep quotas and locks.
 ///
-/// `best` solves each row of values by itself, `soft` is by perturbation, `reach` of Spillover, CallIn and
-/// Coverage is what the network makes of y; for a fractional plan, its expectation if each site is chosen
-/// with that chance, independently (the multilinear extension), so that DirectBPR and DAML train for it.
-/// Values below 0 count as 0 in these three and in Fair. A site of value -inf is never in the plan.
+/// `best` solves each row of values separately; `soft` is by perturbation. A site of value -inf is never in
+/// the plan. Values below 0 count as 0 in Spillover, CallIn, Coverage and Fair.
 ///
-/// Fair without floors: `reach` is the least share that a group has of its own total of y; groups with none
-/// are left out. With floors, what is allowed depends on the values; a plan that keeps the floors of
-/// the scores may break those of y, and `bpr` is at most 1 all the same.
+/// `reach` of Spillover, CallIn and Coverage is what the plan reaches through the network. For a fractional
+/// plan it is the expectation if each site is chosen independently with that chance (the multilinear
+/// extension); DirectBPR and DAML train for it.
+///
+/// Fair without floors: `reach` is the smallest share that a group has of its own total of y; groups without
+/// events are left out. With floors, the allowed plans depend on the values: a plan that keeps the floors for
+/// the scores may break those for y. `bpr` is still at most 1.
 ///
 /// Arguments of make_program(name, ...):
-///   all        `k` (Budget: may be absent), `gap`, `time` (seconds a row), `sites` [S] ids or empty
+///   all        `k` (may be absent for Budget and Fair), `gap`, `time` (seconds a row), `sites` [S] ids or
+///              empty
 ///   Budget     `budget`, `cost` [S]
 ///   Spaced     `distance`, `x` [S], `y` [S], in the plane
 ///   Connected, Coverage   `from`, `to` [E]: edges by the numbers of the sites; `sites`
 ///   Spillover  the same, `treated`, `spilled`, `compliance` [S]: shares and chances
 ///   CallIn     the same, `comes`, `passes` [S]: chances
 ///   Fair       `fair_label`, `fair_to` [S]: names of groups, "" for none; `floor_groups`, `floors` [G]: shares
-///              of 0 to 1, groups without one keeping 0; absent: the largest least share
+///              from 0 to 1, 0 for groups that are not named; absent: the smallest share is maximised
 ///   all        quotas and locks, as Quotas has them: `labels`, `groups`, `names`, `grouping`, `lower`,
 ///              `upper`, `lock`
 class Planned final : public Program {

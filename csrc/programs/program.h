@@ -32,7 +32,7 @@ using ProgramArgument =
 /// Arguments by name. An empty list of either kind stands for both.
 using ProgramConfig = std::vector<std::pair<std::string, ProgramArgument>>;
 
-/// A plan for one row of values, and what is proved of it.
+/// A plan for one row of values, and what is proved about it.
 struct Solution {
   at::Tensor plan;     // [S] of zeros and ones, dtype and device of the values
   double value = 0.0;  // of the plan, in the unit of the values
@@ -41,7 +41,7 @@ struct Solution {
   // "optimal"; "feasible": a larger gap is proved; "heuristic": nothing is; "infeasible": no plan.
   std::string status = "optimal";
   double seconds = 0.0;
-  std::vector<std::string> notes;  // what a user should know of it, a sentence each
+  std::vector<std::string> notes;  // what a user should know about it, a sentence each
 };
 
 /// The plans that are allowed, and what they reach.
@@ -57,29 +57,29 @@ class Program {
   virtual std::string name() const = 0;
   /// The constructor's arguments by name: with `name` they give the program back.
   virtual ProgramConfig config() const = 0;
-  /// One line for people, for instance "TopK(k=100)". Of long lists only the beginning.
+  /// One line for people, for instance "TopK(k=100)". Long lists are cut.
   virtual std::string describe() const;
 
-  /// Raises c10::ValueError, naming `function`, where no plan is possible for this number of sites.
+  /// Raises c10::ValueError, naming `function`, if no plan is possible for this number of sites.
   virtual void check(const char* function, int64_t sites) const = 0;
   /// The same program for sites of these ids, in this order; null if that is the program itself. A
-  /// program that knows its sites by id puts what it knows of them in order. Raises c10::ValueError,
-  /// naming `function`, for ids that it does not know.
+  /// program that has data by site id reorders them. Raises c10::ValueError, naming `function`, for
+  /// ids that it does not know.
   virtual std::shared_ptr<const Program> for_sites(const char* function,
                                                    const std::vector<std::string>& ids) const;
   /// Largest number of sites that a plan can hold: how long a list to print.
   virtual int64_t size() const = 0;
 
-  /// What each site adds to a plan [..., S] if sites have these values: these, unless acting at a site
-  /// prevents but a share of its events (WithEffect).
+  /// What each site adds to a plan, [..., S]: its value, unless acting at a site prevents only a share
+  /// of its events (WithEffect).
   virtual at::Tensor site_values(const at::Tensor& values) const;
 
   /// The allowed plan b of largest values . b, [..., S] of zeros and ones in the dtype of `values`;
   /// equal values: lowest index first. A site with value -inf is never in the plan.
   virtual at::Tensor best(const at::Tensor& values) const = 0;
 
-  /// The plan for values [S], with what is proved of it. The default: `best`, which is optimal. A
-  /// program that is solved by search says here how far it came.
+  /// The plan for values [S], with what is proved about it. The default: `best`, which is optimal. A
+  /// program that is solved by search overrides it, to report its bound and gap.
   virtual Solution solve(const at::Tensor& values) const;
 
   /// E_z[best(values + sigma z)], [..., S] in [0, 1], differentiable. The default draws
@@ -92,13 +92,13 @@ class Program {
   virtual at::Tensor reach(const at::Tensor& plan, const at::Tensor& y) const;
   /// Reach of the best plan in hindsight, [...].
   at::Tensor best_reach(const at::Tensor& y) const;
-  /// BPR [...] of choosing by `scores`: reach over best reach; NaN where the best reach is 0. Programs
-  /// that can, give the expectation under random breaking of ties.
+  /// BPR [...] of choosing by `scores`: reach over best reach; NaN where the best reach is 0. Some
+  /// programs give the expectation under random tie-breaking.
   virtual at::Tensor bpr(const at::Tensor& scores, const at::Tensor& y) const;
   /// BPR [...] of a fractional plan, differentiable in it; NaN where the best reach is 0.
   virtual at::Tensor soft_bpr(const at::Tensor& plan, const at::Tensor& y) const;
-  /// Share [S] of the draws [M, S] in whose best plan each site is; ties share the places left where the
-  /// program can tell.
+  /// For each site, the share [S] of the draws [M, S] whose best plan contains it. Some programs divide
+  /// the remaining places among tied sites.
   virtual at::Tensor chance(const at::Tensor& samples) const;
 };
 

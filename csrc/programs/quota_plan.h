@@ -9,11 +9,11 @@
 namespace topreach::plan {
 
 /// Scores [S]; -inf closes a site. Groupings that are nested in each other: exact, O(S depth),
-/// without HiGHS. Two that cross: a linear program, whose vertices are whole; three or more:
-/// mixed-integer. Equal scores: lowest index first, where there is no crossing.
+/// without HiGHS. Two that cross: a linear program, whose vertices are integral; three or more:
+/// mixed-integer. Equal scores: lowest index first, if no groupings cross.
 ///
-/// Raises c10::ValueError, naming the group, where quotas cannot be met; HighsMissing where groupings
-/// cross and there is no HiGHS.
+/// Raises c10::ValueError, naming the group, if quotas cannot be met; HighsMissing if groupings cross
+/// and there is no HiGHS.
 Solved quota_topk(std::vector<double> scores, Constraints constraints,
                   const SolveOptions& options = {});
 

@@ -118,7 +118,7 @@ Solution Quotas::solve(const at::Tensor& values) const {
   return solve_crossing(values);
 }
 
-// Groupings that cross, by HiGHS.
+// Solves for groupings that cross, by HiGHS.
 Solution Quotas::solve_crossing(const at::Tensor& values) const {
   constexpr double kExact = 0;  // the relative gap that is good enough
   plan::Solved solved =
@@ -149,7 +149,7 @@ at::Tensor Quotas::soft(const at::Tensor& values, const SoftOptions& options) co
              options.noise);
   if (crosses()) return Program::soft(values, options);
   const at::Tensor held = has_quota_kernels(values) ? values : values.cpu();
-  // Raises, with the group's name, where sites with a value of -inf leave no plan; on CUDA, where that
+  // Raises, with the group's name, if sites with a value of -inf leave no plan. On CUDA, where this check
   // would wait for the device, the row comes out NaN.
   if (held.is_cpu()) best(held);
   if (options.topk == "exact" && has_exact_soft())
@@ -161,9 +161,9 @@ at::Tensor Quotas::soft(const at::Tensor& values, const SoftOptions& options) co
   return perturbed_quota_topk(held, k(), bounds_, perturbed).to(values.device());
 }
 
-// Random tie-breaking is the limit of small noise: ties apart, scores are then far from each other.
+// Random tie-breaking is the limit of small noise: scores that are not tied are then far from each other.
 at::Tensor Quotas::expected_best(const at::Tensor& values) const {
-  constexpr double kApart = 40;  // in units of the noise: farther than any chance that counts
+  constexpr double kApart = 40;  // noise scales between distinct scores: their order is certain
   TR_REQUIRE(!crosses() && groupings().size() == 1,
              "Quotas.expected_best: there must be one grouping, got {}", groupings().size());
   const at::Tensor held = values.detach().to(at::kCPU, at::kDouble).contiguous();
@@ -202,7 +202,7 @@ at::Tensor Quotas::chance(const at::Tensor& samples) const {
   const int64_t block = std::max<int64_t>(1, 4'000'000 / held.size(1));
   int64_t first = 0;
   for (const at::Tensor& part : held.split(block)) {
-    // Sites in a random order, then by falling count: ranks in which no two sites are level.
+    // Sites in a random order, then sorted by falling count: ranks without ties.
     const at::Tensor z =
         noise_op.call(key, 1, part.size(0), part.size(1), "normal", first).select(0, 0);
     const at::Tensor shuffled = z.argsort(int64_t{-1}, /*descending=*/false);

@@ -1,4 +1,4 @@
-// Any K sites under quotas on groups: at least so many here, at most so many there.
+// Any K sites under quotas: a minimum and a maximum number of sites for each group.
 #pragma once
 
 #include <memory>
@@ -16,8 +16,8 @@ using plan::Grouping;
 
 /// Plans with exactly K sites, lower_g <= x(g) <= upper_g for every group g.
 ///
-/// Of one grouping, or of several of which each is finer than the next (municipalities in regions in
-/// a state), `best` is exact and takes O(S depth). Groupings that cross (municipality and rural or
+/// For one grouping, or for several of which each is finer than the next (municipalities in regions
+/// in a state), `best` is exact and takes O(S depth). Groupings that cross (municipality and rural or
 /// urban) are solved by HiGHS: two as a linear program, more as an integer program.
 ///
 /// `soft` is exact for one grouping; for several it is by perturbation. `bpr` is the expectation
@@ -35,7 +35,7 @@ class Quotas final : public Program {
   /// `for_sites` can put them in another order; or empty.
   ///
   /// Raises c10::ValueError for arguments that do not fit each other, and for quotas that no plan
-  /// meets: it names the first group.
+  /// meets: the message names the first group.
   Quotas(int64_t k, std::vector<Grouping> groupings, std::vector<int8_t> lock = {},
          std::vector<std::string> sites = {});
   static ProgramPtr from_config(ConfigReader& config);
@@ -57,7 +57,7 @@ class Quotas final : public Program {
   bool has_exact_soft() const override { return !crosses() && groupings().size() == 1; }
   at::Tensor bpr(const at::Tensor& scores, const at::Tensor& y) const override;
   at::Tensor chance(const at::Tensor& samples) const override;
-  /// The expected plan [..., S] if ties are broken at random. Of one grouping.
+  /// The expected plan [..., S] if ties are broken at random, for one grouping.
   at::Tensor expected_best(const at::Tensor& values) const;
 
  private:

@@ -1,4 +1,4 @@
-// A site in an error: its id where the program knows ids, else its number.
+// A site in an error message: its id if the program has ids, else its number.
 #pragma once
 
 #include <string>

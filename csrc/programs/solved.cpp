@@ -34,7 +34,7 @@ void set_value(Solved& solved, double value, double bound, double gap) {
     solved.bound = solved.gap = std::nullopt;
     return;
   }
-  // Rounding may leave the bound a little on the wrong side.
+  // Rounding may put the bound slightly on the wrong side of the value.
   solved.bound = solved.maximised ? std::max(bound, value) : std::min(bound, value);
   solved.gap = kernels::relative_gap(value, *solved.bound);
 }

@@ -1,4 +1,4 @@
-// What every function of topreach::plan takes and gives back.
+// Options and result of every function of topreach::plan.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@ struct SolveOptions {
   int32_t seed = 0;                                             // of HiGHS
 };
 
-/// A plan that was solved for. Numbers of sites are rows of what was given.
+/// The result of a program. Site numbers are rows of its input.
 ///
 /// status: "optimal" (the gap is at most 1e-6, or the gap asked for), "feasible" (a larger proved
 /// gap, or time was up), "heuristic" (no bound) or "infeasible" (there is no plan; `chosen` is
@@ -27,12 +27,12 @@ struct SolveOptions {
 struct Solved {
   std::string program;  // "quota_topk", ...
   std::string status = "optimal";
-  bool maximised = true;        // false: the least value is sought
-  std::vector<int32_t> chosen;  // rising
+  bool maximised = true;        // false: minimised
+  std::vector<int32_t> chosen;  // ascending
   double value = 0;
   std::optional<double> bound, gap;
   double seconds = 0;
-  /// By name: what else is known of the plan ("reach", "cost", "price", ...), per site or per need.
+  /// Further results by name ("reach", "cost", "price", ...), per site or per need.
   std::vector<std::pair<std::string, double>> numbers;
   std::vector<std::pair<std::string, std::vector<double>>> columns;
   /// Tours, best first, each in the order of the path; for phases, the sites of each period.
@@ -57,7 +57,7 @@ void set_value(Solved& solved, double value, double bound, double gap);
 /// std::runtime_error if time was up before a plan was found.
 void set_choice(Solved& solved, const char* function, const MilpSolution& answer, size_t sites);
 
-/// Options for HiGHS: what is left of the time.
+/// Options for HiGHS, with the time that is left.
 MilpOptions milp_options(const SolveOptions& options, const kernels::Deadline& deadline);
 
 }  // namespace topreach::plan

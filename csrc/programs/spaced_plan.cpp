@@ -39,8 +39,8 @@ kernels::Graph closer_than(const std::vector<double>& x, const std::vector<doubl
   return kernels::make_graph(int32_t(x.size()), from, to);
 }
 
-// Best first, each that is still free; then a site makes way for one excluded by it alone, or two for
-// none, while that helps. Empty if there are not K such sites or quotas are in the way.
+// Takes sites by falling score, if no chosen one is too close. Then, while that helps, replaces a site by a
+// better one that fits once it has left. Empty if there are not K such sites, or if the quotas are not met.
 std::vector<int32_t> greedy(const Allowed& allowed, const std::vector<double>& r,
                             const kernels::Graph& too_close) {
   const auto n = size_t(allowed.sites());
@@ -97,7 +97,7 @@ std::vector<int32_t> greedy(const Allowed& allowed, const std::vector<double>& r
   return complete && quotas_kept ? chosen : std::vector<int32_t>{};
 }
 
-// A row for each of a few cliques that hold all edges: stronger than a row for each edge.
+// Adds a row for each of a few cliques that together have all edges: stronger than a row for each edge.
 void add_cliques(kernels::LinearProgram& program, const kernels::Graph& graph) {
   const auto n = size_t(graph.nodes());
   std::vector<std::vector<char>> is_covered(n);
@@ -159,7 +159,7 @@ std::vector<double> as_start(const std::vector<int32_t>& chosen, size_t columns)
 
 constexpr auto kTooClose = "There are not so many sites that keep apart and keep the quotas.";
 
-// The plan that grows from each of the best sites: always the best neighbour. No quotas.
+// The best of the plans that grow from each of the best sites, always by the best neighbour. No quotas.
 std::vector<int32_t> grown(const Allowed& allowed, const std::vector<double>& r,
                            const kernels::Graph& graph) {
   constexpr size_t kRoots = 50;

@@ -9,8 +9,8 @@
 namespace topreach::plan {
 namespace {
 
-// Brandes 2001, with terminals only as ends: for each source, shortest paths and their numbers, then
-// shares back from the far ends.
+// Brandes 2001, with only terminals as ends of paths: for each source, counts shortest paths, then sums
+// shares backwards from the far ends.
 std::vector<double> betweenness(const kernels::Graph& graph,
                                 const std::vector<int32_t>& terminals) {
   const auto n = size_t(graph.nodes());

@@ -44,7 +44,8 @@ Solved tours(const Graph& graph, const std::vector<double>& gain, int64_t k,
   how.lock = limits.lock;
   how.gap = options.gap;
   how.time_limit = options.time_limit;
-  // In a power of two near the largest gain, which loses no digit: the solver's gains are equal up to 1e-9.
+  // Gains are divided by a power of two near the largest, which loses no digit: the solver takes gains
+  // that differ by less than 1e-9 as equal.
   double largest = 0;
   for (const double g : gain) largest = std::max(largest, std::abs(g));
   int exponent = 0;

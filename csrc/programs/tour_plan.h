@@ -1,4 +1,4 @@
-// Tours: at most k simple paths in the graph, without a common area, with the largest total gain.
+// Tours: at most k simple paths in the graph, with no area in common, with the largest total gain.
 #pragma once
 
 #include <vector>
@@ -14,10 +14,10 @@ struct TourLimits {
   std::vector<int8_t> lock;  // [nodes], -1: in no tour; or empty
 };
 
-/// gain [nodes]: what a tour gains by passing an area; areas below 0 are passed only on the way. Proved by
-/// column generation (kernels/programs/tours.h), without HiGHS. `parts` are the tours, best first. Numbers:
-/// "heuristic" (the value of one tour after another by beam search). Columns: "tour_value", "tour_size",
-/// one entry for each tour.
+/// gain [nodes]: what a tour gains by passing an area. Areas with a negative gain are passed only on the way
+/// to others. Proved by column generation (kernels/programs/tours.h), without HiGHS. `parts` are the tours,
+/// best first. Numbers: "heuristic" (the value if tours are found one after another by beam search). Columns:
+/// "tour_value", "tour_size", one entry for each tour.
 ///
 /// Raises std::runtime_error if time was up before a plan was found.
 Solved tours(const Graph& graph, const std::vector<double>& gain, int64_t k,

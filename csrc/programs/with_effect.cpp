@@ -69,7 +69,7 @@ ProgramPtr WithEffect::for_sites(const char* function, const std::vector<std::st
   return std::make_shared<WithEffect>(inner, std::move(effect), ids);
 }
 
-// A closed site, of value -inf, stays closed whatever its effect.
+// A closed site (value -inf) stays closed whatever its effect.
 at::Tensor WithEffect::site_values(const at::Tensor& values) const {
   TR_REQUIRE(values.dim() >= 1 && values.size(-1) == factor_.size(0),
              "{}: values must have shape [..., S = {}] for its effects, got {}", name(),

@@ -13,7 +13,7 @@ namespace topreach {
 /// prevents. Values, scores and counts are multiplied by e, so plans maximise sum_i e_i r_i x_i, and
 /// reach, bpr, the objectives and the ranker count events prevented.
 ///
-/// In a model file it is the inner program with the argument `effect` more.
+/// In a model file it is the inner program with one more argument, `effect`.
 ///
 ///   topreach::WithEffect program(std::make_shared<topreach::TopK>(100), {.9, .5, .5});
 class WithEffect final : public Program {

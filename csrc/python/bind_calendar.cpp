@@ -17,10 +17,10 @@ Args:
     unit: "number", "hour", "day", "week", "month", "quarter" or "year".
     step: length of a period in units, > 0; whole for dates.
     origin: a time at which a period begins. Months, quarters and years begin on its day of the
-        month, or on the month's last day where it is shorter: 31 January gives month ends.
-    format: how the table writes its times, and so how `label` does: a strftime pattern of %Y %y %m
-        %d %b %B %H %M %S, %q (quarter), %G and %V (ISO year and week). "%-m" has no leading zero,
-        "%^b" is in capitals. "" for numbers, or for the unit's usual form.
+        month, or, in a shorter month, on its last day: 31 January gives month ends.
+    format: how times are written, in the table and by `label`: a strftime pattern of %Y %y %m %d %b
+        %B %H %M %S, %q (quarter), %G and %V (ISO year and week). "%-m" has no leading zero, "%^b"
+        is in capitals. "" for numbers, or for the unit's usual form.
 
 Raises:
     ValueError: an unknown unit or letter, a step or an origin out of range.
@@ -36,8 +36,8 @@ Example:
                   py::arg("unit") = "", py::arg("format") = "",
                   R"(The calendar of times [T], distinct and ascending.
 
-Its step is the largest of which all gaps are multiples. With one time the step is 1 of `unit`; a
-single date without a unit is a month's.
+Its step is the largest of which all gaps are multiples. With one time the step is 1 of `unit`; for
+a single date without a unit, a month.
 
 Args:
     times: floats [T].
@@ -56,9 +56,10 @@ Example:
       .def_property_readonly("origin", &Calendar::origin, "The time whose index is 0.")
       .def_property_readonly("format", &Calendar::format, "How times are written; \"\": numbers.")
       .def_property_readonly("is_dates", &Calendar::is_dates)
-      .def("index", &Calendar::index, py::arg("time"),
-           "Number of the period that `time` lies in.\n\nRaises:\n    ValueError: a number that "
-           "begins no period; a time out of range.")
+      .def(
+          "index", &Calendar::index, py::arg("time"),
+          "Number of the period that `time` lies in.\n\nRaises:\n    ValueError: a number at which "
+          "no period begins; a time out of range.")
       .def(
           "at", &Calendar::at, py::arg("index"),
           "First moment of the period with this number.\n\nRaises:\n    ValueError: it lies beyond "
@@ -68,13 +69,12 @@ Example:
            "Periods from a to b; negative if b is earlier.")
       .def("next", &Calendar::next, py::arg("time"), py::arg("n") = 1, "The time n periods later.")
       .def("label", &Calendar::label, py::arg("time"), "The time as the table writes it.")
-      .def(
-          "parse", &Calendar::parse, py::arg("text"),
-          "The time that a text in the calendar's format says.\n\nRaises:\n    ValueError: another "
-          "text.")
+      .def("parse", &Calendar::parse, py::arg("text"),
+           "The time that `text` gives.\n\nRaises:\n    ValueError: `text` does not follow the "
+           "calendar's format.")
       .def("periods_per_year", &Calendar::periods_per_year,
-           "Periods in a year, or 0 where a year is no whole number of periods.")
-      .def("describe", &Calendar::describe, "What the periods are, in words, for messages.")
+           "Periods in a year, or 0 if a year is not a whole number of periods.")
+      .def("describe", &Calendar::describe, "The periods in words, for messages.")
       .def(
           "check_same", &Calendar::check_same, py::arg("function"), py::arg("other"),
           "Raises ValueError, naming `function`, unless `other` has the same periods: both numbers "

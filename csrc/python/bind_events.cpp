@@ -1,4 +1,4 @@
-// Events for Python: the arrays that topreach.Events holds, checked, and what is counted of them.
+// Events for Python: the arrays that topreach.Events holds, checked, and counts over them.
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
@@ -67,9 +67,10 @@ Raises:
            py::arg("ids"), py::arg("times"), py::arg("place"), py::arg("flags"), py::arg("marks"),
            py::arg("complete_through"), py::arg("end"), py::arg("start") = 0.0,
            py::arg("dates") = false)
-      .def_static("read_csv", &Events::read_csv, py::arg("path"),
-                  "Reads a file of `write_csv`.\n\nRaises:\n    ValueError: it is not one; the "
-                  "message names the line.")
+      .def_static(
+          "read_csv", &Events::read_csv, py::arg("path"),
+          "Reads a file in the format of `write_csv`.\n\nRaises:\n    ValueError: any other "
+          "file; the message names the line.")
       .def("write_csv", &Events::write_csv, py::arg("path"), "Writes the events as text.")
       .def_property_readonly("places", [](const Events& e) { return e.data().places; })
       .def_property_readonly("types", [](const Events& e) { return e.data().types; })
@@ -134,7 +135,7 @@ Raises:
             return to_array(made, {int64_t(made.size())});
           },
           py::arg("calendar"), py::arg("also"),
-          "0, where periods begin, `also` and complete_through, ascending.")
+          "0, the beginnings of periods, `also` and complete_through, ascending.")
       .def(
           "recent_rate",
           [](const Events& e, const Array<double>& times, double length, const std::string& name) {

@@ -15,7 +15,7 @@ namespace {
 
 using torch::Tensor;
 
-// A forecast written in Python. Python reads and counts references under its lock only.
+// A forecast written in Python. References to it are read and counted only with Python's lock held.
 class PyForecast {
  public:
   explicit PyForecast(py::object object)
@@ -143,9 +143,9 @@ void bind_forecast(py::module_& m) {
   using Unlocked = py::call_guard<py::gil_scoped_release>;
   py::class_<CountDistribution>(m, "Forecast", R"doc(A forecast of counts [..., S].
 
-What `TopKRanker.predict_distribution` returns, and what every class of `topreach.distributions` is a
-view of. Made from any of those, from a distribution of `torch.distributions`, or from an object of your
-own with `mean`, `variance`, `sample(M, key=)` and `site_log_prob(y)`.
+`TopKRanker.predict_distribution` returns one, and every class of `topreach.distributions` is a view of
+one. It can be made from any of those, from a distribution of `torch.distributions`, or from your own
+object with `mean`, `variance`, `sample(M, key=)` and `site_log_prob(y)`.
 
 Example:
     >>> forecast = Forecast(tr.distributions.Poisson(torch.tensor([2.0, 5.0])))
@@ -170,8 +170,9 @@ Example:
                   py::arg("first"), py::arg("second") = std::nullopt)
       .def_static("sampled",
                   [](const Tensor& draws) { return CountDistribution(SampledForecast(draws)); })
-      .def_property_readonly("mean", &CountDistribution::mean, "Of each site, [..., S].")
-      .def_property_readonly("variance", &CountDistribution::variance, "Of each site, [..., S].")
+      .def_property_readonly("mean", &CountDistribution::mean, "Mean of each site, [..., S].")
+      .def_property_readonly("variance", &CountDistribution::variance,
+                             "Variance of each site, [..., S].")
       .def(
           "sample",
           [](const CountDistribution& of, int64_t num_samples, std::optional<Tensor> key,
@@ -191,8 +192,7 @@ Example:
       .def("interval_log_prob", &CountDistribution::interval_log_prob, py::arg("low"),
            py::arg("high"), Unlocked(), "log P(low_s <= Y_s <= high_s), [..., S]; differentiable.")
       .def("expected_ratio", &CountDistribution::expected_ratio, py::arg("offset") = 0.0,
-           Unlocked(),
-           "E[y_s / (offset + sum y)], [..., S], or None where it is not known exactly.")
+           Unlocked(), "E[y_s / (offset + sum y)], [..., S], or None if it has no exact form.")
       .def_property_readonly("has_expected_ratio", &CountDistribution::has_expected_ratio)
       .def_property_readonly("whole_counts", &CountDistribution::whole_counts)
       .def_property_readonly("independent_sites", &CountDistribution::independent_sites);

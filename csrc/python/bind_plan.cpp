@@ -1,5 +1,5 @@
-// Graph and topreach::plan for Python: arrays in, a PlanSolved out. The GIL is released while a plan is
-// sought.
+// Graph and topreach::plan for Python: they take arrays and return a PlanSolved. The GIL is released while a
+// program is solved.
 #include <torch/csrc/utils/pybind.h>
 
 #include <pybind11/numpy.h>
@@ -59,8 +59,7 @@ void bind_graph(py::module_& m) {
           py::kw_only(), py::arg("ids"), py::arg("from_ids"), py::arg("to_ids"),
           py::arg("weights") = Numbers(0),
           "Edges by ids; without ids the nodes are those of the edges.\n\nRaises:\n    ValueError: "
-          "an "
-          "id that is not among them; names the row, from 1.")
+          "an id that is not among `ids`; the message names the row, from 1.")
       .def_property_readonly("ids", [](const Graph& g) { return g.ids(); })
       .def_property_readonly("num_nodes", &Graph::nodes)
       .def_property_readonly("num_edges", &Graph::edges)
@@ -239,8 +238,9 @@ void bind_networks(py::module_& m) {
       py::arg("seeds"), py::arg("a"), py::arg("weight"), py::arg("start"), py::arg("seed"),
       py::arg("chance"), py::arg("constraints"), py::arg("capped") = false, py::arg("gap") = 1e-4,
       py::arg("time") = kEver,
-      "Rows are people: the entries start[i] to start[i + 1] - 1 are who reaches i, and by what "
-      "chance.");
+      "Rows are people: entries start[i] to start[i + 1] - 1 are the seeds that reach person i, "
+      "and "
+      "their chances.");
   m.def(
       "plan_spillover",
       [](const Graph& graph, const Numbers& treated, const Numbers& spilled,

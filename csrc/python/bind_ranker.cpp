@@ -127,8 +127,8 @@ py::dict from_history(const SiteHistory& history) {
 
 // ---- a forecaster written in Python ---------------------------------------------------------------
 
-// Calls a Python object: needs, and forecast(inputs) or scores(inputs). The object is kept alive, and let
-// go, with the interpreter's lock held.
+// Calls a Python object: needs, and forecast(inputs) or scores(inputs). The object is kept alive; it is
+// released with the interpreter's lock held.
 class PyForecaster : public Forecaster {
  public:
   PyForecaster(std::string name, const Needs& needs, py::object call)

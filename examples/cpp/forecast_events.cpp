@@ -1,10 +1,10 @@
-// Dated events and a point process that was fitted to them (topreach fit --events ... --model stemmed, or
-// TopKRanker(k, model="stemmed").fit(events).save(...)):
+// Forecasts of a point process that was fitted to dated events (topreach fit --events ... --model stemmed,
+// or TopKRanker(k, model="stemmed").fit(events).save(...)).
 //
 //   forecast_events EVENTS.csv MODEL.pt
 //
-// prints, for every place, its events in the last 28 days of the window and those expected in the next
-// period, the chosen places first. EVENTS.csv is what Python's Events.to_csv wrote (docs/events.md).
+// Prints, for every place, its events in the last 28 days of the window and the events expected in the next
+// period, the chosen places first. Python's Events.to_csv writes EVENTS.csv (docs/events.md).
 #include <topreach/topreach.h>
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// The plan for the next period with the model file model.pt, from what the model knows alone.
+// The plan for the next period with the model file model.pt, without further data.
 #include <topreach/topreach.h>
 
 #include <iostream>

@@ -1,12 +1,13 @@
-// A plan that keeps quotas and distances, from scores, edges and groups.
+// A plan from scores, edges and groups that keeps quotas and distances.
 //
 //   plan_sites SCORES EDGES K GROUP AT_LEAST PLAN.csv PLAN.geojson
 //
 // SCORES: a CSV with the columns site, score, lon, lat and GROUP, a row for each site. EDGES: a CSV
-// whose first two columns are sites that lie too close to each other for both to be chosen. The
-// plan has K sites, AT_LEAST of each group, and as high a sum of scores as there can be.
-// TOPREACH_HIGHS may name the library of HiGHS; without HiGHS the plan is a heuristic one, and says
-// so.
+// whose first two columns are pairs of sites that are too close to each other for both to be chosen.
+//
+// The plan has K sites, at least AT_LEAST of each group, and the largest possible sum of scores. The
+// environment variable TOPREACH_HIGHS may name the library of HiGHS; without HiGHS the plan is found by
+// a heuristic, and says so.
 #include <c10/util/Exception.h>
 #include <topreach/topreach.h>
 

@@ -5,8 +5,8 @@
 //
 // MODEL: a file that `topreach fit`, TopKRanker.save or topreach::Ranker::save wrote. TABLE: a CSV with one
 // row per site and period; SITE, TIME, COUNT, EXPOSURE: the names of its columns. Its times are written as
-// in training, and its features have the names that the model knows. It adds what has been learnt since:
-// counts of later periods, or rows with a blank count, whose periods are then planned for.
+// in training, and its features have the same names. It adds counts of later periods, which are then known,
+// or rows with a blank count, whose periods are then planned for.
 //
 // Prints period, site, score, expected count and chance for the chosen sites, best first; notes go to
 // standard error.

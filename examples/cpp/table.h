@@ -20,7 +20,7 @@ struct Table {
   }
 };
 
-// A whole cell as a number; "1,5" and "" are none.
+// A whole cell as a number; "1,5" and "" are not numbers.
 inline double number(const std::string& text) {
   size_t used = 0;
   double value = 0;
@@ -37,7 +37,7 @@ inline Table read_table(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) throw std::runtime_error("cannot read " + path);
   std::string text((std::istreambuf_iterator<char>(file)), {});
-  if (text.starts_with("\xef\xbb\xbf")) text.erase(0, 3);  // the mark that Excel writes
+  if (text.starts_with("\xef\xbb\xbf")) text.erase(0, 3);  // the byte order mark that Excel writes
 
   Table table;
   std::vector<std::string> row(1);

@@ -1,6 +1,6 @@
 // Picks the instruction set of the CPU kernels once, at first use: the best that the machine has, or
 // the one that the environment variable TOPREACH_CPU_CAPABILITY (baseline, avx2, avx512) names, if
-// the machine has it. Results do not depend on the choice; tests hold that.
+// the machine has it. Results do not depend on the choice; tests check this.
 #include "dispatch.h"
 
 #include <cstdlib>

@@ -66,7 +66,7 @@ TopKSpread spread(const T* scores, const T* v, int64_t sites, TopKFrame frame, d
   return result;
 }
 
-// Nodes that a site was spread over, and perhaps a neighbour of them: weights may cancel at a node.
+// Marks nodes that a site was spread over, with their neighbours: weights may cancel at a node.
 int64_t mark_used(const double* grid, bool* used) {
   int64_t count = 0;
   for (int node = 0; node < kGridSize; ++node) {
@@ -85,8 +85,8 @@ TR_INLINE bool is_direct(T score, const TopKFrame& frame, double low, double hig
   return (x >= low) & (x <= high);
 }
 
-// Takes the direct sites off the grid and marks the nodes that the others are spread over. What
-// rounding leaves of direct sites at the rest is no site, and the checks would fail on it.
+// Removes the direct sites from the grid and marks the nodes that the others are spread over. Other
+// nodes may keep rounding errors of the direct sites; they must be ignored, or the checks fail.
 template <typename T>
 void take_off_grid(const T* scores, const T* v, int64_t sites, TopKFrame frame, double low,
                    double high, double* grid, bool* used) {
@@ -167,8 +167,7 @@ void solve(const T* scores, const T* v, int64_t sites, int64_t k, TopKFrame fram
                      : integrate<false>(points, plan, wanted, active, refinement))
       break;
 
-  // A site on the grid takes its own part with the rest, and it cancels; a direct site leaves it
-  // out.
+  // A site on the grid includes its own part, which cancels; a direct site leaves it out.
   int64_t at = 0;
   for (int node = 0; node < kGridSize; ++node) {
     const bool here = points.grid_end > 0 && used[node];

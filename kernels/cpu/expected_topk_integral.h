@@ -25,8 +25,9 @@ TR_INLINE double sum_of(const double* lanes) {
 struct Points {
   double *x, *w, *wv;
   double *p, *f;  // of one threshold
-  // Results. Of the value: b, for the even and the odd thresholds. Of the product: v's factor
-  // without the point's own part, also apart; what is subtracted; and the own part of the factor.
+  // Results. For the value: b, for the even and the odd thresholds (first). For the product: the
+  // factor of v without the point's own part, also even and odd (first); the subtrahend (second);
+  // and the own part of the factor (self).
   double *first[2], *second, *self;
   double *near_p, *near_f, *near_w, *near_wv;
   double* inverse;  // of near points, 1 / |c|^2 of one frequency
@@ -76,7 +77,7 @@ constexpr double kNearThreshold = 4.0;
 constexpr int kSides = 2;  // below the threshold, above it
 constexpr int kTerms = 4;  // of a series in q
 
-// What far points add, with z = e^{i omega} - 1 below the threshold and its conjugate above:
+// Contributions of far points, with z = e^{i omega} - 1 below the threshold and its conjugate above:
 // log c = z q - z^2 q^2 / 2 + z^3 q^3 / 3, 1 / c = 1 - z q + z^2 q^2 - ..., and above it c has a
 // factor e^{i omega} as well. The terms left out are 1e-12 at most, since sum w q <= V / (1 - q).
 struct Far {
@@ -90,7 +91,7 @@ struct Far {
   double square_over_c[kSides][2] = {};
 };
 
-// Direct sites may be all of them.
+// All sites may be direct.
 TR_INLINE int64_t capacity_of(int64_t sites) {
   return (sites + kLanes - 1) / kLanes * kLanes + kGridSize + 2 * kLanes;
 }
@@ -202,7 +203,7 @@ struct Powers {
 };
 
 // Adds one frequency to the sums over frequencies, and Re(E F), its part of the density of the K-th
-// largest, to `density`; returns whether further ones count, |C| falling with them.
+// largest, to `density`. Returns whether higher frequencies matter; |C| falls as they grow.
 template <bool jvp>
 bool add_frequency(Points& points, Far& far, TopKFrequency omega, double step, double k,
                    double& density) {

@@ -15,7 +15,7 @@ struct Pending {
   uint32_t id;
 };
 
-// One alias table and what it was made of.
+// One alias table and the weights that it was made from.
 struct Choice {
   uint32_t* keep;
   int32_t* alias;
@@ -76,7 +76,7 @@ TR_INLINE double sum_of(const double* x, int64_t size) {
   return total;
 }
 
-// What the paths of one parameter set share.
+// Tables that the paths of one parameter set share.
 struct Set {
   const HawkesFuture& f;
   const HawkesProblem& p;
@@ -191,14 +191,14 @@ struct Path {
   }
 
   TR_INLINE void count(double time, int32_t node) const {
-    int64_t k = int64_t(time * periods_per_time);  // right where periods are of one length
+    int64_t k = int64_t(time * periods_per_time);  // right if all periods have one length
     k = k < f.periods ? k : f.periods - 1;
     while (k > 0 && time <= f.edge[k]) --k;
     while (k + 1 < f.periods && time > f.edge[k + 1]) ++k;
     ++counts[k * s.nodes + node];
   }
 
-  // Events on the stack, and all that descend from them.
+  // Follows the events on the stack and all their descendants.
   TR_INLINE void follow() {
     while (waiting > 0 && !failed) {
       const Pending event = s.m.stack[--waiting];
@@ -284,7 +284,7 @@ struct Path {
         for (int64_t u = 0; u < s.nodes; ++u) state[u] *= decay_lane(decay_rate[u] * gap);
         time += gap;
         if (ends) break;
-        // One uniform picks the node, or none: what is left of the bound.
+        // One uniform picks the node, or none: the rest of the bound.
         double left = hawkes_unit(w.z, w.w) * bound;
         int64_t v = 0;
         for (; v < s.nodes; ++v) {

@@ -14,7 +14,7 @@ constexpr int kChunk = 64;  // events whose coefficients are summed together
 
 using Piece = HawkesPiece;
 
-// An own event of a lane. Events before `before` are earlier than it.
+// An own event of a lane. Events with numbers below `before` are earlier than it.
 struct Stop {
   int64_t event, before;
   double rho;  // w / lambda_n exp(delta_k (hi - t_n))
@@ -79,7 +79,7 @@ TR_INLINE Memory memory_of(const HawkesProblem& p, void* scratch) {
   return m;
 }
 
-// What stays the same for a group of items, lane by lane.
+// Values that stay the same for a group of items, lane by lane.
 struct Group {
   int lanes;  // in use; the others repeat lane 0 and are not written
   int64_t item[kLanes], node[kLanes];

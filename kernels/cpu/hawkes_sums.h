@@ -23,7 +23,7 @@ TR_INLINE void sum_some(const double* at, int64_t step, int count, const Lane* v
   for (int r = 0; r < width; ++r) sum[r] = s[r];
 }
 
-// For all q - from marks from `from` on.
+// The same for all marks with number `from` or above.
 void sum_with_marks(const double* at, int64_t step, int64_t q, int64_t from, int count,
                     const Lane* values, Lane* sum) {
   int64_t r = from;

@@ -13,7 +13,7 @@ struct Totals {
   Lane distance_distance, decay_distance, decay_decay;  // c dist dist, c' dist, c''
 };
 
-// A piece as a walk sees it.
+// A piece, with what a walk needs for it.
 struct Span {
   int64_t from, to;  // its sources
   double hi, length, weight;
@@ -310,8 +310,8 @@ struct Walk {
     Lane r0, r1, r2;
   };
 
-  // Coefficients of the sources to - 1 down to from. Closed forms of the integrals shift rho: with
-  // 1 - exp(-x) = -(exp(-x) - 1), the part that decays joins rho, and `lost` is the part that does not.
+  // Coefficients of the sources `to - 1` down to `from`. In the closed forms of the integrals, which have
+  // 1 - exp(-x), the term that decays is added to rho, and `lost` is the term that does not.
   template <bool by_series>
   void backward_sources(const Span& s, int64_t from, int64_t to, const Rho& rho, Totals& total,
                         int64_t& top, int& count) {

@@ -1,8 +1,8 @@
-// Each file of kernels/cpu but dispatch.cpp is compiled once per instruction set, its contents inside
-// namespace TR_ISA; dispatch.cpp picks one at run time.
+// Each file of kernels/cpu except dispatch.cpp is compiled once per instruction set, with its contents
+// inside namespace TR_ISA; dispatch.cpp picks one at run time.
 //
-// Such files call no function template or inline function of the standard library: the linker
-// would keep one copy of it for all, perhaps one that the machine cannot run.
+// Such files must not call function templates or inline functions of the standard library: the linker
+// would keep a single copy for all instruction sets, perhaps one that the machine cannot run.
 #pragma once
 
 #ifndef TR_ISA

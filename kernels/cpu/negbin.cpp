@@ -212,7 +212,7 @@ TR_INLINE void load_sites(const NegBinLikelihood<T>& p, int64_t at, int64_t widt
   }
 }
 
-// The tile's values of one outer index, as doubles; `whole` tells which are in the table.
+// The tile's values of one outer index, as doubles; `whole` says which are in the table.
 template <typename T>
 TR_INLINE bool load_values(const T* value, int64_t width, double* y, int32_t* index) {
   if (width == kLanes) {

@@ -112,7 +112,7 @@ struct Order {
   T next = negative_infinity<T>();  // the largest below it, if it was seen
 };
 
-// Order statistic by ranking every value against all: no branches, right for few values.
+// Order statistic by ranking every value against all: no branches, good for few values.
 template <typename T>
 TR_INLINE Order<T> rank_all(T* a, int64_t n, int64_t rank) {
   const int64_t padded = pad_lanes(a, n);
@@ -138,8 +138,8 @@ TR_INLINE Order<T> rank_all(T* a, int64_t n, int64_t rank) {
 // Order statistic of a[n], all in [low, high]. Destroys a, which has room for n + 16 values.
 //
 // First keeps only values near the wanted rank, guessing where they lie as if the values were
-// evenly spread. Then ranks what is left. If a guess misses, or values tie, splits at the median of
-// three.
+// evenly spread. Then ranks the remaining values. If a guess misses, or values tie, splits at the
+// median of three.
 template <typename T>
 Order<T> select_largest(T* a, int64_t n, int64_t rank, T low, T high) {
   int64_t larger = 0;  // values dropped because they are larger than all of a
@@ -193,7 +193,7 @@ Order<T> select_largest(T* a, int64_t n, int64_t rank, T low, T high) {
   return order;
 }
 
-// From the order statistic to the threshold of ../perturbed_topk.h.
+// Converts an order statistic to the threshold of ../perturbed_topk.h.
 template <typename T>
 TR_INLINE int32_t last_tied_site(const T* u, int64_t k, Order<T> order) {
   int64_t wanted = k - order.above;

@@ -176,9 +176,9 @@ void backward_of(const TopKProblem<T>& p, int64_t row, const T* v, T centre, int
   }
 }
 
-// The sites of the K-th and the (K+1)-th largest of u, whose last chosen one is at the threshold.
-// A split tie holds both; otherwise the K-th is the last site at the threshold, and the next the first
-// site at the largest value below. (Padding comes last and is below or, at -inf, behind all sites.)
+// The sites of the K-th and the (K+1)-th largest of u; the last chosen one is at the threshold. If a tie
+// is split, both are in it; otherwise the K-th is the last site at the threshold, and the next is the first
+// site at the largest value below. (Padding is below all sites or, at -inf, after them.)
 template <typename T>
 TR_INLINE void find_boundary(const T* u, int64_t padded, Order<T> order, int32_t last_tied,
                              int32_t* boundary) {

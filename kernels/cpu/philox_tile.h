@@ -1,8 +1,8 @@
 // The 16 Philox calls of one tile (../noise.h), a vector at a time.
 //
-// Compilers turn the 32 x 32 -> 64 bit products of Philox into full 64-bit multiplications, three
-// times as slow as the widening ones that x86 has; hence the intrinsics. Other machines take the
-// plain loop.
+// Compilers turn the 32 x 32 -> 64 bit products of Philox into full 64-bit multiplications, which are
+// three times as slow as the widening ones of x86. So intrinsics are used on x86, and a plain loop on
+// other machines.
 #pragma once
 
 #include "../noise.h"

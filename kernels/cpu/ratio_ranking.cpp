@@ -38,7 +38,7 @@ TR_INLINE T dot(const T* y, const T* g, int64_t sites) {
   return add_lanes(lanes);
 }
 
-// 1 / (c + 1.y), or 0 where that is 1/0: then every y_s is 0.
+// 1 / (c + 1.y), or 0 instead of 1/0: then every y_s is 0.
 template <typename T>
 TR_INLINE T reciprocal(const T* y, int64_t sites, T offset) {
   const T all = offset + sum(y, sites);

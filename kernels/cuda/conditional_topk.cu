@@ -79,7 +79,7 @@ struct ConditionalGradient {
   }
 };
 
-// v is null in forward. The boundary is read with care: backward may have been given any.
+// v is null in forward. The boundary is checked as it is read: callers of backward may pass any.
 template <typename T, Noise kind>
 __global__ void __launch_bounds__(kDrawThreads)
     find_rivals(TopKProblem<T> p, const T* v, const int32_t* boundary, RivalsOfDraw<T>* rivals) {

@@ -3,17 +3,17 @@
 //
 // Kernels, for as many rows at a time as kWaveBytes hold:
 //   plan_rows     one block a row: the pool's threshold; rows without chance are done at once
-//   integrate     one block for every so many nodes of a row: sums over its nodes, odd and even
+//   integrate     one block for each share of a row's nodes: sums over its nodes, odd and even
 //   agree         one block a row: the blocks' sums in order; done if the two rules agree
 // The last two once for each refinement of the steps; rows that are done cost nothing more.
 //
 // At a node (quota_node.cuh): laws of the groups, a warp each, lanes over counts; laws of the pools of
-// the groups before one, and distribution functions of those from it on, threads over counts; then a
-// thread a site divides its own Bernoulli variable out of its group's law, from the side from which
-// errors do not grow (up for P <= 1/2, else down). The CPU carries laws site by site instead: both are
-// right to some 1e-13 before the rule's error, and differ by that.
+// the groups before one, and distribution functions of those from it on, threads over counts. Then one
+// thread for each site divides the site's Bernoulli variable out of its group's law, in the direction in
+// which errors do not grow (up for P <= 1/2, else down). The CPU carries laws site by site instead. Both
+// are right to some 1e-13, apart from the error of the integration rule, and differ by as much.
 //
-// No atomics; sums have a fixed order, whatever the rows beside.
+// No atomics; sums have a fixed order, whatever the other rows.
 #include "quota_node.cuh"
 
 namespace topreach::kernels::cuda {
@@ -21,7 +21,7 @@ namespace {
 
 constexpr int kMostNodeBlocks = 32;  // of a row
 
-// What all blocks know of a row.
+// The data of a row that all its blocks use.
 struct ExpectedRow {
   QuotaNodes nodes;
   double mean_v;   // of the free sites: J 1 = 0
@@ -29,7 +29,7 @@ struct ExpectedRow {
   int32_t done;
 };
 
-// Of the shape of the problem alone, so that a row's sums do not depend on the rows beside.
+// Depends on the shape of the problem alone, so that a row's sums do not depend on the other rows.
 template <typename T>
 int64_t node_blocks(const ExpectedQuotaProblem<T>& p) {
   const int64_t fit = 4 * kWaveBytes / node_bytes(p.steps, p.v != nullptr);

@@ -194,7 +194,7 @@ __device__ void solve_row(const T* scores, const T* v, int64_t sites, int64_t k,
   }
 }
 
-// What a row without an uncertain choice gets: a value is left as it is, a product is zero.
+// The result of a row whose choice is certain: a value is left as it is, a product is zero.
 template <typename T>
 __device__ void write_certain(bool jvp, bool nan, int64_t sites, T* out) {
   if (!jvp) return;

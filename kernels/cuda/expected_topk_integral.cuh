@@ -294,7 +294,7 @@ __device__ bool integrate(Points& points, const TopKPlan& plan, double k, double
   for (int64_t i = threadIdx.x; i < points.count; i += blockDim.x) {
     const double difference = 2.0 * (points.first[0][i] - points.first[1][i]);
     const double size = difference < 0.0 ? -difference : difference;
-    // A node without weight is one that direct sites have left.
+    // Nodes without weight, which direct sites have left, are skipped.
     if (size > apart && points.w[i] != 0.0) apart = size;
     points.first[0][i] += points.first[1][i];
   }

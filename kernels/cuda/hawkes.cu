@@ -86,7 +86,7 @@ struct Walk {
     return exponential_lane(linear);
   }
 
-  // int exp(-delta_k s) ds over a source's rest of the piece, and its slope's part.
+  // int exp(-delta_k s) ds from a source to the end of the piece, and its part of the slope.
   __device__ DecayIntegrals<double> integrals(bool series, double length, double decay) const {
     const double x = decay_rate * length;
     return series ? decay_integrals_series(x, length, decay, decay_rate)
@@ -208,7 +208,7 @@ struct Walk {
     return p.distance[u / p.types * p.places + v / p.types];
   }
 
-  // What row r multiplies the gain of source x by.
+  // The factor of the gain of source x in row r.
   __device__ double factor(int64_t r, int64_t x, double hi) const {
     if (r == 0) return distance_to(p.node[x]);
     return r <= q ? p.marks[x * q + r - 1] : hi - p.time[x];

@@ -1,4 +1,4 @@
-// What the threads of a block share in the Hawkes kernels: memory, sums and scans of a fixed order, search.
+// Shared by the threads of a block in the Hawkes kernels: memory, sums and scans of a fixed order, search.
 #pragma once
 
 #include "hawkes.h"
@@ -16,7 +16,7 @@ struct HawkesShared {
   int64_t pieces;
 };
 
-// What the threads of a block share in global memory.
+// Arrays that the threads of a block share, in global memory.
 struct Work {
   double *mark, *decay, *prefix, *rho;  // [N]; rho by place in the node's list of own events
   double *state, *adjoint0, *adjoint1;  // [M]
@@ -24,8 +24,8 @@ struct Work {
   double *later0, *later1;              // [N], by place in the list: suffix sums of rho
   int64_t* next;                        // [M]
   HawkesPiece* piece;
-  // For the Hessian: of sources, what P gains, its prefix sums in one row, and coefficients' derivatives;
-  // of own events, 1 / lambda^2 and the slope of lambda.
+  // For the Hessian. Of sources: their addition to P, its prefix sums in one row, and the derivatives of
+  // their coefficients. Of own events: 1 / lambda^2 and the slope of lambda.
   double *gain, *row, *c1, *c2;  // [N]
   double *later2, *scale;        // [N], by place in the list
   double* slope;                 // [N, P]
@@ -84,7 +84,7 @@ __device__ double block_sum(HawkesShared& shared, double x) {
   return sum;
 }
 
-// Sum over the threads before this one; `total` is that of all.
+// Sum over the threads before this one; `total` is the sum over all.
 __device__ double block_scan(HawkesShared& shared, double x, double* total) {
   const int t = int(threadIdx.x), lane = t % 32;
   double sum = x;

@@ -1,9 +1,9 @@
-// How kernels are written once and run in two ways: compiled by nvcc, or compiled as C++ and run on
-// the host by the emulation of tests/kernels/cuda_emulation, which a machine without a GPU tests.
+// Lets kernels be written once and run in two ways: compiled by nvcc, or compiled as C++ and run on
+// the host by the emulation of tests/kernels/cuda_emulation, so that machines without a GPU test them.
 //
 // A kernel is a plain __global__ function. It is launched by launch(), takes its shared memory from
-// shared_memory<T>() (dynamic, so that the emulation can poison it), and uses of CUDA what the
-// emulation knows: threadIdx, blockIdx, blockDim, gridDim, __syncthreads, __syncthreads_or,
+// shared_memory<T>() (dynamic, so that the emulation can poison it), and uses only the parts of CUDA
+// that the emulation has: threadIdx, blockIdx, blockDim, gridDim, __syncthreads, __syncthreads_or,
 // __syncwarp, __shfl_up_sync, __shfl_down_sync, __ballot_sync, atomicAdd, atomicMax and atomicXor.
 #pragma once
 
@@ -45,10 +45,10 @@ __device__ __forceinline__ T& shared_memory() {
   return *reinterpret_cast<T*>(shared_bytes);
 }
 constexpr int64_t kMostBlocks = 1 << 24;  // below the limit of the hardware, 2^31 - 1
-constexpr int64_t kWaveBytes = 64 << 20;  // of what is worked on at one time, if it can be parted
+constexpr int64_t kWaveBytes = 64 << 20;  // of the data in work at one time, if it can be split
 #endif
 
-// Blocks for `work` items, one a block; the kernel's loop over the grid takes the rest.
+// Blocks for `work` items, one item a block; the kernel's loop over the grid takes the rest.
 inline int64_t blocks_for(int64_t work) { return work < kMostBlocks ? work : kMostBlocks; }
 
 // Threads for `work` items: whole warps, at most `most`.

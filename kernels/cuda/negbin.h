@@ -2,7 +2,7 @@
 //
 // All pointers are device memory, contiguous. Nothing here waits for the device or allocates:
 // launches can be captured in a CUDA graph, and equal arguments give equal bits, those of the CPU.
-// Where the CPU would raise for a value or parameter, the results that depend on it are NaN. Each
+// If the CPU would raise for a value or parameter, the results that depend on it are NaN. Each
 // function returns the launch error.
 #pragma once
 

@@ -15,7 +15,7 @@ namespace topreach::kernels::cuda {
 constexpr int kSumSlots = 16, kSumThreads = kSumSlots * kTileLanes;
 constexpr uint32_t kCandidates = 2048;
 
-// A row with a NaN score gets a NaN bracket, by which the kernels that follow know it.
+// A row with a NaN score gets a NaN bracket; the kernels that follow recognise the row by it.
 template <typename T, Noise kind>
 __global__ void __launch_bounds__(kRowThreads)
     find_brackets(TopKProblem<T> p, int64_t margin, Bracket<T>* brackets) {
@@ -45,8 +45,8 @@ struct BoundaryShared {
   int32_t kth, next;
 };
 
-// The sites of the K-th and the (K+1)-th largest of what visit(f) passes to f, as of a threshold:
-// the last chosen one at its value, and the first of those that come next.
+// The sites of the K-th and the (K+1)-th largest value that visit(f) passes to f, given the threshold:
+// the last chosen site at its value, and the first of the sites that come next.
 template <typename T, typename Visit>
 __device__ void boundary_of(const Visit& visit, Threshold<T> threshold, BoundaryShared& shared,
                             int32_t* boundary) {
@@ -118,7 +118,7 @@ __global__ void __launch_bounds__(kDrawThreads)
       if (larger != 0) atomicAdd(&shared.above, larger);
       __syncthreads();
       const uint32_t rank = uint32_t(p.k) - 1, above = shared.above, gathered = shared.gathered;
-      const uint32_t wanted = boundary != nullptr ? 2 : 1;  // so many from that rank on
+      const uint32_t wanted = boundary != nullptr ? 2 : 1;  // how many from that rank on
       if (rank >= above && rank - above + wanted <= gathered && gathered <= kCandidates) {
         const auto candidates = [&](const auto& f) {
           for (uint32_t i = threadIdx.x; i < gathered; i += blockDim.x)
@@ -222,7 +222,7 @@ inline int sum_threads(int64_t draws) {
   return threads_for(blocks * kTileLanes, kSumThreads);
 }
 
-// As on the CPU: five standard deviations of the count above a fixed value, each way; but no more
+// Five standard deviations of the count above a fixed value, each way (the CPU takes 3.5), but no more
 // than the candidates have room for.
 inline int64_t bracket_margin(int64_t k, int64_t sites) {
   const int64_t fewer = k < sites - k ? k : sites - k;

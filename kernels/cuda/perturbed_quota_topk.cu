@@ -4,10 +4,10 @@
 //   quota_draws   one block a (row, draw): noise, best plan, what the draw adds to each site
 //   add_draws     one thread a (row, site): sums over the wave's draws, rounded as on the CPU: blocks
 //                 of kDrawBlock in order, in float64
-// and finish_rows. Memory: O(S) a row, and kWaveBytes, or ten draws where those are more, for the wave.
+// and finish_rows. Memory: O(S) a row, and for the wave kWaveBytes, or ten draws if they need more.
 //
 // Bits: plans, and value and gradient of the conditional estimator, equal the CPU's. The gradient of
-// score_loo does up to the rounding of b_j . v - b . v.
+// score_loo equals the CPU's up to the rounding of b_j . v - b . v.
 #include "quota_topk.h"
 
 #include "../noise_density.h"
@@ -18,7 +18,7 @@ namespace {
 
 constexpr unsigned kAllLanes = 0xFFFFFFFFu;
 
-// What a draw has learnt of a free group.
+// A free group in one draw.
 struct ExchangeGroup {
   int32_t best, worst;  // the best site that is not chosen, the worst that is; -1: none
   int32_t may_give, may_take;
@@ -212,7 +212,7 @@ __global__ void __launch_bounds__(kDrawThreads)
   }
 }
 
-// Item: one site of a row that the wave has draws of.
+// An item is one site of a row of which the wave has draws.
 template <typename T>
 __global__ void __launch_bounds__(kDrawThreads)
     add_draws(int64_t draws, int64_t sites, int64_t first, int64_t wave, DrawMemory<T> memory) {

@@ -1,7 +1,7 @@
-// What the top-K kernels share: the rows of a problem, plain or with the noise of one draw, shared
-// out to the threads of a block; and when a site is chosen.
+// Shared by the top-K kernels: the rows of a problem, plain or with the noise of one draw, divided
+// among the threads of a block; and the test whether a site is chosen.
 //
-// Noise is cheaper to draw again than to keep: four sites take one Philox call and some 200
+// Drawing noise again is cheaper than storing it: four sites take one Philox call and some 200
 // instructions. A thread serves one counter of ../noise.h, that is sites s, s + 16, s + 32, s + 48:
 // half warps read and write neighbouring sites.
 #pragma once
@@ -43,7 +43,7 @@ TR_HD int64_t first_site(int64_t counter) {
   return counter / kTileLanes * kTileSites + counter % kTileLanes;
 }
 
-// The perturbed scores of one (row, draw), shared out to the threads of a block.
+// The perturbed scores of one (row, draw), divided among the threads of a block.
 template <typename T, Noise kind>
 struct PerturbedRow {
   const T* scores;
@@ -73,7 +73,7 @@ struct PerturbedRow {
   }
 };
 
-// A row as it is, shared out likewise.
+// A row without noise, divided in the same way.
 template <typename T>
 struct PlainRow {
   const T* scores;
@@ -84,7 +84,7 @@ struct PlainRow {
     for (int64_t s = threadIdx.x; s < sites; s += blockDim.x) f(scores[s], int32_t(s));
   }
 
-  // Whether the row holds a NaN; the whole block asks.
+  // Whether the row holds a NaN; the whole block must call it.
   __device__ bool has_nan() const {
     bool nan = false;
     (*this)([&](T r, int32_t) { nan |= r != r; });

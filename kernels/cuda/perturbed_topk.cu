@@ -10,13 +10,14 @@
 // Memory: brackets; thresholds and reaches, rows x J. Nothing of size J x S.
 //
 // Bits: thresholds, counts and the gradient of estimator "score" equal the CPU's. With
-// `leave_one_out` the gradient does up to the rounding of the centre b . v (row_dot.cuh).
+// `leave_one_out` the gradient equals the CPU's up to the rounding of the centre b . v (row_dot.cuh).
 #include "perturbed_draws.cuh"
 
 namespace topreach::kernels::cuda {
 namespace {
 
-// What sum_over_draws adds up for a site, and what it makes of a sum; `first` is the row's draw 0.
+// The terms that sum_over_draws adds up for a site, and the result that it makes of the sum; `first` is
+// the row's draw 0.
 template <typename T>
 struct Membership {
   using Sum = int32_t;

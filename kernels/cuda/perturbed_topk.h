@@ -1,5 +1,5 @@
-// Launchers of the perturbed top-K kernels; ../perturbed_topk.h has the equations and the meaning of
-// a threshold, perturbed_topk.cu the method.
+// Launchers of the perturbed top-K kernels. ../perturbed_topk.h has the equations and explains
+// thresholds; perturbed_topk.cu has the method.
 //
 // All pointers are device memory, rows contiguous. Nothing here waits for the device, allocates or
 // uses floating-point atomics: launches can be captured in a CUDA graph, and equal arguments give
@@ -25,7 +25,7 @@ struct TopKProblem {
   int64_t row_offset;  // global number of row 0
 };
 
-// Bytes of `workspace` for any of the four that follow.
+// Bytes of `workspace` for any of the four functions that follow.
 template <typename T>
 int64_t perturbed_topk_workspace(int64_t rows, int64_t draws);
 
@@ -42,7 +42,7 @@ cudaError_t perturbed_topk_backward(const TopKProblem<T>& problem, Noise noise, 
                                     bool leave_one_out, T scale, T* grad, void* workspace,
                                     cudaStream_t stream);
 
-// The same two of the conditional estimator; boundary [rows, draws, 2].
+// The same two functions for the conditional estimator; boundary [rows, draws, 2].
 template <typename T>
 cudaError_t conditional_topk(const TopKProblem<T>& problem, Noise noise, T* membership, T* value,
                              int32_t* last_tied, int32_t* boundary, void* workspace,
@@ -56,7 +56,7 @@ cudaError_t conditional_topk_backward(const TopKProblem<T>& problem, Noise noise
                                       const int32_t* boundary, T scale, T* grad, void* workspace,
                                       cudaStream_t stream);
 
-// mask [rows, sites] of the k largest, 0 <= k <= sites; of the row_k[row] largest where row_k [rows] is
+// mask [rows, sites] of the k largest, 0 <= k <= sites; or of the row_k[row] largest if row_k [rows] is
 // not null. A row whose row_k is outside 0..sites gets NaN.
 template <typename T>
 cudaError_t topk_mask(const T* scores, int64_t rows, int64_t sites, int64_t k, const int64_t* row_k,

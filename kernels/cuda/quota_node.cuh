@@ -1,7 +1,8 @@
 // One node of the integral of the expected plan under quotas, by a block: see expected_quota_topk.cu.
 //
 // Windows. A sum of parts of the pool changes by at most one with any of the n sites near t, so it lies
-// within kWindow sqrt(n) of its mean but for 1e-17 (McDiarmid): laws of pools have no other entries.
+// within kWindow sqrt(n) of its mean except with probability 1e-17 (McDiarmid). Laws (distributions) of
+// pools have no other entries.
 #pragma once
 
 #include <cmath>
@@ -58,7 +59,7 @@ __device__ bool is_free(const QuotaSteps& steps, const T* scores, int32_t site) 
   return steps.lock[site] == 0 && is_finite(scores[site]);
 }
 
-// A warp takes every so many groups.
+// Each warp takes one group in every so many.
 template <typename T>
 __device__ QuotaMoments pool_moments(const QuotaSteps& steps, const T* scores, double t,
                                      double sigma, NodeShared& shared) {
@@ -84,8 +85,8 @@ __device__ QuotaMoments pool_moments(const QuotaSteps& steps, const T* scores, d
   return result;
 }
 
-// Of a group at the node: sites above t for certain, sites near t, where the law of how many of these
-// lie above t is more than negligible, and the part in the pool.
+// A group at the node: sites above t for certain, sites near t, the range in which the law of how many of
+// these lie above t is not negligible, and the part in the pool.
 struct GroupAtNode {
   double mean;  // of the part
   int32_t above, near;
@@ -97,13 +98,13 @@ struct GroupAtNode {
 
 TR_HD int64_t aligned_bytes(int64_t bytes) { return (bytes + 15) / 16 * 16; }
 
-// Entries that any law of a sum of parts may need.
+// The most entries that a law of a sum of parts needs.
 TR_HD int64_t window_size(const QuotaSteps& steps) {
   const auto wide = int64_t(2 * kWindow * std::sqrt(double(steps.count))) + 4;
   return wide < steps.rest + 1 ? wide : steps.rest + 1;
 }
 
-// A block's memory. Laws of a group and of alpha have an entry more than the group has sites.
+// A block's memory. Laws of a group and of alpha have one entry more than the group has sites.
 struct NodeMemory {
   double *sum[2], *product[2];        // [count]: results of odd and even nodes
   double *p, *f;                      // [count]
@@ -195,7 +196,7 @@ struct QuotaNode {
     __syncthreads();
   }
 
-  // A warp: the law, site by site. An entry is made of itself and the one below: chunks go down.
+  // A warp: the law, site by site. A new entry needs the old one and the one below, so chunks go down.
   __device__ void find_law(int64_t g) {
     const int lane = int(threadIdx.x) % 32;
     const QuotaFreeGroup q = steps.groups[g];
@@ -317,7 +318,7 @@ struct QuotaNode {
     return {m.from[g & 1][x - at.from], v != nullptr ? m.from_tangent[g & 1][x - at.from] : 0.0};
   }
 
-  // A_g(n) for n near sites above t but for the site itself, and the functions `below`, downwards.
+  // A_g(n) for n near sites above t without the site itself, and the functions `below`, downwards.
   __device__ void find_alpha(bool full) {
     const int lane = int(threadIdx.x) % 32;
     for (int64_t g = steps.groups_count - 1; g >= 0; --g) {
@@ -351,7 +352,7 @@ struct QuotaNode {
     }
   }
 
-  // A warp: P(the parts of all groups but g are at most `most`), in lane 0.
+  // A warp: P(the parts of all groups except g sum to at most `most`), in lane 0.
   __device__ Chance pool_has_room(int64_t g, int32_t most) const {
     const GroupAtNode at = m.group[g];
     const int64_t row = g * window_size(steps);
@@ -367,7 +368,7 @@ struct QuotaNode {
     return {warp_sum(a.value), v != nullptr ? warp_sum(a.tangent) : 0.0};
   }
 
-  // E = E[A(N without the site)] and dE, and what they add to the results.
+  // Adds to the results by E = E[A(N without the site)] and dE.
   __device__ void add_site(int64_t place, double t, double weight, int odd) {
     const int64_t g = steps.group[place];
     const GroupAtNode at = m.group[g];

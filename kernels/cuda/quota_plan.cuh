@@ -1,8 +1,8 @@
 // The best plan under quotas for one row of numbers, by a block: the steps of ../programs/quota_steps.h.
 //
 // A small step has a thread for each site, which counts the better ones in its group; all small steps
-// go together. A large step selects by select.cuh: two order statistics at most. Ties go to the lowest
-// site, so the plan is the CPU's, whatever the order of threads.
+// run together. A large step selects by select.cuh, with two order statistics at most. Ties go to the
+// lowest site, so the plan equals the CPU's, whatever the order of threads.
 #pragma once
 
 #include "../programs/quota_steps.h"
@@ -10,7 +10,7 @@
 
 namespace topreach::kernels::cuda {
 
-// Of a site while the plan is made; afterwards a site is chosen or not.
+// The fate of a site while the plan is made; afterwards a site is chosen or not.
 constexpr int kOptional = 0, kChosen = 1, kDropped = 2;
 
 // u and fate [S], fate being the block's own. The whole block calls it, and may read fate afterwards:
@@ -47,7 +47,7 @@ __device__ void best_plan(const QuotaSteps& steps, const T* u, Fate* fate, Selec
     const auto best = [&](int32_t rank) {
       return threshold_of<T>(visit, uint32_t(rank) - 1, Image{0}, ~Image{0}, shared);
     };
-    // Where all or none are forced or kept, no threshold is needed.
+    // If all or none are forced or kept, no threshold is needed.
     const Threshold<T> all{-T(kInfinity), kNoSplitTie}, none{T(kInfinity), -1};
     const auto at = [&](int32_t rank) {
       return rank == step.count ? all : (rank == 0 ? none : best(rank));

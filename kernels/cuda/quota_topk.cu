@@ -1,5 +1,5 @@
-// The mask of the best plan under quotas on CUDA: one block a row (quota_plan.cuh). The mask itself
-// holds what is known of each site meanwhile: no other memory.
+// The mask of the best plan under quotas on CUDA: one block a row (quota_plan.cuh). While a plan is
+// made, the mask holds the fate of each site; no other memory is needed.
 #include "quota_topk.h"
 
 #include "quota_plan.cuh"

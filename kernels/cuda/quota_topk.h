@@ -1,8 +1,8 @@
 // Launchers of top-K under quotas; ../programs/quota_topk.h and quota_exchange.h have the equations.
 //
 // All pointers are device memory, those of QuotaSteps too, rows contiguous. Nothing here waits for the
-// device, allocates or uses floating-point atomics; equal arguments give equal bits, whatever the rows
-// beside. A row that the CPU refuses (a NaN, or a plan that would need a site of score -inf) gets NaN
+// device, allocates or uses floating-point atomics; equal arguments give equal bits, whatever the other
+// rows. A row that the CPU refuses (a NaN, or a plan that would need a site of score -inf) gets NaN
 // results. Each function returns the first launch error.
 #pragma once
 
@@ -20,7 +20,7 @@ cudaError_t quota_topk(const QuotaSteps& steps, const T* scores, int64_t rows, b
 
 template <typename T>
 struct PerturbedQuotaProblem {
-  QuotaSteps steps;  // of disjoint groups where `conditional`
+  QuotaSteps steps;  // of disjoint groups if `conditional`
   const T* scores;   // [rows, S]
   const T* mask;     // [rows, S], quota_topk of the scores, with finite = conditional
   int64_t rows;      // > 0
@@ -30,10 +30,10 @@ struct PerturbedQuotaProblem {
   int64_t row_offset;  // global number of row 0
   bool conditional;
   const T* v;           // [rows, S]; null in forward
-  const T* membership;  // [rows, S], what forward gave; null in forward
+  const T* membership;  // [rows, S], the result of forward; null in forward
 };
 
-// Bytes of `workspace`: sums of every row, and draws at work at one time.
+// Bytes of `workspace`: for the sums of every row, and for the draws that are in work at one time.
 template <typename T>
 int64_t perturbed_quota_topk_workspace(const PerturbedQuotaProblem<T>& problem);
 

@@ -6,8 +6,8 @@
 //   average         one thread a (row, site): sum over samples, in blocks of kSampleBlock
 //   site_weights    one thread a (sample, row, site), for "diagonal"
 //
-// Cost: forward reads the samples twice (the second time from cache where they fit), backward once;
-// bound by memory, 8 M T S bytes forward for float. Memory: M T + T numbers. Bits: those of the CPU,
+// Cost: forward reads the samples twice (the second time from cache if they fit), backward once; bound
+// by memory, 8 M T S bytes forward for float. Memory: M T + T numbers. Bits: those of the CPU, for
 // "score_loo" up to the rounding of its centre g . r (row_dot.cuh).
 #include "ratio_ranking.h"
 

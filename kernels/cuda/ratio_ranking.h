@@ -19,7 +19,7 @@ struct RatioProblem {
   T offset;                      // >= 0
 };
 
-// Bytes of `workspace` for any of the three.
+// Bytes of `workspace` for any of the three functions below.
 template <typename T>
 int64_t ratio_ranking_workspace(int64_t samples, int64_t rows);
 

@@ -1,6 +1,6 @@
-// dot[row] = sum_s a[row, s] b[row, s] in double, one block a row, in an order that the size of the
-// block fixes. (The CPU adds from left to right: the two differ by at most S eps sum |a b|, hardly
-// ever after rounding to float.)
+// dot[row] = sum_s a[row, s] b[row, s] in double, one block a row, in an order that depends only on the
+// size of the block. The CPU adds from left to right: the two differ by at most S eps sum |a b|, and
+// hardly ever after rounding to float.
 #pragma once
 
 #include "launch.cuh"

@@ -1,5 +1,5 @@
-// Exact order statistics of numbers that a block can show itself again and again: regenerated noise,
-// a row of scores, candidates in shared memory.
+// Exact order statistics of numbers that a block can visit several times: regenerated noise, a row of
+// scores, candidates in shared memory.
 //
 // Radix selection over an order-preserving integer image: a pass counts the next 8 bits of those
 // keys that agree with the bits found so far, a warp finds the digit of the wanted rank. A float
@@ -81,7 +81,7 @@ struct Selected {
   uint32_t above, equal;  // how many are larger, how many are equal
 };
 
-// The block's rank-th largest key (from 0) of those that visit(f) passes to f, over all threads.
+// The rank-th largest (from 0) of the keys that visit(f) passes to f, over all threads of the block.
 template <typename Key, typename Visit>
 __device__ Selected<Key> select_largest(const Visit& visit, uint32_t rank, UnknownBits<Key> unknown,
                                         SelectShared& shared) {

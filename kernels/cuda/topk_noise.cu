@@ -1,11 +1,11 @@
-// The noise of perturbed top-K itself on CUDA, and the XOR of its bits: for references and as the
-// floor of what any sampled estimator costs.
+// The noise of perturbed top-K on CUDA, and the XOR of its bits: for references, and as a lower bound
+// on the cost of any sampled estimator.
 #include "perturbed_row.cuh"
 
 namespace topreach::kernels::cuda {
 namespace {
 
-// Item: one counter of one (draw, row).
+// An item is one counter of one (draw, row).
 template <Noise kind>
 __global__ void __launch_bounds__(kDrawThreads)
     noise_values(const int64_t* key, int64_t draws, int64_t rows, int64_t sites, int64_t row_offset,

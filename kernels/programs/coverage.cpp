@@ -74,8 +74,8 @@ double value_of(const Coverage& coverage, const CoverageColumns& columns,
   return value;
 }
 
-// A gain only falls as the plan grows. So a seed whose gain has been computed for the present plan
-// and is above all older gains of the others is the best.
+// Gains only fall as the plan grows. So a seed is the best if its gain for the present plan is above
+// the gains that the others had for earlier plans.
 std::vector<int32_t> greedy(const Coverage& coverage, const CoverageColumns& columns,
                             const QuotaTree& plans, std::span<const int32_t> locked, bool capped) {
   CoverageState state(coverage, columns, capped);
@@ -105,7 +105,7 @@ std::vector<int32_t> greedy(const Coverage& coverage, const CoverageColumns& col
   while (int64_t(chosen.size()) < plans.k()) {
     Candidate best = queue.top();
     queue.pop();
-    // Once there is no room for a seed, there never is again.
+    // Once there is no room for a seed, there is none later.
     if (!room.has_room(plans.node_of()[size_t(best.seed)])) continue;
     if (best.at == chosen.size()) {
       take(best.seed);
@@ -118,9 +118,9 @@ std::vector<int32_t> greedy(const Coverage& coverage, const CoverageColumns& col
 }
 
 // Improves a plan by single swaps. gain_[j] is what j adds, or takes away by leaving. A seed that
-// leaves changes the gains of the seeds that share people with it, and no others. So its best
-// replacement is one of these, or one that an earlier swap of this pass has touched, or the first of
-// those untouched, which are sorted once a pass, for each group.
+// leaves changes only the gains of the seeds that share people with it. So its best replacement is one
+// of these, or one that an earlier swap of this pass has touched, or the first of the untouched ones.
+// Those are sorted once in each pass, for each group.
 class Swaps {
  public:
   Swaps(const Coverage& coverage, const CoverageColumns& columns, const QuotaTree& plans,

@@ -23,8 +23,8 @@ struct Search {
   bool found = false;
 
   void branch(Item* items, int count, double miss, double cost, uint32_t set) {
-    // An item whose gain is not above its price now never will be; one whose gain is above it even
-    // after all the others is in.
+    // An item whose gain is not above its price now never will be. One whose gain is above its price
+    // even after all the others belongs to T.
     double after = miss;
     for (int n = 0; n < count;) {
       if (w * miss * items[n].q <= items[n].lambda) {
@@ -135,7 +135,7 @@ void CoverageBound::go_back() {
   keep();
 }
 
-// Multipliers at which the plan's people are about indifferent: what one more seed would be worth.
+// Starts with multipliers equal to what a seed adds for each person that the plan reaches.
 void CoverageBound::begin(const std::vector<int32_t>& chosen) {
   CoverageState state(coverage_, columns_, one_each_);
   for (const int32_t j : chosen) {
@@ -199,7 +199,7 @@ int64_t CoverageBound::run(std::vector<int32_t>& chosen, double& value,
   return step;
 }
 
-// L at lambda_ and its slopes, the plan that attains it, and what that is worth.
+// L at lambda_ and its slopes, the plan that attains it, and the value of that plan.
 double CoverageBound::evaluate() {
   plans_.best(score_.data(), scratch_, oracle_.data());
   ++time_;
@@ -239,7 +239,7 @@ bool CoverageBound::any_low(int64_t i) const {
   return false;
 }
 
-// A slope that would lead out of [0, top] is none.
+// A slope that would lead out of [0, top] counts as 0.
 void CoverageBound::add_slope(int64_t at, double slope) {
   const double lambda = lambda_[size_t(at)];
   if (slope == 0 || (lambda <= 0 && slope > 0) || (lambda >= top_[size_t(at)] && slope < 0)) return;
@@ -260,7 +260,7 @@ void CoverageBound::capped_person(int64_t i) {
   const double lambda = lambda_[size_t(i)], top = top_[size_t(i)];
   level_ += top - lambda;
   plan_value_ += top * once;
-  // At lambda = w any share of the person may be counted: that which the plan reaches.
+  // At lambda = w any share of the person may be counted; the share that the plan reaches is taken.
   add_slope(i, amount - (lambda < top ? 1.0 : once));
 }
 
@@ -283,7 +283,7 @@ void CoverageBound::exact_person(int64_t i) {
     add_slope(e, (in_[size_t(coverage_.seed[size_t(e)])] ? 1.0 : 0.0) - taken_[size_t(e - begin)]);
 }
 
-// The inner maximum of person i, at least `own`. Leaves T in taken_ where it is better.
+// The inner maximum of person i, at least `own`. If it is better, T is left in taken_.
 double CoverageBound::inner(int64_t i, double own) {
   const double w = coverage_.w[size_t(i)];
   const int64_t begin = coverage_.start[size_t(i)], end = coverage_.start[size_t(i) + 1];
@@ -299,7 +299,7 @@ double CoverageBound::inner(int64_t i, double own) {
   }
   const auto drop = [&](const Branch& b) { return w * miss * b.q <= b.lambda; };
   branches_.erase(std::remove_if(branches_.begin(), branches_.end(), drop), branches_.end());
-  // Prices of 0 cost nothing: T may hold all of these.
+  // Seeds with price 0 cost nothing: T may hold all of them.
   const auto take = [&](auto&& share) {
     for (int64_t e = begin; e < end; ++e)
       taken_[size_t(e - begin)] = lambda_[size_t(e)] <= 0 && top_[size_t(e)] > 0 ? 1.0 : 0.0;
@@ -317,7 +317,8 @@ double CoverageBound::inner(int64_t i, double own) {
     take([&](size_t b) { return search.best_set >> b & 1 ? 1.0 : 0.0; });
     return search.best;
   }
-  // Fractions, by falling -log(1 - q) for the price. With q = 1 one such seed alone is the whole.
+  // Fractions of seeds, by falling -log(1 - q) per price. The alternative is the cheapest seed with q = 1
+  // alone, which reaches the person for certain.
   std::vector<double> fraction(branches_.size(), 0.0);
   std::sort(branches_.begin(), branches_.end(), [](const Branch& a, const Branch& b) {
     return a.lambda * std::log1p(-b.q) > b.lambda * std::log1p(-a.q);

@@ -1,8 +1,8 @@
 // The Lagrangian bound of coverage.h.
 //
-// Most multipliers stay at their top, where they say nothing: a person far from all chosen seeds
-// costs no work. A step visits the people that have a multiplier below its top or are reached by the
-// oracle's plan; scores follow the multipliers that move.
+// Most multipliers stay at their maximum ("top") and need no work, for instance those of a person far
+// from all chosen seeds. A step visits the people that have a multiplier below its top or are reached by
+// the oracle's plan (the maximiser over C). Scores are updated for the multipliers that move.
 #pragma once
 
 #include <cmath>
@@ -17,9 +17,9 @@ class CoverageBound {
   CoverageBound(const Coverage& coverage, const CoverageColumns& columns, const QuotaTree& plans,
                 bool capped);
 
-  // Lowers the bound from multipliers that suit the plan `chosen`, whose value is given; returns the
-  // number of steps. `improve` makes a plan better and returns its value: now and then it is given
-  // the oracle's plan. A better plan replaces `chosen` and `value`.
+  // Lowers the bound, starting from multipliers that suit the plan `chosen`, whose value is given.
+  // Returns the number of steps. `improve` makes a plan better and returns its value; it is called from
+  // time to time with the oracle's plan. A better plan replaces `chosen` and `value`.
   int64_t run(std::vector<int32_t>& chosen, double& value, const CoverageOptions& options,
               const std::function<double(std::vector<int32_t>&)>& improve,
               const Deadline& deadline);
@@ -53,7 +53,7 @@ class CoverageBound {
   std::vector<int64_t> reached_at_;  // the last step whose plan reached a person
   std::vector<double> amount_;       // sum of q over the plan's seeds, for people reached
   int64_t time_ = 0;
-  // What differs from kept_.
+  // Entries that differ from kept_.
   std::vector<int64_t> changed_;
   std::vector<char> is_changed_;
   struct Slope {

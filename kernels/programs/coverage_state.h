@@ -1,4 +1,4 @@
-// A plan of a coverage program that seeds join and leave, and what each would add or take away.
+// The state of a coverage plan while seeds join and leave it, and what each of them adds or takes away.
 #pragma once
 
 #include <utility>
@@ -7,7 +7,7 @@
 
 namespace topreach::kernels {
 
-// Entries by seed: the people that each seed reaches, and where the entry stands in its row.
+// Entries by seed: the people that each seed reaches, and the number of the entry in row order.
 struct CoverageColumns {
   std::vector<int64_t> start;   // [seeds + 1]
   std::vector<int32_t> person;  // [entries]
@@ -38,7 +38,7 @@ class CoverageState {
     if (capped_) return amount_[size_t(i)] < 1 ? amount_[size_t(i)] : 1.0;
     return certain_[size_t(i)] > 0 ? 1.0 : 1.0 - amount_[size_t(i)];
   }
-  // Whether a person has more than it takes; capped only.
+  // Whether a person's sum exceeds the cap of 1; capped only.
   bool overfull(int64_t i) const { return amount_[size_t(i)] > 1; }
   // What a seed with chance q adds to phi_i if it is not in the plan,
   double adds(int64_t i, double q) const {

@@ -10,7 +10,7 @@ namespace {
 
 constexpr double kNegligible = 1e-17;  // of a chance
 
-// Drops what is negligible at either end.
+// Drops negligible entries at both ends.
 template <typename Law>
 void trim(Law& law) {
   auto& c = law.chance;
@@ -127,7 +127,7 @@ void ExpectedQuotaTopK::node(const double* scores, double sigma, const double* v
                              double weight, int odd) {
   int64_t least = 0;
   for (size_t g = 0; g < size_t(groups_); ++g) {
-    // Members stand by falling score.
+    // Members are sorted by falling score.
     near_[g].clear();
     const auto end = member_.begin() + begin_[g + 1];
     const auto at = std::partition_point(member_.begin() + begin_[g], end, [&](int32_t site) {

@@ -13,7 +13,8 @@
 //   A_g(m) = 1 for m < lower,  P(sum_{h != g} M_h <= R - 1 - (m - lower)) for lower <= m < upper, else 0
 //   J_ii = -int f_i' E_i dt,   J_ik = int f_i f_k dE_i/dP_k dt
 //
-// The law of N_g is built site by site, and A_g is carried back through the same steps: alpha_n = A,
+// The law (distribution) of N_g is built site by site, and A_g is carried back through the same steps:
+// alpha_n = A,
 // alpha_{j-1}(m) = (1 - P_j) alpha_j(m) + P_j alpha_j(m + 1), E_j = sum_m law_{j-1}(m) alpha_j(m). So
 // no site is divided out. The laws without group g are products of a prefix and a suffix of groups.
 // J v is the derivative of all this along dP_k = f_k v_k, carried beside it: no Jacobian is formed.
@@ -33,8 +34,8 @@ namespace topreach::kernels {
 
 class ExpectedQuotaTopK {
  public:
-  // group [S] in 0..groups - 1; lower and upper [groups]. Quotas must be such that they can be met
-  // (QuotaTree finds out).
+  // group [S] in 0..groups - 1; lower and upper [groups]. It must be possible to meet the quotas
+  // (QuotaTree checks this).
   ExpectedQuotaTopK(int64_t sites, int64_t k, int32_t groups, const int32_t* group,
                     const int64_t* lower, const int64_t* upper);
 

@@ -1,8 +1,8 @@
-// Undirected graphs: who is whose neighbour.
+// Undirected graphs as lists of neighbours.
 //
-// Stored as compressed rows. Each edge stands twice, once in the row of either end. Repeated and
-// reversed edges are one edge, whose weight is the least of theirs; an edge from a node to itself is
-// left out; a node without edges stays. Building costs O(nodes + edges).
+// Stored as compressed rows. Each edge is stored twice, once in the row of either end. Repeated and
+// reversed edges become one edge with the smallest of their weights. An edge from a node to itself is
+// left out. A node without edges stays. Building costs O(nodes + edges).
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ namespace topreach::kernels {
 
 struct Graph {
   std::vector<int64_t> start{0};    // [nodes + 1]
-  std::vector<int32_t> neighbours;  // [2 edges], rising within a row
+  std::vector<int32_t> neighbours;  // [2 edges], ascending within a row
   std::vector<double> weights;      // [2 edges], or empty: every edge weighs 1
 
   int32_t nodes() const { return int32_t(start.size()) - 1; }

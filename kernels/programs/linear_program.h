@@ -1,4 +1,4 @@
-// A linear program, some of whose variables may have to be whole numbers:
+// A linear program, some of whose variables may have to be integers:
 //
 //   max or min offset + cost.x,  lower <= x <= upper,  row_lower <= A x <= row_upper
 //
@@ -29,7 +29,7 @@ struct LinearProgram {
   int32_t columns() const { return int32_t(cost.size()); }
   int32_t rows() const { return int32_t(row_lower.size()); }
 
-  // Both give the number of what they add.
+  // Both add_column and end_row return the number of the column or row that they add.
   int32_t add_column(double its_cost, double its_lower, double its_upper, bool whole) {
     cost.push_back(its_cost);
     lower.push_back(its_lower);

@@ -165,7 +165,7 @@ int64_t add_tangents(LinearProgram& program, const Coverage& coverage, std::span
     }
     const double reach = -std::expm1(-at);
     if (certain || std::min(sum, 1.0) <= reach + 1e-9 || coverage.w[size_t(i)] == 0) continue;
-    // A seed with q = 1 lifts the tangent to 1 or more: its coefficient is what is missing there.
+    // The coefficient of a seed with q = 1 is as large as needed to lift the tangent to 1.
     const double slope = std::exp(-at), level = 1 - slope * (1 + at);
     program.add_term(int32_t(coverage.seeds + i), 1);
     for (int64_t e = begin; e < end; ++e) {

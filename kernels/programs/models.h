@@ -1,5 +1,5 @@
 // Allocation programs as linear programs, for csrc/programs/milp.h. Each function says what its first
-// columns are; where x is a plan, columns 0 to S - 1 are x.
+// columns are. If x is a plan, columns 0 to S - 1 are x.
 #pragma once
 
 #include <span>
@@ -18,8 +18,8 @@ LinearProgram choice_program(std::span<const double> r, int64_t k,
                              std::span<const int8_t> lock = {});
 
 // lower_g <= x(g) <= upper_g for the groups of one grouping; group [S], -1: in none. One or two
-// groupings leave the program integral, with or without sum x = k: take the mark of whole numbers off
-// (relax) and it is solved as a flow. Three do not.
+// groupings leave the program integral, with or without sum x = k: it may be relaxed (see relax) and is
+// then a flow. Three do not.
 void add_quotas(LinearProgram& program, std::span<const int32_t> group,
                 std::span<const int64_t> lower, std::span<const int64_t> upper);
 void relax(LinearProgram& program);
@@ -35,15 +35,15 @@ void add_spacing(LinearProgram& program, std::span<const double> x, std::span<co
 // No two neighbours.
 void add_independence(LinearProgram& program, const Graph& graph);
 
-// The chosen k sites are connected in the graph: a root among them receives k units of flow, each chosen
-// site keeps one, and flow enters chosen sites only.
+// The chosen k sites are connected in the graph: one of them, the root, receives k units of flow, each chosen
+// site keeps one unit, and flow enters only chosen sites.
 void add_contiguity(LinearProgram& program, const Graph& graph, int64_t k);
 
 // Each group keeps a floor of its own total: sum_g r x >= floor_g sum_g r.
 void add_floors(LinearProgram& program, std::span<const double> r, std::span<const int32_t> group,
                 std::span<const double> floor);
-// Replaces the objective: the largest least share of a group's total, in the last column. Groups with
-// total 0 are left out.
+// Replaces the objective by the smallest share of a group's total, in the last column. Groups with total
+// 0 are left out.
 void maximise_least_share(LinearProgram& program, std::span<const double> r,
                           std::span<const int32_t> group, int32_t groups);
 
@@ -55,8 +55,8 @@ LinearProgram coverage_program(const Coverage& coverage, int64_t k,
                                std::span<const int8_t> lock = {});
 
 // Adds y_i <= 1 - e^-z0 (1 - z + z0), z = sum -log(1 - q) x, at z0 of the plan x [seeds], for each person
-// whose y is above its reach by more than 1e-9. Returns how many. q must be below 1, or the person's y is
-// bounded by the rows of coverage_program alone when such a seed is chosen.
+// whose y is above its reach by more than 1e-9. Returns how many. A chosen seed with q = 1 makes its people's
+// tangents slack: only the rows of coverage_program then bound their y.
 int64_t add_tangents(LinearProgram& program, const Coverage& coverage, std::span<const double> x);
 
 // min cost.x, sum over N[i] of x >= 1 for every node; `cost` may be empty: all 1. Representatives.
@@ -65,21 +65,22 @@ LinearProgram domination_program(const Graph& graph, std::span<const double> cos
 // ---- several periods ----------------------------------------------------------------------------
 
 // r [H, S], k [H], opening [S]: max sum_t r_t.x_t - sum opening_i u_ti, u_ti >= x_ti - x_(t-1)i, sum_i x_ti =
-// k_t, x_0 = before [S] (empty: none open). Columns: x [H, S], then u [H, S]. A flow of tokens, so the linear
-// program has a whole solution.
+// k_t, x_0 = before [S] (empty: none open). Columns: x [H, S], then u [H, S]. This is a flow problem, so the
+// linear program has an integer solution.
 LinearProgram phases_program(std::span<const double> r, std::span<const int64_t> k,
                              std::span<const double> opening, std::span<const double> before = {});
 
 // ---- treatment coverage -------------------------------------------------------------------------
 
 // min sum d_ij q_ij + D sum u_i,  sum_j q_ij + u_i = need_i,  sum_i q_ij <= capacity_j,  q_ij only where
-// d_ij <= radius. Columns: the pairs (from[p], to[p]), then u [n]. Rows: need [n], then capacity [m]. The dual of
-// a need row is what one more person costs; that of a capacity row, <= 0, what one more place changes.
+// d_ij <= radius. Columns: the pairs (from[p], to[p]), then u [n]. Rows: need [n], then capacity [m]. The
+// dual of a need row is the cost of one more person; that of a capacity row, <= 0, the change by one more
+// place.
 struct Transport {
   LinearProgram program;
   std::vector<int32_t> from, to;  // of the first columns
 };
-// distance [n, m]; unserved: D, above min(n, m) max d so that nobody is left out to save way.
+// distance [n, m]; unserved: D, above min(n, m) max d so that nobody is left out to shorten other ways.
 Transport transport_program(std::span<const double> need, std::span<const double> capacity,
                             std::span<const double> distance, double radius, double unserved);
 

@@ -1,5 +1,5 @@
-// Whom a site changes places with, under quotas on disjoint groups: what the conditional estimator of
-// the expected plan needs of one draw u = r + sigma z.
+// The site that a site changes places with, under quotas on disjoint groups. The conditional estimator
+// of the expected plan needs it for each draw u = r + sigma z.
 //
 // If i leaves the best plan for u, or joins it, one other site a(i) takes or gives up the place:
 //   i chosen:  the best unchosen site of its own group, or, if the group has more than `lower`, of any
@@ -19,8 +19,8 @@ namespace topreach::kernels {
 template <typename T>
 class QuotaExchange {
  public:
-  // u [S]; chosen [K] is the best plan for u; group [S] in 0..groups - 1; lower, upper [groups]. The
-  // arrays are read by `fill` and, group, by `partner`.
+  // u [S]; chosen [K] is the best plan for u; group [S] in 0..groups - 1; lower, upper [groups]. `fill`
+  // reads the arrays; `partner` reads `group` again.
   void fill(const T* u, int64_t sites, const int32_t* chosen, int64_t k, int32_t groups,
             const int32_t* group, const int64_t* lower, const int64_t* upper) {
     u_ = u;

@@ -1,4 +1,4 @@
-// Where the integral over the threshold t of the expected plan under quotas is taken
+// The nodes of the integral over the threshold t in the expected plan under quotas
 // (expected_quota_topk.h), for the CPU loop and the CUDA kernel alike.
 //
 // The trapezoidal rule in s, t(s) = H s - (H - w) a tanh(s / a) around the pool's threshold. Steps are
@@ -22,7 +22,7 @@ constexpr double kQuotaStraight = 6;    // steps near w in length, about
 constexpr double kQuotaAgreement = 3e-5;
 constexpr int kQuotaAttempts = 4;
 
-// Of a group's sites above a threshold; or of the pool, the sum over its groups.
+// Moments of the number of a group's sites above a threshold; or of the pool, the sum over its groups.
 struct QuotaMoments {
   double mean = 0, variance = 0, density = 0;
 
@@ -75,7 +75,7 @@ struct QuotaNodes {
     if (close < 1e-3 * far) close = 1e-3 * far;
   }
 
-  // The same with all steps shorter by that factor.
+  // The same with all steps multiplied by `factor`.
   TR_HD QuotaNodes refined(double factor) const {
     QuotaNodes nodes = *this;
     nodes.far *= factor;
@@ -83,7 +83,7 @@ struct QuotaNodes {
     return nodes;
   }
 
-  // f(t, weight, n) for each node near one of the scores, which ascend. n tells odd from even.
+  // Calls f(t, weight, n) for each node near one of the scores, which ascend. n tells odd from even.
   TR_CALLS_ARGUMENT
   template <typename F>
   TR_HD void visit(const double* sorted, int64_t count, const F& f) const {
@@ -95,7 +95,7 @@ struct QuotaNodes {
         const double away = far * double(n) - (far - close) * bend * (1 - e) / (1 + e);
         const double t = centre + (side > 0 ? away : -away);
         if (t < low || t > high) break;
-        // Where no site is near, go on to the next one.
+        // If no site is near, go on to the next one.
         int64_t next = 0;
         for (int64_t end = count; next < end;) {
           const int64_t middle = next + (end - next) / 2;

@@ -1,11 +1,11 @@
-// The best plan under quotas as steps that a block of threads can take: what of QuotaTree
-// (quota_topk.h) does not depend on the scores, in flat arrays.
+// The best plan under quotas as steps that a block of threads can take: the part of QuotaTree
+// (quota_topk.h) that does not depend on the scores, in flat arrays.
 //
 // A site is forced, optional or dropped. A step makes the best `force` of the optional sites in a
 // range of `order` forced, and drops those after the best `keep`. How many sites are forced or
 // optional in a group is known beforehand, so a step has fixed ranks, and a group whose quotas do not
-// bind has none. Steps of groups without groups within are independent of each other: `small` ones are
-// short enough that each site counts those before it.
+// bind has no step. Steps of groups that contain no groups are independent of each other. A `small` step
+// is short enough that each site counts the better ones.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +20,8 @@ struct QuotaStep {
   int32_t count, force, keep;  // optional sites, 0 <= force <= keep <= count
 };
 
-// The sites of a group that are neither locked nor in a group within; the last one has those in no
-// group. lower and upper are what these sites must still give, and may.
+// The sites of a group that are neither locked nor in a group within it; the last entry has the sites in
+// no group. lower and upper: the fewest and the most of these sites to choose.
 struct QuotaFreeGroup {
   int32_t begin, end;  // places in `order`
   int32_t lower, upper;
@@ -30,7 +30,7 @@ struct QuotaFreeGroup {
 constexpr int32_t kSmallQuotaStep = 64;
 constexpr int32_t kNoQuotaStep = -1, kQuotaLockedIn = -2;
 
-// Pointers may be of any memory.
+// Pointers may be to host or device memory.
 struct QuotaSteps {
   const int32_t* order;          // [count] sites, a group's together; none that is locked out
   const int32_t* role;           // [count] number of its small step, kNoQuotaStep, kQuotaLockedIn
@@ -40,11 +40,11 @@ struct QuotaSteps {
   const QuotaStep* large;        // [large_count], in order
   const QuotaFreeGroup* groups;  // [groups_count]
   int64_t sites, k, count, small_count, large_count, groups_count;
-  int64_t free_k;  // k less the sites locked in
-  int64_t rest;    // free_k less the groups' lower, for disjoint groups: the size of the pool
+  int64_t free_k;  // k minus the sites locked in
+  int64_t rest;    // free_k minus the groups' lower, for disjoint groups: the size of the pool
 };
 
-// Its own arrays, as one block of whole numbers that can be copied elsewhere.
+// Owns the arrays of QuotaSteps, as one block of integers that can be copied elsewhere.
 class QuotaStepArrays {
  public:
   // A tree without fault; small: the longest step that is `small`.
@@ -118,7 +118,7 @@ class QuotaStepArrays {
       put(std::vector<int32_t>{g.begin, g.end, g.lower, g.upper});
   }
   const std::vector<int32_t>& numbers() const { return numbers_; }
-  // The arrays as they stand in a copy of numbers().
+  // The arrays within a copy of numbers().
   QuotaSteps at(const int32_t* numbers) const {
     QuotaSteps steps = steps_;
     steps.order = numbers;

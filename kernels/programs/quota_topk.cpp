@@ -118,14 +118,14 @@ void QuotaTree::best(const T* score, QuotaScratch<T>& scratch, int32_t* chosen) 
     if (node.first_child < 0) {
       forced += node.locked;
     } else {
-      // Children stand before each other in the order of their places, which rises with begin.
+      // Children are in the order of their places, which rises with begin.
       // Forced sites move to the front, in place; optional ones go by way of `optional`.
       ScoredSite<T>* put = optional.data();
       const auto take = [&](int64_t from, int64_t forced_end, int64_t optional_end) {
         put = std::copy(sites.data() + forced_end, sites.data() + optional_end, put);
         forced = std::copy(sites.data() + from, sites.data() + forced_end, forced);
       };
-      // The list of children runs from the last group to the first, which stands first.
+      // The list of children runs from the last group to the first; their sites are in the opposite order.
       std::vector<int32_t>& children = scratch.children;
       children.clear();
       for (int32_t c = node.first_child; c >= 0; c = nodes_[size_t(c)].next_sibling)

@@ -11,7 +11,7 @@
 // `lower`, and drops the worst until there are `upper`. At the root the forced sites are the plan.
 // (A greedy algorithm on a laminar matroid; Gabow & Tarjan 1984 is one source of many.)
 //
-// The sets need not be sorted: only the best few of each are parted from the rest, in linear time.
+// The sets need not be sorted: only the best few of each are separated from the rest, in linear time.
 // Cost: O(S depth). Equal scores: the lower index goes first, so the plan is unique.
 //
 // Whether quotas can be met does not depend on the scores. It is found once, for all rows of scores.
@@ -23,7 +23,7 @@
 
 namespace topreach::kernels {
 
-// Arrays are the caller's and are read by the constructor of QuotaTree alone.
+// The caller owns the arrays; only the constructor of QuotaTree reads them.
 struct QuotaGroups {
   int64_t sites, k;
   int32_t groups = 0;
@@ -79,15 +79,15 @@ class QuotaTree {
     int32_t group;   // -1: the root
     int32_t parent;  // a node's place; -1 for the root
     int64_t lower, upper;
-    int64_t begin, end;    // its sites in order(), those of its children among them
+    int64_t begin, end;    // its sites in order(), its children's included
     int64_t locked, free;  // of its own sites, from own_begin on: locked in, then free ones
     int64_t own_begin;
     int32_t first_child = -1, next_sibling = -1;
   };
   const std::vector<Node>& nodes() const { return nodes_; }
-  // Sites that are not locked out, so that those of a node and of its children stand together.
+  // Sites that are not locked out, in an order in which a node's sites and its children's are adjacent.
   const std::vector<int32_t>& order() const { return order_; }
-  // The node that holds each site itself; -1 for a site that is locked out.
+  // The narrowest node that holds each site; -1 for a site that is locked out.
   const std::vector<int32_t>& node_of() const { return node_of_; }
 
  private:
@@ -99,8 +99,8 @@ class QuotaTree {
   QuotaFault fault_;
 };
 
-// A plan that grows or shrinks by single sites, and who may join so that the quotas can still be met.
-// Every plan that can be filled up to K is allowed on the way. O(depth) each.
+// A plan that grows or shrinks by single sites, and which sites may join so that the quotas can still be
+// met. Every plan that can be extended to K sites is allowed. O(depth) for each operation.
 class QuotaRoom {
  public:
   explicit QuotaRoom(const QuotaTree& tree) : nodes_(tree.nodes()), needed_(nodes_.size(), 0) {
@@ -108,7 +108,7 @@ class QuotaRoom {
       if (nodes_[v].parent >= 0)
         needed_[size_t(nodes_[v].parent)] += std::max(needed_[v], nodes_[v].lower);
   }
-  // Whether a site of this node may join; not if the node is -1, that of sites that are locked out.
+  // Whether a site of this node may join. False for node -1, which stands for sites that are locked out.
   bool has_room(int32_t node) const {
     for (int32_t v = node; v >= 0; v = nodes_[size_t(v)].parent) {
       if (needed_[size_t(v)] < nodes_[size_t(v)].lower) return true;
@@ -127,7 +127,7 @@ class QuotaRoom {
 
  private:
   const std::vector<QuotaTree::Node>& nodes_;
-  std::vector<int64_t> needed_;  // sites chosen in the node, those its groups still need among them
+  std::vector<int64_t> needed_;  // sites chosen in the node, plus those its groups still need
 };
 
 extern template void QuotaTree::best(const float*, QuotaScratch<float>&, int32_t*) const;

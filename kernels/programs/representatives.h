@@ -1,12 +1,13 @@
 // The fewest, or cheapest, seeds that reach enough people.
 //
 // Representatives (a dominating set): min cost.x, sum over N[i] of x >= 1 for every node. Greedy by new
-// nodes for the cost (Chvatal 1979: at most H(d + 1) times the optimum), then nodes that are not needed
-// leave, dearest first. The bound: L(lambda) = sum lambda_i + sum_j min(0, c_j - lambda(N[j])), lambda >= 0,
-// raised by Polyak's steps, and rounded up where costs are whole numbers. The optimum:
+// nodes per cost (Chvatal 1979: at most H(d + 1) times the optimum), then nodes that are not needed are
+// removed, the most expensive first. The bound: L(lambda) = sum lambda_i + sum_j min(0, c_j - lambda(N[j])),
+// lambda >= 0, raised by Polyak's steps, and rounded up if costs are whole numbers. The optimum:
 // domination_program of models.h.
 //
-// Enough: the fewest seeds with reach at least theta, greedily; the reach there is, if theta is beyond it.
+// Enough reach: the fewest seeds with reach at least theta, greedily; or the largest reach, if theta is above
+// it.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +24,7 @@ struct Representatives {
   PlanStatus status = PlanStatus::heuristic;
   double value = 0, bound = 0, gap = 0;
   double reach = 0;             // of reach_at_least: sum w phi
-  std::vector<int32_t> chosen;  // rising
+  std::vector<int32_t> chosen;  // ascending
 };
 
 // cost [nodes] > 0, or empty: 1 each. O(steps (nodes + edges)).

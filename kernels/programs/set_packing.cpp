@@ -135,8 +135,8 @@ void SetPacking::solve() {
 }
 
 bool SetPacking::choose(double least, int64_t most_branches, std::vector<int32_t>& best) const {
-  // A choice is worth sum mu + k nu, less what its sets fall short of their prices, less the prices
-  // of what it leaves unused.
+  // A choice is worth sum mu + k nu, minus what its sets fall short of their prices, minus the prices
+  // of the elements and places that it leaves unused.
   double all = double(k_) * price_k_;
   for (const double p : price_) all += p;
   struct Candidate {

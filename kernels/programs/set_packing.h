@@ -1,4 +1,4 @@
-// The best k disjoint sets among some, as a linear program that grows, and in whole numbers.
+// The best k disjoint sets of a collection: as a linear program that grows, and as an integer program.
 //
 //   max sum_p value_p z_p,  sum_{p holds n} z_p <= 1 for every element n,  sum_p z_p <= k,  z >= 0
 //
@@ -28,8 +28,8 @@ class SetPacking {
   const std::vector<double>& prices() const { return price_; }  // mu [elements], >= 0
   const std::vector<double>& shares() const { return share_; }  // z, by set
 
-  // The best disjoint sets, at most k, if better than `least`; in `best`. The prices of the last
-  // solve() leave out sets that no such choice can hold. Returns whether the search was finished.
+  // Finds the best disjoint sets, at most k, if better than `least`, and stores them in `best`. The prices
+  // of the last solve() rule out sets that no such choice can hold. Returns whether the search was finished.
   bool choose(double least, int64_t most_branches, std::vector<int32_t>& best) const;
 
   const std::vector<std::vector<int32_t>>& sets() const { return sets_; }
@@ -52,7 +52,7 @@ class SetPacking {
   std::vector<double> price_, share_;
 };
 
-// A number for a node, such that the exclusive or of a set's numbers tells sets apart.
+// A number for a node. The exclusive or of its nodes' numbers identifies a set.
 inline uint64_t mixed(uint64_t x) {  // splitmix64 (Steele, Lea & Flood 2014)
   x += 0x9e3779b97f4a7c15u;
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;

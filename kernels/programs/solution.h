@@ -1,4 +1,4 @@
-// What every allocation program reports about its plan.
+// Status and gap of the plan of an allocation program.
 #pragma once
 
 #include <chrono>

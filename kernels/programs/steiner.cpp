@@ -42,7 +42,7 @@ struct Union {
   }
 };
 
-// A minimum spanning tree of these edges, without leaves that are no terminals.
+// A minimum spanning tree of these edges, without leaves that are not terminals.
 std::vector<Edge> pruned_tree(const Graph& graph, std::vector<Edge> edges,
                               const std::vector<char>& terminal) {
   std::sort(edges.begin(), edges.end());
@@ -61,13 +61,13 @@ std::vector<Edge> pruned_tree(const Graph& graph, std::vector<Edge> edges,
   return edges;
 }
 
-// A problem without nodes of one edge: such a node that is no terminal is of no use, and the edge of one
-// that is a terminal belongs to every tree, so that its other end takes its place.
+// A problem without nodes with one edge. If such a node is not a terminal, no shortest tree needs it. If it
+// is one, every tree has its edge, so the node at the other end becomes the terminal instead.
 struct Peeled {
   std::vector<int32_t> terminals;
   std::vector<char> is_terminal, open;
-  std::vector<Edge> edges;  // those of every tree
-  double length = 0;        // theirs
+  std::vector<Edge> edges;  // edges that every tree has
+  double length = 0;        // their total
 };
 
 Peeled peel(const Graph& graph, const std::vector<int32_t>& terminals) {
@@ -105,7 +105,7 @@ struct Part {  // the tree of one component
   double value = 0, bound = 0;
   std::vector<Edge> edges;
   bool has_roles = false;
-  std::vector<int32_t> essential;  // nodes of every such tree, terminals among them
+  std::vector<int32_t> essential;  // nodes that every such tree has, terminals included
 };
 
 Part mehlhorn(const Graph& graph, const std::vector<int32_t>& terminals,
@@ -177,14 +177,14 @@ Part mehlhorn(const Graph& graph, const std::vector<int32_t>& terminals,
   return part;
 }
 
-// Whether trees of at most `value` edges are sought by bits.
+// Whether trees of at most `value` edges are searched with sets of bits (unit_trees.h).
 bool has_units(const Graph& graph, size_t terminals, double value) {
   return graph.weights.empty() && terminals >= 2 && value < 64 &&
          value * double(size_t(graph.nodes()) << terminals) < 64.0 * kMostStates;
 }
 
-// The exact method. Nodes that are not open are left out. `roles`: also the essential nodes, where they come
-// with the trees.
+// The exact method. Nodes that are not open are left out. `roles`: also the essential nodes, if the method
+// gives them with the trees.
 Part dreyfus_wagner(const Graph& graph, const std::vector<int32_t>& terminals,
                     const std::vector<char>& is_terminal, const std::vector<char>& open,
                     bool with_edges, bool roles) {
@@ -240,7 +240,7 @@ Part dreyfus_wagner(const Graph& graph, const std::vector<int32_t>& terminals,
   std::vector<std::vector<int32_t>> states(full + 1);  // places with a finite d, by set
   const double enough = known.value * (1 - 1e-12);     // a tree of this length is worth finding
   std::vector<size_t> rest;                            // terminals not in the set
-  // What is still needed from v on: a tree that joins v, s and t has at least half their perimeter.
+  // Bounds the rest of the tree from v on: a tree that joins v, s and t has at least half their perimeter.
   const auto may_be_enough = [&](double length, size_t v) {
     const auto node = size_t(nodes[v]);
     for (size_t i = 0; i < rest.size(); ++i) {
@@ -337,7 +337,7 @@ std::vector<int32_t> missed_nodes(const Graph& graph, const Peeled& rest, const 
   return missed;
 }
 
-// The exact method on what is left when nodes of one edge are gone.
+// The exact method on the graph without nodes with one edge.
 Part least_tree(const Graph& graph, const std::vector<int32_t>& terminals, bool roles) {
   const Peeled rest = peel(graph, terminals);
   Part part = dreyfus_wagner(graph, rest.terminals, rest.is_terminal, rest.open, true, roles);

@@ -1,15 +1,15 @@
-// The least subgraph that joins given nodes: a Steiner tree of terminals, one for each component of the
-// graph that holds some.
+// The shortest subgraph that joins given nodes, the terminals: a Steiner tree for each component of the graph
+// that holds some.
 //
 //   min sum of edge weights of a subgraph in which the terminals of a component are connected
 //
-// Nodes of one edge are taken off first: one that is no terminal is of no use, and the edge of one that is
-// belongs to every tree, so that its other end takes its place.
+// Nodes with one edge are removed first. If such a node is not a terminal, no shortest tree needs it. If it
+// is one, every tree has its edge, so the node at the other end becomes the terminal instead.
 //
-// Up to kMostExact terminals in a component: Dreyfus & Wagner (1971), d[X][v], the least tree that joins
-// the terminals X and node v, from smaller X: merged at v, then along shortest paths. A state is left
-// out if d[X][v] and what joining v to the terminals not in X takes at least (half the perimeter of v and any
-// two) do not lead to a shorter tree than one that is known.
+// Up to kMostExact terminals in a component: Dreyfus & Wagner (1971). d[X][v], the length of the shortest
+// tree that joins the terminals X and node v, comes from smaller X: two trees merge at v, then grow along
+// shortest paths. Joining v to the terminals not in X takes at least half the perimeter of v and any two of
+// them. A state is left out if d[X][v] plus this bound is no shorter than a known tree.
 // O(3^t n + 2^t m log n), exact. With edges of length 1: unit_trees.h.
 //
 // Above: Mehlhorn (1988), O(m log n): the minimum spanning tree of the terminals' distances, whose edges
@@ -33,11 +33,11 @@ constexpr int64_t kMostStates = int64_t(1) << 25;  // 2^(t-1) n of the exact met
 struct SteinerTree {
   PlanStatus status = PlanStatus::optimal;
   double value = 0, bound = 0, gap = 0;
-  std::vector<std::pair<int32_t, int32_t>> edges;  // rising, first < second
-  std::vector<int32_t> nodes;                      // rising, terminals among them
+  std::vector<std::pair<int32_t, int32_t>> edges;  // ascending, first < second
+  std::vector<int32_t> nodes;                      // ascending, terminals included
   int32_t trees = 0;                               // components that hold terminals
-  // Where asked for and known, as all trees are exact: of the nodes that are no terminals, rising, those
-  // without which the optimum is larger. The others can be replaced.
+  // If asked for, and if all trees are exact: the nodes other than terminals, ascending, without which the
+  // optimum is larger. The others can be replaced.
   bool has_roles = false;
   std::vector<int32_t> essential;
 };

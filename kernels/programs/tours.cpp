@@ -72,9 +72,9 @@ class Pricing {
     near_known_ = near && compute_near();
   }
 
-  // Starts of paths by falling optimistic reduced gain. Both ends of a path with the largest reduced
-  // gain have a positive one, and both ends of a tour in a best plan a positive gain; unless it must
-  // have a least size.
+  // Starts of paths by falling optimistic reduced gain. Unless paths have a minimum size, both ends of
+  // a path with the largest reduced gain have a positive reduced gain, and both ends of a tour in a best
+  // plan have a positive gain.
   std::vector<std::pair<double, int32_t>> starts(double least, bool reduced = true) const {
     std::vector<std::pair<double, int32_t>> order;
     for (int32_t u = 0; u < graph_.nodes(); ++u) {
@@ -144,8 +144,8 @@ class Pricing {
   }
 
   // Depth-first search for the path with the largest reduced gain above `least`; with `all`, for all
-  // paths above it. Returns the largest gain that may be left: that of the best path, or more if time
-  // was up, which leaves `stopped`.
+  // paths above it. Returns an upper bound on the largest gain: that of the best path, or more if the
+  // search stopped early (time was up, or more than kMostListed paths); then `stopped` is set.
   double search(double least, Path& found, std::vector<Path>* all) {
     best_ = least;
     found.clear();
@@ -172,13 +172,13 @@ class Pricing {
   const TourOptions& options_;
   const Deadline& deadline_;
   std::vector<double> gain_;
-  // The best gain of a walk on from a node, the first step it takes, and the best with another.
+  // The best gain of a walk from a node, its first step, and the best gain with another first step.
   struct Walk {
     double first_gain = 0, other_gain = 0;
     int32_t first = -1;
   };
   struct Near {
-    double gain, size, distance;  // distance: the least size of a path there, without its beginning
+    double gain, size, distance;  // distance: the smallest size of a path there, without its start
     int32_t area;
   };
 

@@ -78,7 +78,7 @@ int UnitTrees::solve() {
   std::vector<uint64_t> found(words_), useful(words_);
   for (size_t set = 1; set <= full_; ++set)
     for (size_t l = 0; l < levels_; ++l) {
-      // What is left must reach each terminal that is not in the set.
+      // The remaining edges must reach each terminal that is not in the set.
       std::copy_n(&near_[at(root, levels_ - 1 - l)], words_, useful.data());
       for (size_t s = 0; s < root; ++s) {
         if (set >> s & 1) continue;
@@ -152,7 +152,7 @@ const uint64_t* UnitTrees::common(size_t set, int32_t node, std::vector<int32_t>
   if (mine >= 0) return pool[size_t(mine)].data();
   const int length = least_[state(set, node)];
   std::vector<uint64_t> all(words_, ~uint64_t(0));
-  bool is_first = true;  // the state of a terminal by itself has no way
+  bool is_first = true;  // the state of a single terminal arises in no way
   for (const int32_t u : near(node)) {
     if (least_[state(set, u)] + 1 != length) continue;
     const uint64_t* const way = common(set, u, known, pool);
@@ -175,7 +175,7 @@ const uint64_t* UnitTrees::common(size_t set, int32_t node, std::vector<int32_t>
 
 std::vector<int32_t> UnitTrees::essential() const {
   std::vector<int32_t> known(least_.size(), -1), found;
-  std::vector<std::vector<uint64_t>> pool;  // of vectors: what they point to stays where it is
+  std::vector<std::vector<uint64_t>> pool;  // of vectors, so that their data do not move
   for_each_bit(common(full_, terminals_.back(), known, pool), words_,
                [&](int32_t v) { found.push_back(nodes_[size_t(v)]); });
   return found;

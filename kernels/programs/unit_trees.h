@@ -1,13 +1,14 @@
-// Shortest trees that join a few terminals where every edge has length 1: Dreyfus & Wagner (1971) on sets
+// Shortest trees that join a few terminals if every edge has length 1: Dreyfus & Wagner (1971) on sets
 // of nodes as bits, 64 at a time.
 //
-// reach[X][l] holds the nodes v with d[X][v] <= l, d[X][v] the length of the least tree that joins the
-// terminals X and v. Only nodes that a tree of at most `most` edges can hold take part: those whose
-// distances to any two terminals, and theirs, sum to at most 2 `most`.
+// reach[X][l] holds the nodes v with d[X][v] <= l, where d[X][v] is the length of the shortest tree that
+// joins the terminals X and v. Only nodes that a tree of at most `most` edges can hold take part: for any two
+// terminals, the node's distances to both and the distance between them sum to at most 2 `most`.
 //
-// A node is essential if no shortest tree does without it. The shortest trees are the ways in which the
-// last state came about, a step or a union of two parts each; so the nodes that all ways of a state have in
-// common are the state's own and, over its ways, the intersection of what these have in common.
+// A node is essential if every shortest tree has it. A state arises in several ways, each of them a step from
+// another state or a union of two; each way of the last state gives shortest trees. So the nodes that all
+// trees of a state have in common are its own node and the intersection, over its ways, of the common nodes
+// of the states that the way uses.
 #pragma once
 
 #include <cstdint>
@@ -26,12 +27,12 @@ class UnitTrees {
   UnitTrees(const Graph& graph, std::span<const int32_t> terminals, std::span<const char> open,
             int most);
 
-  // The length of the shortest tree, or -1 if that is above `most`. The others only after it, where there is
-  // one.
+  // The length of the shortest tree, or -1 if that is above `most`. Call the functions below only after it,
+  // and only if there is a tree.
   int solve();
-  // The edges of one, first < second; an edge may stand twice.
+  // The edges of one shortest tree, first < second; an edge may occur twice.
   std::vector<std::pair<int32_t, int32_t>> edges() const;
-  // The nodes of every shortest tree, rising; terminals among them.
+  // The nodes that every shortest tree has, ascending; terminals included.
   std::vector<int32_t> essential() const;
 
  private:
@@ -43,7 +44,7 @@ class UnitTrees {
   const uint64_t* common(size_t set, int32_t node, std::vector<int32_t>& known,
                          std::vector<std::vector<uint64_t>>& pool) const;
 
-  // Of the nodes that take part, by their place: names, neighbours, those of the terminals.
+  // For the nodes that take part, numbered by place: their names and neighbours, and the terminals' places.
   std::vector<int32_t> nodes_, start_, ends_, terminals_;
   int32_t count_ = 0;
   size_t words_ = 0, levels_ = 0, full_ = 0;
@@ -51,7 +52,7 @@ class UnitTrees {
   std::vector<uint64_t> near_;           // near[s][l]: places at most l steps from terminal s
   std::vector<uint64_t> reach_, fresh_;  // [set][level]; fresh: places new at a level
   std::vector<uint64_t> used_;           // levels of a set with new places, as bits
-  std::vector<size_t> last_;             // the last level of a set that can be of use
+  std::vector<size_t> last_;             // the last useful level of a set
   std::vector<uint8_t> least_;           // [set][place], d; kFar if above `most`
 };
 

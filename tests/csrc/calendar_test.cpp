@@ -1,4 +1,4 @@
-// Calendar: periods are counted, labelled and read back as the Gregorian calendar and ISO 8601 have it.
+// Calendar: periods are counted, labelled and read back according to the Gregorian calendar and ISO 8601.
 #include "../../csrc/calendar.h"
 
 #include <c10/util/Exception.h>
@@ -56,7 +56,7 @@ TEST(Calendar, GapsDoNotLengthenTheStep) {
   EXPECT_EQ(years.step(), 1);
   EXPECT_EQ(years.distance(2013, 2016), 3);
   EXPECT_EQ(Calendar::infer({2012, 2014, 2018}, false).step(), 2);
-  // Seconds since 1970: the tolerance is one of a step, not of the size of the times.
+  // Seconds since 1970: the tolerance is relative to a step, not to the size of the times.
   EXPECT_EQ(Calendar::infer({1.6e9, 1.6e9 + 60, 1.6e9 + 180}, false).step(), 60);
   EXPECT_NEAR(Calendar::infer({0.1, 0.2, 0.30000000000000004, 0.5}, false).step(), 0.1, 1e-15);
 }

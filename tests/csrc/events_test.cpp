@@ -1,4 +1,4 @@
-// Events: counts against their definitions by brute force; the text format there and back; refusals.
+// Events: counts against their definitions by brute force; the text format written and read; refusals.
 #include "../../csrc/events.h"
 
 #include <c10/util/Exception.h>

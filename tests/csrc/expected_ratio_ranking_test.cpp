@@ -1,4 +1,4 @@
-// topreach::expected_ratio_ranking as a C++ user meets it [D25 Eq. 6].
+// topreach::expected_ratio_ranking as a C++ user calls it [D25 Eq. 6].
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 

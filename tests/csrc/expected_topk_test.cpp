@@ -1,4 +1,4 @@
-// topreach::expected_topk and topk_probability as a C++ user meets them.
+// topreach::expected_topk and topk_probability as a C++ user calls them.
 #include "../../csrc/ops/expected_topk.h"
 
 #include <gtest/gtest.h>
@@ -13,7 +13,7 @@ namespace {
 
 using topreach::expected_topk;
 
-constexpr double kBound = 3e-9;  // what the method states
+constexpr double kBound = 3e-9;  // the error bound that the header states
 
 TEST(ExpectedTopK, TwoSitesClosedForm) {
   // P(site 0 wins) = Phi(d), d = (r0 - r1) / (sigma sqrt 2); its slope in r0 is phi(d) / (sigma
@@ -64,7 +64,7 @@ TEST(ExpectedTopK, ProbabilityIsItsExactValue) {
 }
 
 TEST(ExpectedTopK, EachRowHasItsBudgetAndNoise) {
-  // db/dsigma of two sites d = gap / (sigma sqrt 2) apart: -phi(d) d / sigma; the row of K = 0 is sure.
+  // db/dsigma of two sites d = gap / (sigma sqrt 2) apart: -phi(d) d / sigma; the row of K = 0 is certain.
   const auto scores = torch::tensor({0.7, 0.0}, torch::kDouble).repeat({2, 1});
   const auto sigma = torch::tensor({0.5, 0.5}, torch::kDouble).requires_grad_();
   const auto b = expected_topk(scores, 0, {.row_k = torch::tensor({1, 0}), .row_sigma = sigma});

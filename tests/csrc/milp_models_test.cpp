@@ -1,5 +1,5 @@
-// The allocation programs that HiGHS solves: the answers of ALLOCATION.md section 5, enumeration on random
-// instances, prices by what one more unit changes. Skipped where there is no HiGHS.
+// The allocation programs that HiGHS solves: known answers, enumeration on random instances, prices against
+// the change by one more unit. Skipped if there is no HiGHS.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -58,7 +58,7 @@ TEST(Models, TwelveSites) {
   LinearProgram crossing = choice_program(t.r, 4);
   add_quotas(crossing, t.municipality, one, four);
   add_quotas(crossing, t.rural, two, two);
-  relax(crossing);  // integral by itself
+  relax(crossing);  // has an integral solution
   const MilpSolution s = solve(crossing);
   EXPECT_NEAR(s.value, 41, 1e-9);
   for (const double x : s.x) EXPECT_NEAR(x, std::round(x), 1e-9);
@@ -94,7 +94,7 @@ TEST(Models, TwelveSites) {
   for (const double x : p.x) EXPECT_NEAR(x, std::round(x), 1e-7);
 }
 
-// All subsets of n sites that `allowed` allows, against the program.
+// The program against all subsets of n sites that `allowed` allows.
 void expect_best_subset(const LinearProgram& program, const std::vector<double>& r,
                         const std::function<bool(int)>& allowed) {
   double best = -1e300;
@@ -298,7 +298,7 @@ TEST(Models, TreatmentCoverage) {
   for (size_t j = 0; j < 3; ++j) EXPECT_NEAR(a.capacity_price[j], price[j], 1e-5);
   EXPECT_NEAR(assign(need, {40, 50, 1}, distances(3), 10).value - a.value, price[2], 1e-5);
   EXPECT_NEAR(assign(need, {40, 50, 10}, distances(3), 10).value, 402.0197044713775, 1e-6);
-  // Strong duality: the value is what needs and capacities cost at their prices.
+  // Strong duality: the value equals needs and capacities times their prices.
   double dual = 0;
   for (size_t i = 0; i < 10; ++i) dual += need[i] * a.need_price[i];
   dual += 40 * a.capacity_price[0] + 50 * a.capacity_price[1];

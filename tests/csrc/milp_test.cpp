@@ -1,5 +1,5 @@
 // HiGHS through its C interface: programs with known answers, duals against finite differences, and
-// whole numbers against enumeration. Skipped where there is no HiGHS.
+// integer programs against enumeration. Skipped if there is no HiGHS.
 #include "../../csrc/programs/milp.h"
 
 #include <gtest/gtest.h>
@@ -19,7 +19,7 @@ using topreach::kernels::PlanStatus;
   if (!topreach::has_highs()) GTEST_SKIP() << "HiGHS is not installed"
 
 TEST(Milp, MissingLibrarySaysHowToMend) {
-  // In a process that starts afresh: a library that is loaded stays.
+  // In a new process, because a library stays loaded.
   testing::FLAGS_gtest_death_test_style = "threadsafe";
   EXPECT_EXIT(
       {
@@ -124,7 +124,7 @@ TEST(Milp, WholeNumbersAgainstEnumeration) {
 
 TEST(Milp, TimeIsUp) {
   SKIP_WITHOUT_HIGHS();
-  // A market split (Cornuejols & Dawande 1998): no solver does it in no time.
+  // A market split problem (Cornuejols & Dawande 1998), which no solver solves quickly.
   std::mt19937_64 random(3);
   LinearProgram lp;
   lp.maximise = false;

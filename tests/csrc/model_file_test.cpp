@@ -132,7 +132,7 @@ TEST_F(ModelFileTest, RoundTrip) {
   expect_equal(read, example());
   EXPECT_EQ(read.digest, digest);
   EXPECT_FALSE(read.topreach_version.empty());
-  // Nothing but the file is left, and writing over it works.
+  // Only the file is left, and it can be overwritten.
   topreach::save_model_file(example(), path("model.pt"));
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 1);
 }
@@ -184,7 +184,7 @@ TEST_F(ModelFileTest, RefusesWithAReason) {
   EXPECT_THROW(topreach::save_model_file(example(), path("no/such/folder.pt")), c10::ValueError);
 }
 
-// The digest covers every byte: no changed file is read.
+// The digest covers every byte: changed files are refused.
 TEST_F(ModelFileTest, RefusesChangedBytes) {
   topreach::save_model_file(example(), path("model.pt"));
   const std::vector<char> bytes = bytes_of(path("model.pt"));

@@ -45,7 +45,7 @@ TEST(NegBinMixedEffects, TotalCountIsTheEquation) {
     }
 }
 
-// H is the expected information about the two effects that the counts' mean and variance hold.
+// H is the information about the two effects in the counts' mean and variance.
 TEST(NegBinMixedEffects, InformationByAutograd) {
   const auto f64 = torch::kDouble;
   const int64_t periods = 6, sites = 3;
@@ -106,17 +106,17 @@ TEST(NegBinMixedEffects, PenaltiesAgreeWithLinearAlgebra) {
                c10::ValueError);
 }
 
-// Along b = 0, sigma -> 0 the joint density of (b, Sigma) has no bound, with a half-normal prior on
-// sigma (whose density is finite at 0) as without; the shipped penalty stays at or above 0.
+// Along b = 0, sigma -> 0 the joint density of (b, Sigma) is unbounded, with and without a half-normal
+// prior on sigma (whose density is finite at 0); the library's penalty never falls below 0.
 TEST(NegBinMixedEffects, JointDensityIsUnboundedTheShippedPenaltyIsNot) {
   const auto f64 = torch::kDouble;
   const auto b = torch::zeros({100, 2}, f64), information = torch::ones({100, 3}, f64) * 4;
   double joint_before = 0;
   for (double sigma = 1e-1; sigma > 1e-9; sigma /= 10) {
     const auto covariance = torch::eye(2, f64) * sigma * sigma;
-    const double half_normal = sigma * sigma;  // -log density of both, less a constant
+    const double half_normal = sigma * sigma;  // -log density of both, without a constant
     const double joint = joint_prior(b, covariance).item<double>() + half_normal;
-    // Each factor of 10 lowers it by 2 log 10 a site.
+    // Each factor of 10 lowers it by 2 log 10 for each site.
     if (sigma < 1e-1) {
       EXPECT_NEAR(joint_before - joint, 100 * 2 * std::log(10.0), 1);
     }
@@ -126,7 +126,7 @@ TEST(NegBinMixedEffects, JointDensityIsUnboundedTheShippedPenaltyIsNot) {
         torch::zeros({}, f64), information, "laplace");
     EXPECT_GE(laplace.item<double>(), 0.0);
     EXPECT_LT(laplace.item<double>(), 100 * 8 * sigma * sigma + 1e-12);
-    // And effects that are not 0 keep sigma away from 0.
+    // Effects other than 0 keep sigma away from 0.
     const auto apart = topreach::negbin_mixed_effects_penalty(
         b.select(1, 0) + 0.1, b.select(1, 1), torch::full({2}, inverse_softplus(sigma), f64),
         torch::zeros({}, f64), information, "laplace");
@@ -155,9 +155,9 @@ TEST(NegBinMixedEffects, LossHasGradientsForEveryParameter) {
   }
 }
 
-// Every family: the mean that the options ask for, draws whose mean is that of the distribution, an
-// exact ranking, and a marginal likelihood with a gradient in every parameter but the effects, which
-// is the sum of log-probabilities where Sigma is 0.
+// Every family has the mean that the options ask for, draws with the mean of the distribution, an exact
+// ranking, and a marginal likelihood with a gradient in every parameter except the effects. If Sigma is
+// 0, that likelihood is the sum of log-probabilities.
 TEST(NegBinMixedEffects, FamiliesPredictAndHaveAMarginalLikelihood) {
   const auto x = torch::randn({4, 6, 2}), t = torch::tensor({-1.3f, -0.4f, 0.4f, 1.3f});
   const auto exposure = torch::rand({4, 6}) + 0.5;
@@ -208,8 +208,8 @@ TEST(NegBinMixedEffects, FamiliesPredictAndHaveAMarginalLikelihood) {
     }
 }
 
-// Steps whose covariance is sigma^2 phi^d, or sigma^2 min(t, t') of a random walk; the expected path
-// between and beyond by the normal distribution's conditional mean from dense matrices.
+// The steps have covariance sigma^2 phi^d, or sigma^2 min(t, t') for a random walk; the expected path
+// between and beyond is the normal distribution's conditional mean, from dense matrices.
 TEST(NegBinMixedEffects, PathsAreThoseOfTheirCovariance) {
   const auto f64 = torch::kDouble;
   const auto times = torch::tensor({-1.0, -0.5, 0.0, 1.5, 2.0}, f64);  // a period is 0.5
@@ -231,7 +231,7 @@ TEST(NegBinMixedEffects, PathsAreThoseOfTheirCovariance) {
       return scale * torch::minimum(from, to).clamp_min(0);
     };
     EXPECT_TRUE(torch::allclose(a.matmul(a.t()), covariance(times, times), 1e-12, 1e-12));
-    // A random walk is 0 at first: its values there tell nothing, and are 0.
+    // A random walk starts at 0: its first values are 0 and tell nothing.
     auto values = effect.clone();
     auto known = times;
     if (!ar1) {
@@ -298,7 +298,7 @@ TEST(NegBinMixedEffects, SlopesAreDampedBeyondTheFittedTimes) {
   }
   EXPECT_TRUE(
       torch::allclose(damped->forward(x, t).mean(), linear->forward(x, stretched).mean(), 1e-5));
-  options.slope_damping = 0;  // stays
+  options.slope_damping = 0;  // the time stops
   NegBinMixedEffects stays(4, 2, options);
   stays->site_slope.copy_(damped->site_slope);
   EXPECT_TRUE(torch::allclose(stays->forward(x, t).mean(),

@@ -139,14 +139,14 @@ TEST(Objectives, DecisionAwareIsNllPlusHinge) {
   value.loss.backward();
   for (const auto& item : f.model->named_parameters())
     EXPECT_TRUE(item.value().grad().isfinite().all().item<bool>()) << item.key();
-  // The same key gives the same numbers; epsilon below the reach asks for nothing more.
+  // The same key gives the same numbers; with epsilon below the reach the hinge is 0.
   const auto again = topreach::decision_aware(counts, f.y, options);
   EXPECT_TRUE(torch::equal(again.terms.at("hinge"), value.terms.at("hinge")));
   options.epsilon = 1e-6;
   EXPECT_EQ(topreach::decision_aware(counts, f.y, options).terms.at("hinge").item<double>(), 0.0);
 }
 
-// A forecast of one's own: only what has to be there.
+// A user-written forecast with only the required members.
 struct Coins {
   Tensor probs;
   Tensor mean() const { return probs; }

@@ -1,4 +1,4 @@
-// topreach::perturbed_topk and topk_mask as a C++ user meets them.
+// topreach::perturbed_topk and topk_mask as a C++ user calls them.
 #include "../../csrc/ops/perturbed_topk.h"
 
 #include <gtest/gtest.h>
@@ -38,7 +38,7 @@ TEST(PerturbedTopK, GradientFollowsTheScores) {
       scores, 10, {.sigma = 1.0, .num_samples = 20'000, .estimator = "score_loo"});
   (b * v).sum().backward();
   const auto g = scores.grad();
-  // equal scores: the exact gradient is proportional to v less its mean
+  // equal scores: the exact gradient is proportional to v minus its mean
   const auto cosine = torch::cosine_similarity(g, v - v.mean(), -1).item<float>();
   EXPECT_GT(cosine, 0.95f);
 }

@@ -1,5 +1,5 @@
-// topreach::plan and topreach::Graph from C++: known answers, what is refused, and what holds
-// without HiGHS. The programs are held to enumeration in tests/python/test_plan_enumeration.py.
+// topreach::plan and topreach::Graph from C++: known answers, refusals, and results without HiGHS.
+// tests/python/test_plan_enumeration.py compares the programs with enumeration.
 #include <gtest/gtest.h>
 
 #include <c10/util/Exception.h>

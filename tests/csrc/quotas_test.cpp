@@ -13,7 +13,7 @@ using torch::Tensor;
 
 constexpr int64_t kSites = 12;
 
-// ALLOCATION: r = 1 + (7 i + 3) mod 12, municipality i mod 3.
+// r = 1 + (7 i + 3) mod 12; municipality i mod 3.
 Tensor scores() {
   Tensor r = torch::empty({kSites}, torch::kDouble);
   for (int64_t i = 0; i < kSites; ++i) r[i] = double(1 + (7 * i + 3) % 12);

@@ -1,4 +1,4 @@
-// topreach::ratio_ranking as a C++ user meets it [D25 Eq. 7, 10].
+// topreach::ratio_ranking as a C++ user calls it [D25 Eq. 7, 10].
 #include "../../csrc/ops/ratio_ranking.h"
 
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-// Mixtures with weights of each site's own (D25 Eq. 14, 17) against closed forms.
+// Mixtures with separate weights for each site (D25 Eq. 14, 17) against closed forms.
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
@@ -14,8 +14,8 @@ using torch::Tensor;
 Tensor doubles(const std::vector<double>& values) { return torch::tensor(values, torch::kDouble); }
 
 TEST(SiteMixture, OfOnePoissonHasTheClosedFormRanking) {
-  // MATH: r_s = (n_s / N) (1 - P(sum = 0)); a component that all sites share makes them exchangeable,
-  // so rates that differ are put in as weights 1 and 0.
+  // r_s = (n_s / N) (1 - P(sum = 0)) for independent Poisson counts of rates n. All sites share the
+  // components, so different rates are two components with weights 1 and 0.
   const Tensor rate = doubles({0.5, 3.0});
   const Tensor logits = torch::eye(2, torch::kDouble).log();
   const SiteMixture<Poisson> y{logits, {rate}};
@@ -89,8 +89,8 @@ TEST(Mixtures, MaximumLikelihoodSeparatesTheSites) {
   EXPECT_TRUE((mean - y.mean(0)).abs().lt(5 * (mean / 200).sqrt()).all().item<bool>());
 }
 
-// The synthetic study's objectives (D25 Sec. 5.1) on several starts at once, one row for all periods:
-// loss and gradient are the sums of those of each start by itself, period by period.
+// The synthetic study's objectives (D25 Sec. 5.1) on several starts at once, with one row for all
+// periods: loss and gradient equal the sums over the starts, each computed alone, period by period.
 TEST(Mixtures, ObjectivesTakeSeveralStartsAtOnce) {
   torch::manual_seed(2);
   const topreach::MixtureOptions options{.high = 20, .batch = {3}};
@@ -131,7 +131,7 @@ TEST(Mixtures, ObjectivesTakeSeveralStartsAtOnce) {
                c10::ValueError);
 }
 
-// By likelihood, by reach alone and by DAML: all put the two sites of most events first.
+// Training by likelihood, by reach alone and by DAML: all rank the two sites with most events first.
 TEST(Mixtures, TheSyntheticStudysObjectivesTrain) {
   torch::manual_seed(3);
   const Tensor rate = torch::tensor({1.f, 1.f, 6.f, 1.f, 9.f});

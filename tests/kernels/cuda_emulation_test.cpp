@@ -1,4 +1,4 @@
-// The host emulation of CUDA launches: what a kernel may rely on, and what it must be caught at.
+// The host emulation of CUDA launches: what kernels may rely on, and the errors that it must detect.
 #include "cuda_emulation.h"
 
 #include <gtest/gtest.h>
@@ -171,7 +171,7 @@ TEST(CudaEmulationFaults, RefusesWhatTheHardwareRefuses) {
   EXPECT_EQ(cuda_emulation::launch(1, 32, 0, nullptr, nothing), cudaSuccess);
 }
 
-// A race: the last to write wins, so the result tells the order.
+// A race: the last thread to write wins, so the result depends on the order.
 TEST(CudaEmulationFaults, OrdersShowARace) {
   const auto last_writer = [] {
     int last = -1;

@@ -73,7 +73,7 @@ Result on_cuda(const Case& c) {
   return r;
 }
 
-// As csrc/ops/quota_topk.cpp does it: the problem of the sites that are free.
+// As csrc/ops/quota_topk.cpp does it: the problem of the free sites.
 Result on_cpu(const Case& c) {
   const auto sites = size_t(c.q.sites());
   const size_t groups = c.q.lower.size();
@@ -115,7 +115,7 @@ Result on_cpu(const Case& c) {
   return r;
 }
 
-// Rounding of some 1e3 terms; those below 1e-17 that the two leave out differ, some 1e3 of them too.
+// Tolerance: rounding of some 1e3 terms, and some 1e3 terms below 1e-17 that only one of the two keeps.
 void expect_agreement(const Case& c) {
   const Result got = on_cuda(c), want = on_cpu(c);
   double size = 0;
@@ -166,7 +166,7 @@ TEST_F(ExpectedQuotaTopKCuda, TakesSitesThatAreClosedAndFarApart) {
   expect_agreement(c);
 }
 
-// A row stands alone, bit for bit; a row that the CPU refuses is NaN.
+// A row's bits do not depend on the other rows; a row that the CPU refuses is NaN.
 TEST_F(ExpectedQuotaTopKCuda, RowsStandAlone) {
   std::mt19937 random(8);
   const Quotas q = random_quotas(random, 30, 4, false, 12);

@@ -1,5 +1,5 @@
 // The CUDA kernels of the expected top-K, run by the host emulation, against the CPU's: the same
-// method with sums in another order, so equal to rounding; and equal bits whatever the order in
+// method with sums in another order, so equal up to rounding; and equal bits whatever the order in
 // which threads run.
 #include "../../kernels/cuda/expected_topk.cu"
 

@@ -123,7 +123,7 @@ TEST(ExpectedTopKCpu, PiecesAreAddedToOneGrid) {
   std::vector<double> scores(5000), v(5000);
   for (auto& x : scores) x = normal(random);
   for (auto& x : v) x = normal(random);
-  // The sums over sites are the same but for their order.
+  // The sums over sites differ only in their order.
   const Row whole = run(scores, v, 300, 0.5), parts = run(scores, v, 300, 0.5, 7);
   EXPECT_LT(apart(whole.value, parts.value), 1e-10);
   EXPECT_LT(apart(whole.product, parts.product), 1e-8);

@@ -125,7 +125,7 @@ TEST(HawkesBranching, OneNodesMeanIsTheClosedForm) {
   }
 }
 
-// What is born within a period has no children in it: the mean is a recursion.
+// Events have no children within their own period, so the mean follows a recursion.
 TEST(HawkesBranching, PaperModesMeanIsItsRecursion) {
   const Future f = one_node();
   const Moments m = moments_of(f.simulate(HawkesMode::kPaper, 20000).counts, 4);

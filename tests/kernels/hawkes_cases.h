@@ -62,7 +62,7 @@ struct Case {
     return h;
   }
 
-  // theta as the formula has it, without the kernels' code.
+  // theta by its formula, without the kernels' code.
   double theta(int64_t k, int64_t u, int64_t v) const {
     const int64_t r = refresh.empty() ? k : refresh[size_t(k)];
     if (!dense.empty()) return dense[size_t((r * nodes() + u) * nodes() + v)];
@@ -170,7 +170,7 @@ inline Case random_case(unsigned seed, int64_t places = 2, int64_t types = 2, in
   return c;
 }
 
-// Natural parameters of node u, all effects of a fair size.
+// Natural parameters of node u; all effects are large enough to matter.
 inline std::vector<double> parameters_of(const Case& c, int64_t u, double delta_k = 2.0) {
   std::vector<double> z{std::log(0.5)};
   for (int64_t a = 0; a < c.p; ++a) z.push_back(0.4 - 0.1 * double(a));

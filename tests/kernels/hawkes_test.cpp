@@ -1,5 +1,5 @@
 // The networked Hawkes likelihood (kernels/hawkes.h) against its definition by brute force, quadrature,
-// finite differences, tick's published value and the laws it must obey.
+// finite differences, tick's published value and its invariants.
 #include "../../kernels/hawkes.h"
 
 #include <gtest/gtest.h>
@@ -203,7 +203,7 @@ TEST(Hawkes, SplittingBlocksChangesNothing) {
   for (size_t i = 0; i < a.hessian.size(); ++i) EXPECT_NEAR(a.hessian[i], b.hessian[i], 1e-9);
 }
 
-// delta_k |b| from 1e-6, where only series serve, to far beyond kHawkesLongest.
+// delta_k |b| from 1e-6, where only the series are accurate, to far beyond kHawkesLongest.
 TEST(Hawkes, AnyDecay) {
   for (const double delta_k : {1e-7, 1e-4, 0.02, 0.3, 9.0, 60.0, 700.0, 2e5}) {
     SCOPED_TRACE(testing::Message() << "delta_k " << delta_k);
@@ -285,7 +285,7 @@ bool same_bits(const std::vector<double>& a, const std::vector<double>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0;
 }
 
-// The caller's threads take ranges of items, so this is also the proof for any number of threads.
+// The caller's threads take ranges of items, so this also covers any number of threads.
 TEST(Hawkes, BitsDependOnTheItemAlone) {
   const Case c = random_case(47, 3, 3, 260, 5);
   std::vector<int32_t> node;
@@ -357,7 +357,7 @@ TEST(Hawkes, PathIsTheDefinitionAndItsRecordsCanBeCorrected) {
         c.jump(x, u, z.data()) * std::exp(-z.back() * (30.0 - c.time[size_t(x)]));
   for (size_t v = 0; v < 4; ++v) EXPECT_NEAR(state[v], sum[v], 1e-12 * sum[v]);
 
-  // A record taken back, then the state a while later: the same as without it from the start.
+  // If a record is deleted, the state some time later is the same as if it had never been there.
   Case without = c;
   without.time.erase(without.time.begin() + 200);
   without.node.erase(without.node.begin() + 200);

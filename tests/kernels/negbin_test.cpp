@@ -12,7 +12,7 @@
 
 namespace topreach::kernels {
 
-// Compiled in, whichever of them dispatch.cpp would pick.
+// All instruction sets are compiled in, whichever dispatch.cpp would pick.
 #define TR_DECLARE_ISA(isa)                     \
   namespace isa {                               \
   extern const NegBinCpu<float> negbin_float;   \
@@ -74,7 +74,7 @@ std::pair<double, int> chi_square(const std::vector<double>& counts, double n, d
     expected = observed = 0;
     ++cells;
   }
-  // What is left joins the last cell.
+  // The rest joins the last cell.
   const double e = last_expected + expected, o = last_observed + observed;
   statistic += (o - e) * (o - e) / e -
                (last_observed - last_expected) * (last_observed - last_expected) / last_expected;

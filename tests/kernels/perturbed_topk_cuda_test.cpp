@@ -146,7 +146,7 @@ Result<T> on_cuda(const Case<T>& c) {
   r.value.assign(size_t(c.rows * c.draws), nan);
   r.last_tied.assign(size_t(c.rows * c.draws), -1);
   r.boundary.assign(size_t(2 * c.rows * c.draws), -1);
-  // Exactly as much as asked for, so that AddressSanitizer sees more, and poisoned.
+  // Exactly as large as asked for, so that AddressSanitizer detects overruns; and poisoned.
   const size_t bytes = size_t(cuda::perturbed_topk_workspace<T>(c.rows, c.draws));
   std::vector<T> workspace(bytes / sizeof(T), nan);
   EXPECT_EQ(cuda::perturbed_topk(p, c.noise, r.membership.data(), r.value.data(),
@@ -339,7 +339,7 @@ TYPED_TEST(PerturbedTopKCuda, FindsThresholdsWhateverTheBracket) {
   }
 }
 
-// How often that is needed: hardly ever.
+// Brackets hardly ever miss.
 TYPED_TEST(PerturbedTopKCuda, BracketsHoldTheThresholds) {
   using T = TypeParam;
   Case<T> c(4, 5000, 1000, 40, 0.3);
@@ -391,7 +391,7 @@ TYPED_TEST(PerturbedTopKCuda, MakesRowsWithNanNan) {
   }
 }
 
-// The operator can be called on its own, and cannot look at a boundary without waiting for the device.
+// Users can call the operator directly, and it cannot check a boundary without waiting for the device.
 TYPED_TEST(PerturbedTopKCuda, MakesRowsNanWhoseBoundaryNamesNoSites) {
   using T = TypeParam;
   const Case<T> c(3, 80, 7, 12, 0.2);
@@ -414,7 +414,7 @@ TYPED_TEST(PerturbedTopKCuda, MakesRowsNanWhoseBoundaryNamesNoSites) {
 }
 
 TYPED_TEST(PerturbedTopKCuda, MasksOfRowsHaveTheirOwnBudgets) {
-  // Row by row what one budget gives; NaN where the budget is no number of sites.
+  // Each row equals the result with its budget alone; NaN if the budget is outside 0..sites.
   Case<TypeParam> c(6, 70, 1, 1, 1.0, 5);
   const std::vector<int64_t> budgets{0, 1, 35, 70, -1, 71};
   std::vector<TypeParam> mask(c.scores.size()), one(70);

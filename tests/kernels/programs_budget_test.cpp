@@ -68,7 +68,7 @@ TEST(Budget, RandomInstancesAgainstAllSubsets) {
   EXPECT_GT(optimal, solved * 6 / 10);
 }
 
-TEST(Budget, TwelveSites) {  // ALLOCATION.md section 5: 45
+TEST(Budget, TwelveSites) {  // the optimum is 45
   std::vector<double> r, c;
   for (int i = 0; i < 12; ++i) {
     r.push_back(1 + (7 * i + 3) % 12);

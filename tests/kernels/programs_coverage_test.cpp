@@ -1,5 +1,5 @@
-// Coverage: published and computed answers (ALLOCATION.md section 5), all subsets on small random
-// instances, bounds never below the optimum.
+// Coverage: published and computed answers, all subsets on small random instances, bounds never below
+// the optimum.
 #include <gtest/gtest.h>
 
 #include <algorithm>

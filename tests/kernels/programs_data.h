@@ -1,4 +1,4 @@
-// Public networks for tests, read from the folder TOPREACH_DATA; without it such tests are skipped.
+// Public networks for tests, read from the folder TOPREACH_DATA; without it these tests are skipped.
 #pragma once
 
 #include <cstdlib>

@@ -1,5 +1,5 @@
-// Expected top-K under quotas against enumeration of who lies above the threshold, with the plan made
-// by QuotaTree; gradients against finite differences; published figures; exchange partners.
+// Expected top-K under quotas against enumeration of the sites above the threshold, with the plan made
+// by QuotaTree; gradients against finite differences; known figures; exchange partners.
 #include "../../kernels/programs/expected_quota_topk.h"
 
 #include <gtest/gtest.h>
@@ -133,7 +133,7 @@ TEST(ExpectedQuotaTopK, GradientAgainstFiniteDifferences) {
   }
 }
 
-TEST(ExpectedQuotaTopK, EightSites) {  // ALLOCATION.md section 5
+TEST(ExpectedQuotaTopK, EightSites) {  // known figures, to five digits
   const Case c{
       {.9, .7, .65, .6, .4, .3, .2, .1}, {0, 0, 0, 0, 1, 1, 2, 2}, {1, 1, 1}, {4, 2, 2}, 4, .15};
   const double want[] = {.91600, .50693, .34889, .22758, .68158, .31902, .68132, .31868};
@@ -148,7 +148,7 @@ TEST(ExpectedQuotaTopK, FarApartScoresGiveThePlan) {
   for (size_t i = 0; i < 6; ++i) EXPECT_NEAR(b[i], want[i], 1e-7);
 }
 
-// The chance of each site by its partner, averaged over draws, is b, and so are its gradient's parts.
+// The chance of each site by its partner, averaged over draws, is b; the same holds for the gradient.
 TEST(QuotaExchange, PartnersGiveTheSameChances) {
   std::mt19937 random(5);
   std::normal_distribution<double> normal;

@@ -149,7 +149,7 @@ TEST(QuotaTopK, NestedQuotasAgainstAllSubsets) {
   EXPECT_GT(infeasible, 300);
 }
 
-TEST(QuotaTopK, TwelveSites) {  // ALLOCATION.md section 5
+TEST(QuotaTopK, TwelveSites) {  // known optima
   std::vector<double> r;
   Case c;
   for (int i = 0; i < 12; ++i) {

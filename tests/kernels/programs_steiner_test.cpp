@@ -134,7 +134,7 @@ TEST(Steiner, Star) {
   EXPECT_NEAR(near.bound, 2.985, 1e-12);
 }
 
-// A ring of four with tails: the tails are in every tree, and either way round the ring is as short.
+// A ring of four with tails: the tails are in every tree, and both ways round the ring are equally short.
 TEST(Steiner, TailsAreEssential) {
   const std::vector<int32_t> from{0, 1, 2, 3, 0, 4, 2, 6, 6}, to{1, 2, 3, 0, 4, 5, 6, 7, 8};
   const Graph graph = make_graph(9, from, to);

@@ -1,4 +1,4 @@
-// Tours against published answers (ALLOCATION.md section 5) and against all simple paths.
+// Tours against published answers and against all simple paths.
 #include "../../kernels/programs/tours.h"
 
 #include <gtest/gtest.h>

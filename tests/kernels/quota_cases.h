@@ -26,7 +26,7 @@ struct Quotas {
   topreach::kernels::QuotaTree tree() const { return tree(lock); }
 };
 
-// Quotas that some plan meets; k runs through 0..sites by the trial's number.
+// Quotas that some plan meets; over the trials k takes the values 0..sites.
 inline Quotas random_quotas(std::mt19937& random, int sites, int groups, bool nested, int trial) {
   const auto below = [&](int n) { return int(random() % unsigned(std::max(n, 1))); };
   for (;;) {

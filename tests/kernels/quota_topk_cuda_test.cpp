@@ -1,6 +1,6 @@
 // The CUDA kernels of top-K under quotas, run by the host emulation, against the CPU's: plans, shares of
-// plans and the conditional estimator must agree bit for bit, whatever the order of threads and however few draws
-// a wave holds (kWaveBytes).
+// plans and the conditional estimator must agree bit for bit, whatever the order of threads and however few
+// draws a wave holds (kWaveBytes).
 #include "../../kernels/cuda/perturbed_quota_topk.cu"
 #include "../../kernels/cuda/quota_topk.cu"
 
@@ -23,7 +23,7 @@ using quota_cases::random_quotas;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-// Exactly as large as they are, so that AddressSanitizer sees more.
+// Arrays of exactly the needed size, so that AddressSanitizer detects overruns.
 struct Steps {
   explicit Steps(const Quotas& q, int32_t small = kernels::kSmallQuotaStep)
       : arrays(q.tree(), small),
@@ -192,7 +192,7 @@ void plan_parts(const Case<T>& c, const T* scores, const T* v, const std::vector
   }
 }
 
-// And exchanges of the sites that are free, as csrc/ops/perturbed_quota_topk.cpp forms them.
+// And exchanges of the free sites, as csrc/ops/perturbed_quota_topk.cpp forms them.
 template <typename T>
 void exchange_parts(const Case<T>& c, const T* scores, const T* v, const std::vector<T>& u,
                     const std::vector<float>& z, std::vector<double>& value,

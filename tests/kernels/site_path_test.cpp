@@ -16,7 +16,7 @@ using Matrix = std::vector<std::vector<double>>;
 
 Matrix zeros() { return Matrix(kPeriods, std::vector<double>(kPeriods, 0.0)); }
 
-// K = A A', column j of A what noise j alone makes of the path.
+// K = A A'; column j of A is the path from noise j alone.
 Matrix covariance_of(const std::vector<double>& steps) {
   Matrix a = zeros(), k = zeros();
   for (int j = 0; j < kPeriods; ++j)

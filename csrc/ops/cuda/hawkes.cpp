@@ -17,7 +17,7 @@ constexpr int64_t kMostBlocks = 1024;               // items at work at one time
 constexpr int64_t kMostScratch = int64_t{1} << 29;  // bytes, if one item needs no more
 using Optional = std::optional<at::Tensor>;
 
-// Events by node, in order of time: the first M + 1 entries say where each node's begin.
+// Events by node, in order of time; the first M + 1 entries are the positions where each node's begin.
 at::Tensor events_by_node(const at::Tensor& node, int64_t nodes) {
   const int64_t events = node.size(0);
   const auto* const of = node.const_data_ptr<int32_t>();
@@ -30,8 +30,8 @@ at::Tensor events_by_node(const at::Tensor& node, int64_t nodes) {
   return list;
 }
 
-// Arguments are checked on the host, wherever they are: the problem is copied there and back, some
-// megabytes at most.
+// Arguments are checked on the host, wherever they are: the problem, some megabytes at most, is copied
+// there and back.
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> derivatives_cuda(
     const at::Tensor& time, const at::Tensor& node, const at::Tensor& marks,
     const at::Tensor& edges, const at::Tensor& weights, const at::Tensor& covariates,

@@ -1,4 +1,4 @@
-// What the CUDA operators share: the device and stream of a tensor, launch errors.
+// Shared by the CUDA operators: the device and stream of a tensor, launch errors.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -12,7 +12,7 @@
 namespace topreach {
 namespace {
 
-// Budget `k`, or that of each row where row_k is given.
+// Budget `k`, or the budget of each row if row_k is given.
 at::Tensor mask_of(const at::Tensor& scores, int64_t k, const int64_t* row_k) {
   const OnDeviceOf device(scores);
   const at::Tensor input = scores.contiguous();

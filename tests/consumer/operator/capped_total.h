@@ -1,4 +1,4 @@
-// The counts of a row, each up to a cap, summed: what a site can take in a period.
+// The sum of a row's counts, each up to a cap.
 #pragma once
 
 #include <topreach/kernels/platform.h>

@@ -1,15 +1,15 @@
 // A CUDA launch on the host, for tests: blocks one after another, the threads of a block as fibers
 // of one OS thread.
 //
-// A fiber runs until it must wait: at a block barrier, at a warp operation, or, where the order is
-// random, sometimes before an atomic operation. What it finds wrong ends the launch with a
-// LaunchFailure that says where:
+// A fiber runs until it must wait: at a block barrier, at a warp operation, or, if the order is random,
+// sometimes before an atomic operation. These errors end the launch with a LaunchFailure that says where:
 //   - a thread leaves, or waits elsewhere, while others wait at a block barrier;
 //   - a lane named by the mask of a warp operation leaves, or waits elsewhere;
 //   - a write just outside the block's shared memory.
+//
 // Shared memory starts as bytes 0xFF (NaN, -1), so that a value read before it is written shows.
-// The order in which threads and blocks run is set by `schedule`: a kernel whose result depends on
-// it has a race. Launches that the hardware refuses return cudaErrorInvalidConfiguration.
+// `schedule` sets the order in which threads and blocks run: a kernel whose result depends on it has a
+// race. Launches that the hardware refuses return cudaErrorInvalidConfiguration.
 //
 // Not modelled: weak memory order, memory spaces, clocks, anything asynchronous.
 #pragma once
@@ -66,10 +66,10 @@ extern Extent block_extent, grid_extent;
 // The block's shared memory; fails if the launch gave less than `bytes`.
 void* shared_memory(std::size_t bytes);
 
-// Waits for all threads of the block; the OR of what they bring.
+// Waits for all threads of the block; returns the OR of their votes.
 bool sync_block(bool vote, std::source_location where);
 
-// Waits for the lanes in `mask`; slot i of the result holds what lane i brought.
+// Waits for the lanes in `mask`; slot i of the result holds the bits of lane i.
 const uint64_t* sync_warp(unsigned mask, uint64_t bits, std::source_location where);
 
 // Maybe lets other threads run.
@@ -90,7 +90,7 @@ T unpack(uint64_t bits) {
   return value;
 }
 
-// Lane `source` of this thread's segment of `width` lanes, or this lane where it lies outside.
+// Lane `source` of this thread's segment of `width` lanes, or this lane if `source` lies outside.
 template <typename T>
 T shuffle(unsigned mask, T value, int source, int width, std::source_location where) {
   const int lane = int(thread_index.x % 32), first = lane / width * width;
