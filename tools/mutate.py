@@ -112,6 +112,13 @@ ROOMS = {
         "test_planning.py",
         "test_ranker.py",
     ],
+    "python/topreach/ranking/fitting.py": [
+        "test_ranker_settings.py",
+        "test_ranker_parts.py",
+        "test_planning.py",
+        "test_ranker.py",
+        "test_stemmed_ranker.py",
+    ],
     "python/topreach/ranking/settings.py": ["test_ranker_settings.py"],
     "python/topreach/report": ["test_plots.py", "test_report*.py"],
     "python/topreach/training": ["test_trainer*.py", "test_training*.py", "test_guards*.py"],

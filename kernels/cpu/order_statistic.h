@@ -5,7 +5,7 @@
 #include "../perturbed_topk.h"
 #include "isa.h"
 
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -61,6 +61,48 @@ TR_INLINE int64_t append_inside(const double* u, double low, double high, double
                                 _mm512_set1_pd(high), _CMP_LE_OQ);
     _mm512_storeu_pd(out + n, _mm512_maskz_compress_pd(inside, x));
     n += __builtin_popcount(inside);
+  }
+  return n;
+}
+#elif defined(__AVX2__)
+// Byte i of element m: the lane of the i-th set bit of m. Permuting 8 lanes by it moves those of a mask to the
+// front.
+struct LanesOfMask {
+  uint64_t bytes[256];
+  constexpr LanesOfMask() : bytes{} {
+    for (int mask = 0; mask < 256; ++mask)
+      for (int lane = 0, place = 0; lane < 8; ++lane)
+        if (mask >> lane & 1) bytes[mask] |= uint64_t(lane) << (8 * place++);
+  }
+};
+constexpr LanesOfMask kLanesOfMask;
+
+TR_INLINE __m256i lanes_of(uint32_t mask) {
+  return _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(int64_t(kLanesOfMask.bytes[mask])));
+}
+
+TR_INLINE int64_t append_inside(const float* u, float low, float high, float* out, int64_t n) {
+  for (int part = 0; part < kLanes; part += 8) {
+    const __m256 x = _mm256_loadu_ps(u + part);
+    const __m256 inside = _mm256_and_ps(_mm256_cmp_ps(x, _mm256_set1_ps(low), _CMP_GE_OQ),
+                                        _mm256_cmp_ps(x, _mm256_set1_ps(high), _CMP_LE_OQ));
+    const auto mask = uint32_t(_mm256_movemask_ps(inside));
+    _mm256_storeu_ps(out + n, _mm256_permutevar8x32_ps(x, lanes_of(mask)));
+    n += __builtin_popcount(mask);
+  }
+  return n;
+}
+
+TR_INLINE int64_t append_inside(const double* u, double low, double high, double* out, int64_t n) {
+  for (int part = 0; part < kLanes; part += 4) {
+    const __m256d x = _mm256_loadu_pd(u + part);
+    const __m256d inside = _mm256_and_pd(_mm256_cmp_pd(x, _mm256_set1_pd(low), _CMP_GE_OQ),
+                                         _mm256_cmp_pd(x, _mm256_set1_pd(high), _CMP_LE_OQ));
+    // As pairs of 32-bit lanes.
+    const auto mask = uint32_t(_mm256_movemask_ps(_mm256_castpd_ps(inside)));
+    const __m256 packed = _mm256_permutevar8x32_ps(_mm256_castpd_ps(x), lanes_of(mask));
+    _mm256_storeu_pd(out + n, _mm256_castps_pd(packed));
+    n += __builtin_popcount(mask) / 2;
   }
   return n;
 }

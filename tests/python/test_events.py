@@ -1,6 +1,7 @@
 """Loaders of public event tables: counts against plain counting, and the traps of the files."""
 
 import csv
+import math
 import os
 from collections import Counter
 from pathlib import Path
@@ -146,8 +147,9 @@ def test_errors(small, tmp_path, monkeypatch):
             load(root=tmp_path / "nowhere")
     with pytest.raises(ValueError, match="every must be"):
         ct_overdose("month", root=small)
-    with pytest.raises(ValueError, match="cell_km must be a finite number > 0"):
-        cook_overdose_events(0.0, root=small)
+    for wrong in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="cell_km must be a finite number > 0"):
+            cook_overdose_events(wrong, root=small)
     write(small / "ct_overdose_events/ct_events.csv", "date,town,opioid\n2012-03-31,Nowhere,1\n")
     with pytest.raises(ValueError, match="towns must all be in ct_towns.csv, got .'Nowhere'"):
         ct_overdose(root=small)

@@ -275,6 +275,9 @@ def test_each_stage_of_training_starts_from_the_models_own_fit():
     other = fit(*parts, model="negbin", objective="daml", **how)
     assert other.warm_start_ is not None and other.trainer_ is not other.warm_start_
     assert fit(parts[0], objective="daml", **how).warm_start_ is None  # nothing to validate on
+    for epochs in (0, 1):
+        begun = fit(*parts, objective="daml", **how | {"warm_start_epochs": epochs}).warm_start_
+        assert len(begun.history_ if begun is not None else []) == epochs
 
 
 def test_a_seed_is_of_one_fit_alone():

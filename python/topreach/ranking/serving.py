@@ -177,7 +177,7 @@ def own_forecaster(done: Fit, forecaster: Forecaster) -> _C.PyForecaster | None:
             ("x", needs.features),
             ("time", needs.time),
             ("history", needs.window > 0),
-            ("exposure", needs.exposure and done.uses_exposure),
+            ("exposure", done.uses_exposure),
         )
         if needed
     ]
