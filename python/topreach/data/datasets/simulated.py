@@ -8,12 +8,14 @@ Generative model, for sites s at places p_s and years t (the county: 1..8, 1 is 
     log λ_st = log λ_s + w_st,  w_st = w_s,t−1 + σ_w N   rates persist, and drift slowly
     y_st ~ NegBin(mean m_t λ_st / mean_s λ_st, shape r)  gamma–Poisson
 
-m_t are the real set's mean counts per tract and year; σ, ω, σ_w and r are set so that what is known
-of the real set comes near: for the county variance, share of zeros, correlation between years and
-the naive baselines' BPR, for Massachusetts the BPR of chance and of the mean of seven years (2023
-paper, Table 1: .243 and .587). tests/python/test_datasets.py holds them together. The four
-vulnerability themes are percentile ranks of mixtures of log λ_s with smooth fields of their own;
-lags and the neighbours' mean are computed from the simulated counts.
+m_t are the real set's mean counts per tract and year. σ, ω, σ_w and r are set so that summary
+figures come near the real set's. For the county these are the variance, the share of zeros, the
+correlation between years and the naive baselines' BPR. For Massachusetts they are the BPR of chance
+and of the mean of seven years (2023 paper, Table 1: .243 and .587). tests/python/test_datasets.py
+checks them.
+
+The four vulnerability themes are percentile ranks of mixtures of log λ_s with other smooth fields.
+Lags and the neighbours' mean are computed from the simulated counts.
 """
 
 from __future__ import annotations
@@ -264,7 +266,8 @@ def _kilometre_like(place: np.ndarray) -> np.ndarray:
 
 
 def _field(generator: np.random.Generator, place: np.ndarray, white: float = 0.0) -> np.ndarray:
-    """A smooth Gaussian field by 256 random Fourier features, a share of it white noise."""
+    """A smooth Gaussian field by 256 random Fourier features; `white` is the share of white
+    noise."""
     frequency = generator.standard_normal((2, 256)) / _LENGTH
     phase = generator.uniform(0, 2 * np.pi, 256)
     weight = generator.standard_normal(256)
