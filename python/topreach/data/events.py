@@ -167,10 +167,10 @@ class Events(EventCounts, EventChanges):
                 numbers, a number. An event is placed within its day (or hour, ...) by a number in
                 (0, 1) that its id alone determines. None: for dates the coarsest unit in which all
                 times are whole, for numbers 1 if all are whole, else 0.
-            window: (start, end): the time that the table covers. For dates, both days (or months,
-                ...) belong to it as a whole. Events before the start are history: they affect later
-                events, and are not counted. None: from the first event's day to the last one's,
-                which leaves out the quiet time before and after; a note says so.
+            window: (start, end): the time that the table covers. For dates, the whole of both
+                days (or months) belongs to it. Events before the start are history: they affect
+                later events, and are not counted. None: from the first event's day to the last
+                one's, which leaves out the quiet time before and after; a note says so.
             complete_through: last day (or month, ...) for which records are complete, if reports
                 come late. None: the window's end.
             places: the places: a list of ids, or a DataFrame with a column of ids (named as `place`
