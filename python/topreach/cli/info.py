@@ -1,4 +1,4 @@
-"""`topreach info`: what a model file is."""
+"""`topreach info`: describes a model file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that say which plans are allowed, and what acting at a site is worth."""
+"""Options for the plans that are allowed, and for the effect of acting at a site."""
 
 from __future__ import annotations
 

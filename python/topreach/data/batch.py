@@ -38,7 +38,7 @@ class Batch(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """A panel cut by time; `valid` or `test` is None where it was not asked for."""
+    """A panel cut by time; `valid` or `test` is None if it was not asked for."""
 
     train: Panel
     valid: Panel | None

@@ -35,7 +35,7 @@ def read_csv(
 ) -> pd.DataFrame:
     """Read a table under its own header. Repeated columns are kept, blank lines are not.
 
-    The index counts lines: row i stands in line index[i] + 2 of the file.
+    The index counts lines: row i is in line index[i] + 2 of the file.
 
     Args:
         path: a file, which may end in .gz, .bz2, .xz or .zip (with one member), or "-" for standard

@@ -59,7 +59,7 @@ class EventBase:
 
     @property
     def nodes(self) -> list[tuple[str, str]]:
-        """(place, type) of the M = I · S nodes."""
+        """(place, type) of each of the M = I · S nodes."""
         return [(p, s) for p in self.places for s in self.types]
 
     @property

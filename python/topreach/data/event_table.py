@@ -145,7 +145,7 @@ def frame_events(
     Args:
         name: the function to name in errors.
         where: "row 7" for a row's position, for errors.
-        dates: what the times must be, where that is known.
+        dates: whether the times must be dates; None: either.
     """
     df = _columns.drop_repeated_columns(df, name, where)
     spec.check(df, name)

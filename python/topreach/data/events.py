@@ -53,7 +53,7 @@ class Events(EventCounts, EventChanges):
         start, end, complete_through: the window, and until when records are complete, as numbers
             (days since 1970-01-01 if `is_dates`). duration: T, days from start to
             complete_through.
-        resolution: how exactly times are known. notes: what the reader decided, in sentences.
+        resolution: how exactly times are known. notes: the reader's decisions, in sentences.
         mark_scaler: how marks were made from their columns.
 
     Example:

@@ -28,7 +28,7 @@ def atomic_path(path: str | os.PathLike, *, standard_output: bool = False) -> It
     the content is written to it.
 
     Args:
-        path: where the content goes. "-" is standard output if `standard_output`.
+        path: the file to write. "-" is standard output if `standard_output`.
 
     Raises:
         FileNotFoundError: there is no such folder. IsADirectoryError: `path` is a folder.

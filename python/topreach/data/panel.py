@@ -212,7 +212,8 @@ class Panel(TimeCuts, Lags):
             site: column of the site ids. They are strings: "00123" stays "00123", whole numbers
                 become their digits, and white space around an id is taken off.
             time: column of the periods, in one format throughout: numbers (years), YYYYMM,
-                YYYYMMDD, dates, "2021-03", "2021Q1", "2021-W05", "Nov-20", "Nov 2020" and the like.
+                YYYYMMDD, dates, "2021-03", "2021Q1", "2021-W05", "Nov-20", "Nov 2020" and similar
+                forms.
             count: column of the counts; None if the table has none (then `counts` must be
                 "optional").
             exposure: column of a quantity that the counts are proportional to, such as the
@@ -444,7 +445,7 @@ class Panel(TimeCuts, Lags):
         return panel
 
     def with_features(self, x: Tensor, feature_names: Sequence[str]) -> Panel:
-        """This panel with features x [T, S, P'] in place of its own."""
+        """This panel with features x [T, S, P'] instead of its own."""
         if x.shape[:2] != self.y.shape or x.ndim != 3 or x.shape[2] != len(feature_names):
             raise ValueError(
                 f"Panel.with_features: x must have shape [{self.num_times}, {self.num_sites}, "

@@ -27,7 +27,7 @@ _DENSE = 0.9  # if this share of sites has a row in every period, an absent row 
 def site_codes(
     column: pd.Series, name: str, label: str, where: Callable[[int], str], noun: str = "site"
 ) -> tuple[list[str], np.ndarray]:
-    """The ids in order (as numbers where all are digits), and each row's position among them.
+    """The ids in order (as numbers if all are digits), and each row's position among them.
 
     `noun` is the word for a site in messages.
 

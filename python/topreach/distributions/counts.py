@@ -305,7 +305,7 @@ def count_quantile(distribution, probability: float) -> Tensor:
         probability: above 0 and below 1; 0.5 is the median.
 
     Returns:
-        Whole numbers [..., S], in the dtype of the mean. NaN where the mean is NaN.
+        Whole numbers [..., S], in the dtype of the mean; NaN where the mean is NaN.
 
     Raises:
         TypeError: a density, such as a `SiteMixture` of truncated normals.

@@ -1,4 +1,4 @@
-"""Rolling origin: what would each method have reached, had it been used all along?
+"""Backtest with a rolling origin: what each method would have reached if it had always been used.
 
 The periods of a panel are cut into test blocks. For each block a method is fitted to all earlier
 periods, and then forecasts the periods of the block one step ahead: the counts before a period are
@@ -115,7 +115,7 @@ def backtest(
             a ranker that is not fitted (`fit(panel)`, `site_scores(panel)`; a copy is fitted), or a
             function: `method(train)` fits and returns a function of a panel that forecasts its
             periods, see `judge` for what it may return.
-        block: periods in a test block; a method is fitted anew for each block.
+        block: periods in a test block; a method is fitted again for each block.
         first: number of the first period to test, see `origins`.
         refit: False fits once, before the first block.
 

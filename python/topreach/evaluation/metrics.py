@@ -102,9 +102,9 @@ def pai(
 
         PAI = (n / N) / (a / A),   n = Σ m_s y_s, N = Σ y_s, a = Σ m_s a_s, A = Σ a_s
 
-    Source: Chainey, Tompson & Uhlig 2008, doi:10.1057/palgrave.sj.8350066. 1 is no better than
-    chance. With unequal areas and ties, n and a are each taken in expectation. NaN for a period
-    without events.
+    Source: Chainey, Tompson & Uhlig 2008, doi:10.1057/palgrave.sj.8350066. A PAI of 1 is
+    no better than chance. With unequal areas and ties, n and a are each taken in expectation. NaN
+    for a period without events.
 
     Args:
         areas: size of each site [S], positive; None for equal ones.

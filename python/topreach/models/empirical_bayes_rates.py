@@ -31,8 +31,8 @@ class EmpiricalBayesRates(nn.Module):
     """Counts from each site's long memory, shrunk by a prior that is learnt from all sites.
 
     For each half-life h, `topreach.models.SiteHistory` gives three numbers: the site's decayed
-    count A; what that would have been at its neighbours' risk, X = m E; and that risk at the level
-    of the period to come, R = L m. The site's risk relative to its neighbours has the discrete
+    count A; the decayed count expected at its neighbours' risk, X = m E; and that risk at the level
+    of the next period, R = L m. The site's risk relative to its neighbours has the discrete
     prior Σ_g w_hg δ(u_g), and A is Poisson(X u) with the past discounted (a power likelihood). So,
     with z = exp(β·(x − mean_s x)),
 

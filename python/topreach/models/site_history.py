@@ -4,7 +4,7 @@ For a half-life h (in periods), with y_us the counts, e_u their mean over sites 
 d = 2^(−1/h):
 
     A_ts = Σ_{u<t} d^(t−1−u) y_us          the site's decayed count
-    E_ts = Σ_{u<t} d^(t−1−u) e_u           what an average site would have had
+    E_ts = Σ_{u<t} d^(t−1−u) e_u           the decayed count of an average site
 
 A / E is the site's decayed relative risk. The risk of its neighbours is the prior mean m_ts. It
 goes from the widest neighbourhood to the closest, each shrunk towards the one before by κ events

@@ -51,7 +51,7 @@ class DirectBPR(ReachSettings):
     Calling it:
         model: gives scores [T, S], or a forecast of counts (see `tr.distributions`). One row in
             place of T serves all periods of the batch.
-        batch: y [T, S] and what the model needs of x, time, history, exposure.
+        batch: y [T, S] and those of x, time, history, exposure that the model needs.
         generator, key: the source of the noise; a key int64 [2] fixes it. Neither is read if
             nothing is sampled.
         Returns ObjectiveValue(loss [], {"bpr": mean over periods with events}).

@@ -71,7 +71,8 @@ class Agency:
         self._working: Tensor | None = None
 
     def fit(self, message: Message | None = None) -> Reply:
-        """Fit the own nodes to what they see, up to what is complete in the shared table.
+        """Fit the own nodes to the events that they see, up to the time for which the shared table
+        is complete.
 
         Args:
             message: prior, rates and scaling. None: those of the cooperative's last fit.
@@ -141,7 +142,7 @@ class Agency:
         return (added * ~self.sees).sum(1)
 
     def _groups(self) -> list[tuple[Tensor, Tensor]]:
-        """Nodes that see the same: what they see, bool [M], and their positions here."""
+        """Groups of nodes that see the same nodes: those nodes, bool [M], and their positions."""
         kinds, group = torch.unique(self.sees, dim=0, return_inverse=True)
         return [(kinds[g], torch.nonzero(group == g)[:, 0]) for g in range(len(kinds))]
 

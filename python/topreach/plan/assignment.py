@@ -1,4 +1,4 @@
-"""Treatment coverage: who is sent where, and what one more place is worth."""
+"""Treatment coverage: who is sent where, and the value of one more place."""
 
 from __future__ import annotations
 

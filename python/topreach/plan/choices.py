@@ -275,8 +275,8 @@ def fair(
         Others: as for `quota_topk`.
 
     Returns:
-        A plan with `numbers["share of NAME"]` by group. `price_of_constraints` says what fairness
-        costs. Infeasible if no plan gives every group its floor. Needs HiGHS.
+        A plan with `numbers["share of NAME"]` by group. `price_of_constraints` is the cost of
+        fairness. Infeasible if no plan gives every group its floor. Needs HiGHS.
 
     Raises:
         ValueError: a score below 0, a floor outside 0 to 1 or of an unknown group, and as for

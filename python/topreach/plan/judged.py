@@ -1,4 +1,4 @@
-"""Plans judged by what happened, and by what may happen."""
+"""Plans judged by observed counts, and by draws of possible counts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def evaluate(plan: Plan, y: Any, *, groups: Any = None, area: Any = None) -> dic
 
     Args:
         plan: the plan, x.
-        y: what happened, by site id or in the order of the scores.
+        y: observed counts, by site id or in the order of the scores.
         groups: also the share of each group's events that fall in the plan: a column, Series or
             list as for `Quotas`; None: the first grouping of the plan's quotas, if any.
         area: size of each site, for `pai`.

@@ -165,7 +165,7 @@ class Plan:
         return judged.stability(self, samples)
 
     def swap_with(self, site: Any) -> tuple[list[str], float]:
-        """What replaces a site, and what that costs; see `topreach.plan.judged.swap_with`."""
+        """Sites that replace a site, and the value lost; see `topreach.plan.judged.swap_with`."""
         return judged.swap_with(self, site)
 
     def information(self, samples: Any) -> tuple[float, float]:

@@ -339,7 +339,7 @@ def _check_suppressed(panel: Panel, valid: Panel | None, needs: Needs, objective
 
 
 def _known_weights(y: Tensor, weights: Tensor | None) -> Tensor | None:
-    """Weights of the cells [T, S]: 0 where a count is not known; None where all are 1."""
+    """Weights of the cells [T, S]: 0 where a count is not known; None if all are 1."""
     unknown = torch.isnan(y)
     if not bool(unknown.any()):
         return weights

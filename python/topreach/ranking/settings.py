@@ -63,7 +63,7 @@ class Training:
         warm_start_epochs: epochs of the likelihood fit before DAML, whose validation BPR is DAML's
             floor [D25 App. C.2.2]; 0 leaves it out. Without a validation panel it is left out
             unless `warm_start`.
-        warm_start: whether DAML goes on from that fit's parameters, or starts anew.
+        warm_start: whether DAML continues from that fit's parameters, or starts afresh.
         time_weights: weight of each period: a function of the panel's own time values, or T
             numbers.
         checkpoint: file for the state of the run, to resume from. The likelihood fit before DAML

@@ -206,7 +206,7 @@ class Trainer:
         """Train the model in place.
 
         Args:
-            model: any module; `forward` names what it takes of x [T,S,P], time [T], history
+            model: any module; `forward` names the ones it takes: x [T,S,P], time [T], history
                 [T,S,W], exposure [T,S]. A module that takes history gives W in its attribute
                 `window`.
             train: the data to learn from: a panel, or a batch made from one.

@@ -58,7 +58,7 @@ _NUM_NEIGHBOURS = 6
 # Weight of log λ_s in each theme, and of a field that all themes share.
 _THEME_RATE = (0.45, 0.35, 0.35, 0.30)
 _THEME_SHARED = (0.75, 0.45, 0.55, 0.15)
-# The themes are measured anew for 2017 and 2019, as in the real set.
+# The themes are measured again for 2017 and 2019, as in the real set.
 _THEME_UPDATES = (3, 5)
 
 MA_NUM_SITES = 1620
@@ -142,7 +142,7 @@ def simulate_massachusetts(
         `Splits(train, valid, test)`; each part has the counts of all earlier years as history.
 
     Raises:
-        ValueError: a seed that is no whole number >= 0; a file of centroids without 1620 rows of
+        ValueError: a seed that is not a whole number >= 0; a file of centroids without 1620 rows of
             finite lat and lon; years that are not in 2001 to 2021 or not in order.
 
     Example:

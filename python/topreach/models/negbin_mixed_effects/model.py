@@ -1,4 +1,4 @@
-"""The model: its parameters, and what it predicts."""
+"""The model: its parameters and its prediction."""
 
 from __future__ import annotations
 
@@ -320,8 +320,8 @@ class NegBinMixedEffects(FitReports):
             y: counts [T, S].
             time: [T], centred and scaled to about unit variance; with a `site_path` from early to
                 late.
-            y_upper: [T, S]: where it is above y, the count is only known to lie in y..y_upper (a
-                suppressed cell "1-9" has y = 1 and y_upper = 9); None: all counts are exact.
+            y_upper: [T, S]: if above y, the count is only known to lie in y..y_upper (a suppressed
+                cell "1-9" has y = 1 and y_upper = 9); None: all counts are exact.
             exposure: [T, S] > 0, for instance the population: the mean is proportional to it.
             weights: of each period [T], or each count [T, S], >= 0; 0 leaves a count out.
             feature_names: P names for the tables; x0, x1, … if None.

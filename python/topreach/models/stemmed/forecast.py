@@ -97,8 +97,8 @@ def relaxed(process: Dynamics, rate: Tensor | None) -> tuple[Dynamics, Tensor]:
 def periods_after(
     scope: Scope, number: int, every: str | float, name: str, after: float | None = None
 ) -> Periods:
-    """`number` whole periods from where the first one begins at or after the fit's end, or the
-    moment `after` if that is later."""
+    """`number` whole periods, of which the first begins at or after the fit's end (or the moment
+    `after`, if that is later)."""
     # `period_calendar` reads only is_dates and start of the events, which a scope has.
     calendar = period_calendar(every, scope, name)  # type: ignore[arg-type]
     end = scope.start + scope.duration

@@ -269,7 +269,7 @@ class Stemmed(nn.Module):
 
     @property
     def share(self) -> Tensor:
-        """[M]: what an event of each node adds to the count of its place."""
+        """[M]: the share that an event of each node adds to the count of its place."""
         return self.weight.sum(0)
 
     @property

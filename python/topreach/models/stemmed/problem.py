@@ -85,7 +85,7 @@ class Problem:
     covariates: list[str]
     scaling: Tensor  # [2, p]: mean and scale of the covariates
     own: Tensor
-    share: Tensor  # [M], of the node's entries: what one adds to the count of its place
+    share: Tensor  # [M], the share that a node's entry adds to the count of its place
     held: Tensor
     why: dict[str, str]
     duration: float
