@@ -278,7 +278,7 @@ def test_the_gap_falls_with_distance_and_time(events, central):
 
 @pytest.fixture(scope="module")
 def shared(events, rows):
-    """Uploads of January to April, the last of which causes a refit; and the forecasts made."""
+    """Uploads of January to April, of which March's causes a refit; and the forecasts made."""
     shared = tr.online.Cooperative(report_lag=1, horizon=4).start(events)
     made = {}
     january = between(rows, "2024-01-01", "2024-01-31")

@@ -192,7 +192,7 @@ def count_values(
 def missing_count(
     name: str, label: str, number: int, place: str, *, whole_period: bool
 ) -> ValueError:
-    """The error for counts that are missing where they are required."""
+    """The error for missing counts that are required."""
     advice = (
         f"Fill or drop these rows; for periods yet to come pass {option('counts', 'optional')}."
     )
@@ -314,7 +314,7 @@ def check_missing_counts_last(
     label: str | None,
     open_cells: np.ndarray | None = None,
 ) -> None:
-    """Counts [T, S] of sites that are open may be missing in whole periods at the end only."""
+    """Raise unless missing counts [T, S] of open sites are whole periods at the end."""
     missing = np.isnan(y)
     if open_cells is not None:
         missing &= open_cells

@@ -18,7 +18,7 @@ Component = NegativeBinomial | Poisson | ZeroInflated
 
 @dataclass(frozen=True)
 class Mixture(CountForecast):
-    """P(y_1, …, y_S) = Σ_l w_l Π_s P_l(y_s): sites are independent given the component l only.
+    """P(y_1, …, y_S) = Σ_l w_l Π_s P_l(y_s): sites are independent only given the component l.
 
     The prediction of a model with uncertain parameters: each component is one draw of them.
     `tr.expected_ratio_ranking` of it is exact.

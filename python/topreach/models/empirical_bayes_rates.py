@@ -300,7 +300,7 @@ def _loss(
     log_prob = counts().log_prob(y)
     if weights is not None:
         log_prob = log_prob * weights
-    # A weak prior keeps φ finite where counts are few or no more spread than Poisson's.
+    # A weak prior keeps log φ finite if counts are few or no more spread than Poisson's.
     prior = penalty() + (free[-1] + 1).square() / 8
     loss = (prior - log_prob.sum() * (cells / y.numel())) / cells
     for parameter, grad in zip(free, torch.autograd.grad(loss, free), strict=True):

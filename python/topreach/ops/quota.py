@@ -140,7 +140,7 @@ def perturbed_quota_topk(
         b_i = (1/J) Σ_j 1 - F(x_ij),    g_i = (1/(J sigma)) Σ_j f(x_ij) (v_i - v_a).
 
     Both are unbiased for :func:`expected_quota_topk` and its gradient; the second has far less
-    variance, and rows that sum to k in expectation only. The noise is that of `perturbed_topk` for
+    variance, and rows that sum to k only in expectation. The noise is that of `perturbed_topk` for
     the same key. It is drawn again in backward: memory is O(S). Forward mode gives the same
     estimate as backward, as the Jacobian of the expectation is symmetric.
 

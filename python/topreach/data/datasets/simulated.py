@@ -1,5 +1,5 @@
 """A simulated county with the summary figures of Cook County, for machines without data, and a
-simulated Massachusetts, whose real counts come on request only.
+simulated Massachusetts, whose real counts must be requested.
 
 Generative model, for sites s at places p_s and years t (the county: 1..8, 1 is history only):
 

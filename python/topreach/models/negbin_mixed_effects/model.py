@@ -70,10 +70,10 @@ class NegBinMixedEffects(FitReports):
     `penalty` is added to the negative log-likelihood for them:
 
     ``"laplace"``
-        Σ_s [½ b_sᵀ Σ⁻¹ b_s + ½ log det(I + Σ H_s)]: added to −log p(y | b), Laplace's approximation
-        to minus the log marginal likelihood if b is the mode. H_s = Σ_t w_t W_ts [[1, t], [t, t²]],
-        W = (d mean/dη)² / Var[y], is the information of the site's counts about its effects; it is
-        held constant. So b is the posterior mode given Σ, and Σ is fitted to the counts. Never
+        Σ_s [½ b_sᵀ Σ⁻¹ b_s + ½ log det(I + Σ H_s)]. With −log p(y | b) it is minus the log marginal
+        likelihood by Laplace's approximation, if b is the mode. The information of the site's
+        counts about its effects, H_s = Σ_t w_t W_ts [[1, t], [t, t²]], W = (d mean/dη)² / Var[y],
+        is held constant. So b is the posterior mode given Σ, and Σ is fitted to the counts. Never
         negative. It allows minibatches of periods, and DAML can move one site's effects, which
         `fit` cannot.
     ``"map"``
@@ -95,7 +95,7 @@ class NegBinMixedEffects(FitReports):
         zero_inflation: whether there are extra zeros.
         link: "log" or "softplus".
         penalty: "laplace", "map" or "paper".
-        site_path: None, "ar1" or "random_walk". A model with a path is fitted by `fit` alone.
+        site_path: None, "ar1" or "random_walk". A model with a path can only be fitted by `fit`.
         site_slopes: "damped", "linear" or "none".
         slope_damping: d of "damped", from 0 to 1.
         slope_until, slope_period: for "damped", the last fitted time and the length of a period.

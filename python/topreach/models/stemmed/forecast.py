@@ -142,7 +142,7 @@ class StemmedForecast:
         """The negative binomial of these moments, [T, S]: for the exact ratio ranking.
 
         Raises:
-            ValueError: the forecast has means alone.
+            ValueError: the forecast has only means.
         """
         if self.variance is None:
             raise ValueError(

@@ -44,7 +44,7 @@ class Stemmed(nn.Module):
     Args:
         theta: "jaccard": events that name both types over events that name either, so that a node
             excites itself fully; "share", as in the paper: over all events there; "none": 1.
-        network: "full", or "own": each node excites itself only.
+        network: "full", or "own": each node excites only itself.
         half_life: in months; older blocks of time (see `refresh`) have a lower weight in the
             likelihood, which is constant within a block. None: equal weights.
         recent_rate: whether the log of a node's own rate in the last year is a covariate, so that
@@ -386,7 +386,7 @@ class Stemmed(nn.Module):
             periods: how many.
             every: their length, as in `Events.counts`.
             mode: "moments": exact mean and variance at the estimate, as a negative binomial;
-                "mean": the mean alone; "branching": simulated paths; "thinning": the same
+                "mean": only the mean; "branching": simulated paths; "thinning": the same
                 distribution by the paper's Algorithm 2, which is slow; "paper": its Algorithm 1,
                 which leaves out events triggered by events of the same period.
             num_samples: paths of the simulated modes.
