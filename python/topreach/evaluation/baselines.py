@@ -44,8 +44,8 @@ def historical_mean(panel: Panel, window: int | None = None) -> Tensor:
     """The mean of all counts before each period, or of the last `window` of them, [T, S].
 
     If fewer than `window` periods come before, the mean is over those. Unknown counts are left out.
-    A site without any known count in the window has the mean of all its earlier
-    counts; one without any has 0.
+    A site without any known count in the window has the mean of all its earlier counts; one without
+    any has 0.
 
     Args:
         panel: the periods to forecast, with the counts before them.

@@ -29,7 +29,8 @@ def evaluate(plan: Plan, y: Any, *, groups: Any = None, area: Any = None) -> dic
         dict with
         `reach`: f(y, x), the plan's objective for y;
         `bpr`: f(y, x) / max over allowed plans of f(y, .), never above 1 (NaN if that is 0);
-        `bpr_gap`: relative gap of the best plan in hindsight, 0 if that is proved to be the best;
+        `bpr_gap`: relative gap of the best plan in hindsight: 0 if that is proved to be the best,
+            NaN if it has no bound;
         `free_bpr`: events in chosen sites over those in the best sites of the same number, without
             constraints;
         `capture`: share of all events that fall in chosen sites;
