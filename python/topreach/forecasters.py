@@ -218,8 +218,8 @@ class StemmedOf(Forecaster):
 class OwnModule(Forecaster):
     """A user's module. It is copied and not changed.
 
-    The class states its inputs: `needs = tr.models.Needs(...)`. `forward` takes these by name: x,
-    time, history, exposure. It returns a forecast [T, S] (`needs.counts`), or scores [T, S]. A
+    The class states its inputs: `needs = tr.models.Needs(...)`. `forward` takes any of these by
+    name: x, time, history, exposure. It returns a forecast (`needs.counts`) or scores, [T, S]. A
     ranker with such a model works like any other, but cannot be saved to a model file.
     """
 

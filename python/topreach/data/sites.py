@@ -21,7 +21,7 @@ from .times import read_times
 # over the number of sites, given the mean of its periods before.
 _RARE = 1e-4
 _FADING = -np.log(0.01)  # the same for a site that another site may have replaced
-_DENSE = 0.9  # if this share of sites has a row in every period, an absent row means something
+_DENSE = 0.9  # if this share of sites has a row in every period, a site whose rows end has ended
 
 
 def site_codes(
@@ -213,7 +213,7 @@ def warn_of_changed_sites(
     spread = _dispersion(y)
     evidence = silent * (np.log1p(mean * spread) / spread if spread > 1e-6 else mean)
     rare = evidence > -np.log(_RARE / num_sites)
-    # In a table that has a row for nearly every site and period, a site whose rows end has ended.
+    # In a table that has rows in every period for nearly every site (see _DENSE).
     always = has_row.all(axis=0)
     ends = has_row.any(axis=0) & ~has_row[-1]
     begun = np.argmax(has_row, axis=0)

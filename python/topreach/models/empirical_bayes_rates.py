@@ -225,7 +225,7 @@ class EmpiricalBayesRates(nn.Module):
     ) -> list[Tensor]:
         """Over memory, β and φ, without the correction; then over the correction and φ.
 
-        x, y, weights may be those of a part of the sites; `cells` is the number of cells of all.
+        x, y, weights may be those of a part of the sites; `cells` is the number for all sites.
         `curvatures` are second derivatives near the maximum, for each of the two searches. If x is
         a part, those found here are returned.
         """
