@@ -1,4 +1,4 @@
-"""What holds for all tests."""
+"""Settings and fixtures of all tests."""
 
 import contextlib
 import fcntl
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 # `make test` runs several workers. Each takes its share of the cores, since more threads than cores
-# wait for each other. Before torch is imported, and for the processes that tests start as well.
+# wait for each other. This is set before torch is imported, and for processes that tests start.
 _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if _WORKERS > 1:
     _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -17,13 +17,13 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 import torch.compiler  # noqa: E402
 
-# torch.compile keeps graphs on disk without regard to the build of this library: one of an earlier
-# build may call an operator whose arguments have changed since.
+# torch.compile keeps graphs on disk for any build of this library. A graph of an earlier build may
+# call an operator whose arguments have changed since.
 torch.compiler.config.force_disable_caches = True
 
 
 def pytest_collection_modifyitems(items):
-    """torch.compile's own C++ build takes no folder with a space in its name."""
+    """Skip tests of torch.compile if a folder's name has a space: its C++ build cannot use it."""
     if " " not in str(Path(torch.__file__)):
         return
     skip = pytest.mark.skip(reason="torch.compile: torch lies in a folder with a space in its name")
@@ -42,10 +42,11 @@ def locked(path):
 
 @pytest.fixture(scope="session")
 def quick_run(tmp_path_factory):
-    """By its name, the results of an experiment's short run, done once for all workers.
+    """A function from an experiment's name to the folder of its short run, made once for all
+    workers.
 
-    TOPREACH_QUICK_RUNS may name the folder of a `topreach experiment all --quick`, whose finished
-    parts are taken.
+    TOPREACH_QUICK_RUNS may name the output folder of `topreach experiment all --quick`, whose
+    finished parts are then used.
     """
     from topreach.cli import main
 

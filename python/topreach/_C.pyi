@@ -4,7 +4,8 @@ Shapes: T periods, S sites, P features, M draws, W counts before a period, N kno
 events: N events at I places, of S types, with Q marks; a node is a place and a type.
 
 A time is a float: a number as it is, or the days since 1970-01-01 of a date. Tensors are on the
-caller's device unless "CPU" is said. tests/python/test_stub.py holds this file to the extension.
+caller's device unless "CPU" is said. tests/python/test_stub.py compares this file with the
+extension.
 """
 
 from collections.abc import Callable, Sequence
@@ -76,7 +77,7 @@ class Events:
         marks: ArrayLike,  # [N, Q] float64
         complete_through: float,
         end: float,
-        start: float = 0.0,  # of the window: days since 1970-01-01, or as the table has it
+        start: float = 0.0,  # of the window: days since 1970-01-01, or the table's own number
         dates: bool = False,
     ) -> None: ...
     @staticmethod
@@ -109,12 +110,12 @@ class Events:
     def node_events(
         self,
     ) -> tuple[
-        NDArray[np.float64],  # times; an event of c types is c entries
+        NDArray[np.float64],  # times; an event of c types has c entries
         NDArray[np.int64],  # node
         NDArray[np.int64],  # event
         NDArray[np.float64],  # share, 1 / c
     ]: ...
-    # by: "place", "type" or "node", whose number is that of the columns.
+    # by: "place", "type" or "node"; there is a column for each of these.
     def counts(self, edges: ArrayLike, by: str) -> NDArray[np.int64]: ...  # [B, columns]
     def counts_before(self, times: ArrayLike, by: str) -> NDArray[np.int64]: ...  # [B, columns]
     def whole_periods(self, calendar: Calendar) -> NDArray[np.float64]: ...  # edges
@@ -240,7 +241,7 @@ class PlanConstraints:
     def lock(self) -> NDArray[np.int8]: ...  # [S], 1 in, -1 out, 0 free; or empty
 
 class PlanSolved:
-    """What `topreach.plan.Plan` holds; numbers of sites are rows of what was given."""
+    """The result that `topreach.plan.Plan` holds; sites are numbered by their rows in the input."""
 
     @property
     def program(self) -> str: ...
@@ -438,7 +439,7 @@ def set_highs_library(path: str) -> None: ...
 ProgramArgument: TypeAlias = float | str | list[float] | list[str]
 
 class Solution:
-    """A plan for one row of values, and what is proved of it."""
+    """A plan for one row of values, with its proved bound."""
 
     def __init__(
         self,
@@ -500,11 +501,11 @@ class TopK(Program):
     def k(self) -> int: ...
 
 class Grouping:
-    """One way to part the sites into groups, and the limits of these."""
+    """A division of the sites into groups, and the groups' limits."""
 
     def __init__(
         self,
-        name: str,  # what a group is called
+        name: str,  # the word for a group
         groups: Sequence[str],  # [G], their names
         group: ArrayLike,  # [S], 0 to G - 1; -1: in none
         lower: ArrayLike,  # [G]
@@ -585,9 +586,9 @@ class Needs:
     @property
     def exposure(self) -> bool: ...
     @property
-    def suppressed(self) -> bool: ...  # can learn from counts known to an interval
+    def suppressed(self) -> bool: ...  # can learn from counts known only to an interval
     @property
-    def sites(self) -> bool: ...  # can rank no other sites than those of the fit
+    def sites(self) -> bool: ...  # can rank only the sites of the fit
     @property
     def counts(self) -> bool: ...  # predicts counts; False: gives scores
     @property
@@ -660,7 +661,7 @@ class ModelFile:
     @property
     def torch_version(self) -> str: ...
     @property
-    def digest(self) -> str: ...  # SHA-256; "" before it was saved
+    def digest(self) -> str: ...  # SHA-256; "" before it is saved
 
 def load_model_file(path: str) -> ModelFile: ...
 def save_model_file(file: ModelFile, path: str) -> str: ...  # its digest
@@ -687,7 +688,7 @@ class PlannedSite:
     @property
     def site(self) -> str: ...
     @property
-    def index(self) -> int: ...  # row of the site in what was ranked
+    def index(self) -> int: ...  # row of the site in the ranked table
     @property
     def score(self) -> float: ...
     @property
@@ -761,8 +762,8 @@ class Ranker:
         self,
         file: ModelFile,
         device: str = "cpu",
-        forecaster: Forecaster | None = None,  # of the user's own
-        program: Program | None = None,  # of the user's own
+        forecaster: Forecaster | None = None,  # a user's
+        program: Program | None = None,  # a user's
     ) -> None: ...
     @staticmethod
     def load(path: str, device: str = "cpu") -> Ranker: ...

@@ -1,7 +1,8 @@
-"""The forecasters that `TopKRanker` knows by name: how each is made and what it is fitted by.
+"""The forecasters that `TopKRanker` knows by name: how each is made and how it is fitted.
 
-What each needs and gives (`Needs`) stands once, in the C++ registry (`_C.forecaster_registry`),
-which also loads them from model files. docs/architecture.md says how to add one.
+The inputs and outputs of each (`Needs`) are defined once, in the C++ registry
+(`_C.forecaster_registry`), which also loads forecasters from model files. docs/architecture.md says
+how to add one.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Needs = _C.Needs
 
 
 class Task(NamedTuple):
-    """What a forecaster is made for."""
+    """The task that a forecaster is made for."""
 
     panel: Panel
     num_features: int  # after standardising
@@ -43,10 +44,10 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True)
 class Forecaster:
-    """Makes an unfitted model. Subclasses are settings; `name` finds their kind in the registry.
+    """Makes an unfitted model. Subclasses hold its settings; `name` is its key in the registry.
 
-    `objectives`: what the model can be fitted by, the default first. "direct" and "marginal" are
-    fits of the model's own, without steps; the others are training objectives.
+    `objectives`: the ways to fit the model, the default first. "direct" and "marginal" are the
+    model's own `fit`, without training steps; the others are training objectives.
     """
 
     name: ClassVar[str] = ""
@@ -62,7 +63,7 @@ class Forecaster:
     def fit_history(
         self, panel: Panel, timeline_exposure: torch.Tensor | None
     ) -> SiteHistory | None:
-        """What sums up the past, fitted; None for a model that reads no past."""
+        """A fitted summary of the past; None for a model that reads no past."""
         return None
 
 
@@ -71,7 +72,7 @@ class EmpiricalBayes(Forecaster):
     """`EmpiricalBayesRates`: counts from the whole past of a site and of its neighbours.
 
     Args:
-        site_history: how the past is summed up, a `SiteHistory`; None for its defaults. It is
+        site_history: the summary of the past, a `SiteHistory`; None for its defaults. It is
             copied.
     """
 
@@ -103,8 +104,7 @@ class NegBin(Forecaster):
 
     Args:
         link: "log" (the papers' text) or "softplus" (their code). None: "softplus" for mean counts
-            below 10, which ranks better there, else "log", which does not depend on the counts'
-            unit.
+            below 10, where it ranks better, else "log", which does not depend on the counts' unit.
         penalty: of the site effects in training by steps; None for the model's default.
         site_path: None, "ar1" or "random_walk": effects that vary over time, for "marginal" only.
         family: "nb1", "nb2" or "poisson"; zero_inflation: whether there are extra zeros.
@@ -149,7 +149,7 @@ class Linear(Forecaster):
 
 @dataclass(frozen=True)
 class MLP(Forecaster):
-    """`MLPScorer`: a multi-layer perceptron's score of the same [L23 §3]; `hidden`: its widths."""
+    """`MLPScorer`: a multi-layer perceptron on the same inputs [L23 §3]; `hidden`: its widths."""
 
     name: ClassVar[str] = "mlp"
     objectives: ClassVar[tuple[str, ...]] = ("bpr",)
@@ -172,14 +172,14 @@ class _Mixture(Forecaster):
 
 @dataclass(frozen=True)
 class PoissonMixtureOf(_Mixture):
-    """`PoissonMixture`: the same counts in every period, from shared Poissons [D25 Eq. 14]."""
+    """`PoissonMixture`: mixtures of shared Poissons, the same in every period [D25 Eq. 14]."""
 
     name: ClassVar[str] = "poisson_mixture"
 
 
 @dataclass(frozen=True)
 class NormalMixtureOf(_Mixture):
-    """`NormalMixture`: the same from shared truncated normals [D25 Eq. 14, 17]."""
+    """`NormalMixture`: the same with shared truncated normals [D25 Eq. 14, 17]."""
 
     name: ClassVar[str] = "normal_mixture"
     _model: ClassVar[type] = NormalMixture
@@ -190,9 +190,9 @@ class StemmedOf(Forecaster):
     """`Stemmed`: a networked point process, learnt from `Events`; it plans for whole periods.
 
     Args:
-        every: the period that plans are for: "week", "month", "quarter", "year" or days.
+        every: the period of a plan: "week", "month", "quarter", "year" or a number of days.
         theta, network, half_life, recent_rate, use_distance, use_marks, refresh, pooled, stable,
-            anchor: of `Stemmed`.
+            anchor: arguments of `Stemmed`.
     """
 
     name: ClassVar[str] = "stemmed"
@@ -216,11 +216,11 @@ class StemmedOf(Forecaster):
 
 
 class OwnModule(Forecaster):
-    """A module of the user's own. It is copied and not changed.
+    """A user's module. It is copied and not changed.
 
-    The class says what it needs: `needs = tr.models.Needs(...)`; `forward` takes those of x, time,
-    history and exposure by name. It gives a forecast [T, S] (`needs.counts`), or scores [T, S]. A
-    ranker with such a model works as any other, but cannot be saved to a model file.
+    The class states its inputs: `needs = tr.models.Needs(...)`. `forward` takes any of these by
+    name: x, time, history, exposure. It returns a forecast (`needs.counts`) or scores, [T, S]. A
+    ranker with such a model works like any other, but cannot be saved to a model file.
     """
 
     module: nn.Module
@@ -240,10 +240,10 @@ class OwnModule(Forecaster):
 
 
 def needs_of(module: nn.Module) -> Needs:
-    """What a module needs: its attribute `needs`, or that of its kind in the registry.
+    """The needs of a module: its attribute `needs`, or those of its kind in the registry.
 
     Raises:
-        TypeError: a class of the user's own that does not say.
+        TypeError: a user's class without `needs`.
     """
     for kind in KINDS.values():
         if kind.name == type(module).__name__:
@@ -293,7 +293,7 @@ def as_forecaster(model: Any, settings: dict[str, Any]) -> Forecaster:
                 f"forecaster or a module, got {model!r}."
             )
         known = {f.name for f in dataclasses.fields(FORECASTERS[model])}
-        # A setting of another kind of model is passed over, as in a search over kinds.
+        # Settings of other kinds of model are ignored, so that a search can try several kinds.
         return FORECASTERS[model](**{n: v for n, v in settings.items() if n in known})
     if isinstance(model, nn.Module):
         return OwnModule(model)

@@ -1,4 +1,4 @@
-"""The networked Hawkes process by its definition: double sums, small simulators, random cases."""
+"""The networked Hawkes process from its definition: double sums, small simulators, random cases."""
 
 from __future__ import annotations
 
@@ -192,10 +192,11 @@ def random_parameters(case: Case, seed: int = 1) -> np.ndarray:
 def clusters(
     rate: np.ndarray, children: np.ndarray, lag: np.ndarray, end: float, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Events of a Hawkes process by its definition as a branching process, from an empty past.
+    """Events of a Hawkes process, simulated as a branching process from an empty past.
 
-    rate [M]: immigrants per unit of time. children [M, M]: of an event at v (column) at u (row).
-    lag [M]: mean lag of a child at u. Gives times, nodes, and whether each is an immigrant.
+    rate [M]: immigrants per unit of time. children [M, M]: expected children at u (row) of an event
+    at v (column). lag [M]: mean lag of a child at u. Returns times, nodes, and whether each is an
+    immigrant.
     """
     draw = np.random.default_rng(seed)
     nodes = len(rate)
@@ -234,7 +235,7 @@ def events_of(
 ) -> tr.Events:
     """An Events table of numbers; each event of one type."""
     table = table_of(time, node, types)
-    # Every type is there, also without events: as columns of 0 and 1.
+    # Types are columns of 0 and 1, so that a type without events is kept.
     names = [f"s{s}" for s in range(types)]
     for name in names:
         table[name] = (table["type"] == name).astype(int)

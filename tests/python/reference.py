@@ -103,10 +103,11 @@ def ratio_by_enumeration(outcomes, probabilities, offset=0.0):
 def expected_topk(scores, k, sigma, v, step=None):
     """(b, J v) of P(site is in the top k of scores + sigma z), z normal, to about 1e-13.
 
-    b_i = int f_i(t) P(fewer than k of the others lie above t) dt. The others' number is a Poisson
-    binomial: the law of all sites by convolution, one site after the other, from which site i is
-    divided out, from the end that is stable. J v is the derivative along v, by a complex step. The
-    integral is a trapezoidal sum with nodes of their own. No characteristic function, no grid."""
+    b_i = int f_i(t) P(fewer than k of the others lie above t) dt. The number of others above t is
+    Poisson binomial. Its distribution for all sites is convolved one site after the other; site i
+    is then divided out, from the end that is stable. J v is the derivative along v, by a complex
+    step. The integral is a trapezoidal sum with separate nodes. Unlike the operator, it uses no
+    characteristic function and no grid of scores."""
     r = np.asarray(scores, float)
     b, jv = np.zeros(len(r)), np.zeros(len(r))
     order = np.sort(r)[::-1]

@@ -57,7 +57,7 @@ def test_figures_of_a_forecast_by_hand():
     assert found["mse"] == pytest.approx([6 / 4, 2 / 4])
     assert found["mae_median"] == pytest.approx([2 / 4, 0])
     assert found["nll"] == [0.5, 0.25]
-    # A forecast alone ranks too.
+    # A forecast that is a tensor ranks too.
     alone = judge(made["mean"], test, 2)
     assert set(alone) == {"bpr", "capture", "pai", "mae", "mse"}
     assert alone["bpr"][0] == 1

@@ -76,7 +76,7 @@ def test_window_of_another_kind():
 
 
 def test_unknown_counts_take_no_part():
-    """Sites: known throughout; unknown in the middle; unknown of late; never known."""
+    """Sites: always known; unknown in the middle; unknown at the end; never known."""
     y = torch.tensor([[1.0, 2, 6, NAN], [2, NAN, NAN, NAN], [6, 4, NAN, NAN], [3, 3, 3, NAN]])
     data = SimpleNamespace(
         y=y[3:], rows=torch.tensor([3]), timeline=y, times=[2003], device=torch.device("cpu")

@@ -1,4 +1,4 @@
-"""The benchmark compares like with like, and its page says what was measured."""
+"""The benchmark compares equal computations, and its page reports the measurements."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def test_both_sampled_formulations_are_one_estimator(benchmark):
 
 
 def test_the_plain_exact_top_k_is_that_of_the_library(benchmark):
-    """Quadrature of 20 thresholds 7 standard deviations wide: 1e-6, where V is large as is
-    asked."""
+    """Quadrature of 20 thresholds over 7 standard deviations: an error of 1e-6 for a large V, as
+    here."""
     scores, v = inputs(2, 1500)
     b, gradient = benchmark.plain.exact_plain(scores, 120, 0.5, v)
     free = scores.clone().requires_grad_()
@@ -55,7 +55,7 @@ def test_the_plain_exact_top_k_is_that_of_the_library(benchmark):
 
 
 def test_the_plain_mean_field_is_that_of_the_library(benchmark):
-    """Bisection to 2^-60 of the range: rounding."""
+    """Bisection to 2^-60 of the range: only rounding remains."""
     scores, v = inputs(2, 200)
     b, gradient = benchmark.plain.mean_field_plain(scores, 20, 0.3, v)
     free = scores.clone().requires_grad_()
@@ -119,7 +119,7 @@ def test_every_task_runs_once(benchmark, monkeypatch):
     small_plans = benchmark.plans.Sizes(5000, 20, 500, 20, 200, 2)
     monkeypatch.setattr(benchmark.plans, "SIZES", small_plans)
     for task, make in benchmark.TASKS.items():
-        # The papers' formulation has one size, as have the streets of Washington: seconds each.
+        # The papers' formulation and the streets of Washington have only one size: seconds each.
         if task == benchmark.DAML_SAMPLED or task in benchmark.plans.TOURS.values():
             continue
         contenders = make()
@@ -129,8 +129,8 @@ def test_every_task_runs_once(benchmark, monkeypatch):
 
 
 def test_the_page_says_whether_what_was_asked_is_met(benchmark, monkeypatch, tmp_path, capsys):
-    """All contenders at 5 ms and 10 MB: ratios are 1, which is under every upper bound but the one
-    of 3 ms, and below both speed-ups."""
+    """All contenders take 5 ms and 10 MB. So all ratios are 1: under every upper bound except that
+    of 3 ms, and below both required speed-ups."""
     names = (benchmark.OURS, benchmark.PAPER, benchmark.PLAIN, benchmark.FLOOR, benchmark.SCORE)
     monkeypatch.setattr(benchmark.plans, "gap", lambda task: 0.005)
     monkeypatch.setattr(benchmark, "measure_time", lambda *_: dict.fromkeys(names, 5e-3))

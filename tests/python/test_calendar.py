@@ -1,4 +1,4 @@
-"""Calendar: against Python's datetime and pandas' periods, which know the same calendar."""
+"""Calendar, against Python's datetime and pandas' periods."""
 
 import copy
 import datetime

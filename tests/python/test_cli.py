@@ -1,5 +1,5 @@
-"""The command, in this process and in a fresh one: results, errors in one line, files whole or
-untouched."""
+"""The command, in this process and in a new one: results, errors in one line, files written whole
+or left unchanged."""
 
 import os
 import re
@@ -50,15 +50,15 @@ def fit(folder, out, *more):
 
 
 def error_of(capsys):
-    """The one line that was said."""
+    """The one line on standard error."""
     lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("note:")]
     assert len(lines) == 1 and "Traceback" not in lines[0]
     return lines[0]
 
 
 def test_exposure_and_suppressed_counts(tmp_path, capsys):
-    """A table as it is published: fitted, ranked by the expected counts of the people there, judged
-    at both ends of what is suppressed."""
+    """A table in published form: fitted, ranked by the expected counts for its population, and
+    judged at both bounds of the suppressed counts."""
     random = np.random.default_rng(1)
     people = np.exp(random.normal(9, 1, 30)).round()
     rows = [
@@ -98,10 +98,10 @@ def test_exposure_and_suppressed_counts(tmp_path, capsys):
     table = pd.read_csv(judged)
     assert table.groupby("suppressed").size().to_dict() == {"least": 4, "most": 4}
     assert table["bpr"].between(0, 1).all()
-    # The model file knows how its table is written.
+    # The model file stores how its table is written.
     assert main(["evaluate", "--model", model, *counts]) == 0
     assert capsys.readouterr().out.count("suppressed counts at their") == 2
-    # What is wrong is said in one line.
+    # An error is one line.
     for arguments, message in (
         (
             ["evaluate", *counts, *columns, "--k", "4"],
@@ -356,7 +356,7 @@ def test_demo_on_cook_county_in_a_fresh_process(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "SIMULATED" not in done.stdout and "epoch" in done.stderr
     table = check_demo(tmp_path / "out", done.stdout)
-    # MATH §6, recomputed from the files, to three digits.
+    # The figures of `topreach.evaluation.baselines`, to three digits.
     assert table.loc["last year", ["mae", "rmse", "bpr"]].round(3).tolist() == [1.069, 1.659, 0.748]
     assert table.loc["mean of last 5 years", ["mae", "rmse", "bpr"]].round(3).tolist() == [
         0.943,
@@ -378,7 +378,7 @@ def test_site_effects_that_vary_over_time(folder, capsys):
     assert not (folder / "none.pt").exists()
 
 
-# ---- tables as they come -------------------------------------------------------------------------
+# ---- tables in other forms -----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -477,8 +477,7 @@ def test_the_columns_taken_as_features_are_said_once(table, tmp_path, capsys):
 
 
 def test_last_periods_without_counts(table, tmp_path, capsys):
-    """Refused unless --counts optional says that they are meant; then nothing is learned from
-    them."""
+    """They are refused without --counts optional; with it, nothing is learned from them."""
     table["deaths"] = table["deaths"].astype(float).mask(table["year"] == 2019)
     table.to_csv(tmp_path / "t.csv", index=False)
     assert fit_table(tmp_path) == 2

@@ -35,8 +35,7 @@ def assert_mean_is(sample, want, slack=0.0):
     assert (error <= 5 * sample.std(0) / len(sample) ** 0.5 + slack).all()
 
 
-# ---- the same noise
-# ------------------------------------------------------------------------------------
+# ---- the same noise ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("noise", NOISES)
@@ -48,8 +47,8 @@ def test_matches_reference(noise, dtype, sites, k):
     sigma, draws = 0.25, 37
     b, g = vjp(scores, v, k, sigma=sigma, num_samples=draws, noise=noise)
     z = tr.topk_noise(KEY, draws, 2, sites, noise=noise)
-    # x rounds at 2 max r / sigma + |z|, |z| < 25, F and f have slopes of at most 1/2; they are
-    # right to # 1e-6 as floats, 1e-14 as doubles, where not tiny; then a sum of 37
+    # x is rounded at 2 max r / sigma + |z|, |z| < 25; F and f have slopes of at most 1/2. Where not
+    # tiny, they have errors of 1e-6 as floats and 1e-14 as doubles; then a sum of 37
     eps = torch.finfo(dtype).eps
     bound = eps * (2 / sigma + 25 + draws) + (1e-6 if dtype == torch.float32 else 1e-14)
     for row in range(2):
@@ -69,15 +68,14 @@ def test_equal_v_has_no_gradient():
 
 
 def test_only_differences_of_scores_matter():
-    """x is formed from them: an exact shift changes no bit but where u ties in its rounding."""
+    """x is formed from differences: an exact shift changes no bit, except if u ties by rounding."""
     scores = torch.rand(2, 150, dtype=torch.float64).mul(1024).round() / 1024
     v = torch.rand(2, 150, dtype=torch.float64)
     for a, b in zip(vjp(scores, v, 20, sigma=0.5), vjp(scores + 64.0, v, 20, sigma=0.5)):
         assert torch.equal(a, b)
 
 
-# ---- closed forms, quadrature, enumeration
-# --------------------------------------------------------------
+# ---- closed forms, quadrature, enumeration -------------------------------------------------------
 
 
 def test_two_sites_closed_form():
@@ -182,8 +180,7 @@ def test_one_draw_is_unbiased():
     assert_mean_is(g, slope)
 
 
-# ---- variance
-# --------------------------------------------------------------------------------------------
+# ---- variance ------------------------------------------------------------------------------------
 
 
 def test_has_far_less_variance():
@@ -214,8 +211,7 @@ def test_rows_sum_to_k_in_expectation(sigma):
     assert total.std() < 1.2
 
 
-# ---- edges
-# ------------------------------------------------------------------------------------------------
+# ---- edges ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("noise", NOISES)
@@ -227,7 +223,7 @@ def test_masked_and_forced_sites(noise, dtype):
     assert b[0, [1, 5]].tolist() == [0, 0] and b[0, 3] == 1
     assert (g[0, [1, 3, 5]] == 0).all() and (g[0, [0, 2, 4]] != 0).all()
     assert ((b > 0) & (b < 1))[0, [0, 2, 4]].all()
-    # the forced site takes a place, the masked ones none: the rest is a problem of its own
+    # the forced site takes a place, the masked ones none: the rest is a separate problem
     open_sites = tr.expected_topk(scores[0, [0, 2, 4]], 2, sigma=1.0)
     if noise == "normal":
         many, _ = over_rows(scores[0], v[0], 3, 500, sigma=1.0, num_samples=20)

@@ -339,7 +339,7 @@ def test_hawkes_derivatives_are_those_of_the_cpu():
 
 
 def exact_step(n, z, y):
-    """A decision-aware step without samples: exact ranking, exact choice."""
+    """A decision-aware step without samples, with the exact ranking and the exact choice."""
     r = tr.expected_ratio_ranking(tr.distributions.NegativeBinomial(n, z))
     b = tr.expected_topk(r, 50, sigma=1e-3)
     return torch.autograd.grad(-(b * y).sum(), [n, z])

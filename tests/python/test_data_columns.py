@@ -1,5 +1,5 @@
-"""Columns and arrays of counts, each check by itself: what passes, to the last value that does, and
-which cell a message names."""
+"""Columns and arrays of counts, each check by itself: the values that pass, up to the last one, and
+the cell that a message names."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Tables of times that are not written one way, plain files of another kind or version, and records
-that are joined."""
+"""Times in mixed or ambiguous formats, plain files of another kind or version, and joined
+records."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_standard_input_is_read_once_for_each_stream(monkeypatch):
 
 
 def test_an_event_on_the_last_day_leaves_the_window_as_it_is():
-    """Records that were complete through February are so still; a later event moves both ends."""
+    """Records complete through February stay so; a later event moves both ends."""
     table = pd.DataFrame({"day": ["2024-01-05", "2024-02-09"], "town": ["A", "B"]})
     events = tr.Events.from_frame(
         table, time="day", place="town", window=("2024-01", "2024-03"), complete_through="2024-02"
@@ -138,7 +138,7 @@ def test_an_event_on_the_last_day_leaves_the_window_as_it_is():
 
 
 def test_a_past_that_is_known_to_intervals():
-    """Joined panels are exact if both are; what is known of either stays known."""
+    """Joined panels are exact if both are; known counts of either stay known."""
 
     def panel(year, high=None):
         upper = None if high is None else [[high, 2.0]]
@@ -173,7 +173,7 @@ def test_a_site_that_ended_is_named_from_three_periods_on(periods, said):
 
 
 def test_why_a_count_before_is_not_known():
-    """It lies before all that is known, or a site of a known period lacks it."""
+    """It lies before all known counts, or a site of a known period lacks it."""
     past = tr.Panel(
         np.zeros((1, 2, 0)), [[1, 2]], ["a", "b"], [2001], [], history_y=[[np.nan, 1.0]]
     )

@@ -36,11 +36,11 @@ def said(call):
     return [str(w.message) for w in found]
 
 
-# ---- features that tell the count ----------------------------------------------------------------
+# ---- features that reveal the count --------------------------------------------------------------
 
 
 def leak(x, y, exposure=None):
-    """What is said of one feature."""
+    """The warning about one feature."""
     return " ".join(said(lambda: leaks.warn_of_leaks(x[:, :, None], y, exposure, ["u"], "f")))
 
 
@@ -58,7 +58,7 @@ def test_a_feature_that_goes_with_the_count(cells):
     people = np.exp(noise)
     assert "the rate of its own period" in leak(np.sqrt(y / people), y, people)
     assert leak(np.sqrt(y / people), y) == ""
-    # Ranks of which the first m stand in reverse, about the border: Spearman's 1 - 6 d / (n^3 - n).
+    # Ranks of which the first m are reversed, near the limit: Spearman's 1 - 6 d / (n^3 - n).
     ranks = y - 1
     borders = set()
     for m in range(10, 30):
@@ -360,7 +360,7 @@ def test_spellings_of_one_id(one, other, alike):
 
 
 def test_when_sites_are_open():
-    """From the period that it opens in to the one that it closes in, both included."""
+    """From the period in which a site opens to the period in which it closes, both included."""
     years = Calendar.infer([2000.0, 2001.0], False, "", "")
     times = np.arange(2000.0, 2004)
     assert sites.open_cells(np.full(2, NAN), np.full(2, NAN), times, years) is None

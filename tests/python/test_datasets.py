@@ -1,4 +1,4 @@
-"""Data sets: found, downloaded whole or not at all, and with the figures of MATH §6."""
+"""Data sets: found, downloaded whole or not at all, and with the known figures."""
 
 import contextlib
 import functools
@@ -119,8 +119,8 @@ def test_cook_county_constant_column():
             (0.943, 1.455, 0.820),
         ),
         (cook_county, 100, baselines.chance, (1.369, 2.460, 0.200)),
-        # MATH §6 gives a BPR of .278 here: one random tie-breaking, within its spread of .0066
-        # (sd over 2,000 of them) around the expectation, .276.
+        # One random tie-breaking gave a BPR of .278, within its spread of .0066 (sd over 2,000 of
+        # them) around the expectation, .276.
         (aerial_surveys, 50, baselines.last_period, (0.240, 1.066, 0.276)),
         (
             aerial_surveys,
@@ -128,7 +128,7 @@ def test_cook_county_constant_column():
             functools.partial(baselines.historical_mean, window=10),
             (0.251, None, 0.377),
         ),
-        # "All history" of MATH §6: the 21 periods of train and validation, rolling.
+        # All history: the 21 periods of train and validation, rolling.
         (
             aerial_surveys,
             50,
@@ -139,7 +139,8 @@ def test_cook_county_constant_column():
     ],
 )
 def test_naive_baselines_reproduce_the_figures(load, k, forecast, expected):
-    """MATH §6's recomputed rows and D25 Table C.2's chance row, to three digits."""
+    """The figures of `topreach.evaluation.baselines`, recomputed from the published files, and the
+    chance row of D25 Table C.2, to three digits."""
     test = load().test
     for value, figure in zip(figures(forecast(test), test, k), expected, strict=True):
         assert figure is None or value == pytest.approx(figure, abs=0.00051)
@@ -224,8 +225,7 @@ def test_environment_before_cache(tmp_path, monkeypatch):
 
 @contextlib.contextmanager
 def serve(folder):
-    """A server of `folder` on a free port of this machine; yields its address and the paths
-    asked."""
+    """A server of `folder` on a free local port; yields its address and the requested paths."""
     asked = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):

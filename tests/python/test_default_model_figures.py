@@ -1,9 +1,8 @@
 """The default model on real panels: figures frozen from a plain implementation in Python loops.
 
-They were computed by its formulas in float32 and float64 ATen, with neighbours by all pairs of
-distances, before they were moved to C++. What is fitted by L-BFGS stops at a relative change of
-1e-9 of the likelihood, so parameters agree to the square root of that, 3e-5, times their
-conditioning: hence 1e-3.
+They were computed by its formulas in float32 and float64 ATen, with neighbours from all pairs of
+distances. L-BFGS stops at a relative change of 1e-9 of the likelihood, so parameters agree to the
+square root of that, 3e-5, times their conditioning: hence 1e-3.
 """
 
 import os

@@ -1,4 +1,5 @@
-"""EmpiricalBayesRates against its definition in NumPy and SciPy, simulated sites and the ranker."""
+"""EmpiricalBayesRates against its definition in NumPy and SciPy, on simulated sites and in
+rankers."""
 
 import math
 
@@ -29,7 +30,7 @@ def simulated(sites=400, periods=8, seed=0, place=True):
 
 
 def from_counts(y):
-    """A panel of counts [T, S] and nothing else."""
+    """A panel that has only counts [T, S]."""
     periods, sites = y.shape
     ids = [str(i) for i in range(sites)]
     return Panel(np.zeros((periods, sites, 0)), y, ids, list(range(periods)), [])
@@ -115,7 +116,7 @@ def test_not_below_means_of_past_counts_whatever_the_dynamics(name, window):
 
 
 def test_memory_is_learnt():
-    """Of rates that wander the last count tells most; of rates that stay, the whole past."""
+    """For rates that wander the last count counts most; for rates that stay, the whole past."""
     r = np.random.default_rng(5)
     sites, periods = 400, 20
     start = r.normal(1.5, 0.7, sites)

@@ -1,4 +1,4 @@
-"""Loaders of public event tables: counts against plain counting, and the traps of the files."""
+"""Loaders of public event tables: counts against plain counting, and pitfalls of the files."""
 
 import csv
 import math
@@ -78,7 +78,7 @@ def test_cook_events(small):
 
 @pytest.fixture
 def deaths(tmp_path):
-    """Tables with what events need: types, marks, districts."""
+    """Tables with the columns that events need: types, marks, districts."""
     write(
         tmp_path / "ct_overdose_events/ct_events.csv",
         "date,town,opioid,heroin,fentanyl,fent_analog,oxycodone,methadone,sex,age\n"

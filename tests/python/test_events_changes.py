@@ -1,4 +1,4 @@
-"""What was known at a date: reports, uploads, corrections and deletions, and past states again."""
+"""Events as known at a date: reports, uploads, corrections and deletions, and past states."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What is counted of events: against plain counting of a table's rows, one by one."""
+"""Counts of events, against plain counting of a table's rows, one by one."""
 
 import re
 

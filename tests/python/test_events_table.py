@@ -1,4 +1,4 @@
-"""Reading tables of events: times, types, marks, places, windows; and what each refusal says."""
+"""Reading tables of events: times, types, marks, places, windows; and the message of each error."""
 
 import copy
 import doctest

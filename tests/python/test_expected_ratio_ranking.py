@@ -156,7 +156,7 @@ def test_closed_forms():
     chance = -torch.expm1(-total * torch.nn.functional.softplus(z))
     got = tr.expected_ratio_ranking(NegativeBinomial(n, z))
     assert torch.allclose(got, n / total * chance, rtol=RULE, atol=0)
-    # the same with the logit written out for every site takes another way
+    # with the logit written out for every site, another method is used
     spread = tr.expected_ratio_ranking(NegativeBinomial(n, z.expand(3, 40)))
     assert torch.allclose(got, spread, rtol=2 * RULE, atol=0)
     poisson = td.Poisson(n)
@@ -192,7 +192,7 @@ def test_many_sites_against_samples(offset):
 
 
 def test_mixture_by_enumeration():
-    """Appendix B.2's kind of dependence: one state of the world for all sites. The outcomes of each
+    """Dependence as in Appendix B.2: all sites share one state of the world. The outcomes of each
     component are enumerated."""
     weights = tensor(0.2, 0.5, 0.3)
     total_count = tensor(2, 3, 1).expand(3, 3)
@@ -457,7 +457,7 @@ def known_and_unknown():
     [pytest.param(d, known, id=name) for name, d, known in known_and_unknown()],
 )
 def test_tells_beforehand_what_it_knows(distribution, known):
-    """What ranking "auto" of the objectives goes by."""
+    """Ranking "auto" of the objectives depends on this."""
     assert has_expected_ratio_ranking(distribution) is known
     if known:
         assert tr.expected_ratio_ranking(distribution).shape == (2, 3)

@@ -1,5 +1,4 @@
-"""The expected top-K, exact and by mean field, against oracles that share nothing with its
-method."""
+"""The expected top-K, exact and by mean field, against oracles that use other methods."""
 
 import itertools
 import subprocess
@@ -35,8 +34,7 @@ def value_and_product(scores, k, sigma, v, method="exact"):
 
 def check(scores, k, sigma, v=None, dtype=torch.float64, bound=BOUND):
     """Value within `bound`, product within bound max |v| / sigma, of the convolution; float32
-    results
-    are rounded: eps / 2 of b, and of J v."""
+    results are rounded: eps / 2 of b, and of J v."""
     scores = tensor(scores, dtype)
     if v is None:
         v = np.random.default_rng(len(scores)).normal(size=len(scores))
@@ -170,7 +168,7 @@ def test_hard_cases(case, dtype):
 
 @pytest.mark.parametrize("seed", range(40))
 def test_random_cases(seed):
-    """Shapes of every kind, at random: the searches that found the hard cases, in small."""
+    """Random shapes of every kind: a small version of the searches that found the hard cases."""
     rng = np.random.default_rng(seed)
     sites = int(rng.integers(2, 70))
     x = {

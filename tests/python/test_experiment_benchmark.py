@@ -1,4 +1,4 @@
-"""The benchmark: its references, its verdict, no look ahead, and a user's own table."""
+"""The benchmark: its references, its conclusion, no look ahead, and a user's own table."""
 
 import math
 

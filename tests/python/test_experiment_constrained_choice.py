@@ -1,5 +1,5 @@
-"""Quotas trained for and repaired: the repair, the figures by hand, intervals, no look ahead, and
-what a short run without data leaves."""
+"""Training for quotas against repairing plans: the repair, figures by hand, intervals, no look
+ahead, and the files of a short run without data."""
 
 import itertools
 
@@ -16,7 +16,7 @@ from topreach.programs import Quotas, TopK
 
 
 def test_swaps_give_the_best_plan_under_the_quota():
-    """Against all plans: swaps lose nothing where quotas say "at least" of one grouping."""
+    """Against all plans: swaps lose nothing if the quotas are "at least" of one grouping."""
     generator = np.random.default_rng(0)
     for _ in range(40):
         groups = list(generator.choice(["a", "b", "c", ""], 9))
@@ -83,7 +83,7 @@ def test_intervals():
     # The same bootstrap with other draws: quantiles of 10,000 differ by some .02 standard errors.
     assert made.low == pytest.approx(other.low, abs=0.05)
     assert made.high == pytest.approx(other.high, abs=0.05)
-    # What differs between seeds alone makes an interval too.
+    # Differences only between seeds give an interval too.
     seeds = np.repeat([[-1.0, 1.0]], 12, 0)
     assert (report.interval(seeds).low, report.interval(seeds).high) == (-1, 1)
     assert report.interval(np.append(values, [[np.nan]], 0)) == made

@@ -1,5 +1,5 @@
-"""DAML without sampling against sampled DAML: the runs start alike, the table is that of the
-curves, and a simulated county is named so."""
+"""DAML without sampling against sampled DAML: the runs start alike, the table agrees with the
+curves, and a simulated county is named as such."""
 
 import json
 

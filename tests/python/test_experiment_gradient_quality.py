@@ -1,5 +1,4 @@
-"""The study of gradients: its statistics on cases with known answers, its files, that it
-resumes."""
+"""The study of gradients: its statistics on cases with known answers, its files, and resuming."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The 2025 paper's synthetic study: what must hold of it, on a short run and by closed form."""
+"""The 2025 paper's synthetic study: properties that hold on a short run and in closed form."""
 
 import numpy as np
 import pandas as pd

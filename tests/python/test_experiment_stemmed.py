@@ -1,4 +1,4 @@
-"""The experiments on point processes: what their parts compute, and what short runs leave."""
+"""The experiments on point processes: the results of their parts, and the files of short runs."""
 
 import numpy as np
 import pandas as pd

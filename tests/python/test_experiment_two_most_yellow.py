@@ -1,4 +1,4 @@
-"""The 2023 paper's toy task: what a short run must show."""
+"""The 2023 paper's toy task: results that a short run must show."""
 
 import pandas as pd
 import pytest

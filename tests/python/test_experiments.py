@@ -44,7 +44,7 @@ def test_cells_are_done_once_for_the_same_settings(context):
 
 
 def test_cells_made_by_other_code_are_done_again(context, monkeypatch, capsys):
-    """Issue: stored cells identified code by its version alone."""
+    """Stored cells identify code by its content, not only by its version."""
     calls = []
     cells = {"a": counting(calls, 1)}
     context.cells(cells)

@@ -1,4 +1,4 @@
-"""Files: whole or as they were, and what is no regular file is never replaced."""
+"""Files are written whole or left unchanged, and only regular files are replaced."""
 
 import os
 import stat

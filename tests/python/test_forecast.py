@@ -1,5 +1,5 @@
 """Forecasts: distribution functions and quantiles against SciPy, joint against site probabilities,
-draws, and forecasts of one's own that take part as ours do."""
+draws, and users' forecasts, which work like the library's."""
 
 import math
 
@@ -84,7 +84,7 @@ def test_a_quantile_is_the_least_count_with_that_probability(p):
 
 
 def test_a_mixture_has_site_probabilities_by_themselves():
-    """Issue: the median of a mixture by hand, P(Y_s <= y) = Σ_l w_l P_l(Y_s <= y)."""
+    """The median of a mixture by hand: P(Y_s <= y) = Σ_l w_l P_l(Y_s <= y)."""
     mixture = Mixture(double(0.3, 0.7), Poisson(double(1.0, 30.0, 5.0, 6.0).reshape(2, 2)))
     table = sum(
         w * scipy.stats.poisson(rate).cdf(np.arange(100)[:, None])
@@ -141,11 +141,11 @@ def test_a_forecast_by_simulation_is_its_draws():
         forecast.quantile(1.0)
 
 
-# ---- forecasts of one's own ----------------------------------------------------------------------
+# ---- users' forecasts ----------------------------------------------------------------------------
 
 
 class Own:
-    """A Poisson forecast written by a user: only what has to be there."""
+    """A Poisson forecast written by a user, with only the required methods."""
 
     def __init__(self, rate):
         self.rate = rate
@@ -273,7 +273,7 @@ def test_suppressed_counts_and_unknown_ones():
 
 
 def test_unknown_counts_are_no_period_without_events():
-    """Issue 11 l: a NaN count is refused; a site that is marked as closed is not read."""
+    """A NaN count is refused; a site that is marked as closed is not read."""
     counts = Poisson(double(1.0, 2.0, 3.0).expand(2, 3))
     y = double(0.0, math.nan, 2.0, 4.0, 1.0, 0.0).reshape(2, 3)
     batch = Batch(torch.zeros(2, 3, 1), y, torch.arange(2.0))

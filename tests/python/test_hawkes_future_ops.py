@@ -1,4 +1,4 @@
-"""The future of the networked Hawkes process: its state, moments and simulation by operators."""
+"""Forecasts of the networked Hawkes process: its state, moments and simulation by operators."""
 
 from __future__ import annotations
 

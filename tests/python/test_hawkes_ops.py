@@ -11,7 +11,7 @@ ops = torch.ops.topreach
 
 
 def derivatives(case: Case, nodes, z, order=2):
-    """Of the operator, as numpy: value, gradient, Hessian, first bad event."""
+    """The operator's results as NumPy arrays: value, gradient, Hessian, first bad event."""
     found = ops.hawkes_derivatives(
         *case.arguments(), torch.as_tensor(nodes), torch.as_tensor(z), order
     )

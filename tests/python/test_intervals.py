@@ -1,4 +1,4 @@
-"""Intervals of paired differences: they cover what they should, also for the best of many."""
+"""Intervals of paired differences: their coverage, also for the best of many methods."""
 
 import doctest
 import math

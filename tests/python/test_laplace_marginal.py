@@ -99,8 +99,8 @@ def test_gradient_against_differences(family, link, zero_inflated, censored):
 
 
 def by_quadrature(eta, loading, y, log_p, nodes=80):
-    """log of the integral over u of one site, by Gauss-Hermite rules about the mode, scaled by the
-    curvature there (adaptive: Liu and Pierce 1994), found by a search of its own."""
+    """log of the integral over u of one site, by adaptive Gauss-Hermite rules (Liu and Pierce
+    1994): centred on the mode, which is searched for here, and scaled by the curvature there."""
     from scipy.optimize import minimize
 
     def joint(u):
@@ -136,8 +136,8 @@ def by_quadrature(eta, loading, y, log_p, nodes=80):
 @pytest.mark.parametrize("family", ["poisson", "nb1", "nb2"])
 @pytest.mark.parametrize(("mean", "bound"), [(60.0, 1e-2), (6.0, 2e-2), (0.3, 0.1)])
 def test_close_to_adaptive_quadrature(family, mean, bound):
-    """Laplace's relative error is O(1/n), n the counts of a site: small for large counts, and what
-    is left for sparse ones is stated here."""
+    """Laplace's relative error is O(1/n), n the counts of a site: small for large counts. The
+    bounds for sparse counts are stated here."""
     rng = np.random.default_rng(3)
     times, sites = 5, 3
     loading = np.column_stack((np.full(times, 0.6), 0.3 * np.linspace(-1.4, 1.4, times)))
@@ -264,9 +264,9 @@ def singular_site(d):
 
 
 def test_a_singular_information_does_not_make_the_value_infinite():
-    """Its logarithm goes over into that of the information without its negative terms. The
-    gradient is that of differences on both sides and at the worst point, and precisions keep away
-    from singular ones. The error stays what it is where nothing is bent (.73 at d = -3.6)."""
+    """Its logarithm changes smoothly into that of the information without negative terms. The
+    gradient agrees with differences on both sides and at the worst point, and precisions stay away
+    from singular ones. The error is that of points without this change (.73 at d = -3.6)."""
     worst = 0.0
     for at in torch.linspace(-4.0, -3.6, 41, dtype=torch.float64):
         d = at.clone().requires_grad_()

@@ -1,4 +1,4 @@
-"""Imports go downwards only, and what is outside the library uses its public names."""
+"""Imports go downwards only, and code outside the library uses its public names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "python" / "topreach"
-# A room may import the rooms before it. The loader and the extension are below all.
+# A package in this list may import those before it. The loader and the extension are below all.
 ROOMS = (
     "_library",
     "_C",
@@ -30,7 +30,7 @@ ROOMS = (
     "cli",
 )
 OUTSIDE = ("topreach_experiments", "experiments", "benchmarks", "tests")
-# Folder -> what its files may include of ours.
+# Folder -> the folders of the project that its files may include.
 CPP_LAYERS = {
     "kernels": ("kernels",),
     "csrc/ops": ("kernels", "csrc/ops"),
@@ -82,7 +82,7 @@ def test_the_library_imports_nothing_that_is_built_on_it():
 
 
 def test_rooms_import_downwards_only():
-    """DESIGN: no circle. `topreach/__init__.py` and `__main__.py` stand above all rooms."""
+    """No circle. `topreach/__init__.py` and `__main__.py` are above all packages."""
     wrong = []
     for path in python_files(PACKAGE):
         parts = path.relative_to(PACKAGE).parts
@@ -110,7 +110,7 @@ def test_every_room_says_what_is_public():
 
 @pytest.mark.parametrize("folder", ["experiments", "benchmarks"])
 def test_what_is_outside_uses_public_names(folder):
-    """Of a room, or of a module that a room names in `__all__`."""
+    """Names of a package, or of a module that a package lists in `__all__`."""
     wrong = []
     for path in python_files(ROOT / folder):
         for module, names in imports(path, folder):

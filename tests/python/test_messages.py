@@ -1,4 +1,4 @@
-"""Messages in two tongues: arguments for one who writes Python, options at the command line."""
+"""Messages in two forms: arguments for a Python reader, options at the command line."""
 
 import ast
 import re
@@ -11,19 +11,19 @@ from topreach.data.messages import OF_THE_LIBRARY, either, in_words, option, wor
 
 PACKAGE = Path(topreach.__file__).parent
 ROOT = PACKAGE.parents[1]
-# What a command calls.
+# The packages that commands call.
 ROOMS = (
     "data", "distributions", "models", "objectives", "plan", "programs", "ranking", "training",
     "forecasters.py", "evaluation/baselines.py", "evaluation/metrics.py",
 )  # fmt: skip
-# Functions that no command calls, or not with arguments of the user's.
+# Functions that no command calls, or not with a user's arguments.
 OF_PYTHON_ALONE = (
     "EmpiricalBayesRates", "Events.changes_since", "Events.seen_at", "NegBinMixedEffects",
     "Panel.split", "Plan.", "SiteHistory", "SiteMixture", "Stemmed.aic", "Stemmed.load_state_dict",
     "StemmedForecast", "Trainer: ", "ZeroInflated", "as_forecast", "joint_log_prob",
     "site_log_prob", "expected_ratio_ranking", "nearest_neighbours", "simulate_",
 )  # fmt: skip
-# Messages that the options of a command cannot bring about.
+# Messages that the options of a command cannot cause.
 NOT_FROM_OPTIONS = (
     "X: earlier must have the same sites", "X: other must have ids of these events",
     "X: edges must be at least two ascending times", "X: panel must have the period",
@@ -64,7 +64,7 @@ def rendered(node, python=False):
 
 
 def messages(path, python=False):
-    """(line, text) of what a file raises, warns of and notes."""
+    """(line, text) of each error, warning and note of a file."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and node.args:
             made = ast.unparse(node.func)
@@ -91,7 +91,7 @@ def every_option():
 
 
 def test_no_option_for_one_who_writes_python():
-    """A flag of the command line stands in `either`, `option`, or where the style is asked."""
+    """A command-line flag occurs only in `either`, in `option`, or where the style is checked."""
     for path in files():
         for line, text in messages(path, python=True):
             assert not re.search(r"(?<![\w-])--[a-z]", text), f"{path}:{line}: {text}"

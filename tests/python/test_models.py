@@ -1,4 +1,4 @@
-"""Models: equations, penalties, and what a torch user expects of a module."""
+"""Models: equations, penalties, and the behaviour that torch users expect of a module."""
 
 import copy
 import io

@@ -1,4 +1,4 @@
-"""tools/mutate.py: which changes it makes, and which it leaves alone."""
+"""tools/mutate.py: the changes that it makes, and those that it does not make."""
 
 import ast
 import importlib.util
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def mutate(monkeypatch, tmp_path):
-    """The tool, with a root of its own."""
+    """The tool, with a separate root folder."""
     spec = importlib.util.spec_from_file_location("mutate", ROOT / "tools" / "mutate.py")
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "mutate", module)

@@ -1,5 +1,5 @@
-"""NegBinMixedEffects.fit: other libraries where the models coincide, recovery, coverage, tables,
-predictions under uncertainty, and inputs at the edge."""
+"""NegBinMixedEffects.fit: agreement with other libraries' equal models, recovery, coverage, tables,
+predictions under uncertainty, and extreme inputs."""
 
 import copy
 import json
@@ -526,7 +526,7 @@ def test_one_site_one_period_and_empty_sites():
     assert {"raw_sigma[1]", "raw_rho"} <= one.fit_.held.keys()
     assert "not identified by one period" in str(one.summary())
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # one site tells nothing of the spread between sites
+        warnings.simplefilter("ignore")  # one site says nothing about the spread between sites
         single = NegBinMixedEffects(1, 1, family="poisson").double()
         single.fit(x[:, :1], y[:, :1] + 1, time)
     assert math.isfinite(single.fit_.log_likelihood)
@@ -742,9 +742,8 @@ def test_parameters_are_float32_whatever_the_default():
 @pytest.mark.parametrize("link", ["log", "softplus"])
 @pytest.mark.parametrize("mean", [0.1, 1e2, 1e4, 1e6])
 def test_counts_of_any_size_recover_the_truth(link, mean):
-    """Poisson of sites whose rates differ by a factor: the totals of the sites are met within five
-    standard errors, and the spread of the rates within what 80 sites tell (a sd's is sd / sqrt
-    160)."""
+    """Poisson counts of sites with different rates: the sites' totals are met within five standard
+    errors, and the spread of the rates within its own for 80 sites (sd / sqrt 160)."""
     rng = np.random.default_rng(29)
     spread = 0.4
     factor = 1 + spread * np.clip(rng.normal(size=80), -2, 2)

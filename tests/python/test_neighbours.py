@@ -1,4 +1,4 @@
-"""Neighbours by a k-d tree against all pairs of distances; shared places; errors."""
+"""Neighbours by a k-d tree, against all pairs of distances; ties; errors."""
 
 import math
 

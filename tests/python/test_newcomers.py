@@ -1,4 +1,4 @@
-"""What people who use the commands for the first time ran into: nothing is silently wrong."""
+"""Problems of people who use the commands for the first time: nothing is silently wrong."""
 
 import contextlib
 import io

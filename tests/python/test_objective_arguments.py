@@ -1,5 +1,5 @@
-"""What objectives take: settings and their defaults, what a model is called with, weights over
-time, and which outputs are refused."""
+"""Arguments of the objectives: settings and their defaults, the arguments of the model, weights
+over time, and outputs that are refused."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class FreeScores(nn.Module):
 
 
 def test_defaults_of_every_objective():
-    """As their documentation says: lambda = 30, an epsilon that always pulls, 100 draws."""
+    """As documented: lambda = 30, an epsilon at which the hinge always acts, 100 draws."""
     assert DirectBPR(3, 0.1).config() == REACH
     assert DecisionAware(3, 0.1).config() == REACH | {"epsilon": 1.0, "weight": 30.0}
     assert SPOPlus(3).config() == LINEAR
@@ -294,7 +294,8 @@ def test_counts_known_to_an_interval_are_refused(name):
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_exact_ranking_is_for_counts_that_it_knows(name):
-    """LogLinear's counts are of a class of these tests: "auto" draws for them."""
+    """The counts of LogLinear are a class of these tests, which the library does not know: "auto"
+    draws from them."""
     model, batch = LogLinear(12, 2), TRAIN.batch()
     key = torch.tensor([1, 2])
     auto, drawn = (
@@ -310,7 +311,7 @@ def test_exact_ranking_is_for_counts_that_it_knows(name):
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_closed_sites_take_no_part(name):
-    """A site that is closed in all periods is as one that is not there."""
+    """A site that is closed in all periods has no effect."""
     model, batch = LogLinear(12, 2), TRAIN.batch()
     with torch.no_grad():
         model.weight.copy_(torch.tensor([0.4, -0.1]))

@@ -250,8 +250,7 @@ def test_hinge_is_off_where_the_reach_is_good_enough(settings):
     ],
 )
 def test_periods_without_events_count_nothing(objective):
-    """MATH §1: BPR is undefined there; the loss is finite and the reach part of its gradient
-    zero."""
+    """BPR is undefined there; the loss is finite and the reach part of its gradient zero."""
     model, batch = negbin()
     y = batch.y.clone()
     y[1] = 0
@@ -278,7 +277,7 @@ def test_periods_without_events_count_nothing(objective):
 
 
 def written_out(model, batch, k, sigma):
-    """BPR_t of MATH §1-3 from the two expectations: E[y_s / Σ y] by its closed form for negative
+    """BPR_t [D25 Eq. 2] from the two expectations: E[y_s / Σ y] by its closed form for negative
     binomial counts with one p, (n_s / N)(1 − P(Σ y = 0)), and the top-K by summing over all sets of
     K sites the probability that they are the K best, each an integral over the lowest of them."""
     counts = model(batch.x, batch.time)
@@ -394,7 +393,7 @@ def test_the_sampled_ranking_tends_to_the_exact_one():
 
 def test_the_hinge_of_a_sampled_reach_is_biased():
     """At ε = E BPR_t the hinge is 0. With BPR_t sampled, nearly normal with standard deviation s_t,
-    its mean is λ Σ_t s_t / √(2π) (Jensen), and it pulls half of the time."""
+    its mean is λ Σ_t s_t / √(2π) (Jensen), and it acts half of the time."""
     model, batch = negbin()
     batch = batch._replace(x=batch.x[:1], y=batch.y[:1], time=batch.time[:1])
     epsilon = -DirectBPR(3, 0.05)(model, batch).loss.item()
@@ -465,7 +464,7 @@ def test_auto_is_exact_where_the_distribution_allows_it():
 
 
 def test_offset_is_in_the_exact_ranking():
-    """MATH §2: c in E[y_s / (c + Σ y)], which the authors' code sets to 1."""
+    """c in E[y_s / (c + Σ y)], which the authors' code sets to 1."""
     model, batch = negbin()
     r = tr.expected_ratio_ranking(model(batch.x, batch.time), offset=1.0)
     expected = -DirectBPR(3, 0.05)(FreeScores(r.detach().float()), batch).loss

@@ -42,8 +42,8 @@ def one_thread():
 
 
 def rows_of(days: float, seed: int) -> pd.DataFrame:
-    """5 places x 2 types; a third of the events have both types, and times are days. Children fall
-    with distance, so that δ_g can be told."""
+    """5 places x 2 types; a third of the events have both types, and times are days. The number of
+    children falls with distance, so that δ_g is identified."""
     xy = PLACES[["x", "y"]].to_numpy()
     distance = np.linalg.norm(xy[:, None] - xy, axis=2)
     children = 0.3 * np.exp(-5.0 * distance / distance.max())
@@ -76,12 +76,12 @@ def events(rows):
 
 @pytest.fixture(scope="module")
 def central(events):
-    """Fitted; no upload comes to it."""
+    """A fitted cooperative without uploads."""
     return tr.online.Cooperative().start(events)
 
 
 def changed(events, rows):
-    """January as it came: three records late, three corrected in all they say, two deleted."""
+    """January's uploads: three records late, three corrected in all columns, two deleted."""
     late = between(rows, "2023-12-01", LAST).iloc[:3].assign(id=["late0", "late1", "late2"])
     january = between(rows, "2024-01-01", "2024-01-31")
     wrong = between(rows, "2023-11-01", "2023-11-30").iloc[:3]
@@ -278,7 +278,7 @@ def test_the_gap_falls_with_distance_and_time(events, central):
 
 @pytest.fixture(scope="module")
 def shared(events, rows):
-    """Uploads of January to April; April's refits. Forecasts made on the way."""
+    """Uploads of January to April, of which March's causes a refit; and the forecasts made."""
     shared = tr.online.Cooperative(report_lag=1, horizon=4).start(events)
     made = {}
     january = between(rows, "2024-01-01", "2024-01-31")
@@ -322,7 +322,7 @@ def test_uploads_are_counted(shared, rows):
 
 @pytest.mark.parametrize("day", ["2024-01-31", "2024-02-29", "2024-03-10", "2024-03-31"])
 def test_a_past_forecast_is_made_again(shared, day):
-    """From what was known then, with the fit in force then, though later uploads changed much."""
+    """From the records known then, with the fit in force then, although later uploads changed."""
     shared, made = shared
     again, first = shared.forecast(as_of=day), made[day]
     assert again.labels == first.labels and len(first.labels) == 4
@@ -381,7 +381,7 @@ def test_a_warm_refit_is_that_from_scratch(rows):
 
 
 def test_a_warm_refit_learns_the_prior_anew(shared):
-    """Laplace-EM goes on from the last prior: it is that of the new modes, not the old ones."""
+    """Laplace-EM continues from the last prior; the result fits the new modes, not the old ones."""
     warm, first = shared[0].fitted, shared[0]._steps[1].model
     variance = warm.covariance_.diagonal(dim1=1, dim2=2)
     weak = fitting.weak_prior(warm.problem_)

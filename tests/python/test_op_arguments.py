@@ -1,4 +1,4 @@
-"""Arguments of the operators' Python functions that are of a wrong type, or out of range."""
+"""Arguments of a wrong type or out of range, in the operators' Python functions."""
 
 import numpy as np
 import pytest
@@ -152,7 +152,7 @@ def test_shapes_that_do_not_agree(call, message):
 
 
 def test_counts_of_the_soft_reach():
-    """As the metrics: a missing count is no period without events."""
+    """As in the metrics: a missing count is not a period without events."""
     bad = torch.ones(2, 5)
     bad[1, 2] = float("nan")
     with pytest.raises(ValueError, match="soft_bpr: counts must not be NaN, got NaN; leave out"):

@@ -1,4 +1,4 @@
-"""Panel: what is read is what stands in the table, and every data trap has an error or a rule."""
+"""Panel: it holds the values of the table, and every data problem has an error or a rule."""
 
 import copy
 import datetime
@@ -905,7 +905,7 @@ def test_what_needs_exact_counts_refuses_intervals():
     assert Panel(**GOOD).at_bound("upper").y is not None
     with pytest.raises(ValueError, match="bound must be one of 'lower', 'upper', got 'middle'"):
         panel.at_bound("middle")
-    # History that is joined on brings its intervals along.
+    # Joined history keeps its intervals.
     after = Panel(**(GOOD | {"times": [3, 4]}))
     joined = after.with_history(panel)
     assert joined.y_upper is None and joined.at_bound("upper").history_y[0, 1] == 5

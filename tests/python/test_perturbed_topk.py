@@ -24,8 +24,7 @@ def vjp(scores, v, k, **options):
     return b.detach(), torch.autograd.grad(b, scores, v)[0]
 
 
-# ---- against the plain reference with the same noise
-# ------------------------------------------------
+# ---- against the plain reference with the same noise ---------------------------------------------
 
 
 @pytest.mark.parametrize("estimator", ["score", "score_loo"])
@@ -78,8 +77,7 @@ def test_any_shape_with_ties_and_infinities(shape, sites, draws, levels, data):
     assert torch.allclose(b.sum(-1), torch.full(scores.shape[:-1], float(k)))
 
 
-# ---- closed forms and enumeration
-# --------------------------------------------------------------------
+# ---- closed forms and enumeration ----------------------------------------------------------------
 
 
 def test_two_sites_closed_form():
@@ -156,8 +154,7 @@ def test_leave_one_out_has_less_variance():
     assert grads["score_loo"].var(0).sum() < grads["score"].var(0).sum() / 20
 
 
-# ---- reproducibility
-# ----------------------------------------------------------------------------------
+# ---- reproducibility -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("estimator", ["score_loo", "conditional"])
@@ -230,8 +227,7 @@ def test_seeds_rule():
     )
 
 
-# ---- edges
-# ---------------------------------------------------------------------------------------------
+# ---- edges ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -284,7 +280,7 @@ def test_topk_mask():
 
 
 def test_sorted_and_constant_scores():
-    """Inputs on which selection algorithms go quadratic stay quick and right."""
+    """Inputs on which selection algorithms become quadratic stay quick and correct."""
     for scores in (
         torch.arange(100_000.0), -torch.arange(100_000.0), torch.zeros(100_000),
         torch.arange(100_000.0).exp(), torch.cat([torch.zeros(50_000), torch.ones(50_000)]),
@@ -329,8 +325,7 @@ print(peak() - before)
     assert int(run.stdout) < 40_000  # kilobytes
 
 
-# ---- errors
-# --------------------------------------------------------------------------------------------
+# ---- errors --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -398,8 +393,7 @@ def test_topk_mask_errors():
         tr.topk_mask(torch.tensor([0.0, 0.0, float("nan")]), 1)
 
 
-# ---- torch's own checks
-# --------------------------------------------------------------------------------
+# ---- torch's own checks --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("estimator", ["score", "score_loo", "conditional"])

@@ -1,5 +1,5 @@
-"""Plans against answers that are known: published examples with their errors mended, and optima
-proved by other means."""
+"""Plans against known answers: published examples with their errors corrected, and optima proved
+by other methods."""
 
 from __future__ import annotations
 

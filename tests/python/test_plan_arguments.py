@@ -1,5 +1,5 @@
-"""What the arguments of plans mean, in every form that they may be given in: scores, columns by
-site, ids, quotas, locks."""
+"""The meaning of the arguments of plans, in every form that they may have: scores, columns by site,
+ids, quotas, locks."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_all_periods_in_the_order_of_time():
 
 
 def test_what_changes_between_periods_is_of_no_site():
-    """Also a value in one period and a blank in the other."""
+    """This includes a value in one period and a blank in the other."""
     table = TWO.assign(
         moving=range(6), still=[1, 2, 3] * 2, filled=[None, "p", "q", "o", "p", "q"],
         blank=[None, 1, 2] * 2,

@@ -1,4 +1,4 @@
-"""What a notebook shows of `topreach.plan`: signatures with all arguments, examples that run."""
+"""What a notebook shows for `topreach.plan`: signatures with all arguments, examples that run."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Every program of `topreach.plan` against all plans there are, on random instances of up to 12
-sites, some of them infeasible. A bound never lies on the wrong side of the value."""
+"""Every program of `topreach.plan` against enumeration of all plans, on random instances of up to
+12 sites, some of them infeasible. A bound never lies on the wrong side of the value."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def subsets(sites, k=None):
 
 
 def agrees(make, allowed, value, *, least=False):
-    """`make()` gives the best value over `allowed`, or there is none and it says so."""
+    """`make()` gives the best value over `allowed`, or says that there is none."""
     best = min if least else max
     expected = best((value(plan) for plan in allowed), default=None)
     if expected is None:
@@ -402,7 +402,7 @@ def test_least_trees_and_nodes_that_cannot_be_replaced(one):
 @FEW
 @given(instances)
 def test_prices_of_treatment_coverage(one):
-    """The one-sided prices are what solving again with one unit more or less gives, and lie on
+    """The one-sided prices equal those from solving again with one unit more or less, and lie on
     either side of the dual."""
     scipy = pytest.importorskip("scipy.optimize")
     n, m = 4, 3

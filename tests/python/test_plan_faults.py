@@ -1,4 +1,4 @@
-"""What tables of newcomers did wrong to plans, or could: right now, or an error that says so."""
+"""Tables that gave, or could give, wrong plans: now the plan is correct, or there is an error."""
 
 import itertools
 
@@ -22,7 +22,7 @@ def best_of(scores, allowed):
 
 @pytest.mark.parametrize("scale", [1e-12, 1e-8, 1e-5, 1.0, 1e9])
 def test_the_unit_of_scores_and_costs_does_not_matter(scale):
-    """HiGHS's tolerances are absolute: programs are solved in units of their own."""
+    """HiGHS's tolerances are absolute, so programs are solved in scaled units."""
     pytest.importorskip("highsbox")
     draw = np.random.default_rng(3)
     scores, cost = draw.random(9) * scale, draw.uniform(1, 4, 9)

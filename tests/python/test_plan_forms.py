@@ -1,5 +1,5 @@
-"""Each function of `topreach.plan` on instances small enough to solve by hand: what its arguments
-mean, what its plan says, and what it refuses."""
+"""Each function of `topreach.plan` on instances small enough to solve by hand: the meaning of its
+arguments, the content of its plan, and its errors."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_stability_under_crossing_quotas():
 
 @needs_highs
 def test_spacing_on_the_sphere():
-    """Those at the very distance are far enough."""
+    """Two sites at exactly this distance are far enough apart."""
     places = {"x": [0.0, 1, 2], "y": [0.0, 0, 0], "degrees": True}
     assert tr.plan.spaced([1.0, 2, 1.5], 3, DEGREE, **places).value == 4.5
     assert tr.plan.spaced([1.0, 2, 1.5], 2, 1.001 * DEGREE, **places).ids == ["2", "0"]
@@ -202,7 +202,7 @@ def test_spillover_by_hand():
     assert plan.evaluate({"a": 1, "b": 0, "c": 4, "d": 0, "e": 3})["reach"] == 3 + 1 / 2
     surely = tr.plan.spillover(people, GRAPH, 1, compliance=None)
     assert surely.value == plan.value and surely.evaluate([1, 0, 4, 0, 3])["reach"] == 3.5
-    # Who comes with chance .5 saves half of it.
+    # A person who comes with chance .5 saves half of it.
     half = tr.plan.spillover(people, GRAPH, 1, compliance="p")
     assert half.value == pytest.approx(plan.value / 2)
     assert half.evaluate([1, 0, 4, 0, 3])["reach"] == pytest.approx(1.75)
@@ -211,7 +211,7 @@ def test_spillover_by_hand():
 
 
 def test_call_in_by_hand():
-    """People, unless they are weighed by their scores."""
+    """The number of people, or with weight_by_score their scores."""
     plan = tr.plan.call_in(GRAPH.ids, GRAPH, 1)
     assert plan.ids == ["a"] and plan.value == plan.reach == 4  # a, c, d, e
     y = pd.Series({"b": 10.0, "e": 1, "a": 0, "c": 0, "d": 0})
@@ -311,7 +311,7 @@ def test_two_tours_as_a_table():
 
 
 def test_roles_of_a_tree():
-    """s - m - t joins two terminals by m alone; t and u are joined by p or q; n hangs on s."""
+    """s - m - t joins two terminals by m alone; t and u are joined by p or q; n is joined to s."""
     edges = [("s", "m"), ("m", "t"), ("t", "p"), ("p", "u"), ("t", "q"), ("q", "u"), ("s", "n")]
     graph = tr.Graph.from_edges([*edges, ("n", "far")])
     plan = tr.plan.subgraph(graph, ["s", "t", "u"], neighbours=True)
@@ -356,7 +356,7 @@ def test_assignment_by_hand():
 
 @needs_highs
 def test_new_places():
-    """A number is the room of each place that has none yet; the others keep theirs."""
+    """A number is the capacity of each place that has none yet; the others keep theirs."""
     ways = [[1.0, 2.0, 2.0]]
     how = {"unserved": 50.0, "prices": False, "gap": 0}
     closed = tr.plan.assign([5.0], [2.0, 0, 0], ways, **how)

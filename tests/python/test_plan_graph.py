@@ -1,5 +1,4 @@
-"""Graphs from edges, files, networkx and coordinates; what is wrong with an edge is said by its
-row."""
+"""Graphs from edges, files, networkx and coordinates; an error about an edge names its row."""
 
 from __future__ import annotations
 

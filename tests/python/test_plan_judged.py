@@ -1,5 +1,5 @@
-"""Plans from back to front: what happened, draws, exchanges, files, errors, and life without
-HiGHS."""
+"""Plans judged in all ways: by observed counts, draws and exchanges; files, errors, and programs
+without HiGHS."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_tours_as_a_table():
     assert found["tour_pai"] == [pytest.approx((4 / 8) / (3 / 4))]
 
 
-# ---- what cannot be ----------------------------------------------------------------------------
+# ---- errors ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from topreach.cli.plan import PROGRAMS, add_arguments
 
 ROWS = np.arange(6)
 S, E, T = "s.csv", "e.csv", "t.csv"
-# The least words that each subcommand needs.
+# The fewest words that each subcommand needs.
 LEAST = {
     "quotas": ["--scores", S, "--k", "2"],
     "budget": ["--scores", S, "--cost", "cost", "--budget", "5"],
@@ -31,7 +31,7 @@ LEAST = {
     "fair": ["--scores", S, "--k", "2", "--fair-to", "town"],
 }  # fmt: skip
 GRAPHS = ("edges", "gal", "gwt", "radius", "nearest", "delaunay")
-# A value that the option can have, and what else it needs.
+# A value that the option can have, and the other options that it needs.
 VALUES = {
     "scores": [S], "site": ["site"], "value": ["score"], "period": ["2021"], "all_sites": [],
     "gap": ["0.01"], "time": ["60"], "out": ["-"], "geojson": ["map.json"], "force": [],

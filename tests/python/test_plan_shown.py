@@ -1,4 +1,4 @@
-"""Plans judged by what happened and by draws, as tables, and on maps."""
+"""Plans judged by observed counts and by draws, as tables, and on maps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def quota(k=2, scores=SCORES, **how):
     return tr.plan.quota_topk(scores, k, **how)
 
 
-# ---- what happened -------------------------------------------------------------------------------
+# ---- observed counts -----------------------------------------------------------------------------
 
 
 def test_shares_of_groups():
@@ -64,7 +64,7 @@ def test_a_plan_may_not_be_beaten_in_hindsight():
     assert found["free_bpr"] == pytest.approx(8 / 9)
 
 
-# ---- what may happen -----------------------------------------------------------------------------
+# ---- draws ---------------------------------------------------------------------------------------
 
 DRAWS = np.array([[5.0, 4, 3, 2, 1], [1.0, 6, 0, 2, 3], [0, 0, 7, 8, 9]])
 
@@ -249,7 +249,7 @@ def feature(coordinates, **rest):
 
 
 def test_whose_a_feature_is(tmp_path):
-    """By its id, else the property id, site or geoid in any case; others are passed over."""
+    """By its id, else the property id, site or geoid in any case; other features are ignored."""
     path = write_layer(
         tmp_path / "l.geojson",
         [

@@ -1,4 +1,4 @@
-"""Programs solved by search, as the ranker and the objectives take them."""
+"""Programs solved by search, in the ranker and in the objectives."""
 
 from __future__ import annotations
 

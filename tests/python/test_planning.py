@@ -1,8 +1,7 @@
-"""A plan for the next period, and what a table adds to what the ranker knows.
+"""A plan for the next period, and tables that add to the counts that the ranker knows.
 
-Invariants: the plan depends on what is known, not on how it was handed over (whole table, the new
-periods alone, in other orders of sites); what cannot be right is refused by name; what could not
-be known is said.
+Invariants: the plan depends on the known counts, not on how they were given (whole table, only the
+new periods, in another order of sites). Errors name contradictions. Notes name unknown counts.
 """
 
 import warnings
@@ -67,8 +66,8 @@ def quietly(call):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_next_period_without_a_table(name):
-    """rank() plans for the period after the last known one, which the calendar names; a table with
-    that period's row set alone, its counts blank, gives the same plan."""
+    """rank() plans for the period after the last known one, which the calendar names. A table with
+    only that period's rows, and blank counts, gives the same plan."""
     ranker = fitted(name)
     plan = ranker.rank()
     assert set(plan["time"]) == {2010 + T} and plan["selected"].sum() == K
@@ -105,7 +104,7 @@ def test_the_plan_depends_on_what_is_known_alone(name):
     expected = quietly(lambda: ranker.rank(whole))
     for table in (part, short, mixed):
         found = quietly(lambda table=table: ranker.rank(table))
-        if name in ("linear", "mlp"):  # equal scores stand in the table's own order of sites
+        if name in ("linear", "mlp"):  # equal scores keep the table's order of sites
             found = found.drop(columns=["rank", "selected"])
             expected = expected[list(found.columns)]
         pd.testing.assert_frame_equal(
@@ -203,8 +202,8 @@ def test_missing_features_of_the_next_period_are_named(name):
 
 @pytest.mark.parametrize("settings", [{}, {"model": "negbin", "objective": "marginal"}])
 def test_exposure_of_the_next_period(settings):
-    """Expected counts follow the exposure of the period; without one, that of the last period is
-    taken, and said."""
+    """Expected counts follow the exposure of the period. Without one, that of the last period is
+    used, with a note."""
     people = np.random.default_rng(2).uniform(500, 5000, S).astype(np.float32)
     exposure = np.broadcast_to(people, (T, S)).copy()
     ranker = quietly(
@@ -238,8 +237,8 @@ def test_a_closed_site_is_never_chosen():
 
 
 def ratio_by_sums(probabilities):
-    """E[y_s / sum of y] of independent counts, by the law of the others' sum; probabilities
-    [S, N]."""
+    """E[y_s / sum of y] of independent counts, by the distribution of the others' sum;
+    probabilities [S, N]."""
     ratios = []
     for s, own in enumerate(probabilities):
         law = np.ones(1)
@@ -360,12 +359,11 @@ def test_torch_reads_the_file_as_plain_values(tmp_path):
     assert content["format"] == "topreach-model" and content["format_version"] == 2
 
 
-# ---- as docs/architecture.md says
-# -----------------------------------------------------------------
+# ---- as docs/architecture.md says ----------------------------------------------------------------
 
 
 class LastCount(torch.nn.Module):
-    """A newcomer's forecaster: scores by the last count."""
+    """A user's forecaster: scores by the last count."""
 
     needs = tr.models.Needs(features=False, window=1, sites=False, counts=False)
     window = 1
@@ -401,7 +399,7 @@ def test_a_module_that_does_not_say_what_it_needs():
 
 
 class OneOfEachPair(tr.programs.Program):
-    """A newcomer's program: the better site of each pair (0, 1), (2, 3), ..."""
+    """A user's program: the better site of each pair (0, 1), (2, 3), ..."""
 
     def name(self):
         return "OneOfEachPair"

@@ -1,4 +1,4 @@
-"""Plots: the numbers behind the curves, what is drawn, and nothing on top of anything else."""
+"""Plots: the numbers behind the curves, the drawn elements, and no overlaps."""
 
 import builtins
 import itertools
@@ -30,7 +30,7 @@ SCORES = COUNTS.mean(0) + np.random.default_rng(1).random((3, 40))
 
 
 def test_reach_curve_is_capture_and_bpr_for_every_k():
-    """MATH §1, K by K from the definition."""
+    """For each K, from the definition."""
     table = reach_curve(SCORES, COUNTS)
     assert list(table.index) == list(range(1, 41)) and table.index.name == "k"
     for k in (1, 7, 40):

@@ -1,5 +1,5 @@
-"""What the arguments of programs mean: limits, groups, locks and costs in every form that they may
-be given in are the same program; what cannot be meant is refused."""
+"""The meaning of the arguments of programs: limits, groups, locks and costs give the same program
+in every form that they may have; arguments without meaning are refused."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_what_cannot_be_locked():
             Quotas(2, groups, lock_in=[site], lock_out=[site])
 
 
-# ---- a number for a program ----------------------------------------------------------------------
+# ---- K instead of a program ----------------------------------------------------------------------
 
 
 def test_a_whole_number_is_the_best_k_sites():
@@ -229,7 +229,7 @@ PATH = tr.Graph.from_edges([("a", "b"), ("b", "c"), ("c", "d")])
 
 
 def test_defaults_are_those_that_the_documentation_says():
-    """Each treated person saves all, a neighbour of one half; who is called comes, and tells."""
+    """A treated person saves all, their neighbour half; a person who is called comes, and tells."""
     every = {"treated": [1.0] * 4, "spilled": [0.5] * 4, "compliance": [1.0] * 4}
     config = tr.programs.Spillover(2, PATH).config()
     assert {name: config[name] for name in every} == every

@@ -1,4 +1,4 @@
-"""`topreach fit --groups --at-least --at-most --effect`: what is fitted, planned, refused."""
+"""`topreach fit --groups --at-least --at-most --effect`: fits, plans and errors."""
 
 import os
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import topreach as tr
 
 DOUBLE = torch.float64
-# ALLOCATION: r, sigma, l = 1, u = size, K = 4 of three groups.
+# A worked example: r, sigma, l = 1, u = size, K = 4 of three groups.
 SCORES = torch.tensor([0.9, 0.7, 0.65, 0.6, 0.4, 0.3, 0.2, 0.1], dtype=DOUBLE)
 GROUPS = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2])
 PUBLISHED = [0.91600, 0.50693, 0.34889, 0.22758, 0.68158, 0.31902, 0.68132, 0.31868]
@@ -112,7 +112,7 @@ def bounds(lower, upper):
 
 
 def test_the_published_expectation():
-    """ALLOCATION, expected answers: at least one in each group, K = 4."""
+    """The worked example's answers: at least one in each group, K = 4."""
     b = tr.expected_quota_topk(SCORES, 4, groups=GROUPS, lower=1, sigma=SIGMA)
     np.testing.assert_allclose(b, PUBLISHED, atol=6e-6)
     assert b.sum() == pytest.approx(4, abs=1e-8)

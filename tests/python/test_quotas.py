@@ -18,7 +18,7 @@ from topreach import _C
 from topreach.programs import Quotas, TopK, with_effect
 
 DOUBLE = torch.float64
-# ALLOCATION: 12 sites; municipality i mod 3, rural from 6 on.
+# A worked example: 12 sites; municipality i mod 3, rural from 6 on.
 R12 = torch.tensor([1.0 + (7 * i + 3) % 12 for i in range(12)], dtype=DOUBLE)
 MUNICIPALITY = [f"m{i % 3}" for i in range(12)]
 RURAL = ["rural" if i >= 6 else "urban" for i in range(12)]
@@ -68,7 +68,7 @@ def fitted(program, **options):
 
 
 def test_published_answers():
-    """ALLOCATION: K = 5 with 2-3, 1-2 and 1-1: 48; without quotas, 4 sites: 42."""
+    """The worked example: K = 5 with 2-3, 1-2 and 1-1: 48; without quotas, 4 sites: 42."""
     limits = {"m0": 2, "m1": 1, "m2": 1}, {"m0": 3, "m1": 2, "m2": 1}
     solution = Quotas(5, MUNICIPALITY, *limits).solve(R12)
     assert solution.value == 48 and solution.status == "optimal" and solution.gap is None
@@ -78,7 +78,7 @@ def test_published_answers():
 
 @needs_highs
 def test_crossing_groupings():
-    """ALLOCATION: 4 sites, 2 rural, each municipality: 41; solved as a linear program."""
+    """The worked example: 4 sites, 2 rural, each municipality: 41; solved as a linear program."""
     both = pd.DataFrame({"municipality": MUNICIPALITY, "area": RURAL})
     program = Quotas(4, both, lower={"municipality": 1, "area": 2})
     assert program.crosses

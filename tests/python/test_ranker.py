@@ -1,4 +1,4 @@
-"""TopKRanker: fit, predict, rank, score, save and load, in scikit-learn manners."""
+"""TopKRanker: fit, predict, rank, score, save and load, with the interface of scikit-learn."""
 
 import hashlib
 import io
@@ -62,7 +62,7 @@ def batch_of(r, panel):
 
 
 def write_model_file(content, path):
-    """A model file of this content with the digest that is right for it."""
+    """A model file of this content with the correct digest."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     label = b"topreach-sha256:"
@@ -78,7 +78,7 @@ def fitted(model="negbin", **changes):
     return FITTED[key]
 
 
-# ---- scikit-learn manners ------------------------------------------------------------------------
+# ---- the interface of scikit-learn ---------------------------------------------------------------
 
 
 def test_constructor_stores_arguments_only():
@@ -138,7 +138,7 @@ def test_same_seed_same_model(settings):
 
 def test_ranking_auto_is_exact_where_the_model_allows_it():
     """The default draws nothing but chance_top_k; `rank` scores by E[y_s / Σ y], which for one p
-    over sites is (n_s / N)(1 − P(Σ y = 0)) (MATH §2)."""
+    over sites is (n_s / N)(1 − P(Σ y = 0))."""
     r = fitted()
     assert r.ranking_ == "exact" and r.trainer_.objective.topk == "exact"
     assert isinstance(r.trainer_.objective, DecisionAware)
@@ -754,7 +754,7 @@ def test_a_table_is_no_panel():
 
 @pytest.mark.skipif(not os.environ.get("TOPREACH_DATA"), reason="TOPREACH_DATA is not set")
 def test_cook_county_by_likelihood():
-    """The figures asked for: test MAE <= 1.0, BPR >= .80 (the paper's Table C.2: 1.03 and .78)."""
+    """Test MAE <= 1.0 and BPR >= .80 (the paper's Table C.2: 1.03 and .78)."""
     from topreach.data.datasets import cook_county
 
     train, valid, test = cook_county()

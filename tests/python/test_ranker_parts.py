@@ -1,5 +1,5 @@
-"""The parts of `TopKRanker` by themselves, with models that are fitted in no time: what a fit
-reads, what a ranker says, and which period it is of."""
+"""The parts of `TopKRanker` by themselves, with models that are fitted at once: the data that a fit
+reads, the ranker's notes, and its period."""
 
 from __future__ import annotations
 

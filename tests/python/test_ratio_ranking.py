@@ -46,7 +46,7 @@ def test_periods_without_events_count_as_zero():
 
 
 def test_poisson_closed_form():
-    """Independent Poissons of rates n: E[y_s / 1.y] = (n_s / N)(1 - exp(-N))  [MATH 2]."""
+    """Independent Poissons of rates n: E[y_s / 1.y] = (n_s / N)(1 - exp(-N))."""
     rates = torch.tensor([0.1, 0.4, 0.7, 0.05], dtype=torch.float64)
     torch.manual_seed(0)
     draws = 400_000

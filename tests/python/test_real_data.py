@@ -1,4 +1,4 @@
-"""The experiments on real data: cook_county, aerial_surveys, ma_overdose and what they share."""
+"""The experiments on real data: cook_county, aerial_surveys, ma_overdose and their shared code."""
 
 import dataclasses
 import os
@@ -76,7 +76,7 @@ def test_cook_county_on_simulated_counts(no_data, tmp_path, monkeypatch, capsys)
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        # MATH section 6 and baselines.py, recomputed from the files: MAE, RMSE, BPR.
+        # The figures of `topreach.evaluation.baselines`: MAE, RMSE, BPR.
         (
             "cook_county",
             {

@@ -1,4 +1,4 @@
-"""SiteHistory against plain loops: past counts alone, unknown counts, exposure; errors."""
+"""SiteHistory against plain loops: only past counts are used, unknown counts, exposure; errors."""
 
 import math
 

@@ -1,5 +1,5 @@
-"""Mixtures with weights of each site's own [D25 Eq. 14, 17]: against SciPy's truncated normal and
-Poisson, quadrature of the ratio, and enumeration."""
+"""Mixtures in which each site has its own weights [D25 Eq. 14, 17], against SciPy's truncated
+normal and Poisson, quadrature of the ratio, and enumeration."""
 
 import itertools
 import math
@@ -39,8 +39,7 @@ def scipy_normals(loc=LOC, scale=SCALE):
     return [stats.truncnorm(-m / s, np.inf, loc=m, scale=s) for m, s in pairs]
 
 
-# ---- density, moments, draws
-# -----------------------------------------------------------------------
+# ---- density, moments, draws ---------------------------------------------------------------------
 
 
 def test_normal_density_is_scipys_and_right_in_the_tails():
@@ -132,8 +131,7 @@ def test_draws_depend_on_key_row_and_number_alone(mixture):
     assert torch.equal(first, mixture.sample(4))
 
 
-# ---- ratio ranking
-# ---------------------------------------------------------------------------------
+# ---- ratio ranking -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("offset", [0.0, 1.0])
@@ -269,8 +267,7 @@ def test_torchs_mixture_of_poissons_is_the_same():
     torch.testing.assert_close(ours.mean, theirs.mean)
 
 
-# ---- models
-# ----------------------------------------------------------------------------------------
+# ---- models --------------------------------------------------------------------------------------
 
 
 def models(batch=()):
@@ -441,8 +438,8 @@ def test_ranker_makes_saves_and_loads_them(tmp_path, model):
 
 
 def test_one_distribution_serves_all_periods():
-    """A model evaluated at one time broadcasts over the batch's periods: the same loss, less
-    work."""
+    """A model evaluated at one time broadcasts over the batch's periods, for the same loss with
+    less work."""
     model = models((3,))[0]
     y = torch.rand(6, 5).double().mul(15).round()
     every = Batch(None, y.expand(3, 6, 5), torch.zeros(6), None, None)

@@ -605,8 +605,8 @@ def test_a_variance_that_vanishes_without_reaching_zero_is_held_there():
 
 
 def test_units_of_time_and_missing_periods():
-    """Distances are counted in periods, so that phi does not know the unit of time; a period of
-    weight 0 is one of no counts, and leaving it out makes a longer gap."""
+    """Distances are counted in periods, so phi does not depend on the unit of time. A period of
+    weight 0 has no counts, and leaving it out makes a longer gap."""
     x, y, time, _ = simulated(6)
     model = model_of(y, family="poisson").fit(x, y, time)
     moved = model_of(y, family="poisson").fit(x, y, time * 3 + 0.5)

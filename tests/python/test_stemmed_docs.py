@@ -8,7 +8,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def run(page):
-    """The names that a page's examples leave, one after the other."""
+    """The names that a page's examples define, run one after the other."""
     names = {}
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
     assert blocks

@@ -1,4 +1,4 @@
-"""Forecasts of Stemmed: counts to come, by moments and by simulation [STEMMED Sec. 5]."""
+"""Forecasts of Stemmed, by moments and by simulation [STEMMED Sec. 5]."""
 
 from __future__ import annotations
 

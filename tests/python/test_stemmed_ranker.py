@@ -233,7 +233,7 @@ def test_a_loaded_ranker_says_none_of_its_training(ranker, tmp_path):
 
 
 def test_a_process_that_explodes_gives_no_plan(ranker):
-    """Whoever loads it: the spectral radius of jump / decay is checked."""
+    """The spectral radius of jump / decay is checked, also after loading."""
     file = ranker.ranker_.file()
     state = dict(file.state)
     state["jump"] = 2 * state["jump"] / ranker.model_.spectral_radius

@@ -1,4 +1,4 @@
-"""The stub `_C.pyi` says of the extension what pybind11 says: the same classes, members and
+"""The stub `_C.pyi` agrees with the signatures of pybind11: the same classes, members and
 arguments, the same ones optional."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PACKAGE = Path(topreach.__file__).parent
 STUB = ast.parse((PACKAGE / "_C.pyi").read_text())
 CLASSES = {node.name: node for node in STUB.body if isinstance(node, ast.ClassDef)}
 FUNCTIONS = [node.name for node in STUB.body if isinstance(node, ast.FunctionDef)]
-# What the stub has no need to repeat: object has it, or it is pybind11's own.
+# Members that the stub need not repeat: object has them, or they are pybind11's own.
 SILENT = {"__repr__", "__eq__", "__getstate__", "__setstate__", "__new__", "__module__", "__doc__"}
 SILENT |= {"_pybind11_conduit_v1_"}
 
@@ -70,7 +70,7 @@ def signature(node: ast.FunctionDef) -> tuple[Any, ...]:
 
 
 def signatures(doc: str | None) -> list[tuple[Any, ...]]:
-    """Those at the head of a docstring of pybind11."""
+    """The signatures at the head of a pybind11 docstring."""
     found = []
     for line in (doc or "").splitlines():
         line = re.sub(r"<[^<>]*>", "...", re.sub(r"^(\d+\. )", "", line))

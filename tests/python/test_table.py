@@ -1,4 +1,4 @@
-"""TableSpec, and what a table cannot tell: sites that change, columns that leak, two wordings."""
+"""TableSpec, and warnings about tables: sites that change, columns that leak, two wordings."""
 
 import doctest
 import warnings

@@ -88,7 +88,7 @@ def test_perturbation_gradient_is_its_definition(k, two_sides):
         np.testing.assert_allclose(got, gradient, atol=10 * EPS / h)
 
 
-# ---- what the papers prove -----------------------------------------------------------------------
+# ---- theorems of the papers ----------------------------------------------------------------------
 
 
 def test_spo_plus_bounds_the_regret_is_convex_and_has_subgradients():

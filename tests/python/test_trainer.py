@@ -157,7 +157,7 @@ def test_seed_decides():
     assert same(fitted[0], fitted[1]) and not same(fitted[0], fitted[2])
 
 
-# ---- one's own models, objectives, optimizers ----------------------------------------------------
+# ---- users' models, objectives, optimizers -------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_a_deterministic_run_resumes_and_does_not_know_the_seed(tmp_path):
 
 
 def test_validation_ranks_without_draws_where_it_can():
-    """By the objective's ranking; where it names none, by "auto"."""
+    """By the objective's ranking or, if it names none, by "auto"."""
     batch = VALID.batch()
     negbin = NegBinMixedEffects(12, 2, link="softplus", initial_mean=TRAIN.y.mean().item())
     trainer(max_epochs=3).fit(negbin, TRAIN)

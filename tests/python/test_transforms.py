@@ -89,9 +89,9 @@ def test_vjp_of_torch_func_is_backward(name):
 
 @pytest.mark.parametrize("name", [n for n in CASES if n != "expected_ratio"])
 def test_forward_mode(name):
-    """u . J t either way. The Monte Carlo top-K uses its estimate of J^T t, so that J^T = J there:
-    its tangent is the gradient for t. The rankings' estimates are linear in log_prob: exact
-    transposes."""
+    """u . J t in both modes. The Monte Carlo top-K uses its estimate of J^T t, since J^T = J in
+    expectation, so its tangent is the gradient for t. The rankings' estimates are linear in
+    log_prob, so the two modes are exact transposes."""
     f, arguments, _ = CASES[name]
     tangents = tuple(torch.randn_like(a) for a in arguments)
     value, tangent = torch.func.jvp(f, arguments, tangents)

@@ -1,4 +1,4 @@
-"""Small models and panels for the tests of training: no operator of the library in the models."""
+"""Small models and panels for the tests of training. The models use no operator of the library."""
 
 import torch
 from torch import nn

@@ -20,9 +20,9 @@ from topreach.evaluation import baselines, metrics
 from topreach.ranking.topk_ranker import TopKRanker
 
 K = 100
-# Chosen on the validation year 2020 alone, by its likelihood: lr in {.005, .01, .02, .05}, sigma in
-# {.0001, .0003, .001}, weight in {30, 100, 300}, DAML started anew or from the NLL fit; epsilon =
-# 1. Nothing is sampled in training, so one run a setting. For NLL the same lr is the likeliest.
+# Chosen by the likelihood of the validation year 2020 alone. Tried: lr in {.005, .01, .02, .05},
+# sigma in {.0001, .0003, .001}, weight in {30, 100, 300}, DAML started anew or from the NLL fit;
+# epsilon = 1. Training samples nothing, so each setting ran once. The same lr was best for NLL.
 SETTINGS: dict[str, Any] = {
     "lr": 0.02,
     "max_epochs": 60,
@@ -31,7 +31,7 @@ SETTINGS: dict[str, Any] = {
     "sigma": 0.001,
     "epsilon": 1.0,
     "weight": 100.0,
-    "link": "softplus",  # of the two, the likelier on 2020 as well
+    "link": "softplus",  # the link with the higher likelihood on 2020
 }
 QUICK = {
     "max_epochs": 20,
@@ -57,7 +57,7 @@ def run(
     Args:
         out: folder, made if needed.
         data: folder of the Cook County files; None looks where `datasets.cook_county` does, and
-            takes a simulated county if they are not to be had.
+            uses a simulated county if they are not found.
         seed: of the training, the rankings and the simulated county.
         quick: a short run, to see that it works: few epochs and draws.
         device: where to train, "cpu" or "cuda".
@@ -71,7 +71,7 @@ def run(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     (train, valid, test), what = _load(data, seed)
-    assert valid is not None and test is not None  # both counties come with them
+    assert valid is not None and test is not None  # both counties have them
     print(what)
     print(
         f"{train.num_sites} sites, K = {K}. Training: {train.num_times} years, choice of the "
@@ -126,7 +126,7 @@ def run(
     )
     print(format_table(table))
 
-    # The main job: a plan for the year after the last one, the held-out years' counts being known.
+    # A plan for the year after the last one. The counts of the held-out years are known by then.
     best = rankers["empirical Bayes"]
     coming_year = _next_year(test)
     plan = best.rank(coming_year).query("selected").drop(columns="selected")
@@ -165,7 +165,7 @@ def run(
 
 
 def _next_year(test: Panel) -> Panel:
-    """The period after the last one, without counts, with the last features that are known."""
+    """The period after the last one, without counts, with the last known features."""
     line = test.timeline
     times = test.timeline_times.tolist()
     following = test.calendar.label(test.calendar.next(float(test.time_values[-1])))
@@ -199,7 +199,7 @@ def save_reach(curves: dict[str, Any], panel: Panel, k: int, path: Path, title: 
     tables = {name: reach_curve(scores, panel.y.numpy()) for name, scores in curves.items()}
     plot_reach(tables, panel.y.numpy(), k=k, ax=left)
     plot_reach(tables, k=k, value="bpr", ax=right)
-    if (legend := left.get_legend()) is not None:  # one for both stands at the right
+    if (legend := left.get_legend()) is not None:  # the right panel's legend serves both
         legend.remove()
     figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
     with atomic_path(path) as temporary:

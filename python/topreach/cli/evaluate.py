@@ -107,7 +107,7 @@ def _comparison(
     program: Program,
     earlier: bool,
 ) -> pd.DataFrame:
-    """The rankings judged by the counts of `test`: `given`, or a bound of its counts."""
+    """The rankings, judged by the counts of `test`: that is `given`, or a bound of its counts."""
     rows, naive = {}, {}
     if earlier:
         naive = {

@@ -9,7 +9,7 @@ from topreach.cli.options import CommandError, names, say_note, text_of
 from topreach.data.csv_files import read_csv
 from topreach.data.events import Events
 
-# Options of tables of counts, which say nothing of events.
+# Options of tables of counts, which do not apply to events.
 _OF_COUNTS = (
     "data",
     "site",
@@ -92,7 +92,7 @@ def add_event_options(sub: argparse.ArgumentParser) -> None:
 
 
 def reads_events(options: argparse.Namespace) -> bool:
-    """Whether --events was given. What belongs to the other kind of table is refused."""
+    """Whether --events was given. Refuses options that belong to the other kind of table."""
     if options.events is None:
         _refuse(options, _OF_EVENTS, "needs --events FILE")
         return False
@@ -108,7 +108,7 @@ def reads_events(options: argparse.Namespace) -> bool:
 
 
 def reads_no_table(options: argparse.Namespace) -> None:
-    """Refuses everything that says how a table is read, --every apart."""
+    """Refuses all options that say how a table is read, except --every."""
     given = [name for name in (*_OF_COUNTS, *_OF_BOTH, *_OF_EVENTS) if name != "every"]
     _refuse(options, given, "needs --events FILE")
 
@@ -120,7 +120,7 @@ def _refuse(options: argparse.Namespace, given: Any, why: str) -> None:
 
 
 def read_events(options: argparse.Namespace) -> Events:
-    """The events of --events; what the reader decided stands on standard error, once."""
+    """The events of --events. The reader's notes are printed to standard error, once."""
     types: Any = options.types
     if types is not None and len(types) == 1 and options.other is None:
         types = types[0]

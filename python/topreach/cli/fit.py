@@ -50,7 +50,7 @@ examples:
   topreach fit --events deaths.csv --time date --place town --types heroin,fentanyl --k 20 \\
       --model stemmed --out model.pt
 """
-_LARGE = 2_000_000  # cells; above, the held-back check is left out unless asked for
+_LARGE = 2_000_000  # cells; above this, the held-back check runs only if asked for
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
@@ -186,7 +186,7 @@ def run(options: argparse.Namespace) -> None:
         judged = None
         if held is not None:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the whole fit says the same
+                warnings.simplefilter("ignore")  # the whole fit gives the same warnings
                 judged = ranker().fit(train if log is None else _before(log, held))
         fitted = ranker().fit(panel if log is None else log)
     if spec is not None:
@@ -211,7 +211,7 @@ def _before(events: Events, held: Panel) -> Events:
 
 
 def _check_model_options(options: argparse.Namespace) -> None:
-    """An option that the model does not have is refused, not passed over."""
+    """Refuse an option that the model does not have; do not ignore it."""
     known = {field.name for field in dataclasses.fields(FORECASTERS[options.model])}
     for name in ("site_path", "link", "window"):
         if getattr(options, name) is not None and name not in known:
@@ -250,7 +250,7 @@ def _features(ranker: TopKRanker) -> str:
 
 
 def judged(panel: Panel) -> list[tuple[str, Panel]]:
-    """What to judge a plan by: the panel, or both bounds of a panel with suppressed counts."""
+    """The panels to judge a plan by: the panel, or its two bounds if it has suppressed counts."""
     if panel.is_exact:
         return [("", panel)]
     words = {"lower": "least", "upper": "most"}
@@ -264,8 +264,10 @@ def model_scores(
     ranker: TopKRanker, given: Panel, judged: Panel
 ) -> tuple[torch.Tensor, torch.Tensor | None, Panel]:
     """Scores and forecasts [T, S] of the model, and the counts to judge them by, sites in the same
-    order. `judged` is `given`, or a bound of its counts: the model knows these as they are given,
-    and a bound would contradict them."""
+    order.
+
+    `judged` is `given`, or a bound of its counts. The scores are always made from `given`: a bound
+    would contradict the counts that the model was fitted to."""
     needs = ranker.ranker_.needs
     source = judged if needs.past or needs.window > 0 else given
     scores = torch.from_numpy(ranker.site_scores(source))

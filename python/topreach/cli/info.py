@@ -1,4 +1,4 @@
-"""`topreach info`: what a model file is."""
+"""`topreach info`: describes a model file."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _of_process(model: Stemmed, file: _C.ModelFile) -> dict[str, str]:
-    """What a point process is: its nodes, until when it knows events, and how these act."""
+    """Facts about a point process: its nodes, the end of its events, and how events act."""
     scope, options, dynamics = model.scope_, model.config, model.saved_dynamics
     unit = "days" if scope.is_dates else "units of time"
     lags = 1 / dynamics.decay

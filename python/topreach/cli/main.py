@@ -29,7 +29,7 @@ examples:
 
 `topreach COMMAND --help` tells more. Files are written whole or not at all.
 """
-_NO_OPTIONS = {"command", "program", "run", "groupings"}  # what argparse knows beside the options
+_NO_OPTIONS = {"command", "program", "run", "groupings"}  # attributes that are not options
 COMMANDS: dict[str, ModuleType] = {
     "demo": demo_command,
     "fit": fit,
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"topreach {options.command}: stopped", file=sys.stderr)
             return 130
         except BrokenPipeError:
-            # The reader of our output has gone, as `| head` does.
+            # The reader of our output has closed the pipe, as `| head` does.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except (CommandError, ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _notes() -> Any:
-    """What shows a warning on standard error, each sentence once."""
+    """A function that prints a warning on standard error, each text once."""
     said: set[str] = set()
 
     def show(

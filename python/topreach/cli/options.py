@@ -23,7 +23,7 @@ ROLES = ("site", "time", "count")
 
 
 class CommandError(Exception):
-    """What went wrong, for the user, in one line."""
+    """An error message for the user, in one line."""
 
 
 def say_note(text: str) -> None:
@@ -33,8 +33,8 @@ def say_note(text: str) -> None:
 def add_table_options(
     sub: argparse.ArgumentParser, *, data: bool, columns: bool, counts: bool = True
 ) -> None:
-    """How a table is read: the same options for every command that reads one. `counts`: whether the
-    command needs counts in all periods."""
+    """Add the options that say how a table is read, the same for every command that reads one.
+    `counts`: whether the command needs counts in all periods."""
     sub.add_argument(
         "--data",
         required=data,
@@ -85,14 +85,14 @@ def add_table_options(
 
 
 def add_text_options(sub: argparse.ArgumentParser) -> None:
-    """How the text of a CSV file is read."""
+    """Add the options that say how the text of a CSV file is read."""
     sub.add_argument("--sep", metavar="CHAR", help="separator of a CSV file (default: found)")
     sub.add_argument("--encoding", metavar="NAME", help="encoding of a CSV file (default: UTF-8)")
     sub.add_argument("--decimal", metavar="CHAR", help="decimal mark of a CSV file (default: .)")
 
 
 def text_of(options: argparse.Namespace) -> dict[str, Any]:
-    """What these options say, for `read_csv`."""
+    """These options as arguments of `read_csv`."""
     given = {
         "sep": unescaped(options.sep), "encoding": options.encoding, "decimal": options.decimal
     }  # fmt: skip
@@ -137,8 +137,8 @@ def table_spec(
 
 
 def read_table(spec: TableSpec, options: argparse.Namespace, *, counts: str | None = None) -> Panel:
-    """The panel of --data. What the reader decided stands on standard error, once. `counts`: as for
-    `TableSpec.read`; None leaves out last periods without counts where --counts optional says so.
+    """The panel of --data. The reader's notes are printed to standard error, once. `counts`: as for
+    `TableSpec.read`; None takes it from --counts, and leaves out last periods without counts.
     """
     panel = spec.read(options.data, counts=counts or options.counts)
     if counts is None and not bool(panel.has_counts.all()):
@@ -154,7 +154,7 @@ def read_table(spec: TableSpec, options: argparse.Namespace, *, counts: str | No
 
 
 def spec_to_text(spec: TableSpec) -> dict[str, str]:
-    """For the model file."""
+    """The spec as text, for the model file."""
     return {"spec": json.dumps(spec.to_dict())}
 
 
@@ -182,7 +182,7 @@ def _interval(text: str) -> tuple[str, tuple[int, int]]:
 
 
 def joined(arguments: list[str]) -> list[str]:
-    """`--suppressed -1=1-9` as one word, which argparse would take for an option."""
+    """`--suppressed -1=1-9` joined to one word: argparse would take `-1=1-9` for an option."""
     result: list[str] = []
     for word in arguments:
         if result and result[-1] == "--suppressed" and word.startswith("-") and "=" in word:
@@ -192,13 +192,13 @@ def joined(arguments: list[str]) -> list[str]:
     return result
 
 
-# Options that name a file to read, and one to write.
+# Options that name a file to read, and options that name a file to write.
 READ = ("data", "events", "places", "model", "scores", "edges", "gal", "gwt", "geometry")
 WRITTEN = ("out", "geojson")
 
 
 def check_files(options: argparse.Namespace) -> None:
-    """No file is written that is also read, or written twice."""
+    """Raise if a file would be both read and written, or written twice."""
     taken: dict[str, str] = {}
     for name in (*READ, *WRITTEN):
         path = getattr(options, name, None)
@@ -214,8 +214,8 @@ def check_files(options: argparse.Namespace) -> None:
 
 
 def may_write(path: str, force: bool) -> None:
-    """Before any work: an existing file is someone's result, and is replaced only if asked for. A
-    device or a pipe is written to."""
+    """Raise, before any work, if `path` is an existing file and `force` is not set. Devices and
+    pipes are allowed."""
     if path == "-":
         return
     target = Path(path)

@@ -116,7 +116,7 @@ def _common(sub: argparse.ArgumentParser, *, scores: bool, period: bool) -> None
 
 
 class _Quota(argparse.Action):
-    """--groups begins a grouping; --at-least and --at-most are for the one before them."""
+    """--groups begins a grouping; --at-least and --at-most apply to the last one begun."""
 
     def __call__(self, parser: Any, options: Any, values: Any, option: Any = None) -> None:
         groupings = [*(getattr(options, "groupings", None) or [])]
@@ -197,7 +197,7 @@ def _k(sub: argparse.ArgumentParser, *, required: bool = True) -> None:
 
 
 def _shared(options: argparse.Namespace) -> dict[str, Any]:
-    """What every function of topreach.plan takes."""
+    """The arguments that every function of topreach.plan takes."""
     made: dict[str, Any] = {"gap": options.gap, "time": options.time}
     if hasattr(options, "site"):
         made |= {"site": options.site, "value": options.value}
@@ -223,8 +223,8 @@ def _number(text: Any) -> Any:
 
 
 class Program:
-    """A subcommand: its help, its options, and what it solves. `scores`: whether it reads such;
-    `period`: of one period only."""
+    """A subcommand: its help, its options, and the function that solves it. `scores`: whether it
+    reads --scores; `period`: whether it plans for one period of them."""
 
     def __init__(
         self,

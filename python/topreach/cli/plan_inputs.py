@@ -1,4 +1,4 @@
-"""What `topreach plan` reads: scores, edges, groups, tables of places."""
+"""The inputs of `topreach plan`: scores, edges, groups, tables of places."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _bound(text: str | None) -> Any:
 
 
 def graph_of(options: argparse.Namespace, scores: pd.DataFrame | None) -> Graph:
-    """The graph that the options describe, over the sites of the scores if there are some."""
+    """The graph that the options describe, over the sites of `scores` if given."""
     ways = ("edges", "gal", "gwt", "radius", "nearest", "delaunay")
     given = [name for name in ways if getattr(options, name) not in (None, False)]
     if len(given) != 1:

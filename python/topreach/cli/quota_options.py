@@ -1,4 +1,4 @@
-"""Options that say which plans are allowed, and what acting at a site is worth."""
+"""Options for the plans that are allowed, and for the effect of acting at a site."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def add_quota_options(sub: argparse.ArgumentParser) -> None:
 
 
 def quota_columns(options: argparse.Namespace) -> list[str]:
-    """Columns of the table that are no features."""
+    """Columns of the table that --groups and --effect name, so are not features."""
     return [*(options.groups or []), *([options.effect] if options.effect else [])]
 
 
 def program_of(options: argparse.Namespace, spec: TableSpec | None, panel: Panel) -> Program:
-    """The program that --k, --groups, --at-least, --at-most and --effect say."""
+    """The program that --k, --groups, --at-least, --at-most and --effect describe."""
     check_k(options.k, panel.num_sites)
     if not options.groups and (options.at_least or options.at_most):
         raise CommandError("--at-least and --at-most need --groups COLUMN")
@@ -92,8 +92,8 @@ def program_of(options: argparse.Namespace, spec: TableSpec | None, panel: Panel
 
 
 def _limits(option: str, given: list[str], groups: pd.DataFrame) -> Any:
-    """One limit for all groups, or those of groups by name; of each grouping, where there are
-    several."""
+    """One limit for all groups, or limits by group name. With several groupings, a dict of these
+    by grouping."""
     alone = [text for text in given if "=" not in text]
     if len(alone) > 1 or (alone and len(given) > 1):
         raise CommandError(
@@ -128,7 +128,7 @@ def _limits(option: str, given: list[str], groups: pd.DataFrame) -> Any:
 def _by_site(
     options: argparse.Namespace, spec: TableSpec, columns: list[str], panel: Panel
 ) -> pd.DataFrame:
-    """What the columns say of each site, as text, in the panel's order."""
+    """The columns' values for each site, as text, in the panel's order."""
     wanted = [spec.site, *columns]
     if is_parquet(options.data):
         table = pd.read_parquet(options.data)

@@ -106,7 +106,7 @@ def _line(plan: Any) -> str:
 def read_for(
     ranker: TopKRanker, options: argparse.Namespace, *, counts: str | None = None
 ) -> Panel:
-    """The table, read as that of the fit, with those of the model's features that it has."""
+    """The table, read as the fit's table was, with those of the model's features that it has."""
     if ranker.ranker_.needs.events:
         raise CommandError(
             "--data must be left out for a model of dated events, which plans from those that it "

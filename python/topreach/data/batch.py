@@ -1,4 +1,4 @@
-"""What a panel gives to others: the tensors of a batch, and the parts of a split."""
+"""The tensors of a batch, and the parts of a split."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 class Batch(NamedTuple):
-    """What an objective sees of a panel.
+    """The tensors of a panel that an objective takes.
 
     x [T, S, P], y [T, S], time [T], history [T, S, W] or None, weights [T] or None; `history[t, s]`
     holds the W counts before period t, oldest first. exposure and y_upper [T, S] or None, as in
-    `Panel`. open [T, S]: which sites are open in which periods; None: all always are. y is NaN
-    where a site is not open; history may hold NaN if it was asked for with `absent_lags="nan"`.
+    `Panel`. open [T, S]: which sites are open in which periods; None: all are. y is NaN where
+     a site is not open; history may hold NaN if it was asked for with `absent_lags="nan"`.
     """
 
     x: Tensor
@@ -38,7 +38,7 @@ class Batch(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """A panel cut by time; `valid` or `test` is None where it was not asked for."""
+    """A panel cut by time; `valid` or `test` is None if it was not asked for."""
 
     train: Panel
     valid: Panel | None

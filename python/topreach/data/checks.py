@@ -1,4 +1,4 @@
-"""What a `Panel` requires of its arrays; each error names the site and the time."""
+"""Checks of the arrays of a `Panel`; each error names the site and the time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def as_float32(value: Any, argument: str) -> Tensor:
 
 
 def as_moments(value: Any, sites: int, argument: str) -> Tensor:
-    """Times of sites, float64 [S]; NaN throughout for None."""
+    """Times of sites, float64 [S]; all NaN for None."""
     if value is None:
         return torch.full((sites,), torch.nan, dtype=torch.float64)
     try:
@@ -136,7 +136,8 @@ def check_counts(
     optional: bool,
     is_open: np.ndarray | None = None,
 ) -> None:
-    """Whole numbers; NaN where a site is not open, and if optional in whole last periods."""
+    """Check that counts are whole numbers. NaN is allowed where a site is not open and, if
+    `optional`, in last periods that have no counts at all."""
     missing = torch.isnan(y)
     allowed = missing & optional
     if is_open is not None:

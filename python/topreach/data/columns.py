@@ -22,7 +22,7 @@ MAX_COUNT = 2**24
 
 
 def drop_repeated_columns(df: pd.DataFrame, name: str, where: Callable[[int], str]) -> pd.DataFrame:
-    """Columns that stand twice, once; pandas renames the second `timestep` to `timestep.1`."""
+    """Drop the copy of a repeated column; pandas renames the second `timestep` to `timestep.1`."""
     labels = [str(c) for c in df.columns]
     first = {}
     drop, noted = [], []
@@ -79,7 +79,7 @@ def check_column(df: pd.DataFrame, name: str, argument: str, column: Any) -> Non
 
 @dataclass(frozen=True)
 class AllBut:
-    """As features: all numeric columns but these, which have a use of their own."""
+    """As features: all numeric columns except these, which have another use."""
 
     columns: tuple[str, ...]
 
@@ -115,7 +115,7 @@ def default_features(
 def suppressed_intervals(
     suppressed: Mapping[str, tuple[int, int]] | None, name: str
 ) -> dict[str, tuple[int, int]]:
-    """What a cell can say in place of a count -> (least, most), checked. "" is a blank cell."""
+    """Checked mapping: the text of a suppressed cell -> its (least, most) count. "" is a blank."""
     if suppressed is None:
         return {}
     if not isinstance(suppressed, Mapping):
@@ -192,7 +192,7 @@ def count_values(
 def missing_count(
     name: str, label: str, number: int, place: str, *, whole_period: bool
 ) -> ValueError:
-    """The error for counts that are missing where they are required."""
+    """The error for missing counts that are required."""
     advice = (
         f"Fill or drop these rows; for periods yet to come pass {option('counts', 'optional')}."
     )
@@ -314,7 +314,7 @@ def check_missing_counts_last(
     label: str | None,
     open_cells: np.ndarray | None = None,
 ) -> None:
-    """Counts [T, S] of sites that are open may be missing in whole periods at the end only."""
+    """Raise unless missing counts [T, S] of open sites are whole periods at the end."""
     missing = np.isnan(y)
     if open_cells is not None:
         missing &= open_cells
@@ -346,7 +346,7 @@ def codes_of(column: pd.Series) -> tuple[np.ndarray, list[Any]]:
 
 
 def is_whole(value: Any) -> bool:
-    """Whether a value is a whole number of any integer type; True and False are none."""
+    """Whether a value is a whole number of any integer type; True and False are not."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_)
 
 

@@ -33,16 +33,16 @@ def read_csv(
     encoding: str | None = None,
     decimal: str = ".",
 ) -> pd.DataFrame:
-    """The table under its own header, repeated columns kept, without blank lines.
+    """Read a table under its own header. Repeated columns are kept, blank lines are not.
 
-    The index counts lines: row i stands in line index[i] + 2 of the file.
+    The index counts lines: row i is in line index[i] + 2 of the file.
 
     Args:
         path: a file, which may end in .gz, .bz2, .xz or .zip (with one member), or "-" for standard
             input.
-        name: who reads, for errors.
+        name: the function to name in errors.
         text: columns to read as text, where "NA" is a text like any other.
-        sep: separator; None takes the one of , ; tab | that the header fits best.
+        sep: separator; None takes the one of , ; tab | that fits the header best.
         encoding: None for UTF-8 (with or without a byte-order mark) or UTF-16 with a mark.
         decimal: the mark before decimals in numbers, "." or ",".
 
@@ -160,7 +160,7 @@ def read_header(
 
 
 def _long_line(file: BinaryIO, encoding: str | None, sep: str | None, most: int) -> str:
-    """The first row with more than so many fields."""
+    """A description of the first row with more than `most` fields."""
     rows = csv.reader(io.TextIOWrapper(file, encoding=encoding, newline=""), delimiter=sep or ",")
     try:
         for row in rows:
@@ -192,7 +192,7 @@ def _sniff(file: BinaryIO, encoding: str, wanted: Sequence[str]) -> str:
     return best
 
 
-_STANDARD_INPUT: list[tuple[Any, bytes]] = []  # the stream, and what it held
+_STANDARD_INPUT: list[tuple[Any, bytes]] = []  # the stream, and its bytes
 
 
 def _source(path: Any, who: str) -> Callable[[], Any]:

@@ -23,7 +23,8 @@ class TimeCuts(PanelViews):
     """The methods of `Panel` that choose or join periods."""
 
     def select_times(self, times: Any) -> Panel:
-        """The panel of these periods (one or several): earlier ones become history, later go.
+        """The panel of these periods (one or several). Earlier ones become history, later ones are
+        dropped.
 
         A time may be written in any way that the calendar can read: "2019-01-01" finds a datetime
         of that day, 2021 the text "2021".
@@ -123,10 +124,9 @@ class TimeCuts(PanelViews):
             ) from None
 
     def on_calendar(self, calendar: Calendar) -> Panel:
-        """This panel with its counts on another calendar's grid, as that of a fitted model.
+        """This panel with its counts on another calendar's grid, such as a fitted model's.
 
-        A panel of one or few periods cannot tell how long they are; the calendar of a longer one
-        can.
+        One or few periods do not show how long a period is; the calendar of a longer panel does.
 
         Raises:
             ValueError: numbers for dates or the reverse; a period that does not begin where one of

@@ -1,4 +1,4 @@
-"""What all parts of `Events` know of it: its arrays, window and records."""
+"""The base of all parts of `Events`: its arrays, window and records."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class EventBase:
 
     @property
     def nodes(self) -> list[tuple[str, str]]:
-        """(place, type) of the M = I · S nodes."""
+        """(place, type) of each of the M = I · S nodes."""
         return [(p, s) for p in self.places for s in self.types]
 
     @property
@@ -70,7 +70,7 @@ class EventBase:
     def moment(
         self, value: Any, *, end: bool = False, name: str = "Events.moment", argument: str = "value"
     ) -> float:
-        """The first moment of a date, or if `end` the last one, as a number (see `start`)."""
+        """The first moment of a date, or the last one if `end`, as a number (see `start`)."""
         form = self._spec.time_format
         return read_moment(value, name, argument, dates=self.is_dates, end=end, time_format=form)
 

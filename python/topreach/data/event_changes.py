@@ -1,4 +1,4 @@
-"""What was known of events at a date, and records that are added, corrected and deleted."""
+"""Events as known at an earlier date, and records that are added, corrected and deleted."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from .times import plain
 
 
 class EventChanges(EventBase):
-    """Each method gives other events, and keeps all versions of all records."""
+    """Each method returns new events, which keep all versions of all records."""
 
     def until(
         self, date: Any, *, complete_through: Any = None, like: EventBase | None = None
     ) -> Self:
-        """What was known at the end of a day (or month, ...), or at a moment.
+        """The events as known at the end of a day (or month, ...), or at a moment.
 
-        Events reported later are not there (without `reported`: events that happened later), and
-        records stand as they stood then: later uploads, corrections and deletions are undone. The
-        marks are scaled by what was known then. Places and types stay. The window ends there, if
-        it did not end before.
+        Events reported later are left out (without `reported`: events that happened later). Later
+        uploads, corrections and deletions are undone. The marks are scaled by the records known
+        then. Places and types stay. The window ends at that date, unless it ended before.
 
         Args:
-            complete_through: until when records were complete then. None: as long before the date
-                as now before the window's end if events have times of report, else the date itself.
-            like: events of that time or before, whose places, types and scaling of marks to take:
-                so a model that was fitted to them goes on.
+            complete_through: until when records were complete then. None: the date itself or, if
+                events have times of report, as long before it as records now are complete before
+                the window's end.
+            like: events of that time or before. Their places, types and scaling of marks are used,
+                so a model that was fitted to them still applies.
 
         Raises:
-            ValueError: a date before the window's start; a record at a place that `like` has not.
+            ValueError: a date before the window's start; a record at a place that `like` lacks.
 
         Example:
             >>> df = pd.DataFrame({"day": ["2024-01-05", "2024-01-09"], "town": ["A", "B"],
@@ -75,8 +75,8 @@ class EventChanges(EventBase):
         )
 
     def complete_to(self, time: float) -> Self:
-        """The same records, taken to be complete up to a moment only (a number as `start`, days
-        since 1970-01-01 for dates).
+        """The same records, taken to be complete only up to a moment (a number like `start`: for
+        dates, days since 1970-01-01).
 
         Raises:
             ValueError: a moment that is not after the start, or after `complete_through`.
@@ -99,17 +99,17 @@ class EventChanges(EventBase):
     ) -> Self:
         """These events and others with new ids.
 
-        Marks are scaled as here. New types and, unless `places` was given, new places stand at the
-        end of the lists.
+        The scaling of marks stays. New types and, unless `places` was given, new places are added
+        at the end of the lists.
 
         Args:
             other: events, or a table with the columns that these were read from.
-            at: when they were uploaded: `until` an earlier day does not know them. None: each is
-                known from its report on, else from when it happened.
-            end: the window's end from now on. None: that of `other` (of a table its last event),
-                or the day of `at`, if later than now.
-            complete_through: as in `Events.from_frame`. None: that of `other` if its window ends
-                later than now (of a table, the new end), else as it is.
+            at: when they were uploaded; `until` an earlier day leaves them out. None: each is known
+                from when it was reported or, without times of report, from when it happened.
+            end: the new end of the window. None: the end of `other` (for a table, its last event)
+                or the day of `at`, if that is later than the present end.
+            complete_through: as in `Events.from_frame`. None: that of `other` (for a table, the new
+                end) if its window ends later than this one, else unchanged.
 
         Raises:
             ValueError: an id that was there before; a place that is not in `places`; an event after
@@ -139,8 +139,7 @@ class EventChanges(EventBase):
         return self._with(joined, end=last, complete_through=complete, places=table)
 
     def correct(self, other: EventBase | pd.DataFrame, *, at: Any) -> Self:
-        """Records of known ids, written anew: from the end of the day `at` on they stand in place
-        of the old ones.
+        """Replace records of known ids. The new versions hold from the end of the day `at` on.
 
         Args:
             other: events, or a table with the columns that these were read from (`id` among them).
@@ -157,7 +156,7 @@ class EventChanges(EventBase):
         return self._with(self._log.followed_by(log), end=end, places=table)
 
     def delete(self, ids: Iterable[str], *, at: Any) -> Self:
-        """Without the records of these ids, from the end of the day `at` on.
+        """Remove the records of these ids, from the end of the day `at` on.
 
         Raises:
             ValueError: an id that is not there; a date before that of the record's last version.
@@ -179,15 +178,15 @@ class EventChanges(EventBase):
         return self._with(self._log.followed_by(gone), end=max(self.end, moment))
 
     def revise(self, other: EventBase | pd.DataFrame | None, *, at: Any) -> Self:
-        """What an upload brings: records of new ids are added, those of known ids written anew if
-        they differ; the window's end becomes `at`, up to which records then count as complete.
+        """Apply an upload: add records of new ids, and replace those of known ids that differ.
 
-        A deleted record that comes again is there again. Marks are scaled as here.
+        The window's end becomes `at`, and records count as complete up to it. A deleted record is
+        restored if the upload contains it. The scaling of marks stays.
 
         Args:
             other: events, or a table with the columns that these were read from. None, or a table
-                without rows: nothing but the window's end changes.
-            at: day of the upload: `until` an earlier one does not know it.
+                without rows: only the window's end changes.
+            at: day of the upload; `until` an earlier day leaves it out.
 
         Raises:
             ValueError: a place that is not in `places`; an event after the upload; a date before
@@ -223,8 +222,7 @@ class EventChanges(EventBase):
         return self._with(joined, end=moment, complete_through=moment, places=table)
 
     def changes_since(self, earlier: EventBase) -> list[str]:
-        """Ids of the records that were added, corrected or deleted since these events were
-        `earlier`.
+        """Ids of the records that were added, corrected or deleted since the state `earlier`.
 
         Raises:
             ValueError: these events do not come from `earlier` by append, correct, delete, revise.
@@ -239,9 +237,10 @@ class EventChanges(EventBase):
         return list(dict.fromkeys(now.iloc[len(before) :]))
 
     def seen_at(self, nodes: Any) -> Self:
-        """The present records as someone sees them who sees some nodes only: an event of several
-        types is one of those that are seen, and one of none is not there. Window, places, types and
-        scaling of marks stay.
+        """The present records as someone knows them who sees only some nodes.
+
+        An event keeps only those of its types that are seen, and is left out if none is. Window,
+        places, types and scaling of marks stay.
 
         Args:
             nodes: bool [I, S], which places and types are seen.
@@ -344,7 +343,7 @@ class EventChanges(EventBase):
         return log.with_rows(known=moment)
 
     def _check_order(self, ids: Iterable[str], moment: float, at: Any, name: str) -> None:
-        """Versions of a record come in order."""
+        """Raise if `moment` comes before the last version of one of these records."""
         rows = self._log.rows
         known = dict(zip(rows["id"], rows["known"], strict=True))
         early = [i for i in ids if known.get(i, moment) > moment]
@@ -355,7 +354,7 @@ class EventChanges(EventBase):
             )
 
     def _unchanged(self, log: EventLog) -> np.ndarray:
-        """Which records are here already, and the same."""
+        """Which records of `log` are present already with the same content."""
         kinds = list(dict.fromkeys([*self._log.flags.columns, *log.flags.columns]))
 
         def content(part: EventLog) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Events counted: by period, by node, by types that occur together; and blocks of time."""
+"""Counts of events by period, by node and by types that occur together; and blocks of time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .panel import Panel
 
 
 class NodeEvents(NamedTuple):
-    """An event at each of its nodes: an event of c types is c entries, at one time.
+    """Events by node: an event of c types gives c entries with the same time.
 
     times: float64 [n], ascending, in days from the window's start. node: int64 [n], i · S + s.
     event: int64 [n], the event's row. share: float64 [n], 1/c.
@@ -36,7 +36,7 @@ class NodeEvents(NamedTuple):
 
 
 class SharedTypes(NamedTuple):
-    """together: float64 [B, I, S, S], events that name both types (on the diagonal, the one).
+    """together: float64 [B, I, S, S], events that name both types (on the diagonal, one type).
     events: float64 [B, I], events of any type."""
 
     together: Tensor
@@ -51,16 +51,17 @@ class EventCounts(EventBase):
     ) -> Panel:
         """Counts by period, as a `Panel` for every other model.
 
-        Only whole periods between the window's start and `complete_through` are there; a note says
-        what is left out. A period without events counts 0.
+        Only whole periods between the window's start and `complete_through` are included; a note
+        says what is left out. A period without events counts 0.
 
         Args:
             every: "hour", "day", "week" (from Monday), "month", "quarter", "year", or a number of
-                days from the window's start (of units, where times are numbers).
+                days from the window's start (of units, if times are numbers).
             by: "place": each event once, with the places' coordinates and covariates as features.
                 "type": events that name a type, at all places. "node": events at each place and
                 type, sites "place | type"; an event of c types counts at c of them, so their sum
-                exceeds the number of events. `node_events().share` has the 1/c that make it right.
+                exceeds the number of events. `node_events().share` has the weights 1/c that
+                correct this.
             source: as `panel.source`. None: that of the events.
 
         Raises:
@@ -122,11 +123,11 @@ class EventCounts(EventBase):
     def shared_types(self, times: Any) -> SharedTypes:
         """How often types occur together at each place, of the events strictly before each time.
 
-        A network between types is made of these: see docs/events.md.
+        A network between types is computed from these counts: see docs/events.md.
 
         Args:
-            times: B ascending times in days from the window's start, as `edges[:-1]` for the blocks
-                of `block_edges`.
+            times: B ascending times in days from the window's start, e.g. `edges[:-1]` for the
+                blocks of `block_edges`.
 
         Example:
             >>> df = pd.DataFrame({"t": [1.0, 2.0], "town": ["A", "A"], "u": [1, 1], "v": [0, 1]})
@@ -158,15 +159,15 @@ class EventCounts(EventBase):
     def step_covariates(
         self, panel: Panel, edges: Any, *, lag: int = 1, by: str = "place"
     ) -> StepCovariates:
-        """Features of a panel as step covariates: on each block (b_k, b_{k+1}] the values that were
-        known at b_k.
+        """Features of a panel as step covariates: on each block (b_k, b_{k+1}], the values known at
+        b_k.
 
         Args:
             panel: features of every place by period; a table of covariates becomes one by
                 `Panel.from_frame(df, count=None, counts="optional", ...)`.
-            edges: B + 1 block edges, as of `block_edges`.
-            lag: 1: a period's values are known when it has ended; 0: when it begins; 2, ...: so
-                many periods late.
+            edges: B + 1 block edges, as from `block_edges`.
+            lag: 1: a period's values are known when it has ended; 0: when it begins; n > 1: n - 1
+                periods after its end.
             by: "place" or "node" (a place's values at each of its nodes).
 
         Raises:
@@ -179,9 +180,9 @@ class EventCounts(EventBase):
         [b_k - days, b_k), log((n + 1/2) / (o + 1/(2 r))).
 
         o: days of that span since the first event or the window's start. r: the mean rate of all
-        nodes in the span, so that a node without events lies below it but not at 0; one event in
-        `days` where there were none. Start the window a year after the first record, so that the
-        first blocks know a past.
+        nodes in the span, or one event in `days` if there were none. So a node without events has
+        a rate below r, but not 0. Start the window a year after the first record, so that the
+        first blocks have a past.
         """
         return recent_rate(self, edges, days, by, "Events.recent_rate")
 

@@ -1,4 +1,4 @@
-"""Blocks of time, and covariates that are constant within each: what is known when it begins."""
+"""Blocks of time, and covariates that are constant within each: the values known at its start."""
 
 from __future__ import annotations
 

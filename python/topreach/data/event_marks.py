@@ -12,16 +12,16 @@ import pandas as pd
 
 from .times import plain
 
-# A column whose spread is within a few roundings of its values tells nothing.
+# A column whose spread is within a few roundings of its values counts as constant.
 _ROUNDING = 8 * np.finfo(np.float64).eps
 
 
 @dataclass(frozen=True)
 class MarkScaler:
-    """How mark columns become numbers, as learned from one table, for it and for later ones.
+    """How mark columns become numbers: learned from one table, and applied to it and later ones.
 
     numbers: column -> (mean, standard deviation); its mark is the z-score. categories: column ->
-    its categories, the most frequent first; the others have a 0/1 mark each, "column=category".
+    its categories, the most frequent first; each of the others has a 0/1 mark, "column=category".
     dropped: columns that were constant, and so have no mark.
 
     Example:
@@ -39,7 +39,7 @@ class MarkScaler:
 
     @classmethod
     def fit(cls, marks: pd.DataFrame) -> MarkScaler:
-        """From the checked columns of a table (`mark_columns`): float64, or text."""
+        """Learn from the checked columns of a table (`mark_columns`): float64, or text."""
         numbers: dict[str, tuple[float, float]] = {}
         categories: dict[str, tuple[str, ...]] = {}
         dropped = []
@@ -72,11 +72,11 @@ class MarkScaler:
         return [*self.numbers, *dummies]
 
     def transform(self, marks: pd.DataFrame, name: str = "MarkScaler.transform") -> np.ndarray:
-        """Marks [N, q], float64. A category that was not seen when the scaler was learned counts
-        as the most frequent one, with a warning.
+        """Marks [N, q], float64. A category that the scaler has not seen counts as the most
+        frequent one, with a warning.
 
         Raises:
-            ValueError: a column is not there.
+            ValueError: a column is missing.
         """
         absent = [c for c in (*self.numbers, *self.categories) if c not in marks.columns]
         if absent:

@@ -1,4 +1,4 @@
-"""A table with one row per event, as records that `Events` is made of."""
+"""Reads a table with one row per event into the records of `Events`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Where = Callable[[int], str]
 
 @dataclass(frozen=True)
 class EventSpec:
-    """Which columns of a table say what: the arguments of `Events.from_frame` of the same names."""
+    """The columns of a table by role: the arguments of `Events.from_frame` of the same names."""
 
     time: str
     place: str
@@ -47,7 +47,7 @@ class EventSpec:
         return [c for c in named if isinstance(c, str)]
 
     def flag_columns(self) -> dict[str, list[str]]:
-        """Type -> its 0/1 columns, where types are such columns."""
+        """Type -> its 0/1 columns, if types are given by such columns."""
         if self.types is None or isinstance(self.types, str):
             return {}
         if isinstance(self.types, Mapping):
@@ -143,9 +143,9 @@ def frame_events(
     places (those given, or all that occur).
 
     Args:
-        name: who reads, for errors.
+        name: the function to name in errors.
         where: "row 7" for a row's position, for errors.
-        dates: what the times must be, where that is known.
+        dates: whether the times must be dates; None: either.
     """
     df = _columns.drop_repeated_columns(df, name, where)
     spec.check(df, name)
@@ -235,8 +235,8 @@ def _reported(
     floor: np.ndarray,
     width: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """When each event was reported, as written, and when it was known: at the end of that day (or
-    month) and not before the event's own is over."""
+    """When each event was reported, as written, and when it was known: at the end of the day (or
+    month) of the report, and not before the end of the event's own day."""
     argument = f"reported {spec.reported!r}"
     form = spec.time_format if spec.time_format == "number" else None
     read = _times(df[spec.reported], name, argument, where, form)
@@ -328,7 +328,7 @@ def _listed_types(
             f"({int(empty.sum())} such rows). Fill them in, or drop the rows."
         )
     kinds = sorted({p for names in lists for p in names})
-    if set(kinds) <= {"0", "1", "0.0", "1.0"}:  # a type of the name "0" was hardly meant
+    if set(kinds) <= {"0", "1", "0.0", "1.0"}:  # hardly meant as the name of a type
         mend = either(
             f"pass types=[{spec.types!r}]",
             "name the type of the rows with 0 as well: --other NAME",
@@ -353,8 +353,8 @@ def _ids(
     flags: pd.DataFrame,
     marks: pd.DataFrame,
 ) -> np.ndarray:
-    """The ids of a column; else one made of each row's content, so that the order of rows does not
-    matter: rows that are equal throughout are numbered."""
+    """The ids of a column. Without one, ids are made of each row's content, so that the order of
+    rows does not matter; rows with equal content are numbered."""
     if spec.id is None:
         names = np.array(flags.columns, dtype=object)
         of_code: dict[bytes, str] = {}

@@ -1,4 +1,4 @@
-"""Dated events: where, when, of which types, with which marks; and what was known at which time."""
+"""Dated events: their places, times, types and marks, and which events were known at which time."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ _STATE = (
 class Events(EventCounts, EventChanges):
     """N events in continuous time at I places, of S types, with q marks.
 
-    Made by `from_frame` or `from_csv`. It does not change: `until`, `append`, `correct` and
-    `delete` give another one. `counts` gives the `Panel` that other models take.
+    Made by `from_frame` or `from_csv`. Events are immutable: `until`, `append`, `correct` and
+    `delete` return new ones. `counts` returns the `Panel` that other models take.
 
     Attributes:
-        times: float64 [N], ascending: days (or the table's unit, where times are numbers) from the
+        times: float64 [N], ascending: days (or the table's unit, if times are numbers) from the
             window's start. Those <= 0 are history, from before the window.
         place: int64 [N], positions in `places`. flags: bool [N, S], the types that each event has.
         marks: float64 [N, q]: z-scores, and 0/1 for categories. mark_names: q strings.
         ids: N strings.
         places, types: I and S strings. nodes: the M = I · S pairs of them; node i · S + s.
         start, end, complete_through: the window, and until when records are complete, as numbers
-            (days since 1970-01-01 where `is_dates`). duration: T, days from start to
+            (days since 1970-01-01 if `is_dates`). duration: T, days from start to
             complete_through.
-        resolution: how exactly times are known. notes: what the reader decided, in sentences.
+        resolution: how exactly times are known. notes: the reader's decisions, in sentences.
         mark_scaler: how marks were made from their columns.
 
     Example:
@@ -149,29 +149,29 @@ class Events(EventCounts, EventChanges):
             types: the types that an event has, one or several: columns of 0 and 1; or a mapping
                 type -> column(s), any of which names it; or one column with the type's name. None:
                 all events are of one type.
-            types_sep: what stands between several names in the one column of types, as ";". None:
-                each cell is one name.
+            types_sep: the separator between several names in the one column of types, such as ";".
+                None: each cell is one name.
             other: with columns of 0 and 1, the type of events that have none of them. None: such a
                 row is an error.
-            overlap: what an event of several types is. "flags": one event at each of them, at the
-                same time. "primary": of the first of them only (in the order of `types`, or in the
-                cell). "sets": of a type of its own, as "fentanyl+heroin".
-            marks: columns of what else is known of an event: numbers become z-scores, texts k - 1
-                marks of 0 and 1 (the most frequent category has none). Constant ones are dropped,
-                with a note.
-            reported: column of when each event was reported; `until` goes by it.
+            overlap: how to treat an event of several types. "flags": it has all of them, at one
+                time. "primary": it has only the first of them (in the order of `types`, or in the
+                cell). "sets": each combination is one type, such as "fentanyl+heroin".
+            marks: columns with further facts about an event. Numbers become z-scores, texts of k
+                categories k - 1 marks of 0 and 1 (the most frequent category has none). Constant
+                columns are dropped, with a note.
+            reported: column of the time when each event was reported, which `until` uses.
             id: column of distinct ids, by which records are corrected. None: made of each row's
                 content.
             resolution: how exactly times are known: "second", "minute", "hour", "day", "week",
-                "month", "quarter", "year", or 0 for exact times; for numbers, a number. An event
-                is placed within its day (or hour, ...) by a number in (0, 1) that its id alone
-                determines. None: for dates the coarsest unit that all times are whole in, for
-                numbers 1 if all are whole, else 0.
-            window: (start, end): what the table covers. For dates both days (or months, ...) belong
-                to it as a whole. Events before the start are history: they act on what follows, and
-                are not counted. None: from the first event's day to the last one's, which leaves
-                out the quiet time before and after; a note says so.
-            complete_through: last day (or month, ...) for which records are complete, where reports
+                "month", "quarter", "year", or 0 for exact times; for times that are
+                numbers, a number. An event is placed within its day (or hour, ...) by a number in
+                (0, 1) that its id alone determines. None: for dates the coarsest unit in which all
+                times are whole, for numbers 1 if all are whole, else 0.
+            window: (start, end): the time that the table covers. For dates, the whole of both
+                days (or months) belongs to it. Events before the start are history: they affect
+                later events, and are not counted. None: from the first event's day to the last
+                one's, which leaves out the quiet time before and after; a note says so.
+            complete_through: last day (or month, ...) for which records are complete, if reports
                 come late. None: the window's end.
             places: the places: a list of ids, or a DataFrame with a column of ids (named as `place`
                 or "id"), lat and lon (or x and y) and numeric covariates. None: all that occur.
@@ -420,7 +420,7 @@ def _spec(options: Mapping[str, Any], name: str) -> EventSpec:
 def _types_of(
     now: EventLog, log: EventLog, overlap: str, known: Sequence[str]
 ) -> tuple[list[str], np.ndarray]:
-    """The S types, those known before first, and which each record has, bool [N, S]."""
+    """The S types (those in `known` first), and which of them each record has, bool [N, S]."""
     base = list(log.flags.columns)
     flags = now.flags.to_numpy(bool)
     if overlap == "flags":

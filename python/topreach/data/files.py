@@ -1,5 +1,5 @@
-"""Files that are whole or as they were before, and plain files read back without running code from
-them."""
+"""Files that are written whole or not at all, and plain files that are read without running code
+from them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ import torch
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike, *, standard_output: bool = False) -> Iterator[Path]:
-    """A temporary path to write to; `path` gets the content once the block ends without error.
+    """A temporary path to write to; `path` gets the content when the block ends without error.
 
     A regular file, or a new one, is replaced at once by a file beside it: readers see the old or
     the new one, and if the disk is full the old one stays. A symbolic link stays: its target is
-    replaced. What is no regular file, as a device or a pipe, is never replaced: the content is
-    written to it.
+    replaced. A device, a pipe or any other path that is not a regular file is never replaced:
+    the content is written to it.
 
     Args:
-        path: where the content goes. "-" is standard output if `standard_output`.
+        path: the file to write. "-" is standard output if `standard_output`.
 
     Raises:
         FileNotFoundError: there is no such folder. IsADirectoryError: `path` is a folder.
@@ -79,7 +79,7 @@ def _beside(target: Path) -> Path:
 
 
 def _flush(path: Path) -> None:
-    """Have the file or folder written to the disk; an error of writing is raised here."""
+    """Flush the file or folder to the disk, so that a write error is raised here."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -114,7 +114,7 @@ def _copied(shown: str, target: Path) -> Iterator[Path]:
 
 
 def atomic_save(content: dict[str, Any], path: str | os.PathLike) -> None:
-    """`torch.save` to a file that is whole or as it was before; see `atomic_path`."""
+    """`torch.save` to a file, whole or not at all; see `atomic_path`."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         torch.save(content, file)
         file.flush()
@@ -124,7 +124,7 @@ def atomic_save(content: dict[str, Any], path: str | os.PathLike) -> None:
 def load_plain(
     path: str | os.PathLike, caller: str, file_format: str, version: int, noun: str
 ) -> dict[str, Any]:
-    """Read a file of tensors and plain values, and check that it is what it should be."""
+    """Read a file of tensors and plain values, and check its format and version."""
     name = os.fspath(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{caller}: {noun} {name} must be a file, got none there.")

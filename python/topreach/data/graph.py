@@ -1,4 +1,4 @@
-"""Who is whose neighbour: `Graph`, from edges, maps, files of weights or coordinates."""
+"""Which sites are neighbours: `Graph`, from edges, maps, files of weights or coordinates."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _EARTH_KM = 6371.0088  # mean radius
 class Graph:
     """An undirected graph of N sites, for `topreach.plan`.
 
-    Ids are text, always: "09001" is not 9001, and numbers become text. Repeated and reversed edges
-    are one edge, whose weight is the least of theirs; an edge from a site to itself is left out; a
-    site without edges stays. Make one by a `from_` method.
+    Ids are always text: "09001" is not 9001, and numbers become text. Repeated and reversed edges
+    are one edge with the least of their weights. An edge from a site to itself is left out. A site
+    without edges stays. Make a graph by a `from_` method.
 
     Attributes:
         ids: the sites, in the order of their rows.
@@ -202,8 +202,8 @@ class Graph:
 
     @classmethod
     def from_gal(cls, path: str | os.PathLike, ids: Any = None) -> Graph:
-        """A .gal file of GeoDa: a head, then for each site its id and number of neighbours, and a
-        line with their ids.
+        """A .gal file of GeoDa: a header line, then for each site a line with its id and number of
+        neighbours, and a line with their ids.
 
         Args:
             path: the file.
@@ -263,7 +263,7 @@ class Graph:
 
     @classmethod
     def from_gwt(cls, path: str | os.PathLike, ids: Any = None, *, weighted: bool = False) -> Graph:
-        """A .gwt file of GeoDa: a head, then lines of two ids and a distance.
+        """A .gwt file of GeoDa: a header line, then lines of two ids and a distance.
 
         Args:
             path: the file.
@@ -314,11 +314,12 @@ class Graph:
         Args:
             ids: the sites.
             x, y: coordinates [N], in any unit; with `degrees` longitude and latitude.
-            radius: neighbours are at most so far apart, in the unit of x and y; with `degrees` in
+            radius: neighbours are at most this far apart, in the unit of x and y; with `degrees` in
                 km along the sphere.
-            nearest: neighbours are the so many nearest of either.
+            nearest: two sites are neighbours if either is among this many nearest of the other.
             delaunay: neighbours share an edge of Delaunay's triangulation; points at one place are
-                joined as well. Not with `degrees`, where it triangulates longitude and latitude.
+                joined as well. With `degrees`, longitude and latitude are triangulated as if on a
+                plane.
             degrees: whether x, y are longitude and latitude.
 
         Raises:
@@ -375,7 +376,7 @@ class Graph:
                 )
             _, found = cKDTree(places).query(places, nearest + 1)
             own = np.arange(len(known))[:, None]
-            # A point at the place of others may not be the first of its own neighbours.
+            # If several points share a place, a point may be missing from its own nearest ones.
             is_other = found != own
             extra = is_other.all(axis=1)
             is_other[extra, -1] = False
@@ -513,7 +514,7 @@ def _weights(column: pd.Series, name: str, where: str, lines: Any) -> np.ndarray
 
 
 def _sphere(degrees: np.ndarray) -> np.ndarray:
-    """Longitude, latitude -> points on the unit sphere; chords grow with the way along it."""
+    """Longitude, latitude -> points on the unit sphere; longer chords mean longer distances."""
     if (np.abs(degrees[:, 1]) > 90).any():
         raise ValueError(
             "Graph.from_coordinates: y must be a latitude from -90 to 90, got "
@@ -524,8 +525,8 @@ def _sphere(degrees: np.ndarray) -> np.ndarray:
 
 
 def _of_points(pairs: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Edges between places -> edges between the first points there; points at one place are a
-    chain of edges."""
+    """Edges between places -> edges between the first points there. Points at one place are joined
+    in a chain."""
     order = np.argsort(place, kind="stable")
     same = place[order[1:]] == place[order[:-1]]
     first = np.unique(place, return_index=True)[1]

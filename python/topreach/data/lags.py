@@ -41,11 +41,11 @@ class Lags(PanelViews):
 
         Args:
             window: W, the number of earlier counts per period; None or 0 for no history. They are
-                those of the W periods before by the calendar, whether or not these have rows.
+                counts of the W calendar periods before it, whether or not these have rows.
             weights: weight of each period [T], or a function from time_values [T] to it, or None.
-            absent_lags: what to do where one of them is not known. "error": refuse. "zero": counts
+            absent_lags: what to do if one of them is not known. "error": refuse. "zero": counts
                 before the first known period are zero, as in the published files of the 2025 paper;
-                others that are unknown are an error still. "nan": leave NaN there. None: as the
+                other unknown counts are still an error. "nan": leave NaN there. None: as the
                 panel was made, by default "error". A panel made with "zero" has these zeros
                 whatever is given here. `known_lags` tells which periods have all lags.
 

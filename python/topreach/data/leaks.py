@@ -1,4 +1,4 @@
-"""Features that tell the count they are to predict."""
+"""Warns of features that reveal the count that they should predict."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _FEWEST = 30  # cells, and sites, below which a correlation says little
 def warn_of_leaks(
     x: np.ndarray, y: np.ndarray, exposure: np.ndarray | None, names: Sequence[str], name: str
 ) -> None:
-    """A warning that names the features which come too near the count of their own period.
+    """Warn, by name, of features that agree too closely with the count of their own period.
 
-    Three signs: a rank correlation of at least .98 with the count or the rate of the same period; a
-    column that does not change over time, with the site's total over the table; a column that is
-    zero exactly where the count is.
+    There are three signs: a rank correlation of at least .98 with the count or the rate of the same
+    period; for a column that does not change over time, such a correlation with the site's total;
+    a column that is zero exactly where the count is.
 
     Args:
         x: features [T, S, P]. y: counts [T, S], NaN where unknown. exposure: [T, S] or None.
-        names: P feature names. name: who reads, for the message.
+        names: P feature names. name: the function to name in the message.
     """
     known = np.flatnonzero(~np.isnan(y))
     if not len(names) or len(known) < _FEWEST:

@@ -1,12 +1,12 @@
 """Error messages for two readers: one who writes Python, one at the command line.
 
 A message that says how to mend something names an argument, `missing="zero"`, or an option,
-`--missing zero`. Which of the two is a context variable, so that the readers need not pass it on.
+`--missing zero`. A context variable says which of the two, so no function needs to pass it on.
 
-`option` and `either` write the two tongues where a message is made. `in_words` is the last step at
-the command line, for errors and notes alike: it takes off the name of the function, and turns
-arguments that are options of this command into flags. So it reaches the messages of the C++
-library, which knows arguments only.
+`option` and `either` give the form for the present reader when a message is made. `in_words` is the
+last step at the command line, for errors and notes alike: it takes off the name of the function,
+and turns arguments that are options of this command into flags. This covers messages of the C++
+library too, which only name arguments.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _STYLE: contextvars.ContextVar[str] = contextvars.ContextVar("topreach_wording",
 _OPTIONS: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar(
     "topreach_options", default=frozenset()
 )
-# What the C++ library says in its own words, and what that is at the command line.
+# Phrases in messages of the C++ library, and their form at the command line.
 OF_THE_LIBRARY = {
     ", or take panel.at_bound('lower')": "",
     "Fit with anchor=12, or with stable=True": "Fit it again with topreach fit --events",
@@ -45,7 +45,7 @@ def wording(style: str, options: Collection[str] = ()) -> Iterator[None]:
     """Within the block, messages speak to a "python" or a "cli" reader.
 
     Args:
-        options: the arguments that the command has options for, as lock_in for --lock-in.
+        options: the arguments that the command has options for, e.g. lock_in for --lock-in.
 
     Raises:
         ValueError: another style.
@@ -70,17 +70,17 @@ def at_command_line() -> bool:
 
 
 def caller(name: str) -> str:
-    """Who refuses: the function, or at the command line the table."""
+    """The subject of an error message: the function, or "the table" at the command line."""
     return "the table" if at_command_line() else name
 
 
 def either(python: str, cli: str) -> str:
-    """The first for one who writes Python, the second for one at the command line."""
+    """The first text for a Python reader, the second for a reader at the command line."""
     return cli if at_command_line() else python
 
 
 def in_words(message: str) -> str:
-    """A message as the command line says it.
+    """A message in the form for the command line.
 
     Example:
         >>> with wording("cli", ["at_least", "k"]):

@@ -1,4 +1,4 @@
-"""Moments in continuous time: what a date covers, and how exactly a column of times is known."""
+"""Moments in continuous time: the span that a date covers, and how exactly times are known."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNITS = (*_SECONDS, "week", "month", "quarter", "year")
 class Resolution:
     """How exactly times are known: an event at `floor` lies in (floor, floor + width).
 
-    unit: of dates, one of `UNITS`; "" for plain numbers `step` apart, and for exact times (step 0).
+    unit: for dates, one of `UNITS`; "" for numbers that are `step` apart, or exact (step 0).
     """
 
     unit: str
@@ -44,8 +44,8 @@ class Resolution:
 
     @classmethod
     def find(cls, times: Times) -> Resolution:
-        """Of a column of times: for dates the coarsest unit that all of them are whole in and that
-        their form writes; for numbers 1 if all are whole, else exact."""
+        """The resolution of a column of times. For dates, the coarsest unit that their format
+        writes and in which all are whole; for numbers, 1 if all are whole, else exact."""
         values = times.values
         if not times.dates:
             return cls("", 1.0 if len(values) and (values == np.floor(values)).all() else 0.0)
@@ -88,8 +88,8 @@ def unit_calendar(unit: str) -> Calendar:
 
 
 def written_unit(times: Times) -> str:
-    """What a date's form says: "day", "week", "month", "quarter" or "year", or "clock" where it has
-    a time of day."""
+    """The unit of a date's format: "day", "week", "month", "quarter" or "year", or "clock" if it
+    has a time of day."""
     form = times.format
     if times.unit in ("week", "month", "quarter", "year"):
         return times.unit
@@ -107,11 +107,11 @@ def written_unit(times: Times) -> str:
 def read_moment(
     value: Any, name: str, argument: str, *, dates: bool, end: bool, time_format: str | None = None
 ) -> float:
-    """A moment as a number: the first one of what the value names or, if `end`, the last: the end
-    of the day for "2023-03-31", of the month for "2023-03". A time of day, or a number, is itself.
+    """A moment as a number: the start of the period that the value names or, if `end`, its end: of
+    the day for "2023-03-31", of the month for "2023-03". A time of day or a number stays as it is.
 
     Raises:
-        ValueError: no time, or one of another kind than the table's.
+        ValueError: not a time, or one of another kind than the table's.
     """
     value = plain(value)
     read = None
@@ -119,7 +119,7 @@ def read_moment(
         try:
             read = read_times([value], name, argument, time_format=time_format)
         except ValueError:
-            pass  # written in another way than the table
+            pass  # written in another format than the table
     if read is None:
         read = read_times([value], name, argument, time_format=None if dates else "number")
     if read.dates != dates:

@@ -46,34 +46,34 @@ class Panel(TimeCuts, Lags):
         feature_names: P distinct strings.
         history_y: counts [H, S] of earlier periods, oldest first, NaN where not known; or None.
         history_times: the H times of `history_y`. None: the periods just before `times[0]`.
-        exposure: what the counts are in proportion to [T, S], for instance the population at risk:
-            finite and > 0; stored as float32. None: no exposure.
-        y_upper: [T, S] whole numbers >= y: where above y, the count is only known to lie in
+        exposure: [T, S] a quantity that the counts are proportional to, such as the population at
+            risk: finite and > 0; stored as float32. None: no exposure.
+        y_upper: [T, S] whole numbers >= y. If above y, the count is only known to lie in
             y..y_upper, as in a suppressed cell; NaN where y is. None: all counts are exact.
         opened, closed: [S] when each site opens and closes, as numbers (see `time_values`); NaN for
             none. A site is open from the period it opens in to the one it closes in.
         counts: "optional" allows the last periods to have no counts (all their y are NaN), for
             ranking the future.
         calendar: a `Calendar` that the times must lie on. None: inferred from the times.
-        time_format: how times are written, a strftime pattern, where they can be read in two ways.
-        absent_lags: what `batch` does by default where an earlier count is not known: "error",
+        time_format: how times are written, a strftime pattern, if they can be read in two ways.
+        absent_lags: what `batch` does by default if an earlier count is not known: "error",
             "zero" or "nan"; see there.
-        source: a word on where the numbers come from, e.g. "simulated"; carried along.
-        notes: what the reader of a table decided, in sentences; carried along.
+        source: where the numbers come from, e.g. "simulated"; carried along.
+        notes: the decisions that the reader of a table made, in sentences; carried along.
 
     Attributes:
         time_values: times as numbers, float64 [T]: numbers as they are, dates as days since
             1970-01-01.
-        calendar: what the periods are (`Calendar`).
+        calendar: the `Calendar` of the periods.
         timeline: all known counts up to the last period, on the calendar's grid, float32 [N, S]:
             NaN where not known. Row `rows[t]` is period t. An error if some counts are suppressed.
         timeline_times: first moments of its periods, float64 [N].
-        history_y: the timeline before the first period [H, S], or None if nothing is known of it.
+        history_y: the timeline before the first period [H, S], or None if it is unknown.
         y_upper: None if all counts are exact. Where it is above y, y is the least that the count
-            can be, in history_y too.
+            can be. The same holds in history_y.
 
     Metrics and features of the past need exact counts: they refuse a panel with suppressed ones.
-    `at_bound` makes them exact. `NegBinMixedEffects` and `objectives.NLL` take them as they are.
+    `at_bound` makes counts exact. `NegBinMixedEffects` and `objectives.NLL` take suppressed counts.
 
     Raises:
         TypeError, ValueError: an argument that is not as above; the message names the site and
@@ -201,27 +201,29 @@ class Panel(TimeCuts, Lags):
     ) -> Panel:
         """Read a long table with one row per site and period.
 
-        Sites stand in ascending order (as numbers where all ids are digits), periods in time order,
-        whatever the order of the rows.
+        Sites are sorted in ascending order (as numbers if all ids are digits) and periods in time
+        order, whatever the order of the rows.
 
-        Warnings name what the table cannot tell: periods without any row, ids that may be one site
-        twice, sites that have ended, and features that go with the count of their own period.
+        Warnings name periods without any row, ids that may be two spellings of one site, sites that
+        seem to have ended, and features that agree too closely with the count of their own period.
 
         Args:
             df: the table.
             site: column of the site ids. They are strings: "00123" stays "00123", whole numbers
                 become their digits, and white space around an id is taken off.
             time: column of the periods, in one format throughout: numbers (years), YYYYMM,
-                YYYYMMDD, dates, "2021-03", "2021Q1", "2021-W05", "Nov-20", "Nov 2020" and the like.
+                YYYYMMDD, dates, "2021-03", "2021Q1", "2021-W05", "Nov-20", "Nov 2020" and similar
+                forms.
             count: column of the counts; None if the table has none (then `counts` must be
                 "optional").
-            exposure: column of what the counts are in proportion to, such as the population, in
-                every row; one number per site is repeated in its rows. None: no exposure.
-            features: columns of the features; None takes all other numeric columns; `panel.notes`
-                lists them, and a warning those it leaves out.
-            suppressed: what stands in the count column in place of a number -> the (least, most)
-                count that it can be, as {"1-9": (1, 9), "Suppressed": (1, 9), "<5": (0, 4)}. "-1"
-                is a code, "" a blank cell. None: such a cell is an error.
+            exposure: column of a quantity that the counts are proportional to, such as the
+                population, in every row; one number per site is repeated in its rows. None: no
+                exposure.
+            features: columns of the features. None takes all other numeric columns: `panel.notes`
+                lists those taken, a warning those left out.
+            suppressed: text of the count column that replaces a number -> the (least, most) count
+                that it can be, e.g. {"1-9": (1, 9), "Suppressed": (1, 9), "<5": (0, 4)}. Codes such
+                as "-1" are possible; "" is a blank cell. None: such a cell is an error.
             missing: what to do if a site has no row for a period: "error", or "zero" for a count of
                 zero there, with features and exposure from the site's nearest earlier row, else its
                 nearest later one. A period without any row stays unknown.
@@ -229,12 +231,11 @@ class Panel(TimeCuts, Lags):
                 counts and average their features; their exposure must be the same.
             counts: "optional" allows the last periods to have no counts, so that the future can be
                 ranked.
-            opened, closed: columns of the time that a site opens and closes, one per site; blank
-            for
-                none. Cells outside are NaN and need no row.
+            opened, closed: columns of the times when a site opens and closes, the same in all rows
+                of a site; blank for none. Counts outside this span are NaN and need no row.
             time_format: how times are written: a strftime pattern such as "%d/%m/%Y" (see
-                `Calendar`), or "number" for plain numbers. None: find out.
-            calendar: a `Calendar` that the times must lie on, as that of another panel.
+                `Calendar`), or "number" for plain numbers. None: inferred from the column.
+            calendar: a `Calendar` that the times must lie on, such as another panel's.
             source: carried along as `panel.source`.
 
         Raises:
@@ -278,7 +279,7 @@ class Panel(TimeCuts, Lags):
     ) -> Panel:
         """Read a CSV file; see `from_frame` for the other arguments.
 
-        The site column is read as text. A column that stands twice is taken once if both copies
+        The site column is read as text. A column that occurs twice is taken once if both copies
         agree, else it is an error.
 
         Args:
@@ -359,8 +360,8 @@ class Panel(TimeCuts, Lags):
     ) -> pd.DataFrame:
         """The long table, one row per period and site, under the given column names.
 
-        `exposure`, `opened` and `closed` stand in it only if the panel has them. A count known to
-        lie in 1..9 only stands as "1-9", one that is not known as NaN.
+        `exposure`, `opened` and `closed` are included only if the panel has them. A count that is
+        only known to lie in 1..9 is written as "1-9", an unknown count as NaN.
 
         Raises:
             ValueError: column names that are not distinct, or are those of features.
@@ -402,8 +403,8 @@ class Panel(TimeCuts, Lags):
         return self._replace(**moved, _line=self._line.to(device))
 
     def at_bound(self, bound: str) -> Panel:
-        """This panel with its suppressed counts at their "lower" or "upper" bound, as exact counts,
-        its history's too.
+        """This panel with its suppressed counts, and those of its history, set to their "lower" or
+        "upper" bound, as exact counts.
 
         Example:
             >>> p = Panel(torch.zeros(1, 1, 0), [[1]], ["a"], [2020], [], y_upper=[[9]])
@@ -420,8 +421,8 @@ class Panel(TimeCuts, Lags):
         """This panel with the sites and features that a model was fitted on, in that order.
 
         Args:
-            site_ids: the sites to have; the panel must hold these and no others. None leaves them.
-            feature_names: the features to have; others are left out. None leaves them.
+            site_ids: the sites to have; the panel must hold these and no others. None: unchanged.
+            feature_names: the features to have; others are left out. None: unchanged.
         """
         panel = self
         if site_ids is not None:
@@ -444,7 +445,7 @@ class Panel(TimeCuts, Lags):
         return panel
 
     def with_features(self, x: Tensor, feature_names: Sequence[str]) -> Panel:
-        """This panel with features x [T, S, P'] in place of its own."""
+        """This panel with features x [T, S, P'] instead of its own."""
         if x.shape[:2] != self.y.shape or x.ndim != 3 or x.shape[2] != len(feature_names):
             raise ValueError(
                 f"Panel.with_features: x must have shape [{self.num_times}, {self.num_sites}, "

@@ -1,4 +1,4 @@
-"""Places of events: their ids, where they lie, and what is known of them."""
+"""Places of events: their ids, coordinates and covariates."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Places:
 
     @classmethod
     def read(cls, given: Any, place: str, name: str) -> Places:
-        """From a list of ids, or a frame with a column of ids (named as the events' column, "id" or
-        "place"), if known lat and lon or x and y, and numeric covariates."""
+        """Places from a list of ids, or from a frame with a column of ids (named as the events'
+        column, "id" or "place"), optional lat and lon or x and y, and numeric covariates."""
         if isinstance(given, Places):
             return given
         if not isinstance(given, pd.DataFrame):

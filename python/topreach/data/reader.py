@@ -1,4 +1,4 @@
-"""A long table, one row per site and period, as the arrays that a `Panel` is made of."""
+"""Reads a long table, one row per site and period, into the arrays of a `Panel`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NOT_A_NUMBER = np.float32(np.nan)
 def csv_table(
     path: Any, name: str, *, sep: str | None, encoding: str | None, decimal: str, **options: Any
 ) -> dict[str, Any]:
-    """What `frame_table` makes of a text table."""
+    """The result of `frame_table` for a text table."""
     if options["suppressed"] is not None:
         _columns.suppressed_intervals(options["suppressed"], caller(name))
     text = [options["site"], options["time"], options["opened"], options["closed"]]
@@ -39,8 +39,8 @@ def csv_table(
         text.append(options["count"])
     text = [column for column in text if isinstance(column, str)]
     df = read_csv(path, name, text=text, sep=sep, encoding=encoding, decimal=decimal)
-    # Categories take far less memory than text, and tell that the file does not know numbers from
-    # text.
+    # Categories take far less memory than text. They also mark columns that come from a text file,
+    # which does not tell numbers from text.
     for column in text:
         if list(df.columns).count(column) == 1:
             codes, values = _columns.codes_of(df[column])
@@ -50,7 +50,7 @@ def csv_table(
 
 
 def parquet_table(path: Any, name: str, **options: Any) -> dict[str, Any]:
-    """What `frame_table` makes of a Parquet file."""
+    """The result of `frame_table` for a Parquet file."""
     who = caller(name)
     if not os.path.exists(path):
         raise FileNotFoundError(f"{who}: path must be an existing file, got {os.fspath(path)!r}.")
@@ -89,7 +89,7 @@ def frame_table(
     """The arguments of `Panel` for a table; see `Panel.from_frame` for the options.
 
     Args:
-        name: who reads, for errors.
+        name: the function to name in errors.
         where: "row 7" for a row's position, for errors.
     """
     name = caller(name)
@@ -250,7 +250,7 @@ def _time_codes(
         )
     calendar = make_calendar(read, name, argument, calendar)
     if isinstance(column.dtype, pd.CategoricalDtype):
-        # A text file does not say which texts are numbers.
+        # A text file does not tell numbers from text.
         try:
             given = (
                 [plain(float(t)) for t in given] if not read.format or _is_digits(given) else given
@@ -365,7 +365,7 @@ class _Grid:
                     self.name, count, int(absent.sum()), self.where(row), whole_period=whole
                 )
         upper = self.total(high) if bool((high > low).any()) else None
-        # In a period without counts, one to be predicted, an absent row is no zero.
+        # In a period without counts, which is to be predicted, an absent row is not a zero.
         unknown = np.isnan(np.where(filled, y, np.nan)).all(axis=1, keepdims=True)
         for values in (y, upper):
             if values is None:
@@ -397,7 +397,7 @@ class _Grid:
 
 
 def warn_of_absent_periods(labels: Sequence[str], name: str) -> None:
-    """A warning that names periods without a row."""
+    """Warn of periods without a row, by name."""
     if not labels:
         return
     name = caller(name)

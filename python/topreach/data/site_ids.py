@@ -13,8 +13,8 @@ from topreach.data.messages import either
 
 
 def in_order(table: Any, ids: list[str], caller: str, what: str, axis: int = 0) -> Any:
-    """A Series or DataFrame with its rows (axis 1: columns) in the order of the ids; as it is, if
-    its labels are positions, or if it has none.
+    """A Series or DataFrame with its rows (axis 1: columns) in the order of the ids. It is returned
+    unchanged if its labels are positions, or if it has none.
 
     Raises:
         ValueError: labels that are not the ids, each once.

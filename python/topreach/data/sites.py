@@ -1,5 +1,4 @@
-"""The sites of a table: their ids, when they open and close, and ids that may be one place
-twice."""
+"""The sites of a table: their ids, when they open and close, and two ids that may be one place."""
 
 from __future__ import annotations
 
@@ -20,23 +19,23 @@ from .columns import codes_of, first_repeated, is_whole
 from .messages import option
 from .times import read_times
 
-# A site is taken to have vanished if so many periods without events would be as rare as this by
-# chance, at the mean of its periods before (and among all the sites of the table).
+# A site is taken to have ended if its last run of periods without events has a chance below this
+# over the number of sites, given the mean of its periods before.
 _RARE = 1e-4
-_FADING = -np.log(0.01)  # the same for a site that another may have taken the place of
-_DENSE = 0.9  # share of sites with a row in every period, from which on an absent row is news
+_FADING = -np.log(0.01)  # the same for a site that another site may have replaced
+_DENSE = 0.9  # if this share of sites has a row in every period, a site whose rows end has ended
 
 
 def site_codes(
     column: pd.Series, name: str, label: str, where: Callable[[int], str], noun: str = "site"
 ) -> tuple[list[str], np.ndarray]:
-    """The ids in order (as numbers where all are digits), and each row's position among them.
+    """The ids in order (as numbers if all are digits), and each row's position among them.
 
-    `noun` is what messages call the column.
+    `noun` is the word for a site in messages.
 
     Raises:
-        ValueError: missing or empty ids, ids that are no text and no whole number, or that differ
-            in white space or type only.
+        ValueError: missing or empty ids, ids that are neither text nor whole numbers, or ids that
+            differ only in white space or type.
     """
     codes, given = codes_of(column)
     missing = codes < 0
@@ -86,11 +85,11 @@ def site_moments(
     argument: str,
     where: Callable[[int], str],
 ) -> np.ndarray:
-    """When each site opens or closes, float64 [S]; NaN for none, where all its cells are blank.
+    """When each site opens or closes, float64 [S]; NaN if all its cells are blank.
 
     Raises:
-        ValueError: a cell that is no time, times of another kind than the table's, or two times for
-            one site.
+        ValueError: a cell that is not a time, times of another kind than the table's, or two times
+            for one site.
     """
     codes, given = codes_of(column)
     blank = [isinstance(g, str) and not g.strip() for g in given]
@@ -137,7 +136,7 @@ def open_cells(
     opened: np.ndarray, closed: np.ndarray, times: np.ndarray, calendar: Calendar
 ) -> np.ndarray | None:
     """Which sites are open in which periods, bool [T, S]; None if all always are. A site is open
-    from the period that it opens in to the one that it closes in, these two included."""
+    from the period in which it opens to the period in which it closes, both included."""
     if np.isnan(opened).all() and np.isnan(closed).all():
         return None
     at = period_of(times, calendar)[:, None]
@@ -150,8 +149,8 @@ def open_cells(
 
 
 def plain_id(site: str) -> str:
-    """What two spellings of one id share: no case, accents, leading zeros, and if it has letters no
-    spaces and punctuation but between digits."""
+    """A form that spellings of one id share: without case, accents and leading zeros and, if it has
+    letters, without spaces and punctuation except between digits."""
     if not site.isascii():
         site = unicodedata.normalize("NFKD", site).casefold()
         site = "".join(c for c in site if not unicodedata.combining(c))
@@ -160,7 +159,7 @@ def plain_id(site: str) -> str:
 
 
 def warn_of_similar_ids(ids: Sequence[str], name: str, noun: str = "site") -> None:
-    """A warning that names ids which differ in case, accents, spaces or leading zeros only."""
+    """Warn of ids that differ only in case, accents, spaces or leading zeros, by name."""
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for site in ids:
         groups[plain_id(site)].append(site)
@@ -183,7 +182,7 @@ def warn_of_changed_sites(
     labels: Sequence[Any],
     name: str,
 ) -> None:
-    """Warnings that name sites which ended, and sites that began under a longer id when they did.
+    """Warn of sites that ended, and of sites with a longer id that began at that time.
 
     Args:
         ids: S site ids.
@@ -210,8 +209,7 @@ def warn_of_changed_sites(
     spread = _dispersion(y)
     evidence = silent * (np.log1p(mean * spread) / spread if spread > 1e-6 else mean)
     rare = evidence > -np.log(_RARE / num_sites)
-    # In a table that has a row for nearly every site and period, rows that end are news in
-    # themselves.
+    # In a table that has rows in every period for nearly every site (see _DENSE).
     always = has_row.all(axis=0)
     ends = has_row.any(axis=0) & ~has_row[-1]
     begun = np.argmax(has_row, axis=0)
@@ -240,7 +238,7 @@ def warn_of_changed_sites(
             if j is None or not fading[j] or not last[j] < first[i] <= last[j] + 2:
                 continue
             if site[length].isdigit() and site[length - 1].isdigit():
-                continue  # 7 and 75 are two numbers
+                continue  # 7 and 75 are different numbers
             pairs.append((ids[j], site, labels[first[i]]))
     if pairs:
         shown = [f"{old!r} ended when {new!r} began ({when!s})" for old, new, when in pairs[:5]]

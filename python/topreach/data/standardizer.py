@@ -13,15 +13,15 @@ from topreach import _C
 
 from .panel import Panel
 
-# A column whose spread is within a few roundings of its float32 values tells nothing.
+# A column whose spread is within a few roundings of its float32 values counts as constant.
 _ROUNDING = 4 * torch.finfo(torch.float32).eps
 
 
 class Standardizer:
     """Centre and scale each feature by its mean and population sd over the training rows.
 
-    Columns that are constant in training (up to float32 rounding) carry no information there and
-    their coefficient is not identified: they are dropped, with a warning that names them.
+    Columns that are constant in training (up to float32 rounding) are dropped, with a warning that
+    names them: their coefficients are not identified.
 
     Fitted attributes:
         feature_names_: the P names seen in training.
@@ -57,7 +57,7 @@ class Standardizer:
         return self
 
     def transform(self, panel: Panel) -> Panel:
-        """The panel with its kept features standardised, found by name; others are left out."""
+        """The panel with the kept features, found by name and standardised; others are left out."""
         self._check_fitted("transform")
         if not isinstance(panel, Panel):
             raise TypeError(
@@ -81,7 +81,7 @@ class Standardizer:
         return self.fit(panel).transform(panel)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values, as they stand in the model file under "standardizer"."""
+        """Plain values, as in the model file under "standardizer"."""
         self._check_fitted("state_dict")
         return {
             "feature_names": list(self.feature_names_),

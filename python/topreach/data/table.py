@@ -1,4 +1,4 @@
-"""How to read a table, as one object: what the command line and the model file keep of it."""
+"""How to read a table, as one object that the command line and the model file use."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class TableSpec:
                 standard input) or of a Parquet file (.parquet, .pq).
             counts: "optional" allows the last periods to have no counts. The table may then lack
                 the count column.
-            calendar: a `Calendar` that the times must lie on, as that of a fitted model.
+            calendar: a `Calendar` that the times must lie on, such as a fitted model's.
             source: carried along as `panel.source`.
 
         Raises:
@@ -116,10 +116,10 @@ class TableSpec:
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> TableSpec:
-        """The spec that `to_dict` gave.
+        """The spec that `to_dict` returned.
 
         Raises:
-            ValueError: a field that is not known, or no site or time.
+            ValueError: an unknown field, or no site or time.
         """
         known = {f.name for f in fields(cls)}
         unknown, absent = set(state) - known, {"site", "time"} - set(state)
@@ -138,5 +138,5 @@ class TableSpec:
 
 
 def is_parquet(path: str | os.PathLike) -> bool:
-    """Whether a path's ending says Parquet."""
+    """Whether a path has the extension of a Parquet file."""
     return str(os.fspath(path)).lower().endswith((".parquet", ".pq"))

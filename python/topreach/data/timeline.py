@@ -16,8 +16,8 @@ class Timeline:
     """Counts of consecutive periods, the first of them known.
 
     calendar: of the periods. start: number of the first row's period in the calendar. low [N, S]:
-    counts, NaN where not known; if `high` is given, the least that they can be, and `high` [N, S]
-    the most.
+    counts, NaN where not known. If `high` [N, S] is given, low and high are the least and the most
+    that the counts can be.
     """
 
     calendar: Calendar
@@ -55,13 +55,13 @@ class Timeline:
         return self.low if self.high is None else self.high
 
     def absent(self, rows: Tensor) -> list[int]:
-        """Rows between the first and the last whose counts are wholly unknown, less `rows`."""
+        """Rows between the first and the last whose counts are all unknown, without `rows`."""
         unknown = torch.isnan(self.low).all(dim=1).cpu()
         unknown[rows] = False
         return torch.nonzero(unknown).flatten().tolist()
 
     def until(self, end: int) -> Timeline:
-        """The first `end` rows; exact if all of their counts are."""
+        """The first `end` rows, without `high` if all of their counts are exact."""
         low, high = self.low[:end], None if self.high is None else self.high[:end]
         return replace(
             self, low=low, high=high if high is not None and bool((high > low).any()) else None
@@ -80,7 +80,7 @@ class Timeline:
 
     def regrid(self, calendar: Calendar) -> tuple[Timeline, Tensor]:
         """The same periods on another calendar's grid, and the new row of each old one [N] (-1 for
-        those of unknown counts that the new grid may lack)."""
+        rows of unknown counts that the new grid lacks)."""
         known = ~torch.isnan(self.low).all(dim=1).cpu()
         known[[0, -1]] = True
         old = torch.nonzero(known).flatten()

@@ -1,9 +1,9 @@
 """Columns of times: one format for a whole column, or an error that names two of its rows.
 
-Numbers stay numbers, but YYYYMM and YYYYMMDD are months and days when every value is such a one.
-Text is matched against the usual forms of dates, months, quarters and ISO weeks. A form is found
-from the first value and must read all others; nothing is guessed cell by cell. A column that can be
-read in two ways, as 01/02/2021, is refused until `time_format` says which.
+Numbers stay numbers, except that YYYYMM and YYYYMMDD are months and days if every value has that
+form. Text is matched against the usual forms of dates, months, quarters and ISO weeks. A form is
+found from the first value and must fit all others; nothing is guessed cell by cell. A column that
+can be read in two ways, such as 01/02/2021, is refused until `time_format` says which.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _YEAR = r"(?P<year>\d{4}|\d{2})"
 _NAME = r"(?P<name>[A-Za-z]{3,9})"
 _FIRST, _LAST = 1900, 2100  # years that YYYYMM and YYYYMMDD may lie in
 _FREQUENCIES = {"Y": "year", "A": "year", "Q": "quarter", "M": "month", "W": "week", "D": "day"}
-# How far the calendar's grid may exceed the periods that have rows: 100 for each, and 1000 more.
+# The calendar's grid may have at most 100 periods for each period with a row, and 1000 more.
 _GRID_FACTOR, _GRID_SLACK = 100, 1000
 
 
 @dataclass(frozen=True)
 class Times:
-    """Distinct times as they were read.
+    """Times of a column as numbers.
 
-    values: float64 [n]: numbers, or days since 1970-01-01. dates: which of the two. unit: of the
-    periods, "" where only the gaps can tell. format: how they are written (see `Calendar`).
+    values: float64 [n]: numbers, or days since 1970-01-01. dates: whether they are days. unit: of
+    the periods; "" if only the gaps show it. format: how they are written (see `Calendar`).
     """
 
     values: np.ndarray
@@ -49,7 +49,7 @@ class Times:
 
 
 def plain(value: Any) -> Any:
-    """Plain Python for NumPy and torch scalars, so that times compare as what they are."""
+    """Plain Python for NumPy and torch scalars, so that equal times compare equal."""
     if isinstance(value, np.datetime64):
         return pd.Timestamp(value)
     if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.ndim == 0):
@@ -72,15 +72,15 @@ def read_times(
 
     Args:
         given: numbers, date objects (Python, NumPy, pandas), periods, or text.
-        name, argument: who reads what, for errors.
+        name, argument: the function and the argument to name in errors.
         where: " at row 7" for position i, for errors.
         time_format: how text is written: a strftime pattern (see `Calendar`), or "number" to take
-            numbers as they are. None: find out.
+            numbers as they are. None: inferred.
         calendar: one whose format is tried first.
 
     Raises:
-        TypeError: a value that is no time. ValueError: text in no known form, in several forms, or
-            in one that can be read in two ways; mixed kinds or UTC offsets.
+        TypeError: a value that is not a time. ValueError: text in no known form, in several forms,
+            or in one that can be read in two ways; mixed kinds or UTC offsets.
     """
     given = [plain(t) for t in given]
     texts = [t.strip() if isinstance(t, str) else None for t in given]
@@ -145,7 +145,7 @@ def _numbers(
         return Times(values, False)
     written = [text for text in texts if text is not None]
     if len(written) == len(given) and given:
-        # With two decimals throughout, and a month's number in the place of a fraction.
+        # Two decimals throughout, which are the number of a month.
         for pattern, form in (
             (r"(18|19|20|21)\d\d\.(0[1-9]|1[0-2])", "%Y.%m"),
             (r"(0[1-9]|1[0-2])\.(18|19|20|21)\d\d", "%m.%Y"),
@@ -257,7 +257,7 @@ def _texts(given: Sequence[Any], texts: Sequence[str], context: tuple) -> Times:
     if i == 0 or (
         not _NUMBER.fullmatch(other)
         and all(isinstance(_parse_leniently(form, [other]), int) for form, _ in _forms(other))
-    ):  # of a known form, but no date, as 2021-02-30
+    ):  # of a known form, but not a date, e.g. 2021-02-30
         raise ValueError(
             f"{name}: {argument} must hold dates that exist, months in English, got "
             f"{given[i]!r}{where(i)}."
@@ -275,7 +275,7 @@ def _texts(given: Sequence[Any], texts: Sequence[str], context: tuple) -> Times:
 
 
 def _forms(text: str) -> list[tuple[str, str]]:
-    """The formats that a text may be in, each with its unit ("" where the gaps must tell)."""
+    """The formats that a text may be in, each with its unit ("" if only the gaps show it)."""
     forms: list[tuple[str, str]] = []
 
     def matched(pattern: str) -> re.Match[str] | None:
@@ -347,8 +347,8 @@ def _parse(calendar: Calendar, texts: Sequence[str]) -> tuple[np.ndarray, int | 
 
 
 def _parse_leniently(form: str, texts: Sequence[str]) -> tuple[np.ndarray, str] | int:
-    """Values and format, or the position of the first text that cannot be read; numbers may lack
-    their leading zero, if that is so throughout."""
+    """Values and format, or the position of the first text that cannot be read. Numbers may lack
+    their leading zero if all of them do."""
     values, bad = _parse(Calendar("day", 1, 0, form), texts)
     if bad is None:
         return values, form
@@ -400,7 +400,8 @@ def make_calendar(times: Times, name: str, argument: str, calendar: Calendar | N
 
     Raises:
         ValueError: times without a common step; times of another kind than the calendar's, or that
-            begin none of its periods; so few of so long a grid that one of them must be wrong.
+            are not the start of one of its periods; so few times over so long a span that one of
+            them must be wrong.
     """
     values = np.unique(times.values)
     if calendar is None:
@@ -434,7 +435,7 @@ def make_calendar(times: Times, name: str, argument: str, calendar: Calendar | N
 
 
 def time_value(time: Any, calendar: Calendar) -> float | None:
-    """A time in any form that can be read, as a number; None if it begins no period."""
+    """A time in any form that can be read, as a number; None if no period begins then."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""What a panel holds, and what can be read off it."""
+"""The attributes of a panel, and what can be computed from them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class PanelViews:
-    """The attributes of `Panel`, which its constructor sets, and their views."""
+    """The attributes of `Panel`, which its constructor sets, and properties of them."""
 
     x: Tensor  # [T, S, P]
     y: Tensor  # [T, S]
@@ -59,7 +59,7 @@ class PanelViews:
 
     @property
     def is_exact(self) -> bool:
-        """Whether all counts are exact, those of the past too."""
+        """Whether all counts are exact, including those of the past."""
         return self._line.high is None
 
     @property
@@ -112,5 +112,5 @@ class PanelViews:
         warn_of_absent_periods(absent, name)
 
     def _replace(self, **changes: Any) -> Panel:
-        """The panel with other values of some attributes; `Panel` has it."""
+        """The panel with other values of some attributes; `Panel` implements it."""
         raise NotImplementedError

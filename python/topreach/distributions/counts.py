@@ -1,6 +1,6 @@
 """Exact summaries of count distributions: ratio ranking, distribution function, quantile, interval.
 
-Prediction is C++; these functions sort out which kind of distribution they were given.
+The computation is in C++; these functions find out which kind of distribution they were given.
 """
 
 from __future__ import annotations
@@ -62,27 +62,30 @@ def expected_ratio_ranking(distribution: CountDistribution, offset: float = 0.0)
     """Ratio ranking r_s = E[y_s / (offset + Σ_s y_s)], 0/0 := 0 [D25 Eq. 6], without samples.
 
     With u = e^−t and generating functions G, r_s = ∫₀^∞ e^−(c+1)t (G'_s/G_s)(u) Π_k G_k(u) dt: one
-    integral over t for all sites, taken by the trapezoidal rule in log t. The rule replaces
-    1/z = ∫ e^−zt dt by a sum of exponentials that errs by the same 2.6e-11 (step 0.36) for every z:
-    so that is the relative error of every r_s too, whatever the distribution, and the ends of the
-    rule are placed, row by row, to add less. About 60 nodes; more for means or odds above 1e5. On
-    CUDA there are 128, and the error stays below 1e-9 up to 1e14.
+    integral over t for all sites, taken by the trapezoidal rule in log t.
 
-    Cost O(T S) times the nodes, and memory some twenty MB whatever S is, forward and backward; for
-    Poisson and for NegativeBinomial with one logit for all sites of a row (last dimension 1, or a
-    scalar) just O(T S). The gradient is exact as well, in all parameters; once only.
+    The rule replaces 1/z = ∫ e^−zt dt by a sum of exponentials with the same relative error,
+    2.6e-11 (step 0.36), for every z. So every r_s has that relative error, whatever the
+    distribution. The ends of the rule are set for each row so that they add less. There are about
+    60 nodes, and more for means or odds above 1e5. On CUDA there are 128, and the error stays below
+    1e-9 up to 1e14.
+
+    Cost: O(T S) times the number of nodes, and about twenty MB of memory whatever S is, forward and
+    backward. For Poisson, and for NegativeBinomial with one logit for all sites of a row (last
+    dimension 1, or a scalar), just O(T S). The first derivative in all parameters is exact too;
+    there is no second.
 
     Args:
         distribution: counts, independent over sites, with parameters [..., S]:
             `tr.distributions.NegativeBinomial`, `tr.distributions.Poisson`, or of
             `torch.distributions`: `NegativeBinomial`, `Poisson`, `Bernoulli`, `Binomial`;
-            `tr.distributions.ZeroInflated` of these; `Independent(..., 1)` of these; with sites
-            that are independent given the component only, `tr.distributions.Mixture` or
-            `MixtureSameFamily(Categorical [..., L], Independent(components [..., L, S], 1))`; or
-            `tr.distributions.SiteMixture`, `MixtureSameFamily(Categorical [..., S, L], Poisson
-            [..., S, L])`, where each site draws its component for itself (155 nodes × [..., S, L]
-            numbers of memory; good to 1e-10).
-        offset: c >= 0 added to the denominator. 0 is the paper's definition; its authors' code has
+            `tr.distributions.ZeroInflated` of these; `Independent(..., 1)` of these. For one
+            component for all sites of a row: `tr.distributions.Mixture` or
+            `MixtureSameFamily(Categorical [..., L], Independent(components [..., L, S], 1))`. For
+            a component for each site: `tr.distributions.SiteMixture` or
+            `MixtureSameFamily(Categorical [..., S, L], Poisson [..., S, L])` (155 nodes ×
+            [..., S, L] numbers of memory; error 1e-10).
+        offset: c >= 0 added to the denominator. 0 is the paper's definition; its authors' code uses
             1.
 
     Returns:
@@ -91,7 +94,7 @@ def expected_ratio_ranking(distribution: CountDistribution, offset: float = 0.0)
     Raises:
         TypeError: another distribution, or parameters that are not float32 or float64.
         ValueError: parameters that are NaN, infinite or out of range (CPU; on CUDA, where the check
-            would synchronise, such rows come out NaN); a negative offset.
+            would synchronise, such rows are NaN); a negative offset.
 
     Example:
         >>> counts = tr.distributions.NegativeBinomial(torch.rand(4, 1000), torch.tensor(0.5))
@@ -132,7 +135,7 @@ def expected_ratio_ranking(distribution: CountDistribution, offset: float = 0.0)
             )
         return expected_ratio_ranking(distribution.base_dist, offset=offset)
     if not isinstance(distribution, ZeroInflated | td.Distribution | CountForecast):
-        own = getattr(distribution, "expected_ratio", None)  # of a forecast of the user's
+        own = getattr(distribution, "expected_ratio", None)  # a user's forecast may have it
         if callable(own):
             return own(offset)
     if isinstance(distribution, ZeroInflated):
@@ -143,7 +146,7 @@ def expected_ratio_ranking(distribution: CountDistribution, offset: float = 0.0)
 
 
 def has_expected_ratio_ranking(distribution: object) -> bool:
-    """Whether `expected_ratio_ranking` takes such a distribution.
+    """Whether `expected_ratio_ranking` takes this distribution.
 
     Example:
         >>> has_expected_ratio_ranking(torch.distributions.Poisson(torch.ones(3)))
@@ -172,7 +175,7 @@ def _parameters(distribution) -> tuple[str, Tensor, Tensor | None]:
     if isinstance(distribution, NegativeBinomial):
         return "negative_binomial", distribution.total_count, distribution.logits.double().exp()
     if isinstance(distribution, td.NegativeBinomial):
-        # What the distribution was made with: its logits are clamped where probs is 0.
+        # Read the argument that the distribution was made with: derived logits are clamped at 0.
         if "probs" in distribution.__dict__:
             p = distribution.probs.double()
             return "negative_binomial", distribution.total_count, p / (1 - p)
@@ -194,13 +197,14 @@ def _parameters(distribution) -> tuple[str, Tensor, Tensor | None]:
 def count_cdf(distribution, samples: Tensor) -> Tensor:
     """P(Y_s <= y_s) of each sample and site, for any distribution of counts, differentiable.
 
-    The running sum of exp(log_prob) over 0, 1, ..., max(samples): what
-    ``ratio_ranking(..., estimator="go")`` differentiates. Right to (max + 1) rounding errors.
+    It is the running sum of exp(log_prob) over 0, 1, ..., max(samples), which
+    ``ratio_ranking(..., estimator="go")`` differentiates. The error is at most (max + 1) rounding
+    errors.
 
-    Cost: log-probabilities of (max + 1) x the parameters' elements, and again in backward where max
-    is 64 or more; so for counts up to some thousands. Memory: 64 x the parameters' elements, a few
-    times, and for every 64 counts that max has an array like the samples. Finding max waits for the
-    device on CUDA.
+    Cost: (max + 1) x the parameters' elements log-probabilities, and as many again in backward if
+    max is 64 or more; so it suits counts up to some thousands. Memory: a few times 64 x the
+    parameters' elements, and an array like the samples for every 64 counts up to max. On CUDA,
+    finding max waits for the device.
 
     Args:
         distribution: a forecast, with parameters [..., S].
@@ -248,12 +252,12 @@ def count_cdf(distribution, samples: Tensor) -> Tensor:
 def interval_log_prob(distribution, low: Tensor, high: Tensor) -> Tensor:
     """log P(low <= Y <= high) of each site: the likelihood of a count known to lie in an interval.
 
-    The sum of probabilities low, low + 1, ..., high, differentiable in the parameters; log P(low)
-    where both agree.
+    The probabilities of low, low + 1, ..., high are summed; log P(low) if both are equal.
+    Differentiable in the parameters.
 
     Args:
-        distribution: of whole counts, independent over sites: those of `expected_ratio_ranking` but
-            for truncated normals and for mixtures with one component for all sites.
+        distribution: of whole counts, independent over sites: any that `expected_ratio_ranking`
+            takes, except truncated normals and mixtures with one component for all sites.
         low, high: whole numbers [..., S], 0 <= low <= high.
 
     Returns:
@@ -301,10 +305,10 @@ def count_quantile(distribution, probability: float) -> Tensor:
         probability: above 0 and below 1; 0.5 is the median.
 
     Returns:
-        Whole numbers [..., S], in the dtype of the mean. NaN where the mean is NaN.
+        Whole numbers [..., S], in the dtype of the mean; NaN where the mean is NaN.
 
     Raises:
-        TypeError: a density, as that of a `SiteMixture` of truncated normals.
+        TypeError: a density, such as a `SiteMixture` of truncated normals.
         ValueError: a probability outside (0, 1).
 
     Cost: a bisection on the distribution function between mean ± standard deviations: some 5 to 25

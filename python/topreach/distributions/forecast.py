@@ -1,4 +1,4 @@
-"""What every forecast of counts has, whoever made it."""
+"""The interface of every forecast of counts."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ class CountForecast:
     """Base of the distributions of this package: views of the C++ class `Forecast`.
 
     Subclasses define `mean`, `variance`, `sample`, `site_log_prob` and `_forecast`; the rest is
-    here.
-    Shapes: counts [..., S]; samples [M, ..., S].
+    defined here. Shapes: counts [..., S]; samples [M, ..., S].
     """
 
     def _forecast(self) -> Forecast:
@@ -27,7 +26,7 @@ class CountForecast:
     def joint_log_prob(self, value: Tensor) -> Tensor:
         """log P of all sites of a row together, [...] or [M, ...]; NaN cells are left out.
 
-        Differentiable. The sum of `site_log_prob` where sites are independent.
+        Differentiable. The sum of `site_log_prob` if sites are independent.
         """
         return self._forecast().joint_log_prob(value)
 
@@ -44,7 +43,7 @@ class CountForecast:
         return self._forecast().quantile(probability)
 
     def expected_ratio(self, offset: float = 0.0) -> Tensor | None:
-        """E[y_s / (offset + Σ y)], [..., S], or None where it is not known without draws."""
+        """E[y_s / (offset + Σ y)], [..., S], or None if it can only be estimated from draws."""
         return self._forecast().expected_ratio(offset)
 
 
@@ -146,14 +145,14 @@ class TorchForecast:
         return expected_ratio_ranking(self.distribution, offset)
 
     def __getattr__(self, name: str) -> Any:
-        # A distribution of the user's may bring more of the contract.
+        # A user's distribution may implement more of the interface.
         if name in ("cdf", "quantile") and not isinstance(self.distribution, td.Distribution):
             return getattr(self.distribution, name)
         raise AttributeError(name)
 
 
 def as_forecast(distribution: Any) -> Any:
-    """An object that has what a forecast has: the argument itself, or a view of it.
+    """An object with the interface of a forecast: the argument itself, or a wrapper around it.
 
     Args:
         distribution: a class of `tr.distributions`, a `Forecast`, a `torch.distributions`

@@ -1,4 +1,4 @@
-"""One of several components for all sites at once: counts that depend on each other through it."""
+"""Mixtures that draw one component for all sites at once, which makes the counts dependent."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Component = NegativeBinomial | Poisson | ZeroInflated
 
 @dataclass(frozen=True)
 class Mixture(CountForecast):
-    """P(y_1, …, y_S) = Σ_l w_l Π_s P_l(y_s): sites are independent given the component l only.
+    """P(y_1, …, y_S) = Σ_l w_l Π_s P_l(y_s): sites are independent only given the component l.
 
-    What a model predicts whose parameters are uncertain: each component is one draw of them.
-    `tr.expected_ratio_ranking` takes it, exactly.
+    The prediction of a model with uncertain parameters: each component is one draw of them.
+    `tr.expected_ratio_ranking` of it is exact.
 
     Args:
         weights: w, which sum to 1, [..., L].
         components: `NegativeBinomial`, `Poisson` or `ZeroInflated`, parameters [..., L, S].
 
-    Sites depend on each other, so it has no `log_prob`: `site_log_prob` is that of each site by
-    itself, `joint_log_prob` that of all sites of a row together.
+    Sites depend on each other, so there is no `log_prob`. `site_log_prob` is the log-probability of
+    each site by itself, `joint_log_prob` that of all sites of a row together.
 
     Raises:
         ValueError: weights that do not fit the components, are negative or do not sum to 1.
@@ -69,7 +69,7 @@ class Mixture(CountForecast):
 
     @property
     def variance(self) -> Tensor:
-        """Of each site: that within components plus that of their means, [..., S]."""
+        """For each site: the variance within components plus that of their means, [..., S]."""
         return self._forecast().variance
 
     def sample(

@@ -19,7 +19,7 @@ class NegativeBinomial(CountForecast):
     torch's convention: mean n e^z, variance n e^z (1 + e^z). n >= 0 is any real number. Unlike
     `torch.distributions.NegativeBinomial`, draws and log-probabilities come from fused kernels: the
     draws are counter-based (a key gives the same bits for any batch split and thread count), and
-    both are right for tiny and huge parameters.
+    both are accurate for tiny and huge parameters.
 
     Args:
         total_count: n, float32 or float64, broadcast with logits to [..., S].
@@ -68,7 +68,7 @@ class NegativeBinomial(CountForecast):
 
         Raises:
             ValueError: total_count negative, NaN or infinite, or logits NaN or +inf (CPU; on CUDA
-                such sites come out NaN).
+                such sites are NaN).
         """
         if key is None:
             key = draw_key(generator, self.total_count.device)

@@ -16,8 +16,8 @@ from topreach.ops import draw_key
 class Poisson(CountForecast):
     """P(y) = e^−rate rate^y / y!.
 
-    As `torch.distributions.Poisson`, but its draws are counter-based, like those of
-    `NegativeBinomial`: a key gives the same bits for any batch split and thread count.
+    Like `torch.distributions.Poisson`, but with counter-based draws, as in `NegativeBinomial`: a
+    key gives the same bits for any batch split and thread count.
 
     Args:
         rate: λ >= 0, float32 or float64, [..., S].

@@ -1,4 +1,4 @@
-"""A forecast by simulation: its draws are all that is known of it."""
+"""A forecast that is given by its draws alone, for instance by simulation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from topreach.distributions.forecast import CountForecast
 
 @dataclass(frozen=True)
 class SampledForecast(CountForecast):
-    """Counts known by draws only, each a joint draw of all sites (and periods).
+    """Counts given by draws alone, each a joint draw of all sites (and periods).
 
     Mean, variance, `cdf`, `quantile` and `expected_ratio` are those of the draws. There is no
     log-probability: `site_log_prob` raises TypeError.
@@ -52,7 +52,7 @@ class SampledForecast(CountForecast):
         generator: torch.Generator | None = None,
         key: Tensor | None = None,
     ) -> Tensor:
-        """Whole draws taken anew with replacement, [M, ..., S]; a key fixes which."""
+        """Whole draws, resampled with replacement, [M, ..., S]; a key fixes the choice."""
         return self._forecast().sample(num_samples, generator=generator, key=key)
 
     def site_log_prob(self, value: Tensor) -> Tensor:

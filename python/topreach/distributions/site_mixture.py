@@ -1,5 +1,5 @@
-"""Counts of independent sites, each a mixture of the same kind of components with weights of its
-own."""
+"""Counts of independent sites, each a mixture of the same kind of components with its own
+weights."""
 
 from __future__ import annotations
 
@@ -30,15 +30,14 @@ class TruncatedNormal:
 class SiteMixture(CountForecast):
     """p(y_s) = Σ_l w_sl p_l(y_s), w_s = softmax(logits_s), independent over sites [D25 Eq. 14, 17].
 
-    Every site draws its component for itself; where one component holds for all sites of a row at
-    once, use `Mixture`.
+    Every site draws its own component. If all sites of a row share the component, use `Mixture`.
 
     Args:
         logits: [..., S, L], float32 or float64.
         components: `TruncatedNormal` or `torch.distributions.Poisson`, with parameters that
-            broadcast to the shape of logits: [..., 1, L] where sites share them.
+            broadcast to the shape of logits: [..., 1, L] if sites share them.
 
-    `tr.expected_ratio_ranking` knows it for both kinds of components: exact, without samples.
+    `tr.expected_ratio_ranking` of it is exact, without samples, for both kinds of components.
 
     Raises:
         TypeError: another kind of components.
@@ -107,8 +106,8 @@ class SiteMixture(CountForecast):
     ) -> Tensor:
         """Draw [M, ..., S], without gradient, by inversion; each probability is right to 1e-7.
 
-        Draws of truncated normals are positive reals, of Poissons whole counts, for which a table
-        of (rates) × (largest rate) doubles is made.
+        Draws of truncated normals are positive reals. Draws of Poissons are whole counts, and need
+        a table of (rates) × (largest rate) doubles.
 
         Args:
             num_samples: M.
@@ -132,7 +131,7 @@ class SiteMixture(CountForecast):
         """log p(value), elementwise: value [..., S], or samples [M, ..., S]; −inf below 0.
 
         A density for truncated normals. For Poissons value need not be whole (Γ interpolates).
-        Differentiable in the parameters; finite as far out as float32 or float64 reach.
+        Differentiable in the parameters; finite throughout the range of float32 or float64.
         """
         family, first, second = self.parameters
         return torch.ops.topreach.site_mixture_log_prob(family, value, self.logits, first, second)

@@ -1,4 +1,4 @@
-"""Counts that are zero with a chance of their own, whatever the base distribution says."""
+"""Counts with extra zeros, beyond those of a base distribution."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class ZeroInflated(CountForecast):
     Lambert (1992), Zero-inflated Poisson regression; one independent variable per site.
 
     Args:
-        base: the counts otherwise: `NegativeBinomial` or `Poisson`, or a torch distribution of
-            counts (`torch.distributions.Poisson`, ...), with parameters [..., S].
+        base: the distribution of the other counts: `NegativeBinomial` or `Poisson`, or a torch
+            distribution of counts (`torch.distributions.Poisson`, ...), with parameters [..., S].
         probs: π in [0, 1], broadcast to the shape of ``base``.
 
     Raises:
@@ -83,7 +83,7 @@ class ZeroInflated(CountForecast):
 
         Raises:
             ValueError: a key or generator for a torch distribution, which draws from torch's own
-                generator only; what the base raises.
+                generator only; and as the base raises.
         """
         base = self.base
         keyed = isinstance(base, NegativeBinomial | Poisson)
@@ -109,7 +109,7 @@ class ZeroInflated(CountForecast):
 
 
 def count_forecast(distribution: object) -> Forecast:
-    """The C++ object of any forecast; that of its namesake for a distribution of torch."""
+    """The C++ object of a forecast; for a torch distribution, that of the same family."""
     if isinstance(distribution, td.Poisson):
         return Forecast.poisson(distribution.rate)
     if isinstance(distribution, td.NegativeBinomial):

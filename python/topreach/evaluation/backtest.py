@@ -1,4 +1,4 @@
-"""Rolling origin: what would each method have reached, had it been used all along?
+"""Backtest with a rolling origin: what each method would have reached if it had always been used.
 
 The periods of a panel are cut into test blocks. For each block a method is fitted to all earlier
 periods, and then forecasts the periods of the block one step ahead: the counts before a period are
@@ -33,12 +33,12 @@ FIGURES = ("bpr", "capture", "pai", "mae", "mae_median", "mse", "nll")
 
 
 def origins(panel: Panel, block: int = 1, first: int | None = None) -> list[tuple[int, int]]:
-    """First and last + 1 of the periods of each test block.
+    """For each test block, its first period and the one after its last.
 
     Args:
         block: periods in a block.
-        first: number of the first period to test; by default two blocks come before it, and at
-            least one period, counts known before the panel's first period included.
+        first: number of the first period to test, from 1. By default two blocks come before it;
+            counts known before the panel's first period count as well.
 
     Example:
         >>> origins(panel, block=4)  # 12 quarters, nothing before
@@ -63,17 +63,17 @@ def judge(forecast: Forecast, test: Panel, k: int | Program) -> dict[str, list[f
     """Figures of a forecast for each period of `test`.
 
     Args:
-        forecast: scores [T, S], which are forecasts of the counts as well; or by name "scores",
-            "mean", "median" (all [T, S]) and "nll" [T], those that there are. Without "scores" the
-            mean ranks.
+        forecast: scores [T, S] that are also forecasts of the counts; or a dictionary with any of
+            "scores", "mean", "median" (all [T, S]) and "nll" [T]. Without "scores", sites are
+            ranked by the mean.
         test: the periods, with counts.
         k: number of sites to choose, or a `Program`.
 
     Returns:
-        By name, a value for each period: bpr, capture, and pai always; mae and mse of the mean,
-        mae_median, and nll where the forecast has them. NaN where a period has no events.
+        A value for each period, by name: bpr, capture and pai (NaN for a period without events);
+        and, if the forecast has them, mae and mse of the mean, mae_median, and nll.
 
-    Cells without a count (a site that is not open) can not be chosen, and take no part in errors.
+    Cells without a count (a site that is not open) cannot be chosen, and do not enter the errors.
     """
     made = {"mean": forecast} if isinstance(forecast, Tensor) else dict(forecast)
     scores = made.get("scores", made.get("mean"))
@@ -106,7 +106,7 @@ def backtest(
     first: int | None = None,
     refit: bool = True,
 ) -> pd.DataFrame:
-    """Figures of every method in every test period, each forecast from the periods before it alone.
+    """Figures of every method in every test period, each forecast only from the periods before.
 
     Args:
         panel: counts of all periods.
@@ -115,7 +115,7 @@ def backtest(
             a ranker that is not fitted (`fit(panel)`, `site_scores(panel)`; a copy is fitted), or a
             function: `method(train)` fits and returns a function of a panel that forecasts its
             periods, see `judge` for what it may return.
-        block: periods in a test block; a method is fitted anew for each block.
+        block: periods in a test block; a method is fitted again for each block.
         first: number of the first period to test, see `origins`.
         refit: False fits once, before the first block.
 
@@ -199,8 +199,9 @@ def compare(
 
     Args:
         table: what `backtest` returns.
-        method: the method named beforehand: its interval is for one comparison. Those of all other
-            methods hold together, so the best of them is not called better by mere chance.
+        method: the method chosen before the backtest: its interval is for one comparison. The
+            intervals of all other methods hold simultaneously, so that the best of them does not
+            look better by mere chance.
         reference: the method to compare with.
         figure: "bpr", or another column.
 

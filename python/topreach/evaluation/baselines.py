@@ -1,4 +1,4 @@
-"""Rankings that need no training, against which any model is to be held.
+"""Rankings that need no training, with which any model should be compared.
 
 Each takes a panel and returns forecasts [T, S] for its periods, from the counts *before* each
 period only: `panel.history_y` and earlier periods of the panel itself, as in yearly use.
@@ -32,7 +32,7 @@ def last_period(panel: Panel) -> Tensor:
     """The counts of the period before each period, [T, S].
 
     Raises:
-        ValueError: nothing is known of that period.
+        ValueError: the counts of that period are unknown.
 
     Example:
         >>> metrics.bpr(last_period(test), test.y, 100)
@@ -43,16 +43,16 @@ def last_period(panel: Panel) -> Tensor:
 def historical_mean(panel: Panel, window: int | None = None) -> Tensor:
     """The mean of all counts before each period, or of the last `window` of them, [T, S].
 
-    Where fewer than `window` periods come before, the mean is over those. Counts that are not known
-    take no part. A site without any known count in the window has the mean of all its earlier
-    counts; one without any has 0.
+    If fewer than `window` periods come before, the mean is over those. Unknown counts are left out.
+    A site without any known count in the window has the mean of all its earlier counts; one without
+    any has 0.
 
     Args:
         panel: the periods to forecast, with the counts before them.
         window: a number of periods >= 1, or None for all.
 
     Raises:
-        TypeError: window is no whole number.
+        TypeError: window is not a whole number.
         ValueError: window is under 1; no count is known in the window.
     """
     if window is not None:

@@ -31,7 +31,7 @@ class Interval(NamedTuple):
 
     @property
     def sign(self) -> int:
-        """1 or -1 where the interval lies wholly above or below 0, else 0."""
+        """1 or -1 if the interval lies wholly above or below 0, else 0."""
         if not self.known:
             return 0
         return int(self.low > 0) - int(self.high < 0)
@@ -43,10 +43,10 @@ class Interval(NamedTuple):
 
 
 def paired_interval(differences: Sequence[float], *, seed: int = 0) -> Interval:
-    """Interval for the mean of paired differences, for one comparison that was named beforehand.
+    """Interval for the mean of paired differences, for one comparison that was chosen beforehand.
 
-    A percentile bootstrap over periods, expanded for few of them so that for normal values it is as
-    wide as Student's. Source: Hesterberg 2015, The American Statistician 69:371.
+    A percentile bootstrap over periods. For few periods it is expanded, so that for normal values
+    it is as wide as Student's. Source: Hesterberg 2015, The American Statistician 69:371.
 
     Args:
         differences: one for each test period; periods without a figure (NaN) are left out.
@@ -71,8 +71,8 @@ def paired_interval(differences: Sequence[float], *, seed: int = 0) -> Interval:
 def simultaneous_intervals(
     differences: Mapping[str, Sequence[float]], *, seed: int = 0
 ) -> dict[str, Interval]:
-    """Intervals for several comparisons that hold all at once: with 95 % chance no true mean lies
-    outside its interval. So they stay valid for the comparison that turned out best.
+    """Intervals for several comparisons that hold simultaneously: with 95 % chance no true mean
+    lies outside its interval. So they stay valid for the comparison that turned out best.
 
     The interval of method m is mean_m ± c s_m, s_m the standard error over periods. The factor c is
     a quantile of the largest |mean*_m − mean_m| / s_m over the methods, in a bootstrap that takes

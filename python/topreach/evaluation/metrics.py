@@ -7,8 +7,8 @@ Scores choose the K sites with the largest values. Sparse counts make many score
 figure is the *expectation under uniformly random tie-breaking*. With v the K-th largest score,
 sites above v are chosen with m_s = 1, the n_v sites at v with m_s = (K − #above) / n_v.
 
-In place of k, each takes a `Program`: then m is its best plan for the scores, and what a plan
-reaches is what the program says.
+In place of k, each function takes a `Program`. Then m is the program's best plan for the scores,
+and the program defines the reach of a plan.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ def bpr(
         scores: [..., T, S] or [S], no NaN; ±inf allowed.
         counts: [T, S] or [S], finite, >= 0.
         k: number of sites K to choose, 1 <= K <= S, or a `Program`.
-        nan_policy: a period without any event has no BPR, NaN: "propagate" it through the mean,
-            "omit" such periods from the mean, or "raise" a ValueError. It matters to the mean only,
-            save "raise".
+        nan_policy: a period without any event has no BPR (NaN). "propagate" it through the mean,
+            "omit" such periods from the mean, or "raise" a ValueError. With reduce="none" only
+            "raise" has an effect.
         reduce: "mean" over all leading axes, or "none".
 
     Returns:
-        A float for "mean". For "none" the values [..., T], a tensor if scores are one, else an
+        A float for "mean". For "none" the values [..., T]: a tensor if scores is a tensor, else an
         array.
 
     Example:
@@ -102,9 +102,9 @@ def pai(
 
         PAI = (n / N) / (a / A),   n = Σ m_s y_s, N = Σ y_s, a = Σ m_s a_s, A = Σ a_s
 
-    Source: Chainey, Tompson & Uhlig 2008, doi:10.1057/palgrave.sj.8350066. 1 is no better than
-    chance. With unequal areas and ties, n and a are each taken in expectation. NaN for a period
-    without events.
+    Source: Chainey, Tompson & Uhlig 2008, doi:10.1057/palgrave.sj.8350066. A PAI of 1 is
+    no better than chance. With unequal areas and ties, n and a are each taken in expectation. NaN
+    for a period without events.
 
     Args:
         areas: size of each site [S], positive; None for equal ones.
@@ -134,7 +134,7 @@ def pei(
         PEI = PAI(r) / max_{|R| = K} PAI(R)
 
     Source: Hunt 2016 (thesis, "Do crime hot spots move?", American University). With equal areas it
-    is the BPR. NaN for a period without events. For K sites alone, not for other programs.
+    is the BPR. NaN for a period without events. Only for K sites, not for other programs.
     Arguments, errors and return as for `pai`.
 
     Example:

@@ -1,7 +1,7 @@
-"""Models: what predicts counts, or scores, for every site.
+"""Models that predict counts, or scores, for every site.
 
-Each is an `nn.Module` whose constructor arguments stand in `config` (plain values), and each has
-the same parameter names as its C++ twin in `csrc/models`.
+Each is an `nn.Module` that keeps its constructor arguments in `config` (plain values), and has the
+same parameter names as its C++ twin in `csrc/models`.
 """
 
 from topreach._C import Needs

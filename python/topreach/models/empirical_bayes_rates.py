@@ -1,4 +1,4 @@
-"""Rates of sites by empirical Bayes: a prior learnt from all sites, each one's past under it."""
+"""Rates of sites by empirical Bayes: a prior learnt from all sites, updated by each site's past."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ MEMORY_SD = 3.0
 CORRECTION_SD = 0.1
 _LOWEST = 0.01  # relative risk of the first point
 _STEPS = 100  # of the EM algorithm
-_MAX_CELLS = 200_000  # periods × sites that all but the prior is fitted to
-_FIRST_CELLS = 20_000  # of these, about so many give the start, where they are many
+_MAX_CELLS = 200_000  # periods × sites that everything but the prior is fitted to
+_FIRST_CELLS = 20_000  # if there are many more, the start is found on about this many of them
 
 _ops = torch.ops.topreach
 
@@ -31,8 +31,8 @@ class EmpiricalBayesRates(nn.Module):
     """Counts from each site's long memory, shrunk by a prior that is learnt from all sites.
 
     For each half-life h, `topreach.models.SiteHistory` gives three numbers: the site's decayed
-    count A; what that would have been at its neighbours' risk, X = m E; and that risk at the level
-    of the period to come, R = L m. The site's risk relative to its neighbours has the discrete
+    count A; the decayed count expected at its neighbours' risk, X = m E; and that risk at the level
+    of the next period, R = L m. The site's risk relative to its neighbours has the discrete
     prior Σ_g w_hg δ(u_g), and A is Poisson(X u) with the past discounted (a power likelihood). So,
     with z = exp(β·(x − mean_s x)),
 
@@ -41,21 +41,22 @@ class EmpiricalBayesRates(nn.Module):
         log μ = b + c·f + constant, such that Σ_s μ = Σ_s exp b
         y   ~ NegBin(total_count μ / φ, logits log φ):          mean μ, variance (1 + φ) μ
 
-    f [3 H + 1] says how far other forecasts are from b. For each h: log z R_h ρ_h, shrunken by the
-    one memory; log z R_h, the neighbours'; log z R_h (A + ½) / (X z + ½), the site's own, not
-    shrunken. Last b − mean_s b. So a long memory can count against a short one (trends), neighbours
-    can be trusted more or less, and differences can be stretched, as far as the counts ask for it.
-    c has a normal prior around 0, of sd 0.1. The sum of the forecasts stays that of the level L.
+    f [3 H + 1] holds the differences of other forecasts from b. For each h these are log z R_h ρ_h,
+    shrunken by this memory alone; log z R_h, the neighbours'; and log z R_h (A + ½) / (X z + ½),
+    the site's own, not shrunken. The last entry of f is b − mean_s b. So the counts decide how a
+    long memory is weighed against a short one (trends), how far neighbours are trusted, and whether
+    differences are stretched. c has a normal prior around 0, of sd 0.1. The sum of the forecasts
+    stays that of the level L.
 
     The prior w is the nonparametric maximum-likelihood estimate (Robbins 1956; Laird 1978, JASA
-    73:805) on a grid u of 32 points: sites of few counts move to their neighbours, hot spots far
-    above them stay where they are.
+    73:805) on a grid u of 32 points. Sites with few counts move towards their neighbours; hot spots
+    far above their neighbours stay where they are.
 
     Args:
         half_lives: h, as given to `SiteHistory`.
         num_features: P, further features, whose differences between sites matter; 0 for none.
         support: u_g > 0, ascending; None for 32 points from 0.01 to 20 or, after `fit`, to twice
-            the highest relative risk that was seen.
+            the highest relative risk seen.
 
     Parameters: prior [H, G] (log w up to a constant), memory [H], weight [P] (β), correction
     [3 H + 1] (c), raw_dispersion [] (log φ).
@@ -143,15 +144,15 @@ class EmpiricalBayesRates(nn.Module):
     def fit(self, x: Tensor, y: Tensor, weights: Tensor | None = None) -> EmpiricalBayesRates:
         """Fit the model to a panel, without an optimiser to tune.
 
-        First the prior of each half-life, by EM on the marginal likelihood of the last period's
-        past. The rest by the likelihood of the counts given each one's past, with the parameters'
-        priors, over the last periods that have a past, up to 200,000 counts: first memory and β,
-        then c; φ with both.
+        First the prior of each half-life is fitted, by EM on the marginal likelihood of the last
+        period's past. Then memory and β, and then c, are fitted by the likelihood of the counts
+        given their past, with the parameters' priors; φ is fitted with both. This uses the last
+        periods that have a past, up to 200,000 counts.
 
         Args:
             x: [T, S, 3 H + P], as `forward` takes it.
-            y: counts [T, S]. Unknown counts (NaN) take no part; nor do periods without any count.
-            weights: [T], >= 0: what each period counts in the likelihood. They do not change the
+            y: counts [T, S]. Unknown counts (NaN) and periods without any count are left out.
+            weights: [T], >= 0: the weight of each period in the likelihood. They do not change the
                 prior, which is learnt from the last period's past.
 
         Returns:
@@ -204,7 +205,7 @@ class EmpiricalBayesRates(nn.Module):
         if not known.all():
             cell_weights = known.double() if cell_weights is None else cell_weights * known
             y = y.nan_to_num()
-        # Where cells are many, a part of the sites gives start and curvature: a third of the time.
+        # If cells are many, a part of the sites gives start and curvature: a third of the time.
         curvatures = None
         if y.numel() >= 4 * _FIRST_CELLS:
             part = slice(None, None, y.numel() // _FIRST_CELLS)
@@ -224,9 +225,9 @@ class EmpiricalBayesRates(nn.Module):
     ) -> list[Tensor]:
         """Over memory, β and φ, without the correction; then over the correction and φ.
 
-        x, y, weights may be those of a part of the sites, of `cells` cells in all. `curvatures` are
-        second derivatives near the maximum, for each of the two; returned are those found here,
-        where x is a part.
+        x, y, weights may be those of a part of the sites; `cells` is the number for all sites.
+        `curvatures` are second derivatives near the maximum, for each of the two searches. If x is
+        a part, those found here are returned.
         """
         forecasts = None if len(self.weight) else self._forecasts(x)
 
@@ -299,7 +300,7 @@ def _loss(
     log_prob = counts().log_prob(y)
     if weights is not None:
         log_prob = log_prob * weights
-    # A weak prior keeps φ finite where counts are few or no more spread than Poisson's.
+    # A weak prior keeps log φ finite if counts are few or no more spread than Poisson's.
     prior = penalty() + (free[-1] + 1).square() / 8
     loss = (prior - log_prob.sum() * (cells / y.numel())) / cells
     for parameter, grad in zip(free, torch.autograd.grad(loss, free), strict=True):

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 
 class Scorer(nn.Module):
-    """What `LinearScorer` and `MLPScorer` share: what they read of a site, and the unit of the
-    counts.
+    """The base of `LinearScorer` and `MLPScorer`: their inputs, and the unit of the counts.
 
     Past counts are divided by the buffer `history_scale`, a count that is typical of the training
-    data: so neither the start nor the learning rate depends on the unit of the counts.
+    data. So neither the start nor the learning rate depends on the unit of the counts.
     """
 
     is_probabilistic = False
@@ -54,8 +53,8 @@ class Scorer(nn.Module):
     def prepare(self, history: Tensor) -> None:
         """Set `history_scale` to the mean of these past counts [..., S, W], once.
 
-        The `Trainer` calls it before the first step. It does nothing where the scale was given, is
-        set already or was loaded, and where there are no past counts above 0.
+        The `Trainer` calls it before the first step. It does nothing if the scale was given, is set
+        already or was loaded, or if there are no past counts above 0.
         """
         known = history[torch.isfinite(history)]
         mean = float(known.double().mean()) if known.numel() else 0.0
@@ -68,10 +67,10 @@ class LinearScorer(Scorer):
     """r_s = w·[y_{s,t−W:t−1} / scale, x_s] + b, the weights shared over sites and times [L23 §3].
 
     Args:
-        window: W, past counts that are read.
-        num_features: P, features that are read besides.
-        scale: what past counts are divided by; None takes the mean of the training data's, when it
-            is first trained. 1 leaves counts as they are, as in the paper.
+        window: W, the number of past counts read.
+        num_features: P, the number of features read.
+        scale: past counts are divided by it. None takes their mean in the training data, when the
+            model is first trained. 1 leaves counts as they are, as in the paper.
 
     Parameters, as in C++: linear.weight [1, W + P], linear.bias [1]; buffer history_scale []. They
     are float32 whatever torch's default dtype is; inputs are cast.

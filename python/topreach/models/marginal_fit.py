@@ -1,4 +1,4 @@
-"""Maximum marginal likelihood: the optimiser, and what it found with its standard errors."""
+"""Maximum marginal likelihood: the optimiser, and its result with standard errors."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch import Tensor
 
 Objective = Callable[[Tensor], tuple[float, Tensor]]
 
-_GAIN_TOLERANCE = 1e-9  # log-likelihood still to be gained at which the search ends
-_LEAST_CURVATURE = 1e-6  # of the log-likelihood along a parameter that the data tell of
-# Log-likelihood that holding a variance at 0 may cost, where it leaves other parameters free.
+_GAIN_TOLERANCE = 1e-9  # the search ends when less log-likelihood than this can be gained
+_LEAST_CURVATURE = 1e-6  # of the log-likelihood along a parameter that the data identify
+# Loss of log-likelihood that holding a variance at 0 may cause, if other parameters stay free.
 _BOUNDARY_COST = 1e-3
 
 
 @dataclass(frozen=True)
 class MarginalFit:
-    """What `NegBinMixedEffects.fit` found, in float64.
+    """The result of `NegBinMixedEffects.fit`, in float64.
 
     Attributes:
         names: of the p parameters, as in `model.state_dict()`: "intercept", "weight[0]", …
@@ -33,7 +33,7 @@ class MarginalFit:
         num_observations: counts of positive weight.
         converged: whether less than 1e-6 of log-likelihood is left to gain and the information is
             positive definite.
-        message: what the optimiser says.
+        message: the optimiser's message.
         num_evaluations: of the likelihood with its gradient.
         feature_names: of the coefficients.
         quadrature: nodes in each effect; 1 for Laplace's approximation.
@@ -91,8 +91,8 @@ class MarginalFit:
 
 @dataclass(frozen=True)
 class Maximum:
-    """Where `maximise` ended: x [p], value, the inverse of minus the Hessian over the free
-    parameters [p, p] (zero elsewhere), and how."""
+    """The result of `maximise`: x [p], value, the inverse of minus the Hessian over the free
+    parameters [p, p] (zero elsewhere), and how the search ended."""
 
     x: Tensor
     value: float
@@ -117,14 +117,17 @@ def maximise(
 
     BFGS with halved steps, then Newton's method with the Hessian by central differences of the
     gradient, whose last one is the curvature. A parameter that runs beyond its limits is set on the
-    limit and held (a variance at 0), and the search goes on with the others. So is a variance so
-    small that those tied to it are not identified, if that costs nothing.
+    limit and held (a variance at 0), and the search goes on with the others. A variance so small
+    that parameters tied to it are not identified is also set to 0 and held, if the maximum hardly
+    falls.
 
     Args:
-        objective: x [p] -> (value, gradient [p]); a value that is not finite turns a step back.
+        objective: x [p] -> (value, gradient [p]); a step to a value that is not finite is
+            shortened.
         held: index -> why it stays at its start.
-        limits: index -> (least, most, what it means to be there).
-        tied: index -> others that mean nothing once it is held at its least: held at 0 with it.
+        limits: index -> (least, most, the meaning of being there).
+        tied: index -> others that have no meaning once it is held at its least; they are held at 0
+            with it.
         max_iterations: of BFGS and of Newton's method together.
     """
     x, held, count = start.clone(), dict(held), 0
@@ -248,8 +251,8 @@ def maximise(
 
 
 def _hessian(gradient: Callable[[Tensor], Tensor], x: Tensor, free: Tensor) -> Tensor:
-    """Central differences of the gradient, step 1e-4: an error near 1e-8 of the curvature, from the
-    third derivative of the gradient as from its rounding."""
+    """Central differences of the gradient, step 1e-4. The third derivative of the gradient and its
+    rounding each add an error near 1e-8 of the curvature."""
     rows = []
     for index in free.tolist():
         step = 1e-4 * (1 + x[index].abs().item())
@@ -280,8 +283,8 @@ def wald_table(
 ) -> pd.DataFrame:
     """Estimate, standard error and interval, of each row; with z and p-value if `tests`.
 
-    Estimates and errors are on the scale of the interval; `scale` takes its ends, and the estimate,
-    to the natural scale, and the delta method takes the error there.
+    Estimates and errors are on the scale on which the interval is formed. `scale` maps the estimate
+    and the interval's ends to the natural scale; the error is mapped by the delta method.
     """
     natural = estimates.clone().requires_grad_()
     (slope,) = torch.autograd.grad(scale(natural).sum(), natural)

@@ -17,8 +17,8 @@ class MLPScorer(Scorer):
     §3].
 
     Args:
-        window: W, past counts that are read.
-        num_features: P, features that are read besides.
+        window: W, the number of past counts read.
+        num_features: P, the number of features read.
         hidden: units of the hidden layers; 50 and 10 in the paper.
         scale: as in `LinearScorer`.
 

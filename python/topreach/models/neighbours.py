@@ -1,4 +1,4 @@
-"""Which sites are near which: nearest neighbours by coordinates, or the edges of a graph."""
+"""The neighbours of sites: the nearest ones by coordinates, or the edges of a graph."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 _LATITUDE = ("lat", "latitude", "intptlat", "centroid_lat", "y_lat")
 _LONGITUDE = ("lon", "long", "lng", "longitude", "intptlon", "centroid_lon", "x_lon")
-_TIES_LOOKED_AT = 16  # sites beyond the k-th that may share its place
+_TIES_LOOKED_AT = 16  # sites beyond the k-th that may share its weight in a tie
 _SITES_PER_BLOCK = 1 << 16  # of a query, which bounds memory
 
 
@@ -56,9 +56,9 @@ def coordinate_features(feature_names: Sequence[str]) -> tuple[str, str] | None:
 def nearest_neighbours(coordinates: Any, k: int) -> Neighbours:
     """Each site's k nearest other sites; its weights sum to k.
 
-    Sites that are equally far share the places that are left among the k (on a grid, for instance),
-    so the weights do not depend on the order of the sites. Of more than k + 16 sites that tie, 16
-    share.
+    Sites at an equal distance (on a grid, for instance) share the weight that nearer sites leave,
+    so the weights do not depend on the order of the sites. At most k + 16 sites are considered, so
+    a larger tie is cut off there.
 
     Args:
         coordinates: [S, 2] or [S, D]. Two columns within ±90 and ±360 are taken as latitude and
@@ -115,7 +115,7 @@ def graph_of_edges(edges: Iterable[tuple[str, str]], site_ids: Sequence[str]) ->
     """Both ends of each edge are neighbours, with weight 1.
 
     Raises:
-        ValueError: an edge names a site that site_ids lack.
+        ValueError: an edge names a site that is not in site_ids.
     """
     row = {site: i for i, site in enumerate(site_ids)}
     pairs = set()
@@ -146,7 +146,7 @@ def _projected(place: Tensor) -> Tensor:
 def _without_own(
     distance: np.ndarray, near: np.ndarray, own: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Takes each site out of the list of its nearest: the last goes where it is not listed."""
+    """Remove each site from the list of its nearest, or the last entry if it is not listed."""
     drop = near == own[:, None]
     drop[~drop.any(1), -1] = True
     shape = (len(own), near.shape[1] - 1)

@@ -1,4 +1,4 @@
-"""A mixture of truncated normals, its components shared over sites."""
+"""A mixture of truncated normals whose components are shared over sites."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from topreach.models.site_mixture_model import SiteMixtureModel
 class NormalMixture(SiteMixtureModel):
     """y_ts ~ Σ_l w_sl N₊(μ_l, σ_l²), the same for every period [D25 Eq. 14, 17 and App. D].
 
-    N₊ is the normal given that it is positive, a density: counts are taken as reals. Shared over
-    sites: μ_l = softplus(raw_mean_l) and σ_l = 0.2 + softplus(raw_scale_l), held away from 0 lest a
-    component collapse on one count. Of each site alone: w_s = softmax(logits_s). Given those, sites
-    are independent.
+    N₊ is the normal given that it is positive. It has a density, so counts are treated as reals.
+    All sites share μ_l = softplus(raw_mean_l) and σ_l = 0.2 + softplus(raw_scale_l), which is kept
+    away from 0 so that no component collapses on one count. Each site has its own
+    w_s = softmax(logits_s). Given these, sites are independent.
 
     Args:
         num_sites: S.
         num_components: L.
-        low, high: where the components' modes start: the range of the counts.
-        batch: leading shape of all parameters: that many models at once, as for several starts.
+        low, high: the range of the counts, in which the components' modes start.
+        batch: leading shape of all parameters: that many models at once, e.g. for several starts.
 
     Parameters, as in C++: raw_mean [*batch, L], raw_scale [*batch, L], logits [*batch, S, L]. They
     start at random (torch's generator): μ uniform on [low, high], σ uniform on [0.25, 0.25 + (high

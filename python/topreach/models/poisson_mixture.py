@@ -1,4 +1,4 @@
-"""A mixture of Poissons, its rates shared over sites."""
+"""A mixture of Poissons whose rates are shared over sites."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from topreach.models.site_mixture_model import SiteMixtureModel
 class PoissonMixture(SiteMixtureModel):
     """y_ts ~ Σ_l w_sl Poisson(λ_l), the same for every period: [D25 Eq. 14] for counts.
 
-    Shared over sites: λ_l = exp(log_rate_l). Of each site alone: w_s = softmax(logits_s). Given
-    those, sites are independent.
+    All sites share λ_l = exp(log_rate_l). Each site has its own w_s = softmax(logits_s). Given
+    these, sites are independent.
 
     Args:
         num_sites: S.
         num_components: L.
-        low, high: where the rates start: the range of the counts.
-        batch: leading shape of all parameters: that many models at once, as for several starts.
+        low, high: the range of the counts, in which the rates start.
+        batch: leading shape of all parameters: that many models at once, e.g. for several starts.
 
     Parameters, as in C++: log_rate [*batch, L], logits [*batch, S, L]. They start at random
     (torch's generator): λ uniform on [low, high], w_s Dirichlet(½).

@@ -4,7 +4,7 @@ For a half-life h (in periods), with y_us the counts, e_u their mean over sites 
 d = 2^(−1/h):
 
     A_ts = Σ_{u<t} d^(t−1−u) y_us          the site's decayed count
-    E_ts = Σ_{u<t} d^(t−1−u) e_u           what an average site would have had
+    E_ts = Σ_{u<t} d^(t−1−u) e_u           the decayed count of an average site
 
 A / E is the site's decayed relative risk. The risk of its neighbours is the prior mean m_ts. It
 goes from the widest neighbourhood to the closest, each shrunk towards the one before by κ events
@@ -18,11 +18,11 @@ Statistics 7:407: the filter of a rate that drifts as a random walk, whose memor
 The level L_t of all sites is forecast by exponential smoothing of the logarithm of the total, with
 seasons (Holt–Winters without a trend).
 
-Counts that are not known add nothing to A_ts and E_ts, but time passes: both decay. Levels and
-means are taken over the sites that are known.
+Unknown counts add nothing to A_ts and E_ts, but both still decay. Levels and means are taken over
+the sites whose counts are known.
 
-With an exposure (a population, say), n_us is the exposure over its mean. Then e_u n_us stands for
-e_u above, with e_u = Σ_s y_us / Σ_s n_us, and L_t m_ts n_ts is what is expected of a site.
+With an exposure (a population, say), n_us is the exposure over its mean. Then e_u n_us replaces
+e_u above, with e_u = Σ_s y_us / Σ_s n_us, and L_t m_ts n_ts is the expected count of a site.
 
 The formulas are computed by `kernels/site_statistics.h`. Cost O(T S H), and O(T S H k) for k
 neighbours.
@@ -59,13 +59,13 @@ from topreach.models.site_history_fit import (
 __all__ = ["Neighbours", "SiteHistory", "coordinate_features", "nearest_neighbours"]
 
 HALF_LIVES = (1.0, 3.0, 9.0, 27.0, math.inf)
-_SMALLEST_WEIGHT = 1e-3  # of a decayed mean, where nothing is known
+_SMALLEST_WEIGHT = 1e-3  # of a decayed mean, if nothing is known
 
 _ops = torch.ops.topreach
 
 
 class _Past(NamedTuple):
-    """The counts of consecutive periods, and those asked about.
+    """The counts of consecutive periods, and the R periods to compute features for.
 
     timeline [N, S], NaN where not known; rows: for each of R periods, how many of the timeline's
     lie before it; timeline_exposure [N, S] and exposure [R, S], or None.
@@ -78,36 +78,37 @@ class _Past(NamedTuple):
 
 
 class SiteHistory:
-    """Long memory: what the whole past of a site and of its neighbours says about its rate.
+    """Long memory: estimates of a site's rate from its whole past and that of its neighbours.
 
-    See the module for the formulas. A feature of period t uses counts before t only, those that the
-    panel carries as history among them. So parts of a split get the same values as the whole panel.
-    A panel without earlier counts that comes after the fitted ones takes those as its past.
+    See the module for the formulas. A feature of period t uses only counts before t, including
+    those that the panel carries as history. So parts of a split get the same values as the whole
+    panel. A panel that comes after the fitted counts and has no earlier ones takes them as its
+    past.
 
     Args:
         half_lives: h, memories in periods, each > 0; inf is the whole past.
-        neighbours: sizes of the neighbourhoods, by coordinates; () for none. Of no effect where
-            there are no coordinates.
+        neighbours: sizes of the neighbourhoods, by coordinates; () for none. Without
+            coordinates it has no effect.
         coordinates: two features of the panel; or "auto": those with the usual names of latitude
-            and longitude, if there are any; or None. `neighbours_by_` says which were taken.
+            and longitude, if the panel has them; or None. `neighbours_by_` says which were taken.
         edges: pairs of site ids that are neighbours, in place of coordinates; or None.
         season: periods in a year, for the seasons of the overall level; None for no seasons; or
-            "auto": 12 or 4 where the times are dates that are months or quarters apart.
+            "auto": 12 or 4 if the times are dates that are months or quarters apart.
 
     Fitted attributes, all from the panel given to `fit` alone:
-        concentration_: κ_j, one per neighbourhood, the widest first: what makes the counts of the
-            last period's past likeliest, each a negative binomial around its prior mean.
+        concentration_: κ_j, one per neighbourhood, the widest first. They maximise the likelihood
+            of the last period's past, each count a negative binomial around its prior mean.
         shape_: of that negative binomial; how alike a site and its neighbours are.
         smoothing_, seasonal_smoothing_: of the overall level, from the squared errors of its
             logarithm one period ahead. level_: its mean, for periods without any past.
         mean_exposure_: of the panel's cells; None if it was fitted without exposure.
         site_ids_, graphs_: the sites, and their `Neighbours`, one per neighbourhood.
-        neighbours_by_: the two features that neighbours were found by, or "edges"; None where there
-            are no neighbours.
-        absorbed_: features of the panel that the statistics hold already: those that only repeat
+        neighbours_by_: the two features that neighbours were found by, or "edges"; None without
+            neighbours.
+        absorbed_: features of the panel that the statistics already contain: those that only repeat
             its earlier counts (lags), and the coordinates by which neighbours were found.
-        counts_, end_: all counts that were known [N, S], and the time of the last: the past of a
-            panel that comes later and has none of its own. They are no part of `state_dict`.
+        counts_, end_: all known counts [N, S], and the time of the last. They are the past of a
+            later panel that has no earlier counts. They are not part of `state_dict`.
 
     Example:
         >>> train, valid, test = tr.datasets.cook_county()
@@ -154,12 +155,12 @@ class SiteHistory:
 
         Args:
             panel: counts of consecutive periods.
-            timeline_exposure: what the counts are in proportion to, [N, S] for all periods of the
-                panel's timeline, those of its history among them; > 0 where the count is known.
-                None: expected counts do not follow an exposure (`panel.exposure` is not read).
+            timeline_exposure: the exposure [N, S] of all periods of the panel's timeline, including
+                those of its history; > 0 where the count is known. None: expected counts do not
+                follow an exposure (`panel.exposure` is not read).
 
         Raises:
-            TypeError: panel is no Panel.
+            TypeError: panel is not a Panel.
             ValueError: an argument of the constructor is out of range; an edge names an unknown
                 site; exposure of another shape, or not > 0.
         """
@@ -175,7 +176,7 @@ class SiteHistory:
         total = _ops.site_totals(timeline, timeline_exposure, mean_exposure)
         smoothing = best_smoothing(total, season)
         concentration = fit_concentration(timeline, timeline_exposure, mean_exposure, graphs)
-        # All that can fail has been done.
+        # Nothing can fail from here on.
         self.half_lives_, self.graphs_, self.season_ = half_lives, graphs, season
         self.site_ids_ = list(panel.site_ids)
         by = tuple(names) if self.edges is None else "edges"
@@ -216,11 +217,11 @@ class SiteHistory:
         timeline_exposure: Tensor | None = None,
         exposure: Tensor | None = None,
     ) -> Tensor:
-        """What `EmpiricalBayesRates` reads, [R, S, 3 H]: A, then m E, then L m, H of each; float32.
+        """The input of `EmpiricalBayesRates`, [R, S, 3 H]: A, m E, L m, H of each; float32.
 
         Args:
-            timeline: a Panel, for a row per period of it, R = T. Or counts [N, S] of consecutive
-                periods, oldest first, NaN where not known.
+            timeline: a Panel, which gives a row for each of its periods, R = T. Or counts [N, S] of
+                consecutive periods, oldest first, NaN where not known.
             rows: with counts: for each of R periods, how many periods of the timeline lie before
                 it. N + h − 1 is the period h ahead of the last one.
             timeline_exposure, exposure: [N, S] and [R, S]; to be given if mean_exposure_ is not
@@ -246,11 +247,11 @@ class SiteHistory:
         return self._all(past).to(counts.device)
 
     def transform(self, panel: Panel, *, timeline_exposure: Tensor | None = None) -> Panel:
-        """The panel with 3 H more features, in counts per period; for each half-life h
+        """The panel with 3 H more features, in counts per period. For each half-life h:
 
         decayed_mean_h: the decayed mean count A / Σ d^(t−1−u) of the site; 0 without a past.
         neighbour_rate_h: L_t m, the neighbours' risk at the overall level that is forecast for t.
-        shrunken_rate_h: L_t m (shape + A) / (shape + m E), the site's own, shrunk towards it.
+        shrunken_rate_h: L_t m (shape + A) / (shape + m E), the site's own rate, shrunk towards it.
 
         Raises:
             RuntimeError: not fitted. ValueError: the panel has other sites.
@@ -259,7 +260,7 @@ class SiteHistory:
         _check_panel(panel, "transform")
         past = self._past(panel, "transform", timeline_exposure, None)
         counts, expected, rate = self._all(past).double().chunk(3, dim=-1)
-        # The decayed number of known periods is A of a site that has one event in each.
+        # A of a site with one event in each period is the decayed number of known periods.
         ones = torch.ones_like(past.timeline).masked_fill_(torch.isnan(past.timeline), torch.nan)
         weight = self._all(past._replace(timeline=ones), graphs=[])[..., : len(self.half_lives_)]
         mean = counts / weight.double().clamp_min(_SMALLEST_WEIGHT)
@@ -302,7 +303,8 @@ class SiteHistory:
         timeline_exposure: Tensor | None,
         exposure: Tensor | None,
     ) -> _Past:
-        """The panel's timeline and its rows in it; after the fitted counts if it has no past."""
+        """The panel's timeline and its rows in it; if it has no past, the fitted counts come
+        first."""
         if panel.site_ids != self.site_ids_:
             raise ValueError(
                 f"SiteHistory.{method}: panel must have the sites of fit in the same order, got "
@@ -324,7 +326,7 @@ class SiteHistory:
     # ---- the model file --------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values and tensors, as they stand in the model file under "site_history"."""
+        """Plain values and tensors, as in the model file under "site_history"."""
         self._check_fitted("state_dict")
         graphs = [
             {name: tensor.clone() for name, tensor in graph._asdict().items()}

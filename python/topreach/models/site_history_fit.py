@@ -1,5 +1,5 @@
-"""What `SiteHistory.fit` learns: the smoothing of the level, the shrinkage, the season, and which
-features only repeat counts of the past."""
+"""The steps of `SiteHistory.fit`, which learn the smoothing of the level, the shrinkage, the
+season, and which features only repeat counts of the past."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def best_smoothing(total: Tensor, season: int | None) -> tuple[float, float]:
 
 
 def mean_exposure_of(timeline: Tensor, exposure: Tensor | None) -> float:
-    """Over the cells whose counts are known; 0 without exposure."""
+    """The mean over the cells whose counts are known; 0 without exposure."""
     if exposure is None:
         return 0.0
     if exposure.shape != timeline.shape:
@@ -69,10 +69,10 @@ def fit_concentration(
     mean_exposure: float,
     graphs: Sequence[Neighbours],
 ) -> tuple[list[float], float]:
-    """κ_j and the shape that make the sites' whole past likeliest.
+    """κ_j and the shape that maximise the likelihood of the sites' whole past.
 
-    Counts A_s ~ NegBin(shape, mean m_s E_s), with a weak lognormal prior around 4 (sd 1.5 of the
-    logarithm), so that few sites cannot send one to 0 or ∞.
+    Counts A_s ~ NegBin(shape, mean m_s E_s). Each has a weak lognormal prior around 4 (sd 1.5 of
+    the logarithm), so that it does not go to 0 or ∞ if there are few sites.
     """
     settings: list[Any] = [[], [], [], [math.inf], [], 1.0, 1.0, 0.0, 0, mean_exposure]
     if timeline_exposure is not None:  # that of the period to come is not read
@@ -108,7 +108,7 @@ def repeated_counts(panel: Panel) -> list[str]:
     found: set[int] = set()
     for lag in range(1, rows[-1] + 1):
         pairs = [(t, row - lag) for t, row in enumerate(rows) if row >= lag]
-        # A look at a part of the sites rules out most.
+        # A first look at a part of the sites rules out most features.
         same = list(range(panel.num_features))
         for sites in (slice(_SITES_OF_FIRST_LOOK), slice(None)):
             events = False

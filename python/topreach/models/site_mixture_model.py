@@ -1,4 +1,4 @@
-"""What NormalMixture and PoissonMixture share."""
+"""The base of NormalMixture and PoissonMixture."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 
 class SiteMixtureModel(nn.Module):
-    """What NormalMixture and PoissonMixture share: their arguments, logits [*batch, S, L], and a
-    start at random."""
+    """The base of NormalMixture and PoissonMixture: their arguments, logits [*batch, S, L], and a
+    random start."""
 
     is_probabilistic = True
 

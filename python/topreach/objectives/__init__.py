@@ -1,4 +1,4 @@
-"""Training objectives: what a step of the optimiser lowers.
+"""Training objectives: the losses that the optimiser lowers.
 
 An objective is called as `objective(model, batch, *, generator=None, key=None)` and returns an
 `ObjectiveValue`.

@@ -1,4 +1,4 @@
-"""What the objectives share: calling a model, weights over time, and settings. The mathematics is
+"""Shared by the objectives: calling a model, weights over time, and settings. The mathematics is in
 C++."""
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _cast(model: nn.Module, arguments: dict[str, Tensor | None]) -> dict[str, Te
 
 
 def period_weights(name: str, time_weights: TimeWeights, batch: Batch) -> Tensor | None:
-    """`batch.weights` times `time_weights`, [T]; None where every weight is 1."""
+    """`batch.weights` times `time_weights`, [T]; None if every weight is 1."""
     weights = batch.weights
     if time_weights is None:
         return weights
@@ -114,7 +114,7 @@ def period_weights(name: str, time_weights: TimeWeights, batch: Batch) -> Tensor
 
 
 def open_sites(batch: Batch) -> Tensor | None:
-    """Which cells [T, S] take part in a choice: `batch.open`, or None where all do."""
+    """Which cells [T, S] can be chosen: `batch.open`, or None if all can."""
     return getattr(batch, "open", None)
 
 
@@ -124,11 +124,11 @@ def derived_key(key: Tensor, stream: int) -> Tensor:
 
 
 def resolved_ranking(name: str, ranking: str, distribution: Any) -> str:
-    """What "auto" stands for: "exact" where the distribution knows its expected ratio, else
+    """The ranking with "auto" resolved: "exact" if the distribution has an expected ratio, else
     "ratio".
 
     Raises:
-        TypeError: an "exact" that the distribution does not know.
+        TypeError: "exact" for a distribution without an expected ratio.
     """
     if ranking == "exact" and not has_expected_ratio_ranking(distribution):
         raise TypeError(
@@ -140,8 +140,8 @@ def resolved_ranking(name: str, ranking: str, distribution: Any) -> str:
 
 
 class ProgramSettings:
-    """The settings that every objective of a choice has, checked: the program, and how sites are
-    ranked. See `DirectBPR` for what they mean."""
+    """The checked settings of every objective that judges a choice: the program, and how sites are
+    ranked. See `DirectBPR` for their meaning."""
 
     def __init__(
         self,
@@ -173,8 +173,7 @@ class ProgramSettings:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.config().items())})"
 
     def config(self) -> dict[str, Any]:
-        """The settings as plain values; weights over time, which may be a function, are left
-        out."""
+        """The settings as plain values, without weights over time, which may be a function."""
         settings = dict(vars(self))
         program = settings.pop("program")
         settings.pop("time_weights")
@@ -233,8 +232,8 @@ class ProgramSettings:
 
 
 class ReachSettings(ProgramSettings):
-    """The settings that every objective with a soft BPR has, checked; see `DirectBPR` for what they
-    mean."""
+    """The checked settings of every objective with a soft BPR; see `DirectBPR` for their
+    meaning."""
 
     def __init__(
         self,

@@ -21,18 +21,19 @@ from topreach.programs import Program
 class DecisionAware(ReachSettings):
     """DAML: lowers Σ_t w_t [λ max(0, ε − BPR_t) − log p(y_t)] + penalty.
 
-    Likelihood first, with a hinge that pulls while the top-K decision of a period reaches less than
-    ε of what was possible. BPR_t is that of `DirectBPR`, with the same settings; by default it is
-    exact, so nothing is sampled. The paper samples it (`DirectBPR` says how to have that); the
-    hinge of a noisy BPR is biased: E max(0, ε − BPR_t) is above max(0, ε − E BPR_t) where BPR_t
-    scatters around ε. A period without events has no hinge. Source: 2025 paper Eq. 13 and
-    Algorithm A.1.
+    The likelihood, and a hinge that acts while the top-K decision of a period reaches less than ε
+    of the best possible reach. A period without events has no hinge. BPR_t is that of `DirectBPR`,
+    with the same settings. By default it is exact, so nothing is sampled.
+
+    The paper samples BPR_t (`DirectBPR` says how to do so). The hinge of a sampled BPR is biased:
+    E max(0, ε − BPR_t) is above max(0, ε − E BPR_t) if the samples vary around ε. Source: 2025
+    paper Eq. 13 and Algorithm A.1.
 
     Args:
         k: a `Program`, or K, the number of sites that can be acted on, for `TopK(K)`.
         sigma: σ, the standard deviation of the noise on the ranking.
-        epsilon: ε in (0, 1], the BPR to hold; 1 always pulls.
-        weight: λ, the price of falling short; 30 in the paper.
+        epsilon: ε in (0, 1], the BPR below which the hinge acts; with 1 it always acts.
+        weight: λ, the weight of the hinge; 30 in the paper.
         num_samples, model_samples, ranking, topk, estimator, ranking_estimator, noise, offset,
             sigma_unit, time_weights: see `DirectBPR`.
 

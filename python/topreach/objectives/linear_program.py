@@ -1,4 +1,4 @@
-"""What SPO+ and PG share: settings for the linear program max_w w·v over the plans of a program."""
+"""Settings that SPO+ and PG share, for the linear program max_w w·v over the plans of a program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Negative log likelihood, or MAP where the model has a prior."""
+"""Negative log likelihood, or MAP if the model has a prior."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def check_likelihood(name: str, model: nn.Module) -> None:
 class NLL:
     """Maximum likelihood: lowers −Σ_t w_t log p(y_t) + penalty.
 
-    p(y_t) is the joint probability of a period's counts: the product over sites where these are
-    independent. A cell where y is NaN, of a site that is not open, is left out.
+    p(y_t) is the joint probability of a period's counts: the product over sites if these are
+    independent. A cell whose y is NaN, of a site that is not open, is left out.
     A count that is only known to lie in y..y_upper (a suppressed cell) enters by log P(y ≤ Y ≤
     y_upper); see `tr.interval_log_prob` for its cost, and for the distributions that it takes.
     The penalty is the model's own −log prior (random effects of `NegBinMixedEffects`), so this is

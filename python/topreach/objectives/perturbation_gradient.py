@@ -17,22 +17,22 @@ from topreach.programs import Program
 class PerturbationGradient(LinearProgramSettings):
     """PG: lowers −Σ_t w_t [z(r_t) − z(r_t − h y_t)] / h, z(v) = max_w v·w over the program's plans.
 
-    By Danskin's theorem z has the derivative y·w*(r) in the direction y: for h → 0 the loss is
-    minus the events that the choice by the scores r reaches, whose own gradient is zero almost
+    By Danskin's theorem z has the derivative y·w*(r) in the direction y. So for h → 0 the loss is
+    minus the events that the choice by the scores r reaches; the gradient of that is zero almost
     everywhere. At h > 0 the gradient is (w*(r − h y) − w*(r)) / h, with w*(v) = TopKMask(v, K).
-    The backward difference is never below minus the events reached; ``two_sides`` takes the
-    central one, [z(r + h y) − z(r − h y)] / (2h), which is closer to it. A period without events
-    counts as zero and gives no gradient. Sources: Huang & Gupta (2024), Decision-focused learning
-    with directional gradients; a competitor in the 2025 paper, §5.2, where PyEPO computes it (one
-    side). The sum over periods is PyEPO's ``reduction="sum"``.
+    The backward difference is never below minus the events reached. ``two_sides`` takes the central
+    difference, [z(r + h y) − z(r − h y)] / (2h), which is closer to minus the events reached. A
+    period without events counts as zero and gives no gradient. Sources: Huang & Gupta (2024),
+    Decision-focused learning with directional gradients; a competitor in the 2025 paper, §5.2,
+    where PyEPO computes it (one side). The sum over periods is PyEPO's ``reduction="sum"``.
 
     Args:
         k: a `Program`, or K, the number of sites that can be acted on, for `TopK(K)`.
-        sigma: h, the width of the difference, in units of r / y. Of use is a width at which r − h y
-            orders the sites otherwise than r.
+        sigma: h, the width of the difference, in units of r / y. It must be so large that r − h y
+            orders the sites differently from r; else there is no gradient.
         two_sides: central instead of backward difference.
         ranking, target, model_samples, ranking_estimator, offset, time_weights: see `SPOPlus`.
-            target only matters to the scale of h and of the loss.
+            target affects only the scale of h and of the loss.
 
     Calling it: see `DirectBPR`.
         Returns ObjectiveValue(loss [], {"bpr": mean over periods with events, without noise}).

@@ -17,17 +17,16 @@ class SPOPlus(LinearProgramSettings):
     w ranges over the program's plans and w*(v) is the best one for v: TopKMask(v, K) for K sites.
     The loss is convex in the scores r, 0 for r = y, and never below the regret y·w*(y) − y·w*(r),
     the events missed by choosing with r; its subgradient is 2 (w*(2r − y) − w*(y)). So r predicts
-    y, and has to be in its unit: see `target`. A period without events counts as zero and gives no
-    gradient.
-    Sources: Elmachtoub & Grigas (2022), Smart "predict, then optimize", Definition 3; a competitor
-    in the 2025 paper, §5.2, where PyEPO computes it. The sum over periods is PyEPO's
+    y, and must be in the unit of y: see `target`. A period without events counts as zero and gives
+    no gradient. Sources: Elmachtoub & Grigas (2022), Smart "predict, then optimize", Definition 3;
+    a competitor in the 2025 paper, §5.2, where PyEPO computes it. The sum over periods is PyEPO's
     ``reduction="sum"``.
 
     Args:
         k: a `Program`, or K, the number of sites that can be acted on, for `TopK(K)`.
-        ranking: r of a probabilistic model, as in `DirectBPR`; of no effect for a scorer.
-        target: the unit of y in the loss: "count", y itself; "share", y / Σ_s y; None for that of
-            r: shares for the ratio ranking, counts for the mean and for a scorer. The code
+        ranking: r of a probabilistic model, as in `DirectBPR`; no effect for a scorer.
+        target: the unit of y in the loss: "count", y itself; "share", y / Σ_s y. None: the unit of
+            r, which is shares for the ratio ranking, counts for the mean and for a scorer. The code
             published with the 2025 paper compares the ratio ranking with counts: target="count".
         model_samples, ranking_estimator, offset, time_weights: see `DirectBPR`.
 

@@ -1,4 +1,4 @@
-"""An agency that learns about its own places from what others share with it."""
+"""An agency that learns about its own places from events that others share."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ Filter = Callable[[Node, Node], bool]
 
 
 class Agency:
-    """One that fits its own nodes, and sees of others only what they share [STEMMED Sec. 6].
+    """An agency that fits its own nodes, and sees only events that others share [STEMMED Sec. 6].
 
-    It takes from the cooperative what all nodes have in common (`Cooperative.message`), fits, and
-    sends back ŵ and diag H⁻¹: no event leaves it but by the shared table. Its own events it always
-    sees.
+    It takes from the cooperative the quantities that all nodes have in common
+    (`Cooperative.message`), fits, and sends back ŵ and diag H⁻¹. Its events leave it only through
+    the shared table. It always sees its own events.
 
     Args:
-        cooperative: with the shared table.
+        cooperative: holds the shared table.
         places: its own places.
         share: whose events each of its nodes sees: "all"; "type": those of its own type;
             ("distance", d): of places within d kilometres (or units of x and y); the name of a
-            numeric column of `places`, as "county": of places with the same value; or a function of
-            two nodes, its own and the other (place, type), that says whether it sees them.
+            numeric column of `places`, such as "county": of places with the same value; or a
+            function of two nodes (place, type), its own and another, that returns whether the first
+            sees the events of the second.
 
     Attributes: nodes int64 [m]; sees bool [m, M].
 
@@ -70,7 +71,8 @@ class Agency:
         self._working: Tensor | None = None
 
     def fit(self, message: Message | None = None) -> Reply:
-        """Fit the own nodes to what they see, up to what is complete in the shared table.
+        """Fit the own nodes to the events that they see, up to the time for which the shared table
+        is complete.
 
         Args:
             message: prior, rates and scaling. None: those of the cooperative's last fit.
@@ -131,16 +133,16 @@ class Agency:
         return fitting.newton(problem, self._working[which], prior, barrier, nodes)
 
     def missing(self) -> Tensor:
-        """By how much the own nodes' rates per day are too low, under the cooperative's parameters
-        and network, for what they do not see, [m]: Σ θ W e^{-δ_k (T - t_x)} over those records
-        [STEMMED Theorem 4.1, where it is an equality]. It falls with the distance of what is not
-        seen as e^{-δ_g dist}."""
+        """By how much the own nodes' rates per day are too low because of the records that they do
+        not see, [m], under the cooperative's parameters and network: Σ θ W e^{-δ_k (T - t_x)} over
+        those records [STEMMED Theorem 4.1, where it is an equality]. It falls with the distance of
+        these records as e^{-δ_g dist}."""
         state, model = self.cooperative.state, self.cooperative.fitted
         added = (state.theta(model) * state.memory)[self.nodes]
         return (added * ~self.sees).sum(1)
 
     def _groups(self) -> list[tuple[Tensor, Tensor]]:
-        """Nodes that see the same: what they see, bool [M], and their positions here."""
+        """Groups of nodes that see the same nodes: those nodes, bool [M], and their positions."""
         kinds, group = torch.unique(self.sees, dim=0, return_inverse=True)
         return [(kinds[g], torch.nonzero(group == g)[:, 0]) for g in range(len(kinds))]
 

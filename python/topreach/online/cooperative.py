@@ -44,9 +44,9 @@ class Cooperative:
     """Agencies share one table of events: uploads come each month, refits each quarter, forecasts
     at any time [STEMMED Alg. 3].
 
-    Between two refits the parameters stay. What moves is what the past still adds to each node's
-    rate, and the network's counts: each record that is new, late, corrected or deleted changes them
-    by its own term (`State`), so that they always are what they would be from scratch.
+    Between two refits the parameters stay. Each record that is new, late, corrected or deleted
+    changes the excitation of each node, and the network's counts, by its own term (`State`). So
+    both always equal the result of a computation from scratch.
 
     Args:
         model: settings; each refit fits a new model with them, starting from the last one's
@@ -54,12 +54,12 @@ class Cooperative:
         refit_every: months after which an upload refits. None: only `refit` does.
         upload_every: months after which a forecast says that an upload is missing.
         horizon: periods of a forecast.
-        report_lag: months that reports take. Fits and states stop so long before the last upload;
+        report_lag: months that reports take. Fits and states end this long before the last upload;
             forecasts cross the gap.
         covariates: a function that gives the `StepCovariates` of events, called at each refit.
         pool_by: as in `Stemmed.fit`.
 
-    Where times are numbers, a month is one unit of them.
+    If times are numbers, a month is one unit of them.
 
     Example:
         >>> shared = tr.online.Cooperative(report_lag=2).start(events)  # the first fit
@@ -104,7 +104,7 @@ class Cooperative:
     # ---- the table -------------------------------------------------------------------------------
 
     def start(self, events: Events) -> Cooperative:
-        """The first table, known to its window's end, and the first fit.
+        """Set the first table, known to its window's end, and make the first fit.
 
         Raises:
             TypeError, ValueError: as `Stemmed.fit`; a window that is shorter than `report_lag`.
@@ -128,18 +128,18 @@ class Cooperative:
     def upload(
         self, records: Events | pd.DataFrame | None = None, *, at: Any, deleted: Iterable[str] = ()
     ) -> Cooperative:
-        """Records of new ids are added, those of known ids written anew if they differ, those of
-        `deleted` taken away. When `refit_every` months have passed since the last fit, or places,
-        types or marks are new, it is fitted again.
+        """Add new records, replace known ones that differ, and remove `deleted` ones.
+
+        The model is fitted again when `refit_every` months have passed since the last fit, or when
+        there are new places or types.
 
         Args:
             records: events, or a table with the columns that the first ones were read from. None,
-                or a table without rows: there was nothing new.
-            at: day of the upload; records are complete to it, but for the report lag.
+                or a table without rows: nothing new.
+            at: day of the upload; records are complete to it, except for the report lag.
 
         Raises:
-            ValueError: what `Events.revise` and `Events.delete` refuse. The cooperative is then as
-                before.
+            ValueError: as `Events.revise` and `Events.delete`. The cooperative is then unchanged.
         """
         name = "Cooperative.upload"
         events = self._started(name)
@@ -179,12 +179,12 @@ class Cooperative:
         return self
 
     def refit(self, at: Any = None, *, warm: bool = True) -> Cooperative:
-        """Fit to all that was uploaded.
+        """Fit a new model to all uploaded events.
 
         Args:
-            at: the day of it. None: that of the last upload.
-            warm: from the last parameters and prior on. A node whose likelihood has two maxima then
-                stays at the one that it was at; False tries all starts.
+            at: the day of the refit. None: that of the last upload.
+            warm: start from the last parameters and prior. A node whose likelihood has two maxima
+                then stays at its present one. False tries all starts.
         """
         name = "Cooperative.refit"
         events = self._started(name)
@@ -210,7 +210,7 @@ class Cooperative:
         model = Stemmed(**self.model.config)
         covariates = None if self.covariates is None else self.covariates(complete)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the model keeps its notes; a forecast has them
+            warnings.simplefilter("ignore")  # the model keeps its notes, and forecasts show them
             model.fit(complete, covariates, pool_by=self.pool_by, start=start)
         step = Step(
             "refit",
@@ -246,8 +246,8 @@ class Cooperative:
 
         Args:
             at: the first period begins after this day. None: after the last upload.
-            as_of: make the forecast of an earlier day again: with the parameters of the fit that
-                was in force, and the records that were uploaded by then, as they were then.
+            as_of: repeat the forecast of an earlier day, with the parameters of the fit that was in
+                force then, and the records uploaded by then, as they were.
             periods: how many. None: `horizon`.
             every, mode, num_samples, anchor, cumulative, by, parameter_draws, seed: as in
                 `Stemmed.forecast`.
@@ -347,7 +347,7 @@ class Cooperative:
             )
         return pd.DataFrame(rows)
 
-    # ---- what is known ---------------------------------------------------------------------------
+    # ---- table, model and state ------------------------------------------------------------------
 
     @property
     def events(self) -> Events:
@@ -362,21 +362,21 @@ class Cooperative:
 
     @property
     def state(self) -> State:
-        """What the past adds, up to what is complete."""
+        """The excitation by past events, up to the time for which records are complete."""
         self._started("Cooperative.state")
         return self._standing.state
 
     @property
     def complete(self) -> Events:
-        """The shared table, complete to where the state is."""
+        """The shared table, complete up to the state's time."""
         self._started("Cooperative.complete")
         return self._standing.events
 
     # ---- agencies --------------------------------------------------------------------------------
 
     def message(self, prior: fitting.Prior | None = None) -> Message:
-        """What an agency gets: the prior (of the fit in force, or another), all nodes' recent
-        rates, and how covariates are scaled."""
+        """The message to an agency: the prior (of the fit in force, or another), all nodes' recent
+        rates, and the scaling of covariates."""
         model = self.fitted
         rate = model.recent_rates(12.0 if model.events_.is_dates else model.problem_.duration)
         return Message(
@@ -427,7 +427,7 @@ class Cooperative:
         return (day - pd.Timestamp(0)) / pd.Timedelta(days=1)
 
     def _complete(self, events: Events, name: str) -> Events:
-        """The events up to where their reports are in."""
+        """The events, complete up to the time for which all reports have come in."""
         time = min(self._moved(events.end, -self.report_lag, events), events.complete_through)
         if time <= events.start:
             raise ValueError(

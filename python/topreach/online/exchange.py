@@ -1,4 +1,4 @@
-"""What a cooperative and its agencies send each other."""
+"""The messages between a cooperative and its agencies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Message", "Reply"]
 
 @dataclass(frozen=True)
 class Message:
-    """From the cooperative: nothing of any single event.
+    """From the cooperative; it says nothing about any single event.
 
     prior: mean m + C z_u and precision 1 / τ² of the working coordinates, [M, P] each. rate: [M],
     all nodes' recent rates per day, for the stability barrier. scaling: [2, p], mean and scale of

@@ -1,5 +1,4 @@
-"""A fitted process whose state has moved on since its fit: what forecasts between refits start
-from."""
+"""A fitted process with a state later than its fit, from which forecasts between refits start."""
 
 from __future__ import annotations
 
@@ -19,8 +18,8 @@ _ops = torch.ops.topreach
 
 
 class Jumps(NamedTuple):
-    """mean [M, M] (receiver, source) and second moments [M, M, M] (source first) or [0] of what an
-    event adds, without θ."""
+    """Jumps of the rate at an event, without θ: mean [M, M] (receiver, source) and second moments
+    [M, M, M] (source first) or [0]."""
 
     mean: Tensor
     second: Tensor
@@ -58,7 +57,7 @@ class Standing:
         return Jumps(found[2], found[3])
 
     def _covariates(self) -> Tensor:
-        """[1, M, p], standardised: those given as at the fit, the recent rate as it is now."""
+        """[1, M, p], standardised: the given ones as at the fit, the recent rate as it is now."""
         problem, values = self.model.problem_, self.model.problem_.now.covariates
         if not self.model.options.recent_rate:
             return values

@@ -1,11 +1,11 @@
-"""What moves between two fits of a networked Hawkes process: what the past still adds.
+"""The state of a networked Hawkes process between two fits: the excitation by past events.
 
 A node's rate at T is μ_u + Σ_v θ_uv R_uv with
 
     R_uv(T) = Σ_{x∈v, t_x<=T} α_u e^{-δ_g,u dist + ω_u·m_x - δ_k,u (T - t_x)}
 
-With fixed parameters R(T') = e^{-δ_k (T' - T)} R(T) plus a term for each record that has come, less
-one for each that has gone, at whatever time it happened. The network's counts are sums over
+With fixed parameters R(T') = e^{-δ_k (T' - T)} R(T), plus a term for each record that was added,
+minus a term for each that was removed, whenever it happened. The network's counts are sums over
 records too.
 """
 
@@ -60,12 +60,13 @@ class State:
         return cls(time, memory, shared.together[0], shared.events[0])
 
     def moved(self, model: Stemmed, earlier: Events, later: Events) -> State:
-        """At the later events' `complete_through`: what is left, and the terms of the records that
-        are new, were late, or were corrected or deleted; O(M) for each of them.
+        """The state at the later events' `complete_through`: the decayed state, and the terms of
+        the records that are new, late, corrected or deleted; O(M) for each of them.
 
         Args:
-            earlier: the events that this state is of. later: these after append, correct, delete,
-                revise, complete to the same time or later.
+            earlier: the events of this state.
+            later: these after append, correct, delete or revise, complete to the same time or
+                later.
         """
         name = "State.moved"
         _check_nodes(model, later, name)
@@ -96,7 +97,7 @@ class State:
         return State(end, memory, together, number)
 
     def tables(self, model: Stemmed) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """The network's tables for `torch.ops.topreach.hawkes_*`; None where θ is 1."""
+        """The network's tables for `torch.ops.topreach.hawkes_*`; None if θ is 1."""
         if model.problem_.now.joint is None:
             return None, None, None
         return _ops.hawkes_network(self.together[None], self.number[None], model.options.theta)
@@ -109,7 +110,7 @@ class State:
         return _ops.hawkes_theta(joint, either, prior, model.problem_.now.prior_weight, 0)
 
     def excitation(self, model: Stemmed) -> Tensor:
-        """S [M], what the past adds to each node's rate per day."""
+        """S [M], the excitation by past events in each node's rate per day."""
         return (self.theta(model) * self.memory).sum(1)
 
 
@@ -139,7 +140,7 @@ def _pair(begin: float, end: float) -> Tensor:
 
 
 def _rows(events: Events, ids: list[str]) -> Tensor:
-    """Where records of these ids are now."""
+    """The rows of the present records of these ids."""
     found = pd.Index(events.ids).get_indexer(pd.Index(ids, dtype=object))
     return torch.from_numpy(found[found >= 0].astype("int64"))
 

@@ -21,7 +21,7 @@ def as_tensor_argument(function: str, name: str, value: Any) -> Tensor:
 
 
 def as_integer(function: str, name: str, value: Any) -> int:
-    """``value`` as an int: Python's and NumPy's integers, but no bool and no float."""
+    """``value`` as an int: Python's and NumPy's integers, but not a bool or a float."""
     if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
         return value  # type: ignore[return-value]  # a SymInt stands for an int in a traced graph
     if not isinstance(value, (bool, float, Tensor)) and type(value).__name__ != "bool_":
@@ -33,7 +33,7 @@ def as_integer(function: str, name: str, value: Any) -> int:
 
 
 def as_number(function: str, name: str, value: Any) -> float:
-    """``value`` as a float: Python's and NumPy's numbers, but no bool."""
+    """``value`` as a float: Python's and NumPy's numbers, but not a bool."""
     if isinstance(value, (float, torch.SymFloat)):
         return value  # type: ignore[return-value]  # a SymFloat stands for a float likewise
     if isinstance(value, numbers.Real) and not isinstance(value, bool):

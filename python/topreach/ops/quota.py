@@ -36,12 +36,12 @@ def quota_topk(
         k: number of sites to choose, 0 <= k <= S.
         groups: the group of each site, [S]: numbers 0..G-1 (an integer tensor; -1: in no group), or
             labels (a sequence; None: in no group).
-        lower, upper: least and most sites of each group: one limit for all groups, [G] limits (of
-            labels: in the order in which they appear), or a mapping from labels, groups without an
-            entry having no limit. A limit is a number, None (no limit), or a share of K such as
-            "30%": ⌈.3 K⌉ as a lower limit, ⌊.3 K⌋ as an upper one.
-        parent: [G] integers, of nested groups: the group that each lies in, or -1. `groups` are
-            then the narrowest ones.
+        lower, upper: least and most sites of each group: one limit for all groups, [G] limits (for
+            labels, in the order in which they appear), or a mapping from labels, in which groups
+            without an entry have no limit. A limit is a number, None (no limit), or a share of K
+            such as "30%": ⌈.3 K⌉ as a lower limit, ⌊.3 K⌋ as an upper one.
+        parent: [G] integers, for nested groups: the group that each group lies in, or -1. `groups`
+            then gives each site's narrowest group.
         lock: [S] integers: 1 for sites that must be chosen, -1 for those that must not, else 0.
 
     Returns:
@@ -49,10 +49,10 @@ def quota_topk(
         lowest index. It has no gradient: see :func:`expected_quota_topk`.
 
     Raises:
-        ValueError: quotas that no plan meets (the first group that cannot be met is named), or none
-            without the sites whose score is -inf; shapes that do not fit; a NaN score. On CUDA,
-            where a look at the scores would synchronise, a row with NaN, or with too few sites
-            above -inf, comes out NaN.
+        ValueError: quotas that no plan meets, or that none meets without the sites whose score is
+            -inf (the message names the first group that cannot be met); shapes that do not fit; a
+            NaN score. On CUDA, where a check of the scores would synchronise, a row with NaN, or
+            with too few sites above -inf, is NaN.
         TypeError: arguments of another type or dtype.
 
     Example:
@@ -82,12 +82,12 @@ def expected_quota_topk(
 
     b_i is the chance that site i is in the best plan for perturbed scores. Given the perturbed
     score t of the site, groups are independent: each gives its forced sites and a pool of others,
-    and the pool's law is a product over groups. The integral over t is by two interleaved
-    trapezoidal rules that must agree to 3e-5; their mean is right to about 1e-8
+    and the pool's distribution is a product over groups. The integral over t is by two interleaved
+    trapezoidal rules that must agree to 3e-5; their mean has an error of about 1e-8
     (docs/derivations.md).
 
-    The Jacobian is symmetric, its rows sum to zero, and both modes of differentiation are exact,
-    once: differentiating twice raises. Cost: 809 sites, 39 groups, K = 162: some 10 ms a row.
+    The Jacobian is symmetric, its rows sum to zero, and both modes of differentiation are exact.
+    Differentiating twice raises. Cost: 809 sites, 39 groups, K = 162: some 10 ms a row.
 
     Args:
         scores: [..., S] float32 or float64, in any unit; -inf marks sites that must not be chosen.
@@ -140,7 +140,7 @@ def perturbed_quota_topk(
         b_i = (1/J) Σ_j 1 - F(x_ij),    g_i = (1/(J sigma)) Σ_j f(x_ij) (v_i - v_a).
 
     Both are unbiased for :func:`expected_quota_topk` and its gradient; the second has far less
-    variance, and rows that sum to k in expectation only. The noise is that of `perturbed_topk` for
+    variance, and rows that sum to k only in expectation. The noise is that of `perturbed_topk` for
     the same key. It is drawn again in backward: memory is O(S). Forward mode gives the same
     estimate as backward, as the Jacobian of the expectation is symmetric.
 
@@ -194,7 +194,7 @@ def limit_count(
 ) -> int:
     """A limit as a number of sites: shares of k such as "30%" are rounded so that they hold.
 
-    lower: whether it is a lower one; None: the name says so.
+    lower: whether it is a lower limit; None: if `name` says so.
     """
     is_lower = name == "lower" if lower is None else lower
     if limit is None:

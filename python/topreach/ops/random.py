@@ -1,4 +1,4 @@
-"""Keys, the noise that they fix, and which CPU kernels are in use."""
+"""Keys, the noise that they determine, and which CPU kernels are in use."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def cpu_capability() -> str:
 def draw_key(
     generator: torch.Generator | None = None, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Draw a Philox key from torch's generator, so that ``torch.manual_seed`` rules.
+    """Draw a Philox key from torch's generator, so that ``torch.manual_seed`` determines it.
 
     Args:
         generator: generator to draw from; the default one of ``device`` if None.
-        device: where the key is to live: that of the scores it will be used with.
+        device: the device of the key: that of the scores it will be used with.
 
     Returns:
         int64 tensor [2], both entries uniform on [0, 2**32).
@@ -61,7 +61,7 @@ def topk_noise(
 
     Raises:
         ValueError: a negative size, row numbers outside 0 .. 2^32 - 1, an unknown noise.
-        TypeError: a key that is no int64 tensor, a size that is no integer.
+        TypeError: a key that is not an int64 tensor, a size that is not an integer.
 
     Example:
         >>> z = tr.ops.topk_noise(tr.draw_key(), 100, 1, 1620)   # [100, 1, 1620]

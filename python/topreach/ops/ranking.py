@@ -32,21 +32,20 @@ def ratio_ranking(
             1.
         estimator: "score"; "score_loo", the same with a leave-one-out baseline (unbiased too, less
             variance; M >= 2); or "diagonal", which pairs each site's ratio with its own log p(y_s)
-            only, as the code published with the paper does. It ignores what the other sites do to
-            the denominator and is biased; use it to reproduce that code. Or "go", for sites that
-            are
-            independent: it takes log_prob of each site and differentiates `cdf` in its place, by
-            summation by parts (Cong et al. 2019, GO gradient). Unbiased, with a small fraction of
-            the variance.
+            only, as the code published with the paper does. It ignores the effect of the other
+            sites on the denominator and is biased; use it to reproduce that code. Or "go", for
+            sites that are independent: it takes log_prob of each site and differentiates `cdf` in
+            its place, by summation by parts (Cong et al. 2019, GO gradient). Unbiased, with a small
+            fraction of the variance.
         cdf: P(Y_s <= y_s) of each site, [M, ..., S], differentiable; for "go" only. See
-            :func:`count_cdf`; where :func:`expected_ratio_ranking` knows the distribution, it is
+            :func:`count_cdf`. If :func:`expected_ratio_ranking` takes the distribution, that is
             exact and cheaper.
 
     Returns:
         r [..., S]; each row sums to at most 1.
 
     Raises:
-        ValueError: negative or non-finite samples (CPU; on CUDA that row comes out NaN), shapes
+        ValueError: negative or non-finite samples (CPU; on CUDA that row is NaN), shapes
             that do not agree, a negative offset, an unknown estimator.
         TypeError: an argument of another type, samples of another dtype.
         NotImplementedError: a second derivative.

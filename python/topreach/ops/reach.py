@@ -12,12 +12,12 @@ def soft_bpr(membership: Tensor, counts: Tensor, k: int) -> Tensor:
     """BPR of a fractional membership: b.y / sum_TopK(y) y, differentiable in ``membership``.
 
     Args:
-        membership: b [..., S], floating point, such as :func:`expected_topk` gives.
+        membership: b [..., S], floating point, e.g. from :func:`expected_topk`.
         counts: y [..., S], >= 0, of a shape that broadcasts with it; a constant.
         k: number of sites to choose, 1 <= k <= S.
 
     Returns:
-        [...] in the dtype of ``membership``; NaN, with a zero gradient, where no site has a count.
+        [...] in the dtype of ``membership``; NaN, with a zero gradient, if all counts are 0.
         Leave such rows out with ``torch.where``, not by multiplying.
 
     Raises:

@@ -35,8 +35,8 @@ def topk_mask(scores: Tensor, k: int | Tensor) -> Tensor:
 
     Raises:
         ValueError: k outside 0..S, or of another shape than the rows; a NaN score (both on the
-            CPU; on CUDA the row of a NaN score, or of a k outside 0..S in a tensor, comes out NaN).
-        TypeError: scores that are no tensor, or of another dtype; k that is no integer.
+            CPU; on CUDA the row of a NaN score, or of a k outside 0..S in a tensor, is NaN).
+        TypeError: scores that are not a tensor, or of another dtype; k that is not an integer.
 
     Example:
         >>> tr.topk_mask(torch.tensor([3.0, 1.0, 2.0]), 2)
@@ -65,10 +65,9 @@ def perturbed_topk(
 
     The value is b = (1/J) sum_j TopKMask(r + sigma z_j, K). The gradient for an incoming v is
     (1/(J sigma)) sum_j (b_j . v) z_j (``"score"``, the papers'), or the same with b_j . v centred
-    by the mean of the other draws (``"score_loo"``: as unbiased, and of far less variance); for
-    other
-    noises z_j gives way to its score: 1 - exp(-z_j) for Gumbel, tanh(z_j / 2) for logistic,
-    sign(z_j) for Laplace.
+    by the mean of the other draws (``"score_loo"``: also unbiased, with far less variance). For
+    other noises z_j is replaced by the noise's score: 1 - exp(-z_j) for Gumbel, tanh(z_j / 2) for
+    logistic, sign(z_j) for Laplace.
 
     ``"conditional"`` integrates out each site's own noise (Rao & Blackwell). In draw j, site i's
     rival a is the site of the K-th largest of the other perturbed scores; with F and f the noise's
@@ -78,10 +77,9 @@ def perturbed_topk(
 
     unbiased for the same expectation and its gradient, from two rivals a draw. At S = 1620, K = J
     = 100 its gradient has a relative variance of .01, where "score_loo" has 30 to 60 and "score"
-    10,000 or more, and the value 50 to 1600 times less variance than theirs. Its rows sum to k in
-    expectation
-    only: the sum's standard deviation is about sqrt(min(k, S - k) / J) at most (measured at S =
-    1620, K = J = 100: .28 for sigma = .01 of the scores' range, .89 for sigma of the range).
+    10,000 or more; its value has 50 to 1600 times less variance than theirs. Its rows sum to k only
+    in expectation: the sum's standard deviation is about sqrt(min(k, S - k) / J) at most (measured
+    at S = 1620, K = J = 100: .28 for sigma = .01 of the scores' range, .89 for sigma = the range).
 
     No Jacobian and nothing of size J x S is stored: the noise is drawn in the kernel and again in
     backward. Forward mode (``torch.func.jvp``) gives the same estimate as backward: the Jacobian
@@ -114,7 +112,7 @@ def perturbed_topk(
 
     Raises:
         ValueError: k, sigma, num_samples, estimator, noise, key or row_offset out of range; a NaN
-            score on the CPU (on CUDA, where the check would synchronise, its row comes out NaN).
+            score on the CPU (on CUDA, where the check would synchronise, its row is NaN).
         TypeError: an argument of another type, scores of another dtype.
         NotImplementedError: a second derivative.
 
@@ -155,40 +153,39 @@ def expected_topk(
     sites, and some 30 thresholds x 20 frequencies for the integrals, whatever S is.
 
     The error bound rests on choices made for each row (kernels/expected_topk.h has the reasoning).
-    Thresholds and frequencies are left out only where Bernstein's or Chernoff's inequality bounds
-    what they add by e^-28. The number of DFT points exceeds the support kept. The thresholds form
-    two interleaved trapezoidal rules that must agree to 3e-5 for every site; their mean is then
-    right to about 1e-9. The density of the K-th largest score must integrate to 1 +- 1e-9. Where a
-    check fails, the step is halved and the number of DFT points is doubled.
+    Thresholds and frequencies are left out only if Bernstein's or Chernoff's inequality bounds
+    their contribution by e^-28. The number of DFT points exceeds the support kept. The thresholds
+    form two interleaved trapezoidal rules that must agree to 3e-5 for every site; the error of
+    their mean is then about 1e-9. The density of the K-th largest score must integrate to 1 +-
+    1e-9. If a check fails, the step is halved and the number of DFT points is doubled.
 
     "mean_field" takes the one threshold with E[sites above] = K. Its error was measured at about
     .02 / V in value, V = sum b (1 - b), for V above 1, and at most .09 below; the gradient's
-    relative error at .06 / V. So S = 12, sigma = sd of the scores: .014; S = 1620, K = 100, sigma
-    = .1 sd: .0015.
+    relative error at .06 / V. For example, S = 12, sigma = sd of the scores: .014; S = 1620, K =
+    100, sigma = .1 sd: .0015.
 
-    The Jacobian is symmetric and its rows sum to zero; both modes of differentiation are given
-    (``torch.func.jvp``, ``jacfwd``, ``jacrev`` and ``vmap`` work), once: differentiating twice
-    raises. Under autocast half and bfloat16 scores are converted to float32.
+    The Jacobian is symmetric and its rows sum to zero. Both modes of differentiation work
+    (``torch.func.jvp``, ``jacfwd``, ``jacrev`` and ``vmap``), but differentiating twice raises.
+    Under autocast half and bfloat16 scores are converted to float32.
 
     Args:
         scores: [..., S] float32 or float64, in any unit; -inf marks sites that must not be chosen.
         k: number of sites to choose, 0 <= k <= S; or an integer tensor [...] with that of each row.
         sigma: noise scale in the unit of the scores, >= 0; 0 gives the hard mask and no gradient.
             Or a tensor [...] with that of each row (one number for all rows is a tensor []), whose
-            gradient
-            is exact: db/dsigma = -J (r - c) / sigma for any constant c. With a tensor for sigma or
-            k the scores are taken in units of sigma in float64.
-        method: "exact", right to 3e-9 in value, and in gradient in units of max |v| / sigma (before
-            it is rounded to the dtype); or "mean_field".
+            gradient is exact: db/dsigma = -J (r - c) / sigma for any constant c. With a tensor for
+            sigma or k the scores are taken in units of sigma in float64.
+        method: "exact", with an error of at most 3e-9 in value, and in gradient in units of
+            max |v| / sigma (before it is rounded to the dtype); or "mean_field".
 
     Returns:
         [..., S] in [0, 1] in the dtype of ``scores``; each row sums to k. The hard mask, with zero
-        gradient, where nothing is left to chance: k = 0, k = S, fewer than k + 1 scores above
+        gradient, if nothing is left to chance: k = 0, k = S, fewer than k + 1 scores above
         -inf, or the k best more than 18 sigma above the rest. Ties are shared for sigma > 0.
 
     Raises:
         ValueError: k, sigma or method out of range; a NaN score on the CPU (on CUDA, where the
-            check would synchronise, its row comes out NaN).
+            check would synchronise, its row is NaN).
         TypeError: an argument of another type, scores of another dtype.
         NotImplementedError: a second derivative.
 
@@ -212,7 +209,7 @@ def expected_topk(
 def topk_probability(scores: Tensor, k: int | Tensor, sigma: float | Tensor) -> Tensor:
     """Each site's chance of being among the K largest of scores + sigma z, z standard normal.
 
-    :func:`expected_topk` with method "exact", under the name of what it means.
+    This is :func:`expected_topk` with method "exact", under a name that says what it computes.
 
     Args:
         scores: [..., S] float32 or float64, for instance forecasts.

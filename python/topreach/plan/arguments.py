@@ -29,7 +29,7 @@ __all__ = [
 
 
 class Reading(TypedDict, total=False):
-    """How scores are read, and how long a plan is sought.
+    """How scores are read, and when the search for a plan may stop.
 
     ids: sites of an array. value: the table's column of scores ("score"). site: its column of ids.
     gap: relative gap that is good enough. time: seconds.
@@ -43,33 +43,34 @@ class Reading(TypedDict, total=False):
 
 
 class ReachArguments(Keeping, Reading, total=False):
-    """Of programs on a network. period: which of a table's periods."""
+    """Arguments of programs on a network. period: which of a table's periods."""
 
     period: Any
 
 
 class TourArguments(Reading, total=False):
-    """Of `tours`. period: as above. lock_out: ids that must not be in the plan."""
+    """Arguments of `tours`. period: as above. lock_out: ids that must not be in the plan."""
 
     period: Any
     lock_out: Sequence[Any]
 
 
 class ChoiceArguments(ReachArguments, total=False):
-    """Of programs that add up scores. effect: the share of a site's events that acting prevents."""
+    """Arguments of programs whose value is a sum of scores. effect: the share of a site's events
+    that acting there prevents."""
 
     effect: Any
 
 
 class PhaseArguments(Keeping, Reading, total=False):
-    """Of programs that take all periods of a table."""
+    """Arguments of programs that take all periods of a table."""
 
     effect: Any
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A choice of sites that is asked for: the shared arguments as they are used.
+    """A requested choice of sites: the shared arguments after reading.
 
     Attributes:
         name: the function that was called, for messages.
@@ -91,7 +92,7 @@ class Choice:
         return self.sites.numbers(given, self.name, what, default)
 
     def with_k(self, k: int) -> Choice:
-        """The same with K sites."""
+        """The same choice with K sites."""
         return replace(self, kept=replace(self.kept, k=k))
 
     def solved(
@@ -113,10 +114,10 @@ class Choice:
 def read_choice(
     name: str, scores: Any, k: int | None, shared: Mapping[str, Any], *, periods: bool = False
 ) -> Choice:
-    """The arguments that a function got.
+    """Read the arguments of a function.
 
     Args:
-        name: the function. scores, k: as it got them.
+        name: the function. scores, k: its arguments.
         shared: its other shared arguments, as `takes` fills them in.
         periods: whether it takes all periods of the scores.
 

@@ -1,4 +1,4 @@
-"""Treatment coverage: who is sent where, and what one more place is worth."""
+"""Treatment coverage: who is sent where, and the value of one more place."""
 
 from __future__ import annotations
 
@@ -36,21 +36,22 @@ def assign(
     gap: float = 1e-4,
     time: float = math.inf,
 ) -> Plan:
-    """Send people to places so that few are left without one, and ways are short.
+    """Send people to places so that few people go without a place, and distances are short.
 
     min sum d_ij q_ij + D sum u_i, sum_j q_ij + u_i = need_i, sum_i q_ij <= capacity_j, q_ij only
     where d_ij <= radius.
 
     Args:
         need: people by area: Series by id, table, or array.
-        capacity: room by place: Series by id, or array.
-        distance: [n, m], in any unit; or give places and get km along the sphere:
+        capacity: number of people that each place can take: Series by id, or array.
+        distance: [n, m], in any unit. Or give both lists of places, for km along the sphere:
         need_places, capacity_places: longitude and latitude of each, [n, 2] and [m, 2].
-        radius: longest way.
-        open_sites: how many new places to open, at most; opened_capacity: their capacity by place,
-            0 for those that cannot be opened (a number: for all with capacity 0).
-        unserved: D, what leaving one person out counts, above min(n, m) x the longest way; None:
-            just above.
+        radius: the largest distance allowed.
+        open_sites: open at most this many new places.
+        opened_capacity: their capacity by place, 0 for those that cannot be opened. One number is
+            for all places with capacity 0.
+        unserved: D, the cost of leaving one person out, above min(n, m) x the largest distance;
+            None: just above.
         prices: also solve with one person, or one place, more and less.
         value, site: columns of a table of needs. gap: relative gap that is good enough. time:
             seconds.
@@ -62,8 +63,9 @@ def assign(
         Needs HiGHS.
 
     Raises:
-        ValueError: needs, capacities or distances below 0 or of other shapes; not one of distance
-            and both lists of places; open_sites without opened_capacity; an unserved too small.
+        ValueError: needs, capacities or distances below 0 or of other shapes; neither or both of
+            distance and the lists of places; open_sites without opened_capacity; unserved too
+            small.
         RuntimeError: no HiGHS.
 
     Example:
@@ -149,7 +151,7 @@ def assign(
 
 
 def _check_places(where: np.ndarray, ids: list[str], name: str, what: str) -> None:
-    """Longitudes and latitudes, each site's."""
+    """Check the longitude and latitude of each site."""
     if where.shape != (len(ids), 2):
         raise ValueError(
             f"{name}: {what} must have shape [{len(ids)}, 2], got {list(where.shape)}."

@@ -20,36 +20,36 @@ from topreach.plan.problem import chosen_sum
 def quota_topk(scores: Any, k: int, **shared: Unpack[ChoiceArguments]) -> Plan:
     """The best K sites under quotas: max r.x, sum x = K, at_least_g <= x(g) <= at_most_g.
 
-    Quotas that are nested (municipality in region in state) are exact and quick; two groupings that
-    cross are a linear program, three a mixed-integer one (HiGHS).
+    Nested quotas (municipality in region in state) are solved exactly and quickly. Two groupings
+    that cross are a linear program, three a mixed-integer one (HiGHS).
 
     Args:
         scores: r: table of `ranker.rank()`, Series by id, or array [S]. -inf closes a site.
         k: K, number of sites.
         groups, at_least, at_most: one grouping, as for `Quotas`; `quotas`: `Quotas`, or several.
-        lock_in, lock_out: ids that must be in the plan, or must not.
+        lock_in, lock_out: ids of sites that must, or must not, be in the plan.
         effect: share of a site's events that acting there prevents: a column's name, a number, or
             values by site; the plan maximises effect x score.
         ids: sites of an array. value: the table's column of scores ("score"). site: its column of
-            ids. period: which of its periods.
+            ids. period: which of the table's periods.
         gap: relative gap that is good enough. time: seconds.
 
     Returns:
         A plan; its value is in the unit of the scores.
 
     Raises:
-        ValueError: quotas that cannot be met; the message names the group. Scores that are no
-            numbers; ids that are not known; a site locked in and out.
+        ValueError: quotas that cannot be met; the message names the group. Scores that are not
+            numbers; unknown ids; a site locked both in and out.
         TypeError: k, a quota or a lock of another type.
-        RuntimeError: groupings that cross, and no HiGHS.
+        RuntimeError: groupings that cross, without HiGHS.
 
     Example:
         >>> plan = quota_topk([5.0, 4.0, 3.0], 2, groups=["a", "a", "b"], at_least=1)
         >>> plan.ids, plan.value
         (['0', '2'], 8.0)
 
-    Source: a greedy algorithm on a laminar matroid; Gabow & Tarjan 1984, Efficient algorithms for a
-    family of matroid intersection problems, for one.
+    Source: a greedy algorithm on a laminar matroid, for instance Gabow & Tarjan 1984, Efficient
+    algorithms for a family of matroid intersection problems.
     """
     choice = read_choice("quota_topk", scores, k, shared)
 
@@ -78,9 +78,9 @@ def budget_topk(
         Others: as for `quota_topk`.
 
     Returns:
-        A plan with `numbers["cost"]` and `numbers["price"]`, what one more unit of money is worth,
-        about. Infeasible if the cheapest plan costs more than the budget. Without HiGHS the plan
-        comes with Dantzig's bound alone.
+        A plan with `numbers["cost"]` and `numbers["price"]`, about the value of one more unit of
+        budget. Infeasible if the cheapest plan costs more than the budget. Without HiGHS the only
+        bound is Dantzig's.
 
     Raises:
         ValueError: a cost or a budget below 0, and as for `quota_topk`.
@@ -127,8 +127,8 @@ def spaced(
         A plan; without HiGHS status "heuristic". Infeasible if there are not K such sites.
 
     Raises:
-        ValueError: not one of distance and graph; a distance that is not above 0; no coordinates;
-            and as for `quota_topk`.
+        ValueError: neither or both of distance and graph; a distance that is not above 0; no
+            coordinates; and as for `quota_topk`.
 
     Example:
         >>> spaced([5.0, 4.0, 3.0], 2, 1.5, x=[0, 1, 2], y=[0, 0, 0]).ids
@@ -146,7 +146,7 @@ def spaced(
             raise ValueError(f"{name}: distance must be a number above 0, got {distance!r}.")
         east, north = choice.numbers(x, "x", 0.0), choice.numbers(y, "y", 0.0)
         if degrees:
-            # Those at the very distance are far enough.
+            # Two sites at exactly this distance are far enough apart.
             graph = Graph.from_coordinates(
                 sites.ids, east, north, radius=distance * (1 - 1e-9), degrees=True
             )
@@ -163,16 +163,16 @@ def spaced(
 
 @takes(ChoiceArguments)
 def connected(scores: Any, graph: Graph, k: int, **shared: Unpack[ChoiceArguments]) -> Plan:
-    """The best K sites that hang together: one area without gaps in the graph.
+    """The best K sites that form one connected area of the graph.
 
     Args:
         scores: r, as for `quota_topk`.
-        graph: who is whose neighbour.
+        graph: which sites are neighbours.
         k: number of sites, at least 1.
         Others: as for `quota_topk`.
 
     Returns:
-        A plan; without HiGHS status "heuristic". Infeasible if no K sites hang together.
+        A plan; without HiGHS status "heuristic". Infeasible if no K sites are connected.
 
     Raises:
         ValueError: k below 1, a graph of other sites, and as for `quota_topk`.
@@ -208,19 +208,19 @@ def phased(
     Args:
         scores: r: table with several periods (`time`), or array [H, S].
         k: sites in each period, one number or H of them.
-        opening: what opening a site costs, in the unit of the scores.
+        opening: the cost of opening a site, in the unit of the scores.
         before: ids of the sites that are open before the first period.
-        rest: periods that a site rests after one in which it is chosen. most_visits: periods it
-            can be chosen in; 0: all.
-        quotas, locks: in each period. Others: as for `quota_topk`.
+        rest: number of periods for which a site cannot be chosen after it was chosen.
+        most_visits: the most periods in which a site can be chosen; 0: all.
+        quotas, locks: hold in each period. Others: as for `quota_topk`.
 
     Returns:
         A plan whose `tours` are the sites of each period. Needs HiGHS.
 
     Raises:
-        ValueError: a k for each period that is not one for each; an opening cost below 0; and as
+        ValueError: a list of k without one number for each period; an opening cost below 0; and as
             for `quota_topk`.
-        TypeError: k, rest or most_visits that are not whole.
+        TypeError: k, rest or most_visits that are not whole numbers.
         RuntimeError: no HiGHS.
 
     Example:
@@ -263,23 +263,23 @@ def fair(
     floors: float | Mapping[str, float] | None = None,
     **shared: Unpack[ChoiceArguments],
 ) -> Plan:
-    """A plan that leaves no group behind: max r.x where each group keeps a share of its own total,
-    sum_g r_i x_i >= floor_g sum_g r_i; or the plan of largest least share.
+    """A plan that leaves no group behind: max r.x while each group keeps a share of its own total,
+    sum_g r_i x_i >= floor_g sum_g r_i; or, without floors, the plan that maximises the least share.
 
     Args:
         scores: r >= 0, as for `quota_topk`.
         k: number of sites; None: any.
         fair_to: the groups, as for `Quotas`.
         floors: the share of its own total that each group keeps, 0 to 1: one number for all, or by
-            group. None: the largest least share of a group; that share is the plan's value.
+            group. None: maximise the least share of a group; that share is the plan's value.
         Others: as for `quota_topk`.
 
     Returns:
-        A plan with `numbers["share of NAME"]` by group. `price_of_constraints` says what fairness
-        costs. Infeasible if no plan gives every group its floor. Needs HiGHS.
+        A plan with `numbers["share of NAME"]` by group. `price_of_constraints` is the cost of
+        fairness. Infeasible if no plan gives every group its floor. Needs HiGHS.
 
     Raises:
-        ValueError: a score below 0, a floor that is no share or of an unknown group, and as for
+        ValueError: a score below 0, a floor outside 0 to 1 or of an unknown group, and as for
             `quota_topk`.
         RuntimeError: no HiGHS.
 

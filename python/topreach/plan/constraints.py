@@ -1,4 +1,4 @@
-"""What a plan must keep: K, quotas, sites locked in and out."""
+"""The constraints of a plan: K, quotas, sites locked in and out."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from topreach.programs.groupings import label_of
 
 @dataclass(frozen=True)
 class Constraints:
-    """K sites, quotas and locks: what every choice of sites can be asked to keep.
+    """K sites, quotas and locks: the constraints that every choice of sites can have.
 
     Args:
         k: number of sites; None: any number, for programs that allow it.
         quotas: `Quotas`, or several; groups of one may lie within or across those of another.
-        lock_in, lock_out: ids of sites that must be in the plan, or must not.
+        lock_in, lock_out: ids of sites that must, or must not, be in the plan.
 
     The functions of `topreach.plan` make it from their arguments of the same names.
 
@@ -41,7 +41,7 @@ class Constraints:
     )
 
     def core(self, sites: Sites, caller: str, *, free: bool = False) -> _C.PlanConstraints:
-        """As the C++ library takes them; `free`: K alone."""
+        """The constraints as a C++ object; `free`: with K alone."""
         k = _whole(self.k, caller, len(sites.ids))
         if free:
             return _C.PlanConstraints(k, [], np.empty(0, np.int8))
@@ -75,12 +75,12 @@ class Constraints:
                 quota.at_least, groups, np.zeros(len(groups), int), k, caller, "at_least"
             )
             upper = _bounds(quota.at_most, groups, sizes, k, caller, "at_most")
-            self._groupings.setdefault(name, (groups, group))  # the first of a name
+            self._groupings.setdefault(name, (groups, group))  # the first one of this name
             made.append(_C.Grouping(name, groups, group, lower, upper))
         return made
 
     def notes(self) -> list[str]:
-        """Of the last plan: the sites that no group holds, and no quota of it."""
+        """Notes on the last plan: sites that are in no group, so that no quota applies to them."""
         found = []
         for name, (_, group) in self._groupings.items():
             number = int((group < 0).sum())
@@ -90,7 +90,7 @@ class Constraints:
 
     @property
     def groups(self) -> dict[str, tuple[list[str], np.ndarray]]:
-        """Of the last plan: for each grouping the groups' names, and each site's group (-1: in
+        """For each grouping of the last plan, the groups' names and each site's group (-1: in
         none)."""
         return self._groupings
 
@@ -98,7 +98,7 @@ class Constraints:
 def read_groups(
     sites: Sites, given: Any, caller: str, name: str | None = None
 ) -> tuple[str, list[str], np.ndarray]:
-    """What the groups are called, their names in order, and each site's group (-1: in none)."""
+    """The grouping's name, the groups' names in order, and each site's group (-1: in none)."""
     column = sites.column(given, caller, "groups")
     if column is None:
         raise ValueError(f"{caller}: groups must name each site's group, got None.")
@@ -114,11 +114,11 @@ def read_groups(
 def read_floors(
     floors: float | Mapping[str, float] | None, names: Sequence[str], caller: str
 ) -> np.ndarray:
-    """The least share of each group [G] in the order of `names`; empty where None is given. A group
-    without an entry keeps 0.
+    """The least share of each group [G] in the order of `names`; empty if None is given. A group
+    without an entry has 0.
 
     Raises:
-        ValueError: a floor of a group that is not there.
+        ValueError: a floor of an unknown group.
     """
     if floors is None:
         return np.empty(0)

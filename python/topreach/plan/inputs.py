@@ -1,4 +1,4 @@
-"""What a plan is made from: scores by site, and other columns by site."""
+"""The inputs of a plan: scores by site, and other columns by site."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from topreach.data.messages import either
 from topreach.data.site_ids import site_ids
 from topreach.data.times import plain, read_times
 
-# Arguments by site that are shares of its events, or chances; and others that cannot be negative.
+# Arguments by site that are chances or shares of its events, and amounts that cannot be negative.
 CHANCES = ("comes", "passes", "compliance")
 SHARES = ("effect", "treated", "spilled", *CHANCES)
 AMOUNTS = ("cost", "size", "area", "opening", "capacity", "opened_capacity")
@@ -35,8 +35,8 @@ class Sites:
     Attributes:
         ids: [S].
         scores: float64 [S], or [H, S] for several periods.
-        table: what else is known, indexed by id; of several periods what is the same in all.
-        varying: columns that are not.
+        table: the other columns, indexed by id; for several periods, those that are equal in all.
+        varying: columns that differ between periods.
         periods: labels of the H periods, or none.
     """
 
@@ -48,8 +48,8 @@ class Sites:
 
     @contextlib.contextmanager
     def named(self) -> Iterator[None]:
-        """Errors of the C++ library, which knows numbers of sites, with the site's id and, of
-        several, the period."""
+        """Within the block, errors of the C++ library, which numbers the sites, name the site's id
+        and, if there are several periods, the period."""
         try:
             yield
         except ValueError as error:
@@ -114,7 +114,7 @@ class Sites:
         return values
 
     def numbers(self, given: Any, caller: str, what: str, default: float) -> np.ndarray:
-        """The same as float64 [S]; `default` where None."""
+        """The same as float64 [S]; `default` if None is given."""
         column = self.column(default if given is None else given, caller, what)
         assert column is not None
         values = pd.to_numeric(pd.Series(column), errors="coerce").to_numpy(dtype=float)
@@ -160,7 +160,7 @@ def read_sites(
     period: Any = None,
     periods: bool = False,
 ) -> Sites:
-    """Scores as they come.
+    """Read scores in any of the forms that a user may give.
 
     Args:
         scores: a table of `ranker.rank()` or another with a column of ids and one of scores; a

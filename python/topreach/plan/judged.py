@@ -1,4 +1,4 @@
-"""Plans judged by what happened, and by what may happen."""
+"""Plans judged by observed counts, and by draws of possible counts."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ def evaluate(plan: Plan, y: Any, *, groups: Any = None, area: Any = None) -> dic
 
     Args:
         plan: the plan, x.
-        y: what happened, by site id or in the order of the scores.
+        y: observed counts, by site id or in the order of the scores.
         groups: also the share of each group's events that fall in the plan: a column, Series or
             list as for `Quotas`; None: the first grouping of the plan's quotas, if any.
         area: size of each site, for `pai`.
 
     Returns:
         dict with
-        `reach`: f(y, x), what the plan's objective makes of y;
+        `reach`: f(y, x), the plan's objective for y;
         `bpr`: f(y, x) / max over allowed plans of f(y, .), never above 1 (NaN if that is 0);
-        `bpr_gap`: relative gap of the plan in hindsight, 0 where it is the best for certain;
-        `free_bpr`: share of what the best sites in the same number have, without any constraint;
+        `bpr_gap`: relative gap of the best plan in hindsight: 0 if that is proved to be the best,
+            NaN if it has no bound;
+        `free_bpr`: events in chosen sites over those in the best sites of the same number, without
+            constraints;
         `capture`: share of all events that fall in chosen sites;
         `share`: Series by group, if there are groups;
         `pai`: (share of events) / (share of area) of the plan, and `tour_pai` of each tour, if
@@ -99,7 +101,7 @@ def evaluate(plan: Plan, y: Any, *, groups: Any = None, area: Any = None) -> dic
 
 
 def stability(plan: Plan, samples: Any) -> tuple[pd.Series, float]:
-    """How much the plan hangs on chance.
+    """How much the plan depends on chance.
 
     Args:
         plan: the plan.
@@ -134,10 +136,10 @@ def swap_with(plan: Plan, site: Any) -> tuple[list[str], float]:
         plan: the plan. site: id of one of its sites.
 
     Returns:
-        The ids that the best plan without the site has and this one has not, and the value lost.
+        The ids that are in the best plan without the site but not in this plan, and the value lost.
 
     Raises:
-        ValueError: the site is not in the plan, or no plan does without it.
+        ValueError: the site is not in the plan, or every plan needs it.
 
     Example:
         >>> swap_with(tr.plan.quota_topk([5.0, 4.0, 3.0], 2), 0)
@@ -159,9 +161,8 @@ def information(plan: Plan, samples: Any) -> tuple[float, float]:
     """The value of knowing: E[max over plans f(y, .)] - E f(y, x), and its standard error.
 
     With draws of the counts y it is the expected value of perfect information. With draws of the
-    *expected* counts, for instance from models fitted to bootstrap samples, it is what wrong
-    scores cost.
-    Units: the objective's, per period.
+    *expected* counts, for instance from models fitted to bootstrap samples, it is the cost of wrong
+    scores. Units: the objective's, per period.
 
     Args:
         plan: the plan, x. samples: draws [M, S], M >= 2.
@@ -185,7 +186,7 @@ def information(plan: Plan, samples: Any) -> tuple[float, float]:
 
 
 def by_ratio(plan: Plan, samples: Any) -> Plan:
-    """The allowed plan of largest E[f(y, x) / R(y)], R(y) the best that any allowed plan reaches.
+    """The allowed plan of largest E[f(y, x) / R(y)], R(y) the largest reach of any allowed plan.
 
     f is linear in y, so E[f(y, x) / R(y)] = f(E[y / R(y)], x): one solution for each draw, then one
     more. Draws in which nothing can be reached are left out.
@@ -204,7 +205,7 @@ def by_ratio(plan: Plan, samples: Any) -> Plan:
         >>> by_ratio(plan, [[1, 0], [1, 0], [2, 32]]).ids  # the first in two draws of three
         ['0']
 
-    Source: the ratio ranking of Learning where to intervene (2023), where any plans are allowed.
+    Source: the ratio ranking of Learning where to intervene (2023), for any set of allowed plans.
     """
     from topreach.plan.plan import Plan as Made
 
@@ -230,8 +231,10 @@ def by_ratio(plan: Plan, samples: Any) -> Plan:
 
 
 def price_of_constraints(plan: Plan) -> float:
-    """1 - V / V without quotas and locks; V is the sum of scores for plans that are fair, spaced or
-    connected, whose rival is the best sites in the same number. NaN where that is not above 0.
+    """The cost of the constraints as a share: 1 - V / V₀, V₀ the value without quotas and locks.
+
+    For plans that are fair, spaced or connected, V is the sum of scores, and V₀ that of the best
+    sites of the same number. NaN if V₀ is not above 0.
 
     Raises:
         TypeError, ValueError: as for `evaluate`.

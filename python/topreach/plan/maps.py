@@ -34,7 +34,7 @@ def geometries(plan: Plan, geometry: Any, caller: str) -> dict[str, dict[str, An
             columns lon and lat (longitude and latitude, x and y) of that table.
 
     Raises:
-        ValueError: nothing that says where the sites lie.
+        ValueError: no coordinates or shapes of the sites.
     """
     sites = plan._problem.sites
     if isinstance(geometry, str | os.PathLike):
@@ -100,7 +100,7 @@ def write_geojson(
     tours and subgraphs a line for each tour or edge.
 
     Raises:
-        ValueError: as for `geometries`; or a chosen site without a place.
+        ValueError: as for `geometries`; or a chosen site without a geometry.
     """
     caller = "Plan.to_geojson"
     where = geometries(plan, geometry, caller)

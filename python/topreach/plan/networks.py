@@ -1,4 +1,4 @@
-"""Plans on a network: whom to reach through whom, tours, subgraphs."""
+"""Plans on a network: spillover, call-ins, coverage, representatives, tours, subgraphs."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ def spillover(
     compliance: Any = None,
     **shared: Unpack[ReachArguments],
 ) -> Plan:
-    """Whom to treat where treatment helps neighbours too.
+    """Whom to treat if treatment also helps neighbours.
 
-    Maximises sum_i saved_i: a treated person saves treated_i x score_i, an untreated neighbour of
-    one spilled_i x score_i, once. With compliance c the expected saving is exact:
+    Maximises sum_i saved_i: a treated person saves treated_i x score_i; an untreated neighbour of a
+    treated person saves spilled_i x score_i, counted once. With compliance c the expected saving is
+    exact:
     sum_i score_i ((treated - spilled)_i c_i x_i + spilled_i (1 - prod_{N[i]} (1 - c_j x_j))),
     N[i] the neighbours of i and i.
 
@@ -98,18 +99,18 @@ def call_in(
 ) -> Plan:
     """Whom to call in so that a message reaches most people.
 
-    Who is called comes with chance comes_j, has then heard the message, and passes it on to each
-    neighbour with chance passes_j: q_jj = comes_j, q_ij = comes_j passes_j.
+    A person j who is called comes with chance comes_j. Whoever comes has heard the message, and
+    passes it on to each neighbour with chance passes_j: q_jj = comes_j, q_ij = comes_j passes_j.
 
     Args:
-        scores: the people: table, Series by id, or array; also the graph's ids alone, `graph.ids`.
+        scores: the people: table, Series by id, or array; or only the graph's ids, `graph.ids`.
         graph: who knows whom.
         k: number of people to call.
         comes, passes: chances: a number, a column's name, or values by id.
         form: "exact": the expected number of people reached, sum_i 1 - prod_j (1 - q_ij x_j);
             "capped": expected contacts, at most one each, min(1, sum_j q_ij x_j), an upper bound of
-            it that is easier to solve.
-        weight_by_score: reaching a person counts their score, not 1.
+            the exact form that is easier to solve.
+        weight_by_score: whether reaching a person counts their score instead of 1.
         Others: as for `quota_topk`.
 
     Returns:
@@ -126,8 +127,8 @@ def call_in(
         >>> plan.ids, plan.reach
         (['a'], 1.0)
 
-    Source: Wheeler, "Incorporating treatment non-compliance into call-ins" (andrewpwheeler.com),
-    where who comes hears the message with chance passes_j only; here, for certain.
+    Source: Wheeler, "Incorporating treatment non-compliance into call-ins" (andrewpwheeler.com).
+    There a person who comes hears the message only with chance passes_j; here, for certain.
     """
     name = "call_in"
     if form not in ("exact", "capped"):
@@ -139,7 +140,7 @@ def call_in(
     arrives = choice.numbers(comes, "comes", 1.0)
     tells = choice.numbers(passes, "passes", 1.0)
 
-    # What counts is who is reached: with other values than 1 only in hindsight, unless asked for.
+    # Each person reached counts 1. Other values are used only in hindsight, or if asked for.
     def run(values: np.ndarray, core: _C.PlanConstraints) -> _C.PlanSolved:
         is_first = not weight_by_score and values is choice.sites.scores
         return _C.plan_call_in(
@@ -156,13 +157,14 @@ def coverage(scores: Any, graph: Graph, k: int, **shared: Unpack[ReachArguments]
     neighbour is chosen, max sum_i r_i [x(N[i]) >= 1].
 
     Args:
-        scores: r >= 0, what each site counts, as for `quota_topk`.
-        graph: who is within reach of whom, for instance `Graph.from_coordinates(..., radius=5)`.
+        scores: r >= 0, the value of each site, as for `quota_topk`.
+        graph: which sites are within reach of each other, for instance
+            `Graph.from_coordinates(..., radius=5)`.
         k: number of places.
         Others: as for `quota_topk`.
 
     Returns:
-        A plan, in the unit of the scores; `reached` in its table is 1 where a site counts.
+        A plan, in the unit of the scores; `reached` in its table is 1 for a site that counts.
 
     Raises:
         ValueError: a score below 0, a graph of other sites, and as for `quota_topk`.
@@ -195,21 +197,20 @@ def dominating_set(
     gap: float = 1e-4,
     time: float = math.inf,
 ) -> Plan:
-    """Representatives: the fewest sites, or cheapest, so that each is chosen or has a chosen
+    """Representatives: the fewest or cheapest sites such that each site is chosen or has a chosen
     neighbour.
 
     Args:
-        graph: who is whose neighbour.
+        graph: which sites are neighbours.
         cost: of choosing a site, > 0: a number, or values by id; None: 1.
-        reach: instead: the fewest sites from whom a message reaches so many people in expectation,
-            with `comes` and `passes` as for `call_in`.
-        lock_in, lock_out: ids that must be chosen, or must not.
+        reach: instead, the fewest sites from which a message reaches this many people in
+            expectation, with `comes` and `passes` as for `call_in`.
+        lock_in, lock_out: ids of sites that must, or must not, be chosen.
         gap: relative gap that is good enough. time: seconds.
 
     Returns:
-        A plan whose value is the number of sites, or their cost: the less the better, and the
-        bound lies below. Infeasible, with a note of the largest reach there is, if `reach` is
-        beyond it.
+        A plan whose value is the number of sites, or their cost: less is better, and the bound lies
+        below. Infeasible if no plan has this `reach`; a note then gives the largest possible one.
 
     Raises:
         ValueError: a cost that is not above 0, chances outside 0 to 1, ids that are not in the
@@ -253,25 +254,25 @@ def tours(
     max_size: float = math.inf,
     **shared: Unpack[TourArguments],
 ) -> Plan:
-    """At most k tours, each a path from neighbour to neighbour, without a common area.
+    """At most k tours, each a path from neighbour to neighbour; no two share an area.
 
-    A tour gains its share of all events minus pai x its share of the whole area: one with gain > 0
-    has a prediction accuracy index (PAI) above `pai`. Tours that gain nothing are left out.
+    A tour gains its share of all events minus pai x its share of the whole area. A tour with gain >
+    0 has a prediction accuracy index (PAI) above `pai`. Tours that gain nothing are left out.
 
     Args:
         scores: expected events of each area, >= 0.
-        graph: which areas lie side by side.
-        k: number of tours, at most.
+        graph: which areas are neighbours.
+        k: the largest number of tours.
         area: size of each area, for the gain; None: 1 each. pai: the index that a tour must beat.
-        gain: instead of both: what passing an area gains, in any unit.
-        size: what counts for min_size and max_size: length, minutes, area; None: 1 each, so that
-            these are numbers of areas.
-        lock_out: ids of areas in no tour.
+        gain: instead of area and pai: the gain of passing an area, in any unit.
+        size: of each area, for min_size and max_size: length, minutes or area; None: 1 each, so
+            that these are numbers of areas.
+        lock_out: ids of areas that must be in no tour.
         Others: as for `quota_topk`.
 
     Returns:
-        A plan with `tours`. Proved without HiGHS; beyond some 15 areas a tour time may be up
-        before, status "feasible".
+        A plan with `tours`. It is proved without HiGHS. With more than some 15 areas in a tour,
+        time may run out first; then the status is "feasible".
 
     Raises:
         ValueError: k below 1; a size that is not above 0; min_size above max_size, or max_size
@@ -286,7 +287,7 @@ def tours(
         ([['a', 'b', 'c']], 4.0)
 
     Source: Wheeler, "Creating high crime sub-tours" (andrewpwheeler.com), whose linear program
-    forbids cycles of two areas alone; paths here are paths. Column generation.
+    forbids only cycles of two areas. Here every tour is a path. Method: column generation.
     """
     choice = read_choice("tours", scores, None, shared)
     sites = choice.sites
@@ -320,20 +321,21 @@ def subgraph(
     gap: float = 1e-4,
     time: float = math.inf,
 ) -> Plan:
-    """How some nodes of a network hang together: the least tree that joins them.
+    """How some nodes of a network are connected: the smallest tree that joins them.
 
     Args:
         graph: the network; edges count 1, or their weights.
         terminals: ids to join.
-        neighbours: also every neighbour of a terminal.
-        gap: relative gap that counts as optimal. time: must be above 0; the method has no stop.
+        neighbours: whether to add every neighbour of a terminal.
+        gap: relative gap that counts as optimal. time: must be above 0; the method does not stop
+            early.
 
     Returns:
         A plan with `edges`, and a table with `role`: "terminal", "essential" (in every such tree),
-        "replaceable", "joining" (where neither is known) or "neighbour"; and with `betweenness`,
-        for each node the expected number of pairs of terminals whose shortest path, one at random
-        among the shortest, passes through it. Terminals in parts that no path joins get a tree
-        each; a note says so. Exact up to 12 terminals in a part.
+        "replaceable", "joining" (if neither is known) or "neighbour"; and with `betweenness`, for
+        each node the expected number of pairs of terminals whose shortest path, one at random
+        among the shortest, passes through it. If no path joins all terminals, each connected part
+        gets its own tree; a note says so. Exact up to 12 terminals in a part.
 
     Raises:
         ValueError: no terminals, one twice, or one that is not in the graph.
@@ -369,12 +371,12 @@ def subgraph(
 
 
 def _reached(values: np.ndarray, solved: _C.PlanSolved) -> float:
-    """Sum of the values of those that are reached, by their chances."""
+    """The expected sum of the values of those that are reached."""
     return float((values * solved.columns["reached"]).sum())
 
 
 def _nodes(graph: Graph) -> Sites:
-    """The sites of a graph, each with score 1; made once, for the next plan on it."""
+    """The sites of a graph, each with score 1; kept for the next plan on the same graph."""
     if graph not in _SITES:
         table = pd.DataFrame(index=pd.Index(graph.ids))
         _SITES[graph] = Sites(graph.ids, np.ones(graph.num_nodes), table)

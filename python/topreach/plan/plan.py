@@ -1,4 +1,4 @@
-"""`Plan`: what a program of `topreach.plan` gives back."""
+"""`Plan`: the result of a program of `topreach.plan`."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from topreach.plan.problem import Problem
 
 
 class Plan:
-    """A plan that can be carried out, with a bound of what any plan could reach.
+    """A plan that can be carried out, with a bound on the value of any plan.
 
     Attributes:
         program: the function that made it.
         status: "optimal" (the gap is at most 1e-6, or the gap asked for), "feasible" (a larger
-            gap), "heuristic" (no bound is known) or "infeasible" (there is no plan; `notes` say
-            what is known).
-        ids: the chosen sites, best first. value, bound, gap: of the program's objective; None where
+            gap), "heuristic" (no bound is known) or "infeasible" (there is no plan; `notes` may say
+            more).
+        ids: the chosen sites, best first. value, bound, gap: of the program's objective; None if
             there is no bound.
-        seconds: time that it took. numbers: what else is known, by name ("reach", "cost", ...).
+        seconds: time that it took. numbers: further figures, by name ("reach", "cost", ...).
         tours: ids of each tour in order, best first (`tours` only); of each period (`phased`).
         edges: pairs of ids (`subgraph`). flows: who is sent where (`assign`).
         essential, replaceable: ids (`subgraph`).
-        notes: what there is to say, a sentence each.
+        notes: remarks, one sentence each.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Plan:
 
     @property
     def reach(self) -> float | None:
-        """People or events reached, where the program knows it."""
+        """People or events reached, if the program reports it."""
         return self.numbers.get("reach")
 
     @property
@@ -90,7 +90,7 @@ class Plan:
 
     def to_frame(self, *, all_sites: bool = False) -> pd.DataFrame:
         """A row for each chosen site, best first: site, score, the score table's other columns,
-        and what the program adds (tour and stop, period, role, chance reached).
+        and the program's own (tour and stop, period, role, chance reached).
 
         Args:
             all_sites: also those that are not chosen; adds `selected`.
@@ -141,8 +141,8 @@ class Plan:
     def to_geojson(
         self, path: str | os.PathLike, geometry: Any = None, *, all_sites: bool = False
     ) -> None:
-        """The plan as a map layer: a feature for each site; see `topreach.plan.maps.features` for
-        `geometry`."""
+        """The plan as a map layer: a feature for each site; see `topreach.plan.maps.geometries`
+        for `geometry`."""
         from topreach.plan.maps import write_geojson
 
         write_geojson(self, path, geometry, all_sites=all_sites)
@@ -156,7 +156,7 @@ class Plan:
     # ---- judged ---------------------------------------------------------------------------------
 
     def evaluate(self, y: Any, *, groups: Any = None, area: Any = None) -> dict[str, Any]:
-        """How good the plan was, by what happened; see `topreach.plan.judged.evaluate`."""
+        """How good the plan was, by observed counts; see `topreach.plan.judged.evaluate`."""
         return judged.evaluate(self, y, groups=groups, area=area)
 
     def stability(self, samples: Any) -> tuple[pd.Series, float]:
@@ -165,12 +165,12 @@ class Plan:
         return judged.stability(self, samples)
 
     def swap_with(self, site: Any) -> tuple[list[str], float]:
-        """What replaces a site, and what that costs; see `topreach.plan.judged.swap_with`."""
+        """Sites that replace a site, and the value lost; see `topreach.plan.judged.swap_with`."""
         return judged.swap_with(self, site)
 
     def information(self, samples: Any) -> tuple[float, float]:
-        """What it would be worth to know beforehand what the samples are draws of, per period, and
-        the standard error; see `topreach.plan.judged.information`."""
+        """The value, per period, of knowing beforehand the quantity that the samples are draws of,
+        and its standard error; see `topreach.plan.judged.information`."""
         return judged.information(self, samples)
 
     def by_ratio(self, samples: Any) -> Plan:
@@ -179,5 +179,6 @@ class Plan:
 
     @property
     def price_of_constraints(self) -> float:
-        """1 - value / value without quotas and locks: what they cost, as a share. Solves again."""
+        """The cost of quotas and locks as a share: 1 - value / value without them. Solves again;
+        see `topreach.plan.judged.price_of_constraints`."""
         return judged.price_of_constraints(self)

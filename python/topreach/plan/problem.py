@@ -1,5 +1,5 @@
-"""A program with its data, so that it can be solved again: for what happened, for samples, without
-a constraint."""
+"""A program with its data, so that it can be solved again: for observed counts, for samples, or
+without constraints."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Problem:
         objective: (values [S], solved plan) -> f(values, plan), linear in the values; None if the
             plan is not judged by counts.
         effect: share [S] of a site's events that acting there prevents; None: 1.
-        rows: (values [M, S], constraints) -> plans [M, S] of 0 and 1, where there is a quick way.
-        free_topk: whether "without constraints" means the best sites in the same number.
+        rows: (values [M, S], constraints) -> plans [M, S] of 0 and 1, if there is a quick way.
+        free_topk: whether "without constraints" means the best sites of the same number.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Problem:
             return self.run(self.scaled(values), kept.core(self.sites, self.name))
 
     def solve_free(self, size: int) -> _C.PlanSolved:
-        """The best plan for the scores without quotas and locks; where `free_topk`, the best `size`
+        """The best plan for the scores without quotas and locks; if `free_topk`, the best `size`
         sites."""
         values = self.scaled(self.sites.scores)
         if self.free_topk:
@@ -68,7 +68,7 @@ class Problem:
         return values if self.effect is None else values * self.effect
 
     def counts(self, y: Any, caller: str) -> np.ndarray:
-        """What happened, by site id or in order, as float64 [S] (for several periods [H, S])."""
+        """Observed counts, by site id or in order, as float64 [S] (for several periods [H, S])."""
         if self.sites.periods:
             if hasattr(y, "detach"):
                 y = y.detach().cpu().numpy()

@@ -1,4 +1,4 @@
-"""Whether the solver HiGHS is there."""
+"""Whether the solver HiGHS is installed."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from topreach.programs.solver import find_highs
 
 
 def has_highs() -> bool:
-    """Whether HiGHS is there. Without it: quotas that are nested, tours, subgraphs are solved as
-    ever; budgets, coverage, representatives, spacing and connected plans come with the gap that is
-    proved, if any; crossing quotas, treatment coverage, phases and fairness need it: `pip install
-    highsbox`."""
+    """Whether HiGHS is installed (`pip install highsbox`).
+
+    Without it, nested quotas, tours and subgraphs are solved as usual. Budgets, coverage,
+    representatives, spacing and connected plans come with the gap that is proved, if any. Crossing
+    quotas, treatment coverage, phases and fairness need HiGHS."""
     find_highs()
     return _C.has_highs()
 
 
 def highs_version() -> str:
-    """Version and file, as "1.15.1 (path)". Raises RuntimeError if there is none."""
+    """Version and file, like "1.15.1 (path)". Raises RuntimeError if there is none."""
     find_highs()
     return _C.highs_version()

@@ -1,5 +1,5 @@
-"""What every choice of sites can be asked to keep, as arguments: declared and explained here, once,
-for the programs and for `topreach.plan`."""
+"""The arguments for constraints that every choice of sites can have. They are declared and
+explained here, once, for the programs and for `topreach.plan`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Quotas:
     Args:
         groups: a column of the table of scores, a Series or dict by site id, or one name for each
             site in order. A blank or missing name: in no group.
-        at_least, at_most: a number for all groups, a share of K as "30%" (at least: rounded up, at
-            most: rounded down), or a dict by group. None: no bound.
-        name: what the groups are, for messages; None: the column's name, else "group".
+        at_least, at_most: a number for all groups, a share of K such as "30%" (at least: rounded
+            up, at most: rounded down), or a dict by group. None: no bound.
+        name: the word for a group in messages; None: the column's name, else "group".
 
-    What is wrong with it is said by the function that it is given to, which knows the sites: a
-    ValueError for unknown groups and limits that cannot be met.
+    The function that takes it knows the sites and checks it: it raises ValueError for unknown
+    groups and for limits that cannot be met.
 
     Example:
         >>> towns = Quotas(["a", "a", "b"], at_least=1, name="town")
@@ -43,10 +43,10 @@ class Quotas:
 
 
 class Keeping(TypedDict, total=False):
-    """What a choice of sites keeps.
+    """The constraints of a choice of sites.
 
     groups, at_least, at_most: one grouping, as for `Quotas`. quotas: `Quotas`, or several.
-    lock_in, lock_out: ids that must be in the plan, or must not.
+    lock_in, lock_out: ids of sites that must, or must not, be in the plan.
     """
 
     groups: Any
@@ -58,9 +58,9 @@ class Keeping(TypedDict, total=False):
 
 
 class ProgramArguments(Keeping, total=False):
-    """Of the programs that are solved by search.
+    """Arguments of the programs that are solved by search.
 
-    gap: relative gap that is good enough (1e-4). time: seconds a plan.
+    gap: relative gap that is good enough (1e-4). time: seconds for each plan.
     """
 
     gap: float
@@ -73,17 +73,17 @@ DEFAULTS: dict[str, Any] = {
     "site": "site",
     "gap": 1e-4,
     "time": math.inf,
-}  # of the others: None
+}  # the default of the others is None
 
 
 def takes(shared: type) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Spells out a function's `**shared`: its signature shows each argument with type and default,
-    a call gets the defaults, and another name is a TypeError.
+    a call gets the defaults, and an unknown name is a TypeError.
 
     Args:
         shared: the TypedDict of these arguments.
     """
-    # As they are written: ForwardRef("Quota") is Quota.
+    # The types as written in the source: ForwardRef("Quota") is shown as Quota.
     types = {name: kind.__forward_arg__ for name, kind in shared.__annotations__.items()}
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:

@@ -1,4 +1,4 @@
-"""What a program may be given as."""
+"""The forms in which a program may be given."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def as_program(program: Program | int, caller: str = "as_program") -> Program:
         caller: the function to name in an error.
 
     Raises:
-        TypeError: neither; True and False are no numbers.
+        TypeError: neither; True and False are not numbers.
         ValueError: K below 1.
 
     Example:

@@ -1,4 +1,4 @@
-"""Groups of sites, their limits and locks, from what a user gives."""
+"""Groups of sites, their limits and locks, from a user's arguments."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from topreach.ops.quota import Limit, limit_count
 
 class Column:
     """One grouping: the names of the sites' groups ("": in none), ids of the sites or none, and
-    what a group is called."""
+    the word for a group."""
 
     def __init__(self, values: Sequence[Any], ids: list[str], label: str):
         self.values = [label_of(value) for value in values]
         self.ids, self.label = ids, label
 
     def in_order(self, ids: list[str], caller: str) -> None:
-        """Puts the sites in the order of `ids`.
+        """Put the sites in the order of `ids`.
 
         Raises:
             ValueError: other sites than these.
@@ -84,15 +84,15 @@ def grouping_of(
     caller: str,
     words: tuple[str, str] = ("lower", "upper"),
 ) -> _C.Grouping:
-    """The grouping with its limits, as C++ takes it.
+    """The grouping with its limits, as a C++ object.
 
     Args:
         lower, upper: one limit for all groups, or a mapping from groups; see `limit_count`.
         k: number of sites, for shares of it; None: there are no shares.
-        words: what the limits are called, for messages.
+        words: the names of the limits in messages.
 
     Raises:
-        ValueError: no group, a limit of an unknown one, or one that is no limit.
+        ValueError: no group, a limit of an unknown group, or a value that is not a limit.
     """
     names = [name for name in dict.fromkeys(column.values) if name]
     if not names:
@@ -133,14 +133,14 @@ def grouping_of(
 def read_lock(
     lock_in: Iterable[Any], lock_out: Iterable[Any], ids: list[str], count: int, caller: str
 ) -> list[int]:
-    """[S] of 1, in; -1, out; 0, free; or empty where no site is locked.
+    """[S] of 1, in; -1, out; 0, free; or empty if no site is locked.
 
     Args:
-        lock_in, lock_out: ids, or positions where sites have no ids.
+        lock_in, lock_out: ids, or positions if sites have no ids.
 
     Raises:
         ValueError: an unknown site, or one in both.
-        TypeError: a text in the place of a list.
+        TypeError: a text instead of a list.
     """
     lock = [0] * count
     for word, held, sign in (("lock_in", lock_in, 1), ("lock_out", lock_out, -1)):

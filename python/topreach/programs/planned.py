@@ -1,9 +1,9 @@
 """Programs that are solved by search: budgets, spacing, connected plans, coverage of a network,
 fairness.
 
-Each function makes a `Program`: the ranker ranks and trains for it, model files keep it, and C++
-has it by the same name. `soft` is by perturbation. The functions of `topreach.plan` solve them for
-scores at hand.
+Each function makes a `Program`. The ranker ranks and trains for it, model files keep it, and C++
+has it under the same name. `soft` uses perturbation. The functions of `topreach.plan` solve the
+same problems for given scores.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def Budget(
         groups, at_least, at_most: one grouping, as for `topreach.plan.Quotas`: a Series or mapping
             by site id, or a list [S] in the order of the sites. quotas: `topreach.plan.Quotas`, or
             several.
-        lock_in, lock_out: sites that are always, or never, in the plan: ids, or positions where
-            sites have none.
-        gap: relative gap that is good enough. time: seconds a plan.
+        lock_in, lock_out: sites that are always, or never, in the plan: ids, or positions if sites
+            have none.
+        gap: relative gap that is good enough. time: seconds for each plan.
 
     Raises:
         ValueError: costs or a budget below 0; quotas that no plan meets, with the group's name.
@@ -80,7 +80,7 @@ def Spaced(
 
     Raises:
         ValueError, TypeError: as for `Budget`; coordinates that do not fit each other. `best`
-            raises where there are not K such sites.
+            raises if there are not K such sites.
 
     Example:
         >>> Spaced(2, [0, 1, 2], [0, 0, 0], 1.5).best(torch.tensor([5.0, 4.0, 3.0]))
@@ -91,15 +91,15 @@ def Spaced(
 
 @takes(ProgramArguments)
 def Connected(k: int, graph: Graph, **shared: Unpack[ProgramArguments]) -> _C.Program:
-    """K sites that hang together in the graph; see `topreach.plan.connected`.
+    """K sites that are connected in the graph; see `topreach.plan.connected`.
 
     Args:
         k: number of sites.
-        graph: who is whose neighbour; its ids are those of the sites.
+        graph: which sites are neighbours; its ids are those of the sites.
         Others: as for `Budget`.
 
     Raises:
-        ValueError, TypeError: as for `Budget`. `best` raises where no K sites hang together.
+        ValueError, TypeError: as for `Budget`. `best` raises if no K sites are connected.
 
     Example:
         >>> graph = Graph.from_edges([("a", "b"), ("b", "c"), ("c", "d")])
@@ -111,16 +111,16 @@ def Connected(k: int, graph: Graph, **shared: Unpack[ProgramArguments]) -> _C.Pr
 
 @takes(ProgramArguments)
 def Coverage(k: int, graph: Graph, **shared: Unpack[ProgramArguments]) -> _C.Program:
-    """K sites; what counts is the y of all sites that are chosen or next to one; see
-    `topreach.plan.coverage`.
+    """K sites that maximise the sum of y over all sites that are chosen or next to a chosen one;
+    see `topreach.plan.coverage`.
 
-    `reach(plan, y)` is that sum; of a fractional plan [..., S] its expectation if each site is
-    chosen with that chance on its own, so that DirectBPR and DAML train for it. SPO+ and PG take a
-    plan for a sum over its sites, which this is not.
+    `reach(plan, y)` is that sum. For a fractional plan [..., S] it is the expectation if each site
+    is chosen independently with that chance, so DirectBPR and DAML can train for it. SPO+ and PG
+    need a reach that is a sum over the chosen sites, which this is not.
 
     Args:
         k: number of sites.
-        graph: who is within reach of whom; its ids are those of the sites.
+        graph: which sites are within reach of each other; its ids are those of the sites.
         Others: as for `Budget`.
 
     Raises:
@@ -145,16 +145,16 @@ def Spillover(
     compliance: Any = 1.0,
     **shared: Unpack[ProgramArguments],
 ) -> _C.Program:
-    """K people to treat, whose neighbours profit too; see `topreach.plan.spillover`.
+    """K people to treat, whose neighbours benefit too; see `topreach.plan.spillover`.
 
-    `reach(plan, y)` is what the plan saves of y. Train as for `Coverage`.
+    `reach(plan, y)` is the part of y that the plan saves. Train as for `Coverage`.
 
     Args:
         k: number of people.
         graph: who knows whom; its ids are those of the sites.
         treated, spilled: share of a person's events that being treated, or knowing someone who is,
-            prevents: a number, or [N] in the order of the graph, or a Series by id. compliance:
-            chance to come.
+            prevents: a number, or [N] in the order of the graph, or a Series by id.
+        compliance: chance that a chosen person comes, in the same forms.
         Others: as for `Budget`.
 
     Raises:
@@ -180,7 +180,7 @@ def CallIn(
     passes: Any = 1.0,
     **shared: Unpack[ProgramArguments],
 ) -> _C.Program:
-    """K people to call in; `reach(plan, y)` is the expected y of who hears the message; see
+    """K people to call in; `reach(plan, y)` is the expected y of those who hear the message; see
     `topreach.plan.call_in`. Train as for `Coverage`.
 
     Args:
@@ -200,7 +200,7 @@ def CallIn(
         tensor([1., 0., 0.])
 
     Source: Wheeler, "Incorporating treatment non-compliance into call-ins" (andrewpwheeler.com);
-    who comes has heard.
+    here, whoever comes has heard the message.
     """
     return _network("CallIn", k, graph, {"comes": comes, "passes": passes}, shared)
 
@@ -216,23 +216,25 @@ def Fair(
 ) -> _C.Program:
     """Plans that leave no group behind; see `topreach.plan.fair`.
 
-    With floors: max r.x where each group keeps a share of its own total. A plan that keeps the
-    floors of the scores may break those of y, so that `bpr`, the share of the best reach that keeps
-    those of y, is cut at 1. Without: `reach(plan, y)` is the least share that a group has of its
-    own total of y, differentiable in the plan, and the plan of largest least share is the best.
-    SPO+ and PG take a plan for a sum over its sites: they suit the form with floors.
+    With floors: max r.x while each group keeps a share of its own total. A plan that keeps the
+    floors for the scores may break them for y. So `bpr`, which compares with the best plan that
+    keeps them for y, is cut at 1.
+
+    Without floors: `reach(plan, y)` is the least share that a group gets of its own total of y,
+    differentiable in the plan; the best plan maximises it. SPO+ and PG need a reach that is a sum
+    over the chosen sites, so they suit only the form with floors.
 
     Args:
         k: number of sites; None: any.
         fair_to: the groups, as `groups` of `Budget`.
-        floors: shares from 0 to 1: one number for all groups, or by group, others keeping 0.
+        floors: shares from 0 to 1: one number for all groups, or by group; the others have 0.
         sites: ids [S] of the groups, if they are not in the ranker's order.
         Others: as for `Budget`.
 
     Raises:
-        ValueError, TypeError: as for `Budget`; floors of unknown groups, or that are no shares.
-            `best` raises where no plan gives every group its floor.
-        RuntimeError: no HiGHS, when a plan is sought.
+        ValueError, TypeError: as for `Budget`; floors of unknown groups, or outside 0 to 1.
+            `best` raises if no plan gives every group its floor.
+        RuntimeError: no HiGHS, when a plan is solved for.
 
     Example:
         >>> program = Fair(2, ["a", "a", "b", "b"])
@@ -253,7 +255,7 @@ def Fair(
 
 
 def _by_id(column: Any, ids: list[str] | None, name: str) -> list[str] | None:
-    """Puts a grouping in the order of the ids; without these, its own are."""
+    """Put a grouping in the order of the ids. Returns the ids or, without these, its own."""
     if column.ids and ids and column.ids != ids:
         column.in_order(ids, name)
     return ids or column.ids or None
@@ -277,7 +279,7 @@ def _make(
     shared: ProgramArguments,
     count: int = 0,
 ) -> _C.Program:
-    """The program; `count` sites where no column says how many."""
+    """The program; `count`: the number of sites if no column gives it."""
     find_highs()
     ids = None if sites is None else [str(site) for site in sites]
     made: dict[str, Any] = dict(rest)

@@ -36,12 +36,13 @@ class Quotas(_C.Quotas):
             None and missing values: in no group. Several groupings: a DataFrame by site id with a
             column for each, or a list of the above.
         lower, upper: least and most sites of a group: one limit for all groups, or a mapping from
-            groups, those without an entry having no limit. A limit is a number, None, or a share of
-            K such as "30%": ⌈.3 K⌉ as a lower limit, ⌊.3 K⌋ as an upper one. For several groupings:
-            a mapping {column: limits} (for a DataFrame), or a list with one entry for each.
-        lock_in, lock_out: sites that are always, or never, in the plan: ids, or positions for
-            groups in the order of the sites.
-        label: what a group is called in messages; default: the name of the Series or column, else
+            groups, in which groups without an entry have no limit. A limit is a number, None, or a
+            share of K such as "30%": ⌈.3 K⌉ as a lower limit, ⌊.3 K⌋ as an upper one. For several
+            groupings: a mapping {column: limits} (for a DataFrame), or a list with one entry for
+            each.
+        lock_in, lock_out: sites that are always, or never, in the plan: ids, or positions if
+            groups are in the order of the sites.
+        label: the word for a group in messages; default: the name of the Series or column, else
             "group".
 
     Raises:
@@ -136,12 +137,12 @@ def _for_each(columns: list[Column], limits: Any, name: str) -> list[Any]:
 
 
 def with_effect(program: Program | int, effect: Any) -> _C.WithEffect:
-    """A program whose plans are worth what they prevent.
+    """A program whose plans are valued by the events that they prevent.
 
     Values, scores and counts y are multiplied by the effect e, so that plans maximise
     Σ e_i r_i x_i, and reach, `bpr`, the objectives and the ranker count events prevented,
-    Σ e_i y_i x_i. Where acting is of no use, e is 0. A model that is ranked by shares of all events
-    (ratio ranking) has its shares multiplied.
+    Σ e_i y_i x_i. At a site where acting does not help, e is 0. If a model ranks by shares of all
+    events (ratio ranking), the shares are multiplied.
 
     Args:
         program: any `Program`, or K.

@@ -12,8 +12,8 @@ from topreach import _C
 
 @functools.cache
 def find_highs() -> None:
-    """Tell the library where the package `highsbox` keeps HiGHS, if it is installed. The variable
-    TOPREACH_HIGHS goes before it, the system's library after."""
+    """Tell the library where the package `highsbox` keeps HiGHS, if it is installed. The
+    environment variable TOPREACH_HIGHS comes before it, the system's library after it."""
     found = util.find_spec("highsbox")
     if found is None or not found.submodule_search_locations:
         return

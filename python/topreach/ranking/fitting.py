@@ -31,8 +31,8 @@ LIKELIHOODS = ("marginal", "nll")  # objectives that take counts known to an int
 
 @runtime_checkable
 class FitsAtOnce(Protocol):
-    """A module with a fit of its own, without steps, as the objectives "direct" (x, y, weights) and
-    "marginal" call it."""
+    """A module with its own `fit`, without training steps, which the objectives "direct" (x, y,
+    weights) and "marginal" call."""
 
     def fit(self, *args: Any, **kwargs: Any) -> Any: ...
 
@@ -46,7 +46,7 @@ class ReadsLastPeriods(Protocol):
 
 @dataclass(frozen=True)
 class Fit:
-    """What a fit leaves: all of it, or nothing."""
+    """The complete result of a fit."""
 
     model: nn.Module
     needs: Needs
@@ -57,8 +57,8 @@ class Fit:
     uses_exposure: bool
     trainer: Trainer | None
     warm: Trainer | None
-    learnt_from: list[float]  # times of the periods that had a part in the fit
-    past: Panel  # the last panel: its timeline is all that is known
+    learnt_from: list[float]  # times of the periods used in the fit
+    past: Panel  # the last panel: its timeline holds all known counts
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Settings:
 def fit(
     settings: Settings, panel: Panel, valid: Panel | None, *, resume: bool, notes: list[str]
 ) -> Fit:
-    """Train a model; `notes` gets a sentence for what the user should know."""
+    """Train a model; sentences that the user should read are added to `notes`."""
     forecaster, needs = settings.forecaster, settings.forecaster.needs
     objective = _objective_name(settings)
     site_path = getattr(forecaster, "site_path", None)
@@ -220,7 +220,7 @@ def fit_events(settings: Settings, events: Events, notes: list[str]) -> tuple[Pa
         events = events.complete_to(end)
     model = forecaster.unfitted()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they stand in notes_
+        warnings.simplefilter("ignore")  # they are in notes_
         model.fit(events)
     notes.extend(model.notes_)
     model.known.fill_(panel.num_times)
@@ -246,7 +246,7 @@ def _last_read(panel: Panel, weights: Tensor | None, number: int) -> tuple[Panel
     """The last `number` periods that a direct fit can read, and their weights."""
     known = panel.has_counts.cpu()
     if weights is not None and weights.shape != known.shape:
-        return panel, weights  # the model's own check says what is wrong
+        return panel, weights  # the model's own check raises
     read = known if weights is None else known & (weights > 0)
     rows = torch.nonzero(read)[-number:, 0]
     if not len(rows):
@@ -282,8 +282,8 @@ def prepare(
 
 
 def timeline_exposure(panel: Panel, earlier: Panel) -> Tensor:
-    """Exposure [N, S] of the panel's timeline: its own, that of `earlier`, and, where a known
-    count has none, that of the nearest period."""
+    """Exposure [N, S] of the panel's timeline: its own, that of `earlier`, and, for a known count
+    without exposure, that of the nearest period."""
     times = {float(t): i for i, t in enumerate(panel.timeline_times)}
     values = torch.full((len(times), panel.num_sites), torch.nan)
     for source in (earlier, panel):
@@ -329,7 +329,7 @@ def _check_suppressed(panel: Panel, valid: Panel | None, needs: Needs, objective
         if part is None or part.y_upper is None:
             continue
         if needs.suppressed and (not isinstance(objective, str) or objective in LIKELIHOODS):
-            continue  # an objective of the user's own says itself what it cannot take
+            continue  # a user's objective checks its own inputs
         raise ValueError(
             "TopKRanker.fit: panel must have exact counts for this model and objective, got "
             f"{int((part.y_upper > part.y).sum())} that are only known to lie in an interval. Use "
@@ -339,7 +339,7 @@ def _check_suppressed(panel: Panel, valid: Panel | None, needs: Needs, objective
 
 
 def _known_weights(y: Tensor, weights: Tensor | None) -> Tensor | None:
-    """Weights of the cells [T, S]: 0 where a count is not known; None where all are 1."""
+    """Weights of the cells [T, S]: 0 where a count is not known; None if all are 1."""
     unknown = torch.isnan(y)
     if not bool(unknown.any()):
         return weights
@@ -452,7 +452,7 @@ def _guard(
     prepared: Callable[[Panel, int], Batch],
     needs: Needs,
 ) -> list[str]:
-    """A sentence where the mean of past periods ranks better than the model."""
+    """A sentence if the mean of past periods ranks better than the model, else none."""
     judged = panel if valid is None else valid
     if judged.y_upper is not None:
         return []

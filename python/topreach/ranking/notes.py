@@ -1,4 +1,4 @@
-"""What a `TopKRanker` says beside its results."""
+"""The warnings and errors of a `TopKRanker`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class NotFittedError(ValueError, AttributeError):
 
 
 class RankerNote(UserWarning):
-    """What a ranking could not know, or what the user should know of it."""
+    """A limit of a ranking, or something that the user should know about it."""
 
 
 def say(notes: Iterable[str]) -> None:
-    """Each note as a `RankerNote` at the line of the caller outside of topreach."""
+    """Warn of each note by a `RankerNote` at the line of the caller outside of topreach."""
     level, frame = 1, sys._getframe()
     while frame.f_back and frame.f_globals.get("__name__", "").startswith("topreach."):
         level, frame = level + 1, frame.f_back

@@ -10,7 +10,7 @@ import pandas as pd
 
 def plan_frame(plans: Sequence[Any]) -> pd.DataFrame:
     """Plans (`_C.Plan`) one below the other: time, site, score, expected_count, chance_top_k, rank,
-    selected. A time is a number where the period is one, else the text of the calendar."""
+    selected. A time is a number if the period is one, else the text of the calendar."""
     tables = []
     for plan in plans:
         columns = plan.columns()

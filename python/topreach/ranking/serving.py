@@ -20,8 +20,8 @@ from topreach.ranking.fitting import Fit, Settings, prepare
 
 
 def table_of(panel: Panel, ranker: _C.Ranker) -> _C.Panel:
-    """The panel as C++ takes it. Suppressed counts stand at their lower bound, and only where the
-    model's past does not need exact ones."""
+    """The panel as a C++ object. Suppressed counts are set to their lower bound, and allowed only
+    if the model's past does not need exact ones."""
     needs = ranker.needs
     if panel.y_upper is not None and (needs.past or needs.window > 0):
         raise ValueError(
@@ -84,7 +84,7 @@ def known_counts(method: str, panel: Panel, ranker: _C.Ranker) -> torch.Tensor:
 
 
 def ranking_of(done: Fit, settings: Settings, panel: Panel) -> str:
-    """The kind of ranking that "auto" stands for."""
+    """The kind of ranking, with "auto" resolved."""
     if not done.needs.counts:
         return "score"
     if settings.ranking.by in ("ratio", "mean"):
@@ -115,7 +115,7 @@ def is_library_program(program: Program) -> bool:
         return False
     try:
         _C.make_program(program.name(), program.config())
-    except ValueError:  # an effect on a program of the user's own
+    except ValueError:  # an effect on a user's program
         return False
     return True
 
@@ -165,7 +165,7 @@ def model_file(
 
 
 def own_forecaster(done: Fit, forecaster: Forecaster) -> _C.PyForecaster | None:
-    """The C++ forecaster of a module of the user's own; None for the library's."""
+    """The C++ forecaster of a user's module; None for the library's models."""
     if not isinstance(forecaster, OwnModule) or type(done.model).__name__ in {
         kind.name for kind in KINDS.values()
     }:
@@ -190,7 +190,7 @@ def own_forecaster(done: Fit, forecaster: Forecaster) -> _C.PyForecaster | None:
 
 
 def columns_of(ranker: _C.Ranker, file: _C.ModelFile) -> dict[str, Any]:
-    """Attributes of a fitted ranker that its file tells."""
+    """The attributes of a fitted ranker that are in its file."""
     names = list(file.standardizer["feature_names"])
     calendar = file.calendar
     last = max(file.past_times or file.fitted_times)
@@ -272,7 +272,7 @@ def restored(ranker: _C.Ranker, file: _C.ModelFile) -> tuple[dict[str, Any], dic
 
 
 def _flat(state: dict[str, Any]) -> dict[str, Any]:
-    """The model file holds no nested tables: those are written as text."""
+    """Nested tables as text, because the model file holds none."""
     return {n: f"json:{json.dumps(v)}" if isinstance(v, dict) else v for n, v in state.items()}
 
 

@@ -16,7 +16,7 @@ TOPKS = ("exact", "mean_field", "sampled")
 
 
 def check_whole(name: str, value: Any, least: int) -> None:
-    """Raise ValueError unless the value is a whole number >= least; True and False are no
+    """Raise ValueError unless the value is a whole number >= least; True and False are not
     numbers."""
     if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
         raise ValueError(f"TopKRanker: {name} must be a whole number >= {least}, got {value!r}.")
@@ -31,16 +31,17 @@ def check_one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class Decision:
-    """How training looks at the choice, for objectives "daml" and "bpr".
+    """How training takes the choice into account, for objectives "daml" and "bpr".
 
     Args:
         sigma: σ, the noise that smooths the choice. None: 0.4 / S for ratio scores, whose mean is
             1 / S, in their own unit; else 0.1 of the scores' standard deviation over sites.
-        epsilon: ε of DAML, the share of the best possible reach to hold; 1 always pulls.
-        weight: λ of DAML, the price of falling short.
+        epsilon: ε of DAML, the share of the best possible reach below which the hinge acts; with 1
+            it always acts.
+        weight: λ of DAML, the weight of the hinge.
         topk: the smoothed choice: "exact" or "mean_field" (without draws), or "sampled".
         num_samples: J, draws of the noise per step, for "sampled".
-        model_samples: M, draws of the model per step, where it is ranked over draws.
+        model_samples: M, draws of the model per step, if it is ranked from draws.
     """
 
     sigma: float | None = None
@@ -56,17 +57,17 @@ class Decision:
 
 @dataclass(frozen=True)
 class Training:
-    """How a model that is trained by steps is trained; see `Trainer` for what is not said here.
+    """How a model is trained by steps; see `Trainer` for the other fields.
 
     Args:
         warm_start_epochs: epochs of the likelihood fit before DAML, whose validation BPR is DAML's
             floor [D25 App. C.2.2]; 0 leaves it out. Without a validation panel it is left out
             unless `warm_start`.
-        warm_start: whether DAML goes on from that fit's parameters, or starts anew.
+        warm_start: whether DAML continues from that fit's parameters, or starts afresh.
         time_weights: weight of each period: a function of the panel's own time values, or T
             numbers.
-        checkpoint: file to go on from. The likelihood fit before DAML writes its own beside it,
-            with ".warm" added.
+        checkpoint: file for the state of the run, to resume from. The likelihood fit before DAML
+            writes its own beside it, with ".warm" added.
     """
 
     optimizer: str | Callable[..., optim.Optimizer] = "adam"
@@ -87,11 +88,11 @@ class Training:
 
 @dataclass(frozen=True)
 class Ranking:
-    """What sites are ranked by.
+    """The quantity by which sites are ranked.
 
     Args:
-        by: "exact", the ratio ranking E[y_s / Σ y] without draws; "ratio", the same over draws;
-            "mean", E[y_s]; or "auto": "exact" where the forecast allows it, else "ratio". A scorer
+        by: "exact", the ratio ranking E[y_s / Σ y] without draws; "ratio", the same from draws;
+            "mean", E[y_s]; or "auto": "exact" if the forecast allows it, else "ratio". A scorer
             ranks by its score.
         samples: draws of the fitted model, for "ratio" and for each site's chance to be in the best
             plan.
@@ -105,7 +106,7 @@ class Ranking:
         check_whole("rank_samples", self.samples, 1)
 
 
-# A setting may be given to TopKRanker by its own name: which object has it, and its name there.
+# Settings that may be given to TopKRanker by name -> the object that has it, and its name there.
 SHORT = {
     **{f.name: ("decision", f.name) for f in fields(Decision)},
     **{f.name: ("training", f.name) for f in fields(Training)},

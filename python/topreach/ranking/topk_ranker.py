@@ -1,4 +1,4 @@
-"""From a panel of counts to a fitted ranker and a plan, in scikit-learn manners."""
+"""From a panel of counts to a fitted ranker and a plan, with the interface of scikit-learn."""
 
 from __future__ import annotations
 
@@ -53,24 +53,24 @@ class TopKRanker:
     likelihood among those that rank at least as well as a likelihood fit does, else the one that
     ranks best [D25 App. C.2.2].
 
-    Prediction is the C++ `topreach::Ranker`, made at the end of `fit`: Python and C++ rank the
-    same. A table given to `rank` adds to what the ranker knows. Counts of later periods become
-    part of the past; counts that it knows must be equal. What it cannot know it says, by a
-    `RankerNote`.
+    Prediction uses the C++ `topreach::Ranker`, made at the end of `fit`, so Python and C++ rank the
+    same. A table given to `rank` adds to the counts that the ranker knows. Counts of later periods
+    become part of the past; counts that it knows already must be equal. A `RankerNote` warns of
+    gaps in its knowledge.
 
     Args:
         k: K, the number of sites that can be acted on, or a `Program` such as
             `tr.programs.Quotas`. The ranker trains, ranks and scores for it.
         program: another name for a `Program` as k.
         model: a name of `tr.forecasters.FORECASTERS` ("empirical_bayes", "negbin", "linear", "mlp",
-            "poisson_mixture", "normal_mixture"), an object of `tr.forecasters` with settings of
-            its own, or a module of your own, whose class says `needs = tr.models.Needs(...)`.
+            "poisson_mixture", "normal_mixture", "stemmed"), an object of `tr.forecasters` with its
+            settings, or a module of your own, whose class says `needs = tr.models.Needs(...)`.
         objective: "auto" (the model's own default), "daml", "nll", "bpr", "marginal" (negbin:
             maximum marginal likelihood), or an objective of `tr.objectives`.
-        decision: how training looks at the choice, a `Decision`.
-        training: how a model that is trained by steps is trained, a `Training`.
-        ranking: what sites are ranked by: a `Ranking`, or its name: "auto", "exact", "ratio",
-            "mean".
+        decision: how training takes the choice into account, a `Decision`.
+        training: how a model is trained by steps, a `Training`.
+        ranking: the quantity by which sites are ranked: a `Ranking`, or its name: "auto", "exact",
+            "ratio", "mean".
         seed: of training and of the ranking's draws.
         device: where to train and rank; None: the CPU.
         progress: whether to show a bar.
@@ -79,11 +79,12 @@ class TopKRanker:
 
     Fitted attributes:
         model_: the module; ranking_: "exact", "ratio", "mean" or "score"; program_.
-        site_ids_, feature_names_in_, calendar_, last_period_: what is known, and until when.
+        site_ids_, feature_names_in_, calendar_, last_period_: sites, features and calendar of the
+            fit, and the last known period.
         standardizer_, time_origin_, time_scale_: how inputs are scaled. site_history_: of
             "empirical_bayes", else None. uses_exposure_.
         history_, best_epoch_, best_score_, trainer_, warm_start_: of training by steps, else None.
-        key_: fixes the ranking's draws. notes_: what fit said.
+        key_: fixes the ranking's draws. notes_: the notes of the fit.
 
     Example:
         >>> train, valid, test = tr.datasets.cook_county()
@@ -149,7 +150,7 @@ class TopKRanker:
         self.seed, self.device, self.progress = seed, device, progress
         self.settings = settings
 
-    # ---- scikit-learn manners --------------------------------------------------------------------
+    # ---- the interface of scikit-learn -----------------------------------------------------------
 
     _ARGUMENTS = (
         "k",
@@ -221,11 +222,11 @@ class TopKRanker:
     def fit(
         self, panel: Panel | Events, valid: Panel | None = None, *, resume: bool = False
     ) -> TopKRanker:
-        """Fit on a panel (on `Events` for model="stemmed"); `valid`, later periods of the same
-        sites, chooses the epoch that is kept (the default model learns from it as well).
+        """Fit on a panel (on `Events` for model="stemmed").
 
-        resume=True goes on from the checkpoint if that file exists. A fit that fails leaves the
-        ranker as it was.
+        `valid`, later periods of the same sites, chooses the epoch that is kept; the default model
+        learns from it as well. resume=True continues from the checkpoint if that file exists. A fit
+        that fails leaves the ranker as it was.
 
         Raises:
             TypeError, ValueError: an argument that is not as above; suppressed counts with a model
@@ -304,22 +305,22 @@ class TopKRanker:
         """All sites, best first.
 
         Without a panel: for the period after the last one whose counts are known (or
-        `periods_ahead` periods after it). With a panel and `periods_ahead`: the same, the panel's
-        counts being known too, and its features of that period being used. With a panel alone:
-        each of its own periods, from the counts before it; a `RankerNote` says where the model has
+        `periods_ahead` periods after it). With a panel and `periods_ahead`: the same, but the
+        panel's counts are known too, and its features of that period are used. With a panel alone:
+        each of its own periods, from the counts before it; a `RankerNote` says if the model has
         learned from them.
 
         Args:
             panel: adds to what the ranker knows; features and exposure of the periods to rank.
                 Counts may be missing there.
             periods_ahead: n >= 1 periods after the last known one.
-            k: another K (any K sites, without quotas), or program; None for that of the fit.
+            k: another K (any K sites, without quotas), or another program; None: that of the fit.
 
         Returns:
             Columns time (as the table writes it), site, score, expected_count, chance_top_k, rank
-            (from 1), selected. Scores are times the effect, if the program has one. chance_top_k is
-            the share of the model's draws in which the site is in the best plan. Scorers predict
-            no counts: both columns are NaN.
+            (from 1), selected. Scores are multiplied by the effect, if the program has one.
+            chance_top_k is the share of the model's draws in which the site is in the best plan.
+            Scorers predict no counts: expected_count and chance_top_k are NaN.
 
         Raises:
             ValueError: a panel of another kind of time or with other sites; counts that contradict
@@ -334,12 +335,12 @@ class TopKRanker:
         periods_ahead: int | None = None,
         k: int | Program | None = None,
     ) -> list[_C.Plan]:
-        """The plans that `rank` shows as a table: a `Plan` per period. It knows its period, until
-        when counts were known, the program, the model's digest, and its notes."""
+        """The plans that `rank` shows as a table: a `Plan` per period. It holds its period, the
+        last period with known counts, the program, the model's digest, and its notes."""
         return self._plans("plan", panel, periods_ahead, k)
 
     def with_program(self, k: int | Program) -> TopKRanker:
-        """A fitted ranker that differs in its program alone."""
+        """A fitted ranker that differs only in its program."""
         other = TopKRanker(**(self.get_params() | {"k": k}))
         k = program = as_program(k, "TopKRanker.with_program")
         other.__dict__.update(
@@ -353,16 +354,16 @@ class TopKRanker:
 
     def predict(self, panel: Panel | None = None, *, kind: str = "mean") -> np.ndarray:
         """Forecasts of the counts [T, S], sites in the order of `site_ids_`; for the panel's
-        exposure, where the model was fitted with one. Without a panel: of the next period.
+        exposure, if the model was fitted with one. Without a panel: of the next period.
 
         Args:
             kind: "mean", the expected counts, whose squared error is least; or "median", the least
                 count that is reached with a chance of one half, whose absolute error is least.
 
         Raises:
-            TypeError: the model gives scores, which are no counts; see `rank`. Or kind "median" of
+            TypeError: the model gives scores, not counts; see `rank`. Or kind "median" of
                 "normal_mixture", which predicts real numbers.
-            ValueError: kind is another word.
+            ValueError: another kind.
         """
         if kind not in ("mean", "median"):
             raise ValueError(f"TopKRanker.predict: kind must be 'mean' or 'median', got {kind!r}.")
@@ -376,7 +377,7 @@ class TopKRanker:
         `sample`, `site_log_prob`, `cdf` and `quantile`.
 
         Raises:
-            TypeError: the model gives scores, which are no counts; see `rank`.
+            TypeError: the model gives scores, not counts; see `rank`.
 
         Example:
             >>> log_score = ranker.predict_distribution(test).site_log_prob(test.y).mean()
@@ -385,7 +386,7 @@ class TopKRanker:
         return ranker.forecast(inputs)
 
     def site_scores(self, panel: Panel) -> np.ndarray:
-        """What sites are ranked by, [T, S], more is better; −inf for a site that is not open."""
+        """The values by which sites are ranked, [T, S], more is better; −inf for a closed site."""
         ranker = self._ranker("site_scores")
         return ranker.scores(self._inputs("site_scores", panel, None, ranker)).cpu().numpy()
 
@@ -443,13 +444,13 @@ class TopKRanker:
         """Write the fitted ranker to one file, which `load` and the C++ library read. It holds no
         code.
 
-        It holds every site's past counts, unless with_past is False: planning then needs a table
+        It holds every site's past counts, unless with_past is False; then planning needs a table
         with them.
 
         Raises:
             TypeError: a model or a program of your own, which the library could not load.
             ValueError: a path that cannot be written; with_past=False for a model of events, which
-                plans from what it knows.
+                needs its past to plan.
         """
         self._ranker("save").save(os.fspath(path), with_past)
 
@@ -457,7 +458,7 @@ class TopKRanker:
     def load(
         cls, path: str | os.PathLike, *, device: str | torch.device | None = None
     ) -> TopKRanker:
-        """Read a file that `save`, or the C++ library, wrote. Nothing in the file is run.
+        """Read a file that `save`, or the C++ library, wrote. No code from the file is run.
 
         Raises:
             ValueError: no such file; one that is damaged, of another kind or of another version.
@@ -501,8 +502,8 @@ class TopKRanker:
     def _plannable(
         self, method: str, panel: Panel | None, ahead: int | None, ranker: _C.Ranker
     ) -> tuple[_C.RankerInputs, list[str]]:
-        """The inputs of the panel's periods; for a model that reads the last counts, without the
-        first periods, whose last counts are not known, and a note of it."""
+        """The inputs of the panel's periods, and notes. For a model that reads the last counts, the
+        first periods are left out, with a note, if the counts before them are not known."""
         last = panel.num_times - 1 if isinstance(panel, Panel) and ahead is None else 0
         first = 0
         while True:

@@ -1,4 +1,4 @@
-"""Plots of what a ranking reaches."""
+"""Plots of the reach of rankings."""
 
 from topreach.report.plots import plot_history, plot_reach, reach_curve
 

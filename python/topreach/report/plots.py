@@ -1,5 +1,5 @@
-"""Pictures of what a model reaches and how it was trained. Every function takes `ax=None` and
-returns the axes.
+"""Plots of a model's reach and of its training. Every function takes `ax=None` and returns the
+axes.
 
 Needs matplotlib: `pip install 'topreach[plot]'`.
 """
@@ -15,15 +15,15 @@ import pandas as pd
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's palette, which the common kinds of colour blindness keep apart; dashes tell lines
-# apart without it.
+# Okabe and Ito's palette, whose colours differ under the common kinds of colour blindness. Dashes
+# distinguish the lines without colour.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _DASHES = ("-", "-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)), "--")
 _GREY = "#767676"
 
 
 def reach_curve(scores: Any, counts: Any, max_k: int | None = None) -> pd.DataFrame:
-    """What the top K sites reach, for every K from 1.
+    """The reach of the top K sites, for every K from 1.
 
     Args:
         scores: ranking [T, S] or [S], more is better.
@@ -32,8 +32,8 @@ def reach_curve(scores: Any, counts: Any, max_k: int | None = None) -> pd.DataFr
 
     Returns:
         DataFrame indexed by k with the columns `capture` (share of all events that fall in the top
-        K) and `bpr` (that share of the best K sites' events), means over periods with events. Tied
-        scores count in expectation under random order.
+        K) and `bpr` (events in the top K over those in the best K sites), means over periods with
+        events. Tied scores count in expectation under random order.
     """
     scores, counts = (np.atleast_2d(np.asarray(a, dtype=float)) for a in (scores, counts))
     if scores.shape != counts.shape or scores.ndim != 2:
@@ -90,8 +90,8 @@ def plot_reach(
         counts: counts y [T, S]; adds the best possible line to value "capture".
         k: K in use, marked by a vertical line.
         max_k: largest K shown; None: three times `k`, else all.
-        value: "capture", the share of all events that the top K sites hold, or "bpr", their share
-            of what the best K sites hold.
+        value: "capture", the share of all events that fall in the top K sites, or "bpr", their
+            events over those of the best K sites.
         ax: axes to draw on; None makes a figure.
 
     Example:
@@ -160,7 +160,7 @@ def plot_reach(
     )
     from matplotlib.lines import Line2D  # here: `new_axes` says what to install
 
-    # Outside, so that it covers no line however the lines run.
+    # The legend is outside the axes, so that it covers no line.
     handles, labels = ax.get_legend_handles_labels()
     # The axes may hold other things than lines, if they are the caller's.
     last = [
@@ -186,7 +186,7 @@ def plot_history(
     Args:
         history: `history_` of a `Trainer` or a `TopKRanker`.
         metric: "loss", a term of the objective ("nll", "hinge"), or a validation metric without its
-            prefix ("bpr"); None: "bpr" if it was measured, else "loss". Where the training and the
+            prefix ("bpr"); None: "bpr" if it was measured, else "loss". If the training and the
             validation panel both have it, both lines are drawn.
         ax: axes to draw on; None makes a figure.
     """

@@ -1,4 +1,4 @@
-"""From a panel to minibatches: what is left out, weights over time, and seeds."""
+"""From a panel to minibatches: the periods left out, weights over time, and seeds."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from topreach.objectives.base import TimeWeights
 
 
 def batch_of(model: nn.Module, data: Panel | Batch, device: torch.device, name: str) -> Batch:
-    """The batch that a model trains on or is judged by, on its device.
+    """The batch for training or judging a model, on its device.
 
     Cells of sites that are not open (`Batch.open`) need no count. Periods whose past counts are
-    not known are left out, with one warning.
+    unknown are left out, with one warning.
 
     Raises:
         TypeError: neither a panel nor a batch.
@@ -61,7 +61,7 @@ def _with_known_history(batch: Batch, history: Tensor, name: str) -> Batch:
     if bool(left_out.any()):
         _warn_of_lags(name, int(left_out.sum()), len(left_out))
         batch, history = batch.map(lambda t: t[~left_out]), history[~left_out]
-    # What is NaN now belongs to closed sites.
+    # The remaining NaNs belong to closed sites.
     return batch._replace(history=history.nan_to_num(0.0))
 
 
@@ -74,7 +74,7 @@ def _warn_of_lags(name: str, left_out: int, of: int) -> None:
 
 
 def weights_of(train: Batch, time_weights: TimeWeights) -> Tensor | None:
-    """`train.weights` times `time_weights`, checked; None where every weight is 1."""
+    """`train.weights` times `time_weights`, checked; None if every weight is 1."""
     weights = train.weights
     if time_weights is not None:
         own = time_weights(train.time) if callable(time_weights) else time_weights
@@ -95,7 +95,7 @@ def weights_of(train: Batch, time_weights: TimeWeights) -> Tensor | None:
 
 
 def minibatches(train: Batch, batch_size: int | None, seed: int, epoch: int) -> list[Batch]:
-    """The epoch's minibatches; their weights make each one's sum an estimate of the whole's."""
+    """The epoch's minibatches, weighted so that each one's sum estimates that of the whole."""
     periods = len(train.time)
     if batch_size is None or batch_size >= periods:
         return [train]
@@ -111,7 +111,7 @@ def minibatches(train: Batch, batch_size: int | None, seed: int, epoch: int) -> 
 
 
 def hash_of(seed: int, purpose: str, number: int) -> int:
-    """A seed of its own for each purpose and number."""
+    """A separate seed for each purpose and number."""
     digest = hashlib.sha256(f"{seed} {purpose} {number}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 

@@ -1,4 +1,4 @@
-"""The state of a run in a file: what must agree for it to go on, writing and reading."""
+"""The state of a run in a file: the settings that must agree to resume, writing and reading."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def fingerprint_of(
     train: Batch,
     settings: dict[str, str],
 ) -> dict[str, str]:
-    """What must agree for a checkpoint to continue; what may change (max_epochs, patience, device)
-    is not in it."""
+    """The settings that must agree for a checkpoint to continue. Those that may change (max_epochs,
+    patience, device) are not included."""
     shapes = ", ".join(f"{n} {list(v.shape)}" for n, v in model.state_dict().items())
     config = getattr(model, "config", {})
     config = config if isinstance(config, dict) else {}

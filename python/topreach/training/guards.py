@@ -1,5 +1,5 @@
-"""What watches over a fit: losses that are not finite, gradients that are zero, and the comparison
-with the mean of past counts."""
+"""Checks of a fit: losses that are not finite, gradients that are zero, and the comparison with the
+mean of past counts."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _REMEDIES = {
 
 
 def _remedy(term: str) -> str:
-    """What to do; the command line has an option for lr alone."""
+    """Advice for the user; at the command line only lr has an option."""
     return either(
         _REMEDIES.get(term, _REMEDIES["loss"]),
         "Give a lower --lr, or features of a smaller scale, or --model empirical_bayes",
     )
 
 
-# The order in which terms are blamed: a cause before what follows from it.
+# The order in which terms are blamed: a cause before its consequences.
 _BLAME = ("penalty", "nll", "bpr", "hinge")
-_ZERO_GRADIENT = 1e-12  # norms below count as zero: an Adam step from them is noise
-_FLAT_LOSS = 1e-9  # relative change of the loss over a run that counts as none
+_ZERO_GRADIENT = 1e-12  # smaller norms count as zero: an Adam step from them is noise
+_FLAT_LOSS = 1e-9  # a smaller relative change of the loss over a run counts as none
 _FLAT_EPOCHS = 10  # epochs before a flat loss means something
 
 
@@ -69,7 +69,7 @@ class NothingLearnt(UserWarning):
 
 
 class GradientWatch:
-    """Checks the gradient of every step; knows afterwards whether any was above zero."""
+    """Checks the gradient of every step, and records whether any was above zero."""
 
     def __init__(self, clip: float | None):
         self.clip = clip
@@ -107,7 +107,7 @@ class GradientWatch:
             torch.nn.utils.clip_grads_with_norm_([p for _, p, _ in named], self.clip, norm)
 
     def report(self, losses: Sequence[float], objective: Any) -> None:
-        """Warn where nothing was learnt, with the reason as far as it is known."""
+        """Warn if nothing was learnt, with the likely reason."""
         if self.steps == 0:
             return
         sigma = getattr(objective, "sigma", None)
@@ -142,7 +142,7 @@ class GradientWatch:
 def blame_term(value: ObjectiveValue, epoch: int, step: int) -> None:
     """Raise NonFiniteLossError naming the term of the objective that is not finite."""
     bad = [n for n, t in value.terms.items() if not math.isfinite(float(t))]
-    # A BPR of NaN alone says that there were no events.
+    # If only the BPR is NaN, there were no events.
     terms = [n for n in _BLAME if n in bad] + [n for n in bad if n not in _BLAME]
     term = terms[0] if terms else "loss"
     remedy = _remedy(term)
@@ -159,17 +159,17 @@ def blame_term(value: ObjectiveValue, epoch: int, step: int) -> None:
 def compare_with_past_means(
     scores: Tensor, y: Tensor, past_means: Tensor, program: Program | int, *, where: str
 ) -> str | None:
-    """A sentence where ranking by the mean of past counts reaches more than ranking by `scores`.
+    """A sentence if ranking by the mean of past counts reaches more than ranking by `scores`.
 
     Args:
-        scores, y, past_means: [T, S]: the model's ranking, the counts, and of each site the mean of
-            the counts known before each period. Periods with a NaN in y or past_means at every site
-            are left out; single NaN cells are not acted on.
+        scores, y, past_means: [T, S]: the model's ranking, the counts, and for each site the mean
+            of the counts known before each period. Periods with a NaN in y or past_means at every
+            site are left out; single NaN cells cannot be chosen.
         program: the plans that are allowed, or K.
-        where: what the periods are, for the sentence, e.g. "the validation periods".
+        where: the name of the periods in the sentence, e.g. "the validation periods".
 
     Returns:
-        None where the model does as well or better, or nothing can be compared.
+        None if the model does as well or better, or if nothing can be compared.
 
     Example:
         >>> y = torch.tensor([[5.0, 0.0, 1.0]])
@@ -210,11 +210,11 @@ def beats_past_means(
     program: Program | int,
     ranking: str = "auto",
 ) -> str | None:
-    """Whether a fit ranks better than the mean of past counts does; a sentence where it does not.
+    """Whether a fit ranks better than the mean of past counts; a sentence if it does not.
 
-    On the validation periods, or without any on the last training period. The model has learnt from
-    that one, while the mean takes only what was known before it: a mean that wins there wins
-    surely.
+    They are compared on the validation periods or, without any, on the last training period. The
+    model has learnt from that period, while the mean uses only the counts before it. So if the mean
+    wins there, it is surely better.
 
     Args:
         model: as `Trainer.fit` left it.
@@ -223,8 +223,8 @@ def beats_past_means(
         ranking: of a probabilistic model, as in `DirectBPR`.
 
     Returns:
-        A sentence to show, or None where the model does as well or better, or where there is
-        nothing to compare: suppressed counts, no events, or no period before.
+        A sentence to show, or None if the model does as well or better, or if there is nothing to
+        compare: suppressed counts, no events, or no period before.
     """
     from topreach.training.validation import rank_scores
 
@@ -268,7 +268,7 @@ def beats_past_means(
 
 
 def as_value(value: Any) -> ObjectiveValue:
-    """What an objective returned: a loss alone becomes an `ObjectiveValue` without terms."""
+    """The result of an objective; a loss alone becomes an `ObjectiveValue` without terms."""
     if isinstance(value, Tensor):
         value = ObjectiveValue(value, {})
     if not isinstance(value, ObjectiveValue) or value.loss.ndim != 0:

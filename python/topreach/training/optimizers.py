@@ -1,4 +1,4 @@
-"""The optimizer of a fit: by name, by class, or made by the user's own function."""
+"""The optimizer of a fit: by name, by class, or made by a user's function."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def make_optimizer(
 
     Raises:
         ValueError: the model has no parameter that requires a gradient.
-        TypeError: the callable gives something else.
+        TypeError: the callable does not return an optimizer.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:

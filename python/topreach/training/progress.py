@@ -1,4 +1,4 @@
-"""What a person sees of a long run, and how Ctrl-C ends it."""
+"""Progress reports of a long run, and how Ctrl-C ends it."""
 
 from __future__ import annotations
 

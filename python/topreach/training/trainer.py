@@ -1,8 +1,8 @@
 """Fits a model by an objective: epochs, validation, the best model kept, checkpoints that continue
 bit for bit.
 
-All randomness of a step is a pure function of (seed, step), and the order of minibatches of (seed,
-epoch), so a run that was stopped and resumed goes through the same numbers as one that was not.
+All randomness of a step is a pure function of (seed, step), and the order of minibatches is one of
+(seed, epoch). So a run that was stopped and resumed gives the same numbers as one that was not.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = ["NonFiniteLossError", "Trainer", "TrainingInterrupted"]
 
 
 class _Progress(NamedTuple):
-    """Where a run stands; all of it goes into the checkpoint."""
+    """The position of a run, which goes into the checkpoint."""
 
     epoch: int  # epochs finished
     position: int  # minibatches finished in the epoch that is under way
@@ -60,7 +60,7 @@ class Trainer:
             takes them. Returns an `ObjectiveValue` or a scalar tensor.
         optimizer: a name ("adam", "adamw", "sgd", "rmsprop", "adagrad", "lbfgs"), a torch optimizer
             class (called with `lr`), or a callable from the parameters to an optimizer.
-        lr: learning rate; of no effect if `optimizer` is a callable.
+        lr: learning rate; it has no effect if `optimizer` is a callable.
         max_epochs: passes over the training panel.
         validate_every: epochs between validations; the last epoch is always validated.
         patience: stop after this many validations without a better one; None never stops early.
@@ -77,7 +77,7 @@ class Trainer:
             validation.
         batch_size: periods in a minibatch, shuffled in every epoch; None takes all at once. A
             minibatch of B of the T periods has its weights multiplied by T/B, so that its sum
-            estimates the whole panel's, against which a penalty counts once.
+            estimates the whole panel's, to which a penalty is added once.
         time_weights: weight of each period: a function from the batch's time [T] to weights [T], or
             T numbers. They multiply `batch.weights`.
         clip_gradient: largest norm of the gradient; a longer one is scaled down to it.
@@ -96,7 +96,7 @@ class Trainer:
         best_epoch_, best_score_: the epoch that was kept and its monitored metric (None without
             validation).
         epochs_: epochs run; stopped_early_, interrupted_: whether patience or Ctrl-C ended it.
-        optimizer_: as it stands after the last step.
+        optimizer_: its state after the last step.
 
     The model is trained in place. After `fit` it holds the best parameters on the validation panel,
     or those of the last epoch if there was none. A fit that raises leaves the model, and the fitted
@@ -206,11 +206,11 @@ class Trainer:
         """Train the model in place.
 
         Args:
-            model: any module; `forward` names what it takes of x [T,S,P], time [T], history
-                [T,S,W], exposure [T,S]. One that takes history says how much in an attribute
+            model: any module; `forward` names the ones it takes: x [T,S,P], time [T], history
+                [T,S,W], exposure [T,S]. A module that takes history gives W in its attribute
                 `window`.
-            train: what to learn from: a panel, or a batch made of one.
-            valid: what to choose the best epoch by. None keeps the last epoch.
+            train: the data to learn from: a panel, or a batch made from one.
+            valid: the data by which the best epoch is chosen. None keeps the last epoch.
             resume: go on from `checkpoint` if that file exists. False starts afresh and writes over
                 it.
 
@@ -232,7 +232,7 @@ class Trainer:
         try:
             return self._fit(model, train, valid, resume)
         except BaseException:
-            # Ctrl-C in a step is caught below; whatever arrives here is a fit that failed.
+            # Ctrl-C in a step is caught below; an exception that arrives here is a failed fit.
             model.load_state_dict(before)
             model.train(was_training)
             raise
@@ -341,15 +341,15 @@ class Trainer:
                         for name, term in value.items():
                             sums[name] = sums.get(name, 0.0) + term / len(batches)
                         at = at._replace(position=at.position + 1, step=at.step + 1)
-                    # Nothing of the epoch's end counts until all of it is there: Ctrl-C may fall in
-                    # the midst of it.
+                    # The results of the epoch's end are stored only when all are ready: Ctrl-C may
+                    # come in the middle.
                     row = {"epoch": epoch, **sums, "lr": optimizer.param_groups[0]["lr"]}
                     after = at._replace(epoch=epoch, position=0)
                     validated = epoch % self.validate_every == 0 or epoch == self.max_epochs
                     if validated:
                         row |= {f"train_{n}": v for n, v in self._evaluate(model, train).items()}
                     if validated and valid is not None:
-                        assert monitor is not None  # there is one wherever there is `valid`
+                        assert monitor is not None  # it is set if there is `valid`
                         found = self._evaluate(model, valid)
                         row |= {f"valid_{n}": v for n, v in found.items()}
                         score = comparable(found, monitor, self.bpr_floor)
@@ -372,7 +372,7 @@ class Trainer:
             interrupted_by_user = True
             at = at._replace(seconds=time.perf_counter() - started)
             if not in_update:
-                # Else the parameters are half updated: the file of the last validation stands.
+                # Else the parameters are half updated, and the last validation's file is kept.
                 save()
 
         if best_state is not None:
@@ -467,7 +467,7 @@ class Trainer:
     # ---- validation ------------------------------------------------------------------------------
 
     def _program(self) -> Program | None:
-        """What BPR is measured by."""
+        """The program that BPR is measured for."""
         if self.k is not None:
             return as_program(self.k, "Trainer")
         own = getattr(self.objective, "program", None)
@@ -517,6 +517,6 @@ def _is_real(value: Any) -> bool:
 
 
 def _signature_of(objective: Callable[..., Any]) -> Callable[..., Any]:
-    """Something with a signature that is the same object for every call."""
+    """A callable with the objective's signature that is the same object at every call."""
     is_plain = hasattr(objective, "__code__") or hasattr(objective, "__func__")
     return objective if is_plain else type(objective).__call__

@@ -41,7 +41,7 @@ def rank_scores(
     samples: int = 1000,
     seed: int = 0,
 ) -> Tensor:
-    """What a model ranks the sites of a batch by, [T, S]: its scores, or its forecast's ranking."""
+    """The values by which a model ranks sites, [T, S]: its scores, or its forecast's ranking."""
     output = forward(model, batch)
     if not is_probabilistic(model):
         return output
@@ -53,7 +53,7 @@ def rank_scores(
 def forecast_scores(
     forecast: Any, batch: Batch, *, ranking: str, offset: float, samples: int, seed: int
 ) -> Tensor:
-    """The ranking [T, S] of a forecast: "exact", "mean", or "ratio" over draws fixed by `seed`."""
+    """The ranking [T, S] of a forecast: "exact", "mean", or "ratio" from draws fixed by `seed`."""
     ranking = resolved_ranking("Trainer", ranking, forecast)
     view = as_forecast(forecast)
     if ranking == "mean":
@@ -86,11 +86,11 @@ def metrics_of(
     """loss, and as far as they apply nll (per known site and period), mae, rmse and bpr.
 
     With suppressed counts there are loss and nll only: the others need exact ones. Closed cells
-    (`batch.open`) count for nothing.
+    (`batch.open`) are ignored.
     """
     found = {"loss": loss}
     if not accepted_arguments(type(model).forward, BATCH_ARGUMENTS):
-        return found  # a model of one's own whose forward takes other arguments
+        return found  # a user's model whose forward takes other arguments
     output = forward(model, batch)
     known = torch.ones_like(batch.y, dtype=torch.bool) if batch.open is None else batch.open
     y = batch.y.masked_fill(~known, 0.0)

@@ -4,7 +4,7 @@
 that the environment variable TOPREACH_DATA names, then in the user's cache, then download them with
 a checksum. `ct_overdose`, `cook_overdose_events` and `chicago_assault` count public records that
 are in one of these folders already; `ct_overdose_deaths` and `cook_overdose_deaths` give them as
-dated events. `ma_overdose` reads a file that comes on request only.
+dated events. `ma_overdose` reads a file that must be requested.
 """
 
 from .events import (

@@ -17,7 +17,7 @@ from ..events import Events
 from ..panel import Panel
 from .download import cache_folder
 
-# Periods whose records were complete when the tables were drawn.
+# Periods whose records were complete when the tables were downloaded.
 COOK_QUARTERS = ("2014-10-01", "2023-04-01")  # from, up to
 CHICAGO_MONTHS = ("2010-01", "2019-12")
 _CONNECTICUT = ("2012-01-01", "2024-12-31")
@@ -86,11 +86,11 @@ def ct_overdose_deaths(
     by population).
 
     Args:
-        place: "county" (the 8 of before 2022) or "town" (169).
+        place: "county" (the 8 counties used until 2022) or "town" (169).
         opioid: whether to have only deaths with an opioid (the column `opioid`; `any_opioid_raw`
             is blank for several years).
-        marks: columns of the file, as "sex" or "race"; a blank text is "unknown", and a blank age
-            the median.
+        marks: columns of the file, such as "sex" or "race". A blank text becomes "unknown", a blank
+            age the median.
         root: as for `ct_overdose`.
 
     Raises:
@@ -134,8 +134,8 @@ def cook_overdose_events(cell_km: float = 1.0, *, root: str | os.PathLike | None
     """Opioid-overdose deaths by grid cell of Cook County and quarter, 2014 Q4 – 2023 Q1.
 
     Counts of `cook_overdose_deaths("cell")`, without the quarter under way in August 2014. The
-    sites are the cells with a death in any period: a cell that never had one is in no one's
-    ranking. Features: lat and lon of the cell's centre.
+    sites are the cells with a death in any period; other cells are left out. Features:
+    lat and lon of the cell's centre.
 
     Args:
         cell_km: side of a cell in kilometres.
@@ -291,8 +291,8 @@ def chicago_assault(*, root: str | os.PathLike | None = None) -> Panel:
             it `$TOPREACH_DATA`, then the user's cache.
 
     Raises:
-        FileNotFoundError: the files are not there. ValueError: counts of a cell or month that is
-            not.
+        FileNotFoundError: the files are not there. ValueError: counts of an unknown cell or
+            month.
     """
     name = "chicago_assault"
     files = ("chicago_assault/cells_150m.csv", "chicago_assault/counts_monthly_150m.csv")
@@ -316,7 +316,7 @@ def chicago_assault(*, root: str | os.PathLike | None = None) -> Panel:
 
 
 def _find(name: str, files: tuple[str, ...], root: str | os.PathLike | None, home: str) -> Path:
-    """The folder that holds all `files`, which are cut down from their public home, so not
+    """The folder that holds all `files`. They are extracts of public tables, so they cannot be
     downloaded."""
     places = [root] if root is not None else [os.environ.get("TOPREACH_DATA"), cache_folder()]
     for place in places:

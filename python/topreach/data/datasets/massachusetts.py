@@ -1,4 +1,4 @@
-"""Opioid-overdose deaths per census tract of Massachusetts, whose counts come on request only."""
+"""Opioid-overdose deaths per census tract of Massachusetts, whose counts must be requested."""
 
 from __future__ import annotations
 

@@ -66,8 +66,8 @@ def cook_county(root: str | os.PathLike | None = None) -> Splits:
 
     Periods are the data's own numbers: train 2–5 (2016–2019), validation 6 (2020), test 7 and 8
     (2021, 2022). The 13 features are all columns but the tract (`geoid`), the count and `timestep`
-    (it stands twice in the header), which is the panel's time coordinate: standardise it with the
-    training times if a model takes it. `prev_deaths_05back` is 0 throughout training, so a
+    (which occurs twice in the header). `timestep` is the panel's time coordinate: standardise it
+    with the training times if a model takes it. `prev_deaths_05back` is 0 throughout training, so a
     `Standardizer` drops it. The history holds period 1 (2015), read from the lags.
 
     Args:
@@ -80,7 +80,7 @@ def cook_county(root: str | os.PathLike | None = None) -> Splits:
         as its history.
     """
     folder = find_folder("cook_county", "cook_county", COOK_COUNTY, HOME, root)
-    # The data begin in 2015, period 1: what the longer lags hold before that is filling.
+    # The data begin in 2015, period 1. Before that, the longer lags hold filler values.
     panel = _read(folder, "cook_county", count="deaths", lags=["prev_deaths_01back"])
     return panel.split(valid=6, test=[7, 8])
 
@@ -126,7 +126,7 @@ def _read(folder: Path, source: str, *, count: str, lags: list[str]) -> Panel:
             )
         parts.append(rows.drop(columns="_merge"))
     df = pd.concat(parts, ignore_index=True)
-    with warnings.catch_warnings():  # of boxes without birds of late, and the like
+    with warnings.catch_warnings():  # e.g. of boxes without recent birds
         warnings.simplefilter("ignore", UserWarning)
         panel = Panel.from_frame(df, site="geoid", time="timestep", count=count)
     first = panel.x[0, :, [panel.feature_names.index(lag) for lag in lags]]

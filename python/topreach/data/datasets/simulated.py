@@ -1,5 +1,5 @@
 """A simulated county with the summary figures of Cook County, for machines without data, and a
-simulated Massachusetts, whose real counts come on request only.
+simulated Massachusetts, whose real counts must be requested.
 
 Generative model, for sites s at places p_s and years t (the county: 1..8, 1 is history only):
 
@@ -8,12 +8,14 @@ Generative model, for sites s at places p_s and years t (the county: 1..8, 1 is 
     log λ_st = log λ_s + w_st,  w_st = w_s,t−1 + σ_w N   rates persist, and drift slowly
     y_st ~ NegBin(mean m_t λ_st / mean_s λ_st, shape r)  gamma–Poisson
 
-m_t are the real set's mean counts per tract and year; σ, ω, σ_w and r are set so that what is known
-of the real set comes near: for the county variance, share of zeros, correlation between years and
-the naive baselines' BPR, for Massachusetts the BPR of chance and of the mean of seven years (2023
-paper, Table 1: .243 and .587). tests/python/test_datasets.py holds them together. The four
-vulnerability themes are percentile ranks of mixtures of log λ_s with smooth fields of their own;
-lags and the neighbours' mean are computed from the simulated counts.
+m_t are the real set's mean counts per tract and year. σ, ω, σ_w and r are set so that summary
+figures come near the real set's. For the county these are the variance, the share of zeros, the
+correlation between years and the naive baselines' BPR. For Massachusetts they are the BPR of chance
+and of the mean of seven years (2023 paper, Table 1: .243 and .587). tests/python/test_datasets.py
+checks them.
+
+The four vulnerability themes are percentile ranks of mixtures of log λ_s with other smooth fields.
+Lags and the neighbours' mean are computed from the simulated counts.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ _NUM_NEIGHBOURS = 6
 # Weight of log λ_s in each theme, and of a field that all themes share.
 _THEME_RATE = (0.45, 0.35, 0.35, 0.30)
 _THEME_SHARED = (0.75, 0.45, 0.55, 0.15)
-# The themes are measured anew for 2017 and 2019, as in the real set.
+# The themes are measured again for 2017 and 2019, as in the real set.
 _THEME_UPDATES = (3, 5)
 
 MA_NUM_SITES = 1620
@@ -140,7 +142,7 @@ def simulate_massachusetts(
         `Splits(train, valid, test)`; each part has the counts of all earlier years as history.
 
     Raises:
-        ValueError: a seed that is no whole number >= 0; a file of centroids without 1620 rows of
+        ValueError: a seed that is not a whole number >= 0; a file of centroids without 1620 rows of
             finite lat and lon; years that are not in 2001 to 2021 or not in order.
 
     Example:
@@ -264,7 +266,8 @@ def _kilometre_like(place: np.ndarray) -> np.ndarray:
 
 
 def _field(generator: np.random.Generator, place: np.ndarray, white: float = 0.0) -> np.ndarray:
-    """A smooth Gaussian field by 256 random Fourier features, a share of it white noise."""
+    """A smooth Gaussian field by 256 random Fourier features; `white` is the share of white
+    noise."""
     frequency = generator.standard_normal((2, 256)) / _LENGTH
     phase = generator.uniform(0, 2 * np.pi, 256)
     weight = generator.standard_normal(256)

@@ -2,7 +2,7 @@
 
 `model` makes the parameters and fits, `mixed_effects` predicts, `data` checks arguments,
 `likelihood` calls the operators, `fitting` maximises, `tables`, `summary` and `forecast_check`
-tell what was found, `predictive` draws.
+report the result, `predictive` draws.
 """
 
 from topreach.models.negbin_mixed_effects.forecast_check import ForecastCheck

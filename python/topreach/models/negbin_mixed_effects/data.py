@@ -84,7 +84,7 @@ def num_periods(data: dict[str, Any]) -> int:
 
 
 def with_times(data: dict[str, Any], time: Tensor) -> tuple[dict[str, Any], Tensor]:
-    """The data of a fit with periods at `time` [T'] in which nothing is seen, and their rows."""
+    """The data of a fit with further periods at `time` [T'] without counts, and their rows."""
     times = torch.cat((data["time"], time))
     order = torch.argsort(times, stable=True)
     added = {"time": times[order]}

@@ -1,4 +1,4 @@
-"""Maximum marginal likelihood: starts, limits, and what the search found."""
+"""Maximum marginal likelihood: starts, limits, and the result of the search."""
 
 from __future__ import annotations
 
@@ -141,8 +141,8 @@ def _past(data: dict[str, Any]) -> tuple[list[float], list[float] | None]:
 def _coordinates(
     model: MixedEffects, data: dict[str, Any], features: list[str]
 ) -> tuple[tuple[Tensor, Tensor], Tensor, float]:
-    """(A, c), start, unit: the search is over φ, θ = A φ + c, in which features are standardised,
-    the intercept is the log mean at their means, and `unit` is that of η."""
+    """(A, c), start, unit. The search is over φ, with θ = A φ + c: in φ features are standardised,
+    and the intercept is the log mean at their means. `unit` is the unit of η."""
     weights, x, y = data["weights"], data["x"], data["y"]
     seen = weights > 0
     counts = torch.where(seen, y, 0)

@@ -1,4 +1,4 @@
-"""Whether a forecast stays within what the past supports."""
+"""Whether a forecast stays within the range of the past."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parameters, and what is predicted from them: what all parts of the model read."""
+"""The parameters and the prediction from them, which all parts of the model use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from topreach.models.negbin_mixed_effects.names import DISPERSIONS
 
 
 class MixedEffects(nn.Module):
-    """The part of `NegBinMixedEffects` that predicts; its constructor makes the parameters."""
+    """The part of `NegBinMixedEffects` that predicts. `NegBinMixedEffects` makes the parameters."""
 
     config: dict[str, Any]
     intercept: nn.Parameter  # []
@@ -25,7 +25,7 @@ class MixedEffects(nn.Module):
     site_slope: nn.Parameter  # [S]
     raw_sigma: nn.Parameter  # [2]
     raw_rho: nn.Parameter  # []
-    # Families, zero inflation and paths have these, the others do not.
+    # Only some families, zero inflation and paths have these.
     raw_probs: nn.Parameter  # []
     raw_size: nn.Parameter  # []
     raw_zero_probs: nn.Parameter  # []
@@ -60,7 +60,7 @@ class MixedEffects(nn.Module):
 
     def slope_time(self, time: Tensor) -> Tensor:
         """The time that slopes are multiplied by: `time` itself until the last fitted one, damped
-        beyond it where `site_slopes` says so."""
+        beyond it if `site_slopes` is "damped"."""
         if self.config["site_slopes"] != "damped" or "slope_until" not in self.config:
             return time
         return torch.ops.topreach.negbin_mixed_effects_slope_time(
@@ -71,8 +71,8 @@ class MixedEffects(nn.Module):
         )
 
     def set_fitted_times(self, time: Tensor) -> None:
-        """Says which times [T] the counts were fitted to: beyond the last, slopes are damped. `fit`
-        calls it; call it after training by steps. One period is the median gap between them."""
+        """Set the times [T] that the counts were fitted to: beyond the last, slopes are damped. One
+        period is the median gap between them. `fit` calls it; call it after training by steps."""
         times = torch.unique(time.detach().double())
         gap = times.diff().median().item() if len(times) > 1 else 1.0
         self.config |= {"slope_until": times[-1].item(), "slope_period": gap}

@@ -1,4 +1,4 @@
-"""The model: its parameters, and what it predicts."""
+"""The model: its parameters and its prediction."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class NegBinMixedEffects(FitReports):
     ``poisson`` Poisson(μ)                       μ             m
     =========== ================================ ============= ==========================
 
-    The paper's is ``nb1``.
+    The paper uses ``nb1``.
 
     With `zero_inflation` a count is 0 with chance π, and else from the family.
 
-    **Effects that vary over time.** With `site_path` a path a_ts of the site's own is added to
-    η_ts, a Gaussian process that the sites draw independently (Harvey 1989; as in glmmTMB's
+    **Effects that vary over time.** With `site_path`, each site's path a_ts is added to η_ts. It is
+    a Gaussian process, independent between sites (Harvey 1989; as in glmmTMB's
     ``ar1(time + 0 | site)``):
 
     =============== ==================================================== ==========================
@@ -50,42 +50,43 @@ class NegBinMixedEffects(FitReports):
     =============== ==================================================== ==========================
 
     Distances d are in periods: one is the median gap of the fitted times, which may be irregular.
-    0 < φ < 1, for only then has φ^d a meaning for every d. `fit` integrates the paths out like the
-    other effects; the model then predicts with their conditional modes at the fitted times, and
-    with what is to be expected given those at later times and between.
+    0 < φ < 1, so that φ^d is defined for every d. `fit` integrates the paths out like the other
+    effects. The model then predicts with the conditional modes of the paths at the fitted times
+    and, at later times and in between, with their expectation given those modes.
 
-    **Beyond the fitted times.** A slope on the log scale that goes on for ever explodes. With
-    `site_slopes` "damped" (the default) a slope counts h periods after the last fitted time as if
-    d + d² + … + d^h = d (1 − d^h) / (1 − d) periods had passed, d = `slope_damping` (Gardner and
-    McKenzie 1985). "linear" lets it go on, "none" is a model without slopes. `check_forecast`
-    compares what is expected with the totals of the past. docs/mixed-effects.md says why d = ¼.
+    **Beyond the fitted times.** If a slope on the log scale goes on for ever, forecasts explode.
+    With `site_slopes` "damped" (the default), a slope counts h periods after the last fitted time
+    as if d + d² + … + d^h = d (1 − d^h) / (1 − d) periods had passed, d = `slope_damping` (Gardner
+    and McKenzie 1985). "linear" lets it go on, "none" is a model without slopes. `check_forecast`
+    compares the expected totals with those of the past. docs/mixed-effects.md says why d = ¼.
 
     **Fitting.** `fit` maximises the marginal likelihood of (b0, β, Σ, dispersion, π), the effects
     integrated out by Laplace's approximation or by adaptive quadrature, both with an exact
     gradient, and sets the effects to their conditional modes. It gives standard errors, intervals,
-    `summary` and `predictive`. (The joint density of effects and Σ has no maximum to be found: it
-    grows without bound as b = 0, σ → 0.)
+    `summary` and `predictive`. (The joint density of effects and Σ has no maximum: it grows without
+    bound as b = 0, σ → 0.)
 
-    For training by steps, with a decision in the loss, effects are parameters like the others and
-    `penalty` is what is added to the negative log-likelihood for them:
+    For training by steps, with a decision in the loss, effects are parameters like the others. Then
+    `penalty` is added to the negative log-likelihood for them:
 
     ``"laplace"``
-        Σ_s [½ b_sᵀ Σ⁻¹ b_s + ½ log det(I + Σ H_s)]: minus the log marginal likelihood by Laplace,
-        were b the mode. H_s = Σ_t w_t W_ts [[1, t], [t, t²]], W = (d mean/dη)² / Var[y], tells how
-        much the site's counts know about its effects; it is held constant. So b is the posterior
-        mode given Σ, and Σ is fitted to what the counts support. Never negative. Minibatches of
-        periods are sound with it, and DAML can move one site's effects, which `fit` cannot.
+        Σ_s [½ b_sᵀ Σ⁻¹ b_s + ½ log det(I + Σ H_s)]. With −log p(y | b) it is minus the log marginal
+        likelihood by Laplace's approximation, if b is the mode. The information of the site's
+        counts about its effects, H_s = Σ_t w_t W_ts [[1, t], [t, t²]], W = (d mean/dη)² / Var[y],
+        is held constant. So b is the posterior mode given Σ, and Σ is fitted to the counts. Never
+        negative. It allows minibatches of periods, and DAML can move one site's effects, which
+        `fit` cannot.
     ``"map"``
         −Σ_s log N(b_s; 0, Σ) − log p(σ0²) − log p(σ1²) [Eq. 18-20], with inverse-gamma(shape 1,
-        scale 0.1) priors on the variances. The paper gives none, but without them there is no mode,
-        nor with a half-normal prior on σ, whose density is finite at 0. Even so the mode shrinks Σ
-        towards 0 as the sites grow in number.
+        scale 0.1) priors on the variances. The paper gives no priors, but without them there is no
+        mode. A half-normal prior on σ, whose density is finite at 0, does not give one either. Even
+        with these priors, the mode shrinks Σ towards 0 as the number of sites grows.
     ``"paper"``
-        mean_s ½ b_sᵀ Σ⁻¹ b_s, as the authors' code has it: no log|Σ|, and a mean where the prior
-        has a sum. It favours large Σ and soon does not regularise at all: stop early.
+        mean_s ½ b_sᵀ Σ⁻¹ b_s, as in the authors' code: no log|Σ|, and a mean where the prior has a
+        sum. It favours large Σ and soon does not regularise at all: stop early.
 
-    To hold Σ fixed: ``model.raw_sigma.requires_grad_(False)``, and ``raw_rho``; `fit` too leaves
-    parameters alone that need no gradient.
+    To hold Σ fixed: ``model.raw_sigma.requires_grad_(False)``, and ``raw_rho``. `fit` also leaves
+    parameters unchanged that do not require a gradient.
 
     Args:
         num_sites: S.
@@ -94,14 +95,14 @@ class NegBinMixedEffects(FitReports):
         zero_inflation: whether there are extra zeros.
         link: "log" or "softplus".
         penalty: "laplace", "map" or "paper".
-        site_path: None, "ar1" or "random_walk". A model with a path is fitted by `fit` alone.
+        site_path: None, "ar1" or "random_walk". A model with a path can only be fitted by `fit`.
         site_slopes: "damped", "linear" or "none".
         slope_damping: d of "damped", from 0 to 1.
-        slope_until, slope_period: the last fitted time, and the distance between two, of "damped":
+        slope_until, slope_period: for "damped", the last fitted time and the length of a period.
             `fit` sets them. Without them slopes go on linearly.
         initial_mean: mean count that the untrained model predicts, > 0: give that of the training
-            data. The rest starts at β = 0, b = 0, q = ½ or size = 1, π = 0.1, σ0 = σ1 = σa = 0.3, ρ
-            = 0, φ = ½, a = 0.
+            data. The other parameters start at β = 0, b = 0, q = ½ or size = 1, π = 0.1, σ0 = σ1 =
+            σa = 0.3, ρ = 0, φ = ½, a = 0.
 
     Parameters, float32 unless moved, as in C++: intercept [], weight [P], site_intercept [S],
     site_slope [S], raw_probs [] (logit q; "nb1") or raw_size [] (log size; "nb2"), raw_zero_probs
@@ -207,7 +208,7 @@ class NegBinMixedEffects(FitReports):
             self.register_buffer("path_effect", zeros(0, num_sites))
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
-        """The path of a fit is as long as its periods were many."""
+        """Sizes the buffers of the path to the periods of the fit that is loaded."""
         if "site_path" in self.config:
             time, effect = (state_dict.get(prefix + n) for n in ("path_time", "path_effect"))
             sites = self.config["num_sites"]
@@ -284,9 +285,9 @@ class NegBinMixedEffects(FitReports):
     ) -> Tensor:
         """log p(y_s) of each site, its effects integrated out as `fit` does, [S].
 
-        Differentiable once in all parameters but the site effects and paths, which are not read;
-        arguments as in `fit`. With a `site_path` one period is the median gap of the fitted times,
-        or of these before there is a fit. Source: [D25 Eq. 15], Tierney and Kadane (1986), Skaug
+        Differentiable once in all parameters but the site effects and paths, which are not read.
+        Arguments as in `fit`. With a `site_path` one period is the median gap of the fitted times
+        or, before there is a fit, of `time`. Source: [D25 Eq. 15], Tierney and Kadane (1986), Skaug
         and Fournier (2006).
         """
         data = fit_data(self, "log_marginal", x, y, time, y_upper, exposure, weights, quadrature)
@@ -312,34 +313,32 @@ class NegBinMixedEffects(FitReports):
         BFGS and then Newton's method, in float64, from the mean of the counts (the present
         parameters are not read, but those with ``requires_grad=False`` are left as they are). A
         variance that runs to 0, or a dispersion to that of Poisson, is held there and `fit_.held`
-        says so; `fit_.converged` says whether to trust the rest. A fit that ended elsewhere warns.
+        says so; `fit_.converged` says whether to trust the rest. A fit that did not converge warns.
 
         Args:
             x: features [T, S, P].
             y: counts [T, S].
             time: [T], centred and scaled to about unit variance; with a `site_path` from early to
                 late.
-            y_upper: [T, S]: where it is above y, the count is only known to lie in y..y_upper (a
-                suppressed cell "1-9" has y = 1 and y_upper = 9); None: all counts are exact.
+            y_upper: [T, S]: if above y, the count is only known to lie in y..y_upper (a suppressed
+                cell "1-9" has y = 1 and y_upper = 9); None: all counts are exact.
             exposure: [T, S] > 0, for instance the population: the mean is proportional to it.
             weights: of each period [T], or each count [T, S], >= 0; 0 leaves a count out.
             feature_names: P names for the tables; x0, x1, … if None.
             site_ids: S names; 0, 1, … if None.
-            quadrature: n: 1 is Laplace's approximation; with n > 1 the effects are integrated out
-            by
-                adaptive Gauss-Hermite quadrature, n nodes in each of the two, so n² in all (Liu and
-                Pierce 1994). The error vanishes as n grows, and the cost grows by n². Not with a
-                `site_path`, whose integral has a dimension for every period.
+            quadrature: n: 1 is Laplace's approximation. With n > 1 the effects are integrated out
+                by adaptive Gauss-Hermite quadrature, n nodes in each of the two, so n² in all (Liu
+                and Pierce 1994). The error vanishes as n grows, and the cost grows by n². Not with
+                a `site_path`, whose integral has a dimension for every period.
             max_iterations: of both methods together.
 
         Returns:
             The model itself.
 
         Raises:
-            ValueError: a `site_path` and quadrature > 1; shapes that do not agree, counts that are
-            not whole, no count above 0,
-                features that are constant or depend linearly on others, time far from 0, or not
-                ascending with a `site_path`.
+            ValueError: a `site_path` and quadrature > 1; shapes that do not agree; counts that are
+                not whole; no count above 0; features that are constant or depend linearly on
+                others; time far from 0, or not ascending with a `site_path`.
         """
         fitting.fit(
             self,

@@ -16,7 +16,7 @@ SITE_SLOPES = ("damped", "linear", "none")
 
 
 def shared(model: MixedEffects) -> dict[str, nn.Parameter]:
-    """The parameters but the site effects, in order."""
+    """The parameters except the site effects, in order."""
     return {
         name: value
         for name, value in model.named_parameters()
@@ -25,7 +25,7 @@ def shared(model: MixedEffects) -> dict[str, nn.Parameter]:
 
 
 def parameter_names(model: MixedEffects) -> list[str]:
-    """Of each number in them: "intercept", "weight[0]", …"""
+    """A name for each number in these parameters: "intercept", "weight[0]", …"""
     return [
         name if value.ndim == 0 else f"{name}[{i}]"
         for name, value in shared(model).items()

@@ -1,4 +1,4 @@
-"""What a fitted model tells: tables, summary, predictions with their uncertainty."""
+"""Reports of a fitted model: tables, summary, predictions with their uncertainty."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class FitReports(MixedEffects):
     """Methods of `NegBinMixedEffects` that read its fit, `fit_`."""
 
     def fit_state(self) -> dict[str, Any] | None:
-        """What `summary`, `coefficients` and `variance_parameters` read of a fit, in plain numbers,
-        strings, lists and dictionaries: for a file. None for a model that was not fitted by `fit`.
-        The counts of the fit are not in it."""
+        """The parts of a fit that `summary`, `coefficients` and `variance_parameters` read, as
+        plain numbers, strings, lists and dictionaries, for a file. It does not hold the counts of
+        the fit. None for a model that was not fitted by `fit`."""
         return self.fit_.state() if hasattr(self, "fit_") else None
 
     def set_fit_state(self, state: dict[str, Any] | None) -> None:
-        """Restores what `fit_state` gave. `random_effects`, `path_effects` and `predictive` need
-        the counts too, and then say so.
+        """Restore the result of `fit_state`. `random_effects`, `path_effects` and `predictive` also
+        need the counts, and raise an error without them.
 
         Raises:
             ValueError: names that are not those of this model's parameters.
@@ -48,9 +48,9 @@ class FitReports(MixedEffects):
     def coefficients(self, level: float = 0.95) -> pd.DataFrame:
         """The fixed effects: Estimate, Std. Error, z value, Pr(>|z|) and a Wald interval.
 
-        "(Intercept)" is that of the log mean of the family under the log link, so b0 + logit q for
-        "nb1", and that of η under softplus. Errors from the observed information of the marginal
-        likelihood; NaN for what was held.
+        Under the log link "(Intercept)" is the intercept of the family's log mean, so b0 + logit q
+        for "nb1"; under softplus it is that of η. Errors come from the observed information of the
+        marginal likelihood; they are NaN for parameters that were held.
         """
         return tables.coefficients(self, level)
 
@@ -60,9 +60,9 @@ class FitReports(MixedEffects):
 
         Columns Estimate, Std. Error (delta method) and a Wald interval, formed on the unconstrained
         scale and taken to the natural one. Rows "sd(intercept)", "sd(slope)", "cor"; with a path
-        "sd(path)" and "cor(path)" of neighbouring periods ("ar1") or "sd(step)" from one to next
-        ("random_walk"); and where the family has them "phi" (nb1: variance m (1 + φ)), "size" (nb2:
-        m + m²/size), "zero_prob".
+        "sd(path)" and "cor(path)" of neighbouring periods ("ar1") or "sd(step)" from one to the
+        next ("random_walk"); and, if the family has them, "phi" (nb1: variance m (1 + φ)), "size"
+        (nb2: m + m²/size), "zero_prob".
         """
         return tables.variance_parameters(self, level)
 
@@ -83,7 +83,7 @@ class FitReports(MixedEffects):
         return tables.path_effects(self)
 
     def summary(self) -> Summary:
-        """The fit as R's glmmTMB prints one; `print` it, or look at it in a notebook."""
+        """The fit in the form that R's glmmTMB prints. `print` it, or show it in a notebook."""
         return summarise(self)
 
     def check_forecast(
@@ -93,7 +93,8 @@ class FitReports(MixedEffects):
         the fitted periods' totals; with an exposure [T, S], of their totals per unit of it.
 
         Raises:
-            ValueError: a model that was not fitted by `fit`; exposure given to one of the two only.
+            ValueError: a model that was not fitted by `fit`; exposure given to only one of fit and
+                forecast.
         """
         return check_forecast(self, x, time, exposure)
 
@@ -115,15 +116,17 @@ class FitReports(MixedEffects):
         further ahead, the more uncertain. Sites are independent given the draw, so that
         `tr.expected_ratio_ranking` of it is exact for the L draws.
 
-        Where the sites' effects are uncertain, E[y_s / Σ y] is no longer ordered like E[y_s]: a
-        site of uncertain rate has a mean that a few large values carry, and in those draws Σ y is
-        large too. Without the uncertainty both orders agree for "nb1" and Poisson.
+        If the sites' effects are uncertain, E[y_s / Σ y] is no longer ordered like E[y_s]: the mean
+        of a site with an uncertain rate comes mostly from a few large draws, in which Σ y is large
+        too. Without the uncertainty both orders agree for "nb1" and Poisson.
 
         Args:
             x: features [T', S, P] of the periods to predict.
             time: [T'], on the scale of the fit; beyond it the sites' slopes are damped, see
-            `site_slopes`. num_draws: L. exposure: [T', S] or None, as in the fit. generator: to
-            draw with; torch's own if None.
+                `site_slopes`.
+            num_draws: L.
+            exposure: [T', S] or None, as in the fit.
+            generator: to draw with; torch's own if None.
 
         Returns:
             `Mixture` with components [T', L, S], in the dtype of the parameters.

@@ -1,4 +1,4 @@
-"""The fit as R's glmmTMB prints one."""
+"""The fit in the form that R's glmmTMB prints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from topreach.models.negbin_mixed_effects.tables import (
 
 
 class Summary(str):
-    """Text that shows itself as it is, in a session as under `print`."""
+    """Text that a session shows as `print` does, without quotes."""
 
     def __repr__(self) -> str:
         return str(self)

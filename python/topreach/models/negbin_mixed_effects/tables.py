@@ -24,7 +24,7 @@ SLOPE_ROWS = ("sd(slope)", "cor")
 
 
 def fitted(model: MixedEffects, method: str, level: float = 0.5) -> MarginalFit:
-    """What `fit` found."""
+    """The result of `fit`."""
     if not hasattr(model, "fit_"):
         raise ValueError(
             f"NegBinMixedEffects.{method}: the model must have been fitted by its own fit "
@@ -38,7 +38,7 @@ def fitted(model: MixedEffects, method: str, level: float = 0.5) -> MarginalFit:
 
 
 def fitted_data(model: MixedEffects, method: str) -> tuple[MarginalFit, dict[str, Any]]:
-    """What `fit` found, and the arguments that it found it from."""
+    """The result of `fit`, and its arguments."""
     fit = fitted(model, method)
     if fit.data is None:
         raise ValueError(

@@ -22,12 +22,12 @@ _ops = torch.ops.topreach
 
 MOST_ITERATIONS = 100
 MOST_STEPS = 1000  # of a search by gradients
-DECREMENT = 1e-9  # the gain of a step below which a node has converged,
-NEARLY = 1e-6  # by Newton's method and by gradients
+DECREMENT = 1e-9  # Newton's method: a node has converged if its next step gains less
+NEARLY = 1e-6  # the same for searches by gradients
 BARRIER = 0.5  # κ
 MARGIN = 0.02  # ε
 PSEUDO_NODES = 4.0  # weight of the weak prior's variance in the pooled one
-FEW_NODES = 10  # below so many, nothing is pooled
+FEW_NODES = 10  # with fewer nodes, nothing is pooled
 ROUNDS = 30  # of EM at most
 START_LAGS = (3.0, 30.0, 300.0)  # 1 / δ_k, days
 
@@ -48,8 +48,8 @@ class Limits(NamedTuple):
 
 @dataclass(frozen=True)
 class Barrier:
-    """What X_u needs: source weights θ_uv(T) r_v / r_u [M, M], distances [M, M], and the W distinct
-    marks of each source [W, q], with the source and their share of its records, [W]."""
+    """The inputs of X_u: source weights θ_uv(T) r_v / r_u [M, M], distances [M, M], and the W
+    distinct marks of each source [W, q], with the source and their share of its records, [W]."""
 
     weight: Tensor
     distance: Tensor
@@ -141,7 +141,7 @@ def start_of(problem: Problem, lag: float) -> Tensor:
 
 
 def weak_prior(problem: Problem) -> Prior:
-    """Centred at a start with lags of a month."""
+    """The weak prior, centred at a start with lags of a month."""
     mean, p = start_of(problem, 30.0), problem.num_covariates
     sd = torch.full((len(problem.names),), 1.0, dtype=torch.float64)
     sd[0] = 2.0
@@ -158,7 +158,8 @@ def no_prior(problem: Problem) -> Prior:
 
 
 def limits_of(problem: Problem) -> Limits:
-    """log δ_k from log 1/T to log 1/resolution; the others up to what means 0 or is absurd."""
+    """log δ_k from log 1/T to log 1/resolution; the others far enough to mean 0 or be
+    implausible."""
     p, nodes, size = problem.num_covariates, problem.num_nodes, len(problem.names)
     low = torch.full((nodes, size), -50.0, dtype=torch.float64)
     high = torch.full((nodes, size), 50.0, dtype=torch.float64)
@@ -198,13 +199,13 @@ class Objective:
         return value, gradient, hessian, log_likelihood
 
     def gradients(self, rows: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-        """Value and gradient; 0 for what is held."""
+        """Value and gradient; the gradient is 0 for held coordinates."""
         value, gradient, _, _ = self.derivatives(rows, at, 1)
         return value, gradient.masked_fill(self.held[rows], 0.0)
 
     def begin(self, start: Tensor, order: int) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The start within the limits and, where its value is not finite, with fewer children; and
-        its derivatives."""
+        """The start within the limits, and its derivatives. Where the value is not finite, the
+        start gets fewer children."""
         w = start.clamp(self.limits.low, self.limits.high)
         everything = torch.arange(len(self.nodes))
         found = self.derivatives(everything, w, order)
@@ -222,7 +223,7 @@ class Objective:
         return self.held[rows] | (w <= low) & (gradient < 0) | (w >= high) & (gradient > 0)
 
     def fitted(self, w: Tensor) -> Fitted:
-        """At the end of a search by gradients: has a node's Newton step anything left to gain?"""
+        """The end of a search by gradients: converged if a Newton step gains less than NEARLY."""
         rows = torch.arange(len(self.nodes))
         value, gradient, hessian, log_likelihood = self.derivatives(rows, w)
         fixed = self.bound(rows, w, gradient)
@@ -267,7 +268,7 @@ def newton(
         w[kept] = trial[good]
         value[kept], gradient[kept] = found[0][good], found[1][good]
         hessian[kept], log_likelihood[kept] = found[2][good], found[3][good]
-        # Rounding: no step can gain any more.
+        # Within rounding error, no step can gain any more.
         converged[rows[radius[rows] < 1e-10]] = True
     return Fitted(w, value, log_likelihood, -hessian, converged, objective.evaluations)
 
@@ -315,8 +316,8 @@ def gradient_ascent(
     barrier: Barrier | None,
     nodes: Tensor | None = None,
 ) -> Fitted:
-    """Steps along the gradient, as the paper's gradient descent on minus the likelihood; a length
-    doubles after a gain and is quartered until there is one. Slow: it is here to compare with."""
+    """Steps along the gradient, like the paper's gradient descent on minus the likelihood. The
+    length doubles after a gain and is quartered until there is one. Slow; kept for comparison."""
     objective = Objective(problem, prior, barrier, nodes)
     low, high = objective.limits
     w, _ = objective.begin(start, 1)
@@ -341,7 +342,7 @@ SOLVERS: dict[str, Solver] = {"newton": newton, "lbfgs": lbfgs, "gradient": grad
 def _trust_step(
     gradient: Tensor, hessian: Tensor, fixed: Tensor, radius: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The step that the quadratic model likes best within the radius, and its gain, [R, P] and
+    """The step that maximises the quadratic model within the radius, and its gain, [R, P] and
     [R]."""
     free = (~fixed).double()
     g = gradient * free
@@ -372,8 +373,8 @@ def inverse_of(information: Tensor, held: Tensor, precision: Tensor) -> Tensor:
     """Inverse of minus the Hessian on the free coordinates, 0 elsewhere, [M, P, P].
 
     In no direction is it larger than the inverse of the prior's precision [M, P]: at a limit of the
-    coordinates the Hessian need not be negative, but data take nothing from what the prior says.
-    Without a prior, directions of no information count as of very little.
+    coordinates the Hessian need not be negative, but data never reduce the prior's information.
+    Without a prior, directions without information are given very little.
     """
     free = (~held).double()
     root = torch.where(precision > 0, precision, 1.0).rsqrt() * free
@@ -432,9 +433,10 @@ def pool(
     start: tuple[Tensor, Prior] | None = None,
     solve: Solver = newton,
 ) -> tuple[Fitted, Prior, int]:
-    """Laplace-EM from modes and curvature of all nodes to their prior and back, until it stands
-    still; start: modes and prior to begin with. Gives the fit, the prior and the number of rounds:
-    0 where there are too few nodes, and the prior is the weak one."""
+    """Laplace-EM: from modes and curvature of all nodes to their prior and back, until convergence.
+
+    start: modes and prior to begin with. Returns the fit, the prior and the number of rounds. With
+    too few nodes there are 0 rounds, and the prior is the weak one."""
     weak = weak_prior(problem)
     few = problem.num_nodes < FEW_NODES
     prior = weak if start is None or few else start[1]

@@ -1,4 +1,4 @@
-"""Counts to come: exactly by moments, or by simulation."""
+"""Forecasts of counts: exactly by moments, or by simulation."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _ops = torch.ops.topreach
 
 
 class Dynamics(NamedTuple):
-    """A process to come: base rate [M], decay [M], excitation [M], mean jumps [M, M] (receiver,
-    source), and their second moments [M, M, M] or [0]."""
+    """The process after the fit: base rate [M], decay [M], excitation [M], mean jumps [M, M]
+    (receiver, source), and their second moments [M, M, M] or [0]."""
 
     base: Tensor
     decay: Tensor
@@ -43,7 +43,7 @@ class Dynamics(NamedTuple):
 
 
 class Scope(NamedTuple):
-    """Where and when a process is: what a model file keeps of its events."""
+    """The places, types and window of a process, which a model file keeps of its events."""
 
     places: list[str]
     types: list[str]
@@ -57,8 +57,8 @@ class Scope(NamedTuple):
 
 
 class Periods(NamedTuple):
-    """Whole periods after the fit. edges: days from the fit's end, 0 first; the first piece, up to
-    where a period begins, is not asked for if `lag`."""
+    """Whole periods after the fit. edges: days from the fit's end, 0 first. If `lag`, the first
+    piece ends where the first period begins, and is not part of the forecast."""
 
     edges: Tensor
     lag: bool
@@ -75,8 +75,8 @@ def dynamics_of(
     *,
     second: bool,
 ) -> tuple[Dynamics, Tensor]:
-    """Of parameters [M, P], relaxed to recent rates [M] where they are given; and the factors [M]
-    by which that lowered the excitation."""
+    """The dynamics under parameters [M, P], relaxed to recent rates [M] if given; and the factors
+    [M] by which that lowered the excitation."""
     base, excitation, jump, squares = _ops.hawkes_state(*now, natural, pool_start, pool, second)
     return relaxed(Dynamics(base, natural[:, -1], excitation, jump, squares), rate)
 
@@ -97,9 +97,9 @@ def relaxed(process: Dynamics, rate: Tensor | None) -> tuple[Dynamics, Tensor]:
 def periods_after(
     scope: Scope, number: int, every: str | float, name: str, after: float | None = None
 ) -> Periods:
-    """`number` whole periods from where the first one begins at or after the fit's end, or the
-    moment `after` if that is later."""
-    # A scope has all that is read of events there: is_dates and start.
+    """`number` whole periods, of which the first begins at or after the fit's end (or the moment
+    `after`, if that is later)."""
+    # `period_calendar` reads only is_dates and start of the events, which a scope has.
     calendar = period_calendar(every, scope, name)  # type: ignore[arg-type]
     end = scope.start + scope.duration
     begin = end if after is None else max(end, after)
@@ -126,7 +126,7 @@ class StemmedForecast:
         samples: float64 [N, T, S] of N simulated futures, or None.
         sites: S ids. labels: T periods, as the calendar writes them.
         cumulative: whether period t holds the counts from the first period to t.
-        notes: what to know of these figures.
+        notes: cautions about these figures, in sentences.
     """
 
     mean: Tensor
@@ -142,7 +142,7 @@ class StemmedForecast:
         """The negative binomial of these moments, [T, S]: for the exact ratio ranking.
 
         Raises:
-            ValueError: the forecast has means alone.
+            ValueError: the forecast has only means.
         """
         if self.variance is None:
             raise ValueError(
@@ -160,7 +160,7 @@ class StemmedForecast:
             )
         if self.samples is None:
             return self.distribution.quantile(probability)
-        # torch.quantile takes no more than some 16 million numbers.
+        # torch.quantile takes at most some 16 million numbers.
         return torch.from_numpy(np.quantile(self.samples.numpy(), probability, axis=0))
 
     def rank(self, k: int, *, period: int = 0) -> pd.DataFrame:
@@ -172,7 +172,7 @@ class StemmedForecast:
                 f"StemmedForecast.rank: k must lie from 1 to {len(self.sites)}, got {k}."
             )
         ratio = self.distribution.expected_ratio()
-        assert ratio is not None  # of negative binomials it is known
+        assert ratio is not None  # it exists for negative binomials
         score = ratio[period]
         order = score.argsort(descending=True, stable=True).tolist()
         return pd.DataFrame(
@@ -186,7 +186,7 @@ class StemmedForecast:
         )
 
     def to_frame(self, *, level: float = 0.9) -> pd.DataFrame:
-        """A row per period and site: time, horizon (from 1), site, mean, and, where known, sd,
+        """A row per period and site: time, horizon (from 1), site, mean, and, if known, sd,
         lower and upper of the interval that holds a count with chance `level`."""
         periods, sites = self.mean.shape
         frame = pd.DataFrame(
@@ -205,7 +205,7 @@ class StemmedForecast:
 
 
 class Process(Protocol):
-    """What a forecast needs: a fitted `Stemmed`, or one whose state has moved on since."""
+    """The interface that a forecast needs: a fitted `Stemmed`, or one with a later state."""
 
     anchor: float | None
     notes_: list[str]
@@ -408,7 +408,7 @@ def _simulated(
 
 
 def aggregate(scope: Scope, share: Tensor, by: str) -> tuple[Tensor, list[str]]:
-    """Weights [S, M] that make counts of places, types or nodes from those of nodes."""
+    """Weights [S, M] that turn counts of nodes into counts of places, types or nodes."""
     places, types = len(scope.places), len(scope.types)
     if by == "node":
         sites = [f"{p} | {s}" for p, s in scope.nodes]

@@ -38,29 +38,29 @@ class Stemmed(nn.Module):
 
     y: covariates, constant on blocks of time. θ: how often the two types occur together near the
     two places. m: marks. Every parameter is the receiving node's own, pooled over nodes by
-    empirical Bayes. Times are days. Where a table's times are numbers, in a unit of its own, one
-    unit stands for a month in all that is said of months here.
+    empirical Bayes. Times are days. If a table's times are numbers, one unit of them counts as a
+    month wherever months are named here.
 
     Args:
         theta: "jaccard": events that name both types over events that name either, so that a node
-            excites itself fully; "share", as the paper: over all events there; "none": 1.
-        network: "full", or "own": each node excites itself only.
-        half_life: in months; older blocks count for less in the likelihood: those of the time of
-            `refresh`, within which all counts the same. None: all the same.
+            excites itself fully; "share", as in the paper: over all events there; "none": 1.
+        network: "full", or "own": each node excites only itself.
+        half_life: in months; older blocks of time (see `refresh`) have a lower weight in the
+            likelihood, which is constant within a block. None: equal weights.
         recent_rate: whether the log of a node's own rate in the last year is a covariate, so that
             growth is not taken for excitation.
         use_distance, use_marks: whether excitation falls with distance, and depends on marks.
-            Places without coordinates are all one apart.
-        refresh: when network and recent rate are taken anew: each "week", "month", "quarter" or
-            "year" (with numbers for times each unit), or at each "event": N blocks, so that a fit
-            costs N M² for each node.
+            Places without coordinates are all at distance 1 from each other.
+        refresh: when network and recent rate are recomputed: each "week", "month", "quarter" or
+            "year" (each unit, if times are numbers), or at each "event". The last makes N blocks,
+            so that a fit costs N M² for each node.
         pooled: whether nodes share a prior that is learnt from all of them; with fewer than 10
             nodes it is a weak fixed one. False: maximum likelihood of each node alone.
         stable: whether a barrier keeps the expected number of children per event below 1.
         solver: "newton": trust regions with the exact Hessian. For comparison: "lbfgs", and
-            "gradient", ascent along the gradient as in the paper, which seldom arrives. The maximum
-            that they look for is the same.
-        anchor: in months: forecasts relax to the mean rate of so many last months. None: they
+            "gradient", ascent along the gradient as in the paper, which seldom converges. All three
+            search for the same maximum.
+        anchor: in months: forecasts relax to the mean rate of this many last months. None: they
             follow the fitted process for ever.
 
     "self-exciting" (SEPP): network="own", theta="none"; "mutually exciting" (MEPP): theta="none",
@@ -144,8 +144,8 @@ class Stemmed(nn.Module):
         """Fit to a table of events, over its window up to `complete_through`.
 
         Args:
-            covariates: of `events.step_covariates(panel, events.block_edges())`.
-            pool_by: [M, z] or [I, z], how the prior's mean differs between nodes: population,
+            covariates: from `events.step_covariates(panel, events.block_edges())`.
+            pool_by: [M, z] or [I, z], covariates of the prior's mean, such as population or
                 poverty.
             start: a fitted model of the same nodes and parameters, from whose parameters and prior
                 the fit starts (a refit).
@@ -212,8 +212,8 @@ class Stemmed(nn.Module):
         return inverse @ middle @ inverse
 
     def _serve(self) -> None:
-        """The buffers that a model file holds: see csrc/models/stemmed.h. `known`, which a ranker
-        sets, is the number of periods of counts in the file."""
+        """Register the buffers that a model file holds: see csrc/models/stemmed.h. `known`, which a
+        ranker sets, is the number of periods of counts in the file."""
         events = self.events_
         self.scope_ = futures.Scope(
             list(events.places), list(events.types), events.is_dates, events.start, events.duration
@@ -247,7 +247,7 @@ class Stemmed(nn.Module):
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def fit_state(self) -> dict[str, Any]:
-        """Names for a model file: what `forecast` needs of a loaded model."""
+        """Names for a model file, which `forecast` needs in a loaded model."""
         scope = self.scope_._asdict()
         return scope | {"is_dates": int(scope["is_dates"])}
 
@@ -259,7 +259,7 @@ class Stemmed(nn.Module):
 
     @property
     def spreads_marks(self) -> bool:
-        """Whether variances take in that marks differ between events: [M, M, M] numbers."""
+        """Whether variances include the spread of marks between events: [M, M, M] numbers."""
         return self.problem_.num_marks > 0 and self.problem_.num_nodes <= futures.MOST_NODES
 
     @property
@@ -269,12 +269,12 @@ class Stemmed(nn.Module):
 
     @property
     def share(self) -> Tensor:
-        """[M]: what an event of each node adds to the count of its place."""
+        """[M]: the share that an event of each node adds to the count of its place."""
         return self.weight.sum(0)
 
     @property
     def saved_dynamics(self) -> futures.Dynamics:
-        """The process to come as the model file has it, relaxed to recent rates if `anchor`."""
+        """The process after the fit as in the model file, relaxed to recent rates if `anchor`."""
         return futures.Dynamics(*(getattr(self, name) for name in futures.Dynamics._fields))
 
     # ---- what was fitted -------------------------------------------------------------------------
@@ -288,8 +288,8 @@ class Stemmed(nn.Module):
     def dynamics(
         self, working: Tensor, rate: Tensor | None, *, second: bool
     ) -> tuple[futures.Dynamics, Tensor]:
-        """The process to come under these working coordinates [M, P], relaxed to recent rates [M]
-        if given; and by how much that lowered each node's excitation."""
+        """The process after the fit under these working coordinates [M, P], relaxed to recent rates
+        [M] if given; and the factors by which that lowered each node's excitation."""
         problem = self.problem_
         natural = _ops.hawkes_natural(working, problem.num_covariates)
         return futures.dynamics_of(
@@ -324,8 +324,8 @@ class Stemmed(nn.Module):
         """2 · free parameters - 2 log-likelihood.
 
         Raises:
-            ValueError: the fit is pooled or weighted, so that its parameters are not counted by
-                AIC.
+            ValueError: the fit is pooled or weighted, so that AIC's count of parameters does not
+                apply.
         """
         self._fitted("aic")
         if self.pooled or self.options.half_life is not None:
@@ -352,8 +352,8 @@ class Stemmed(nn.Module):
     # ---- forecasts -------------------------------------------------------------------------------
 
     def recent_rates(self, months: float) -> Tensor:
-        """Each node's mean rate per day in the last months, [M], shrunk to its whole window's by
-        one event's worth of time."""
+        """Each node's mean rate per day in the last months, [M], shrunk towards its rate in the
+        whole window with the weight of one event."""
         self._fitted("recent_rates")
         return self.problem_.recent_rates(months * month_days(self.events_.is_dates))
 
@@ -383,11 +383,12 @@ class Stemmed(nn.Module):
         """Counts of the next whole periods.
 
         Args:
-            periods: how many. every: of what length, as in `Events.counts`.
+            periods: how many.
+            every: their length, as in `Events.counts`.
             mode: "moments": exact mean and variance at the estimate, as a negative binomial;
-                "mean": the mean alone; "branching": simulated paths; "thinning": the same law by
-                the paper's Algorithm 2, slowly; "paper": its Algorithm 1, which loses children born
-                within their period.
+                "mean": only the mean; "branching": simulated paths; "thinning": the same
+                distribution by the paper's Algorithm 2, which is slow; "paper": its Algorithm 1,
+                which leaves out events triggered by events of the same period.
             num_samples: paths of the simulated modes.
             anchor: months, None, or "fit" for the model's own.
             cumulative: counts from the first period to each, instead of each one's own.

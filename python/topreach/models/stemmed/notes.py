@@ -1,4 +1,4 @@
-"""What a reader should know of a fit of `Stemmed`, in sentences."""
+"""Notes on a fit of `Stemmed`, in sentences."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from topreach.models.stemmed.problem import month_days
 if TYPE_CHECKING:
     from topreach.models.stemmed.model import Stemmed
 
-LONG_WINDOW = 240  # months: where times are numbers, a longer window is hardly in months
+LONG_WINDOW = 240  # months: if times are numbers, a longer window is hardly in months
 
 
 def fit_notes(model: Stemmed) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the likelihood of a networked Hawkes process needs, from a table of events."""
+"""The inputs of the likelihood of a networked Hawkes process, from a table of events."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class HawkesArguments(NamedTuple):
 
 @dataclass(frozen=True)
 class Options:
-    """How a model sees its events: see `Stemmed`."""
+    """The settings that turn events into a `Problem`: see `Stemmed`."""
 
     theta: str = "jaccard"
     network: str = "full"
@@ -66,7 +66,7 @@ class Options:
     recent_rate: bool = True
     use_distance: bool = True
     use_marks: bool = True
-    refresh: str = "month"  # when network and recent rate are taken anew
+    refresh: str = "month"  # when network and recent rate are recomputed
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class Problem:
     `names`.
 
     arguments: over the whole window. now: the same at its end T, with network and covariates as
-    known there: what forecasts start from. own: events of each node in the window, [M]. held: [M,
-    P], parameters that the data cannot tell; why: their names, and why.
+    known there: forecasts start from it. own: events of each node in the window, [M]. held: [M, P],
+    parameters that the data do not identify; why: name of a held parameter -> reason.
     """
 
     arguments: HawkesArguments
@@ -85,7 +85,7 @@ class Problem:
     covariates: list[str]
     scaling: Tensor  # [2, p]: mean and scale of the covariates
     own: Tensor
-    share: Tensor  # [M], of the node's entries: what one adds to the count of its place
+    share: Tensor  # [M], the share that a node's entry adds to the count of its place
     held: Tensor
     why: dict[str, str]
     duration: float
@@ -135,8 +135,8 @@ class Problem:
 def recent_rates(
     time: Tensor, node: Tensor, num_nodes: int, duration: float, days: float
 ) -> Tensor:
-    """Each node's mean rate per day in the last days of (0, duration], [M], shrunk to its whole
-    window's by one event's worth of time."""
+    """Each node's mean rate per day in the last days of (0, duration], [M], shrunk
+    towards its rate in the whole window with the weight of one event."""
     days = min(days, duration)
     own = torch.bincount(node[time > 0], minlength=num_nodes)
     recent = torch.bincount(node[time > duration - days], minlength=num_nodes).double()
@@ -150,7 +150,7 @@ def month_days(is_dates: bool) -> float:
 
 
 def mark_pools(problem: Problem) -> tuple[Tensor, Tensor]:
-    """Records whose marks a node's new events may have: its own; where it has none, those of its
+    """Records whose marks a node's new events may have: its own; if it has none, those of its
     type; else all."""
     node = problem.arguments.node
     types = problem.num_nodes // len(problem.now.distance)
@@ -173,8 +173,8 @@ def make_problem(
     name: str,
     scaling: Tensor | None = None,
 ) -> Problem:
-    """The problem of an events table; `name`: the function that errors speak of; scaling [2, p]:
-    mean and scale of the covariates, if not their own."""
+    """The problem of an events table; `name`: the function to name in errors; scaling [2, p]: mean
+    and scale of the covariates, if not their own."""
     if covariates is None:
         every = "month" if options.refresh == "event" else options.refresh
         edges = events.block_edges(every if events.is_dates else 1.0)
@@ -270,7 +270,7 @@ def make_problem(
 def _at_each_event(
     events: Events, edges: Tensor, covariates: StepCovariates | None
 ) -> tuple[Tensor, StepCovariates | None]:
-    """Blocks that begin at each event too, and covariates as they were there."""
+    """Blocks that also begin at each event, and the covariates on them."""
     times = events.times[(events.times > 0) & (events.times < events.duration)]
     finer = torch.unique(torch.cat([edges, times]))
     if covariates is not None:
@@ -289,7 +289,7 @@ def _covariates(
 ) -> tuple[Tensor, Tensor, Tensor, list[str]]:
     """Standardised values on the blocks [B, M, p], those at the end [1, M, p], [2, p], and names.
 
-    At the end a covariate has its last block's value, but the recent rate is taken anew."""
+    At the end a covariate has its last block's value, but the recent rate is recomputed."""
     nodes = events.num_nodes
     parts, ends, names = [], [], []
     if options.recent_rate:
@@ -329,8 +329,8 @@ def _covariates(
 
 
 def _distances(events: Events, options: Options) -> tuple[Tensor, dict[str, str]]:
-    """Distances of places [I, I] (of nodes, for a network of each node with itself), and whether
-    how excitation falls with them is held."""
+    """Distances of places [I, I] (of nodes, if each node excites itself only). Also "distance" ->
+    reason, if the decay of excitation with distance is held."""
     if options.network == "own":
         nodes = events.num_nodes
         apart = APART * (1 - torch.eye(nodes, dtype=torch.float64))
@@ -339,7 +339,7 @@ def _distances(events: Events, options: Options) -> tuple[Tensor, dict[str, str]
         zero = torch.zeros(events.num_places, events.num_places, dtype=torch.float64)
         return zero, {"distance": "use_distance=False"}
     if events.place_table.coordinates is None:
-        # Every other place is equally far: what stays at home is told from what does not.
+        # All other places are equally far: only the same place and other places are distinguished.
         distance = 1 - torch.eye(events.num_places, dtype=torch.float64)
     else:
         distance = events.distances().double()
@@ -349,7 +349,7 @@ def _distances(events: Events, options: Options) -> tuple[Tensor, dict[str, str]
 
 
 def checked_options(name: str, **given: Any) -> Options:
-    """Options from arguments; a wrong one is named."""
+    """Options from arguments; an error names a wrong one."""
     for field, allowed in (("theta", THETAS), ("network", NETWORKS), ("refresh", REFRESHES)):
         if given.get(field) not in allowed:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What a fitted point process says: parameters, network, triggered shares, residuals."""
+"""Reports of a fitted point process: parameters, network, triggered shares, residuals."""
 
 from __future__ import annotations
 
