@@ -1,10 +1,13 @@
-// Dated events and a point process that was fitted to them (topreach fit --events ... --model stemmed, or
-// TopKRanker(k, model="stemmed").fit(events).save(...)):
+// Forecasts dated events by place.
 //
 //   forecast_events EVENTS.csv MODEL.pt
 //
-// prints, for every place, its events in the last 28 days of the window and those expected in the next
-// period, the chosen places first. EVENTS.csv is what Python's Events.to_csv wrote (docs/events.md).
+// EVENTS.csv: a file that Python's Events.to_csv wrote (docs/events.md). MODEL.pt: a point process fitted to
+// the events, by topreach fit --events ... --model stemmed, or by
+// TopKRanker(k, model="stemmed").fit(events).save(...).
+//
+// Prints for every place its events in the last 28 days of the window, and the events expected in the next
+// period, with the chosen places first.
 #include <topreach/topreach.h>
 
 #include <algorithm>

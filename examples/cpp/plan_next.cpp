@@ -1,4 +1,4 @@
-// The plan for the next period with the model file model.pt, from what the model knows alone.
+// Prints the sites to act at in the next period, from the model file model.pt alone.
 #include <topreach/topreach.h>
 
 #include <iostream>

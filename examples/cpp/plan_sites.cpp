@@ -2,11 +2,11 @@
 //
 //   plan_sites SCORES EDGES K GROUP AT_LEAST PLAN.csv PLAN.geojson
 //
-// SCORES: a CSV with the columns site, score, lon, lat and GROUP, a row for each site. EDGES: a CSV
-// whose first two columns are sites that lie too close to each other for both to be chosen. The
-// plan has K sites, AT_LEAST of each group, and as high a sum of scores as there can be.
-// TOPREACH_HIGHS may name the library of HiGHS; without HiGHS the plan is a heuristic one, and says
-// so.
+// SCORES: a CSV with the columns site, score, lon, lat and GROUP, and a row for each site. EDGES: a CSV
+// whose first two columns are two sites that are too close to each other for both to be chosen. The
+// plan has K sites, at least AT_LEAST in each group, and the largest possible sum of scores.
+// TOPREACH_HIGHS may name the library of HiGHS. Without HiGHS the plan is found by a heuristic, and
+// its status says so.
 #include <c10/util/Exception.h>
 #include <topreach/topreach.h>
 
@@ -38,7 +38,7 @@ topreach::plan::Grouping read_groups(const Table& table, const std::string& name
       grouping.upper.push_back(0);
     }
     grouping.group.push_back(found->second);
-    ++grouping.upper[size_t(found->second)];  // at most all of them
+    ++grouping.upper[size_t(found->second)];  // no upper limit: the size of the group
   }
   return grouping;
 }

@@ -4,11 +4,11 @@
 //   rank_sites MODEL TABLE SITE TIME COUNT [EXPOSURE]
 //
 // MODEL: a file that `topreach fit`, TopKRanker.save or topreach::Ranker::save wrote. TABLE: a CSV with one
-// row per site and period; SITE, TIME, COUNT, EXPOSURE: the names of its columns. Its times are written as
-// in training, and its features have the names that the model knows. It adds what has been learnt since:
-// counts of later periods, or rows with a blank count, whose periods are then planned for.
+// row per site and period; SITE, TIME, COUNT, EXPOSURE: the names of its columns. Its times have the format
+// used in training, and its feature columns have the same names as in training. The table adds counts of
+// later periods. If its last periods have only blank counts, the plans are for these periods.
 //
-// Prints period, site, score, expected count and chance for the chosen sites, best first; notes go to
+// Prints period, site, score, expected count and chance for the chosen sites, best first. Notes go to
 // standard error.
 #include <topreach/topreach.h>
 
@@ -26,7 +26,7 @@ namespace {
 
 constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 
-// The table as topreach takes it: sites in order of their first row, periods in time order.
+// The table as a Panel: sites in order of their first row, periods in time order.
 topreach::Panel read_panel(const topreach::Ranker& ranker, const std::vector<std::string>& names) {
   const auto table = read_table(names[0]);
   const size_t site_at = table.column(names[1]), time_at = table.column(names[2]),
@@ -75,7 +75,7 @@ std::vector<topreach::Plan> plans(const topreach::Ranker& ranker,
                                   const std::vector<std::string>& names) {
   if (names.empty()) return {ranker.plan_next()};
   const auto panel = read_panel(ranker, names);
-  int64_t known = panel.num_times();  // periods with counts; those after them are planned for
+  int64_t known = panel.num_times();  // up to the last period with a count; plan the later ones
   while (known > 0 && panel.y[known - 1].isnan().all().item<bool>()) --known;
   if (known == panel.num_times()) return {ranker.plan_next(panel)};
   topreach::Panel coming = panel;

@@ -1,4 +1,4 @@
-// A table of text read from CSV: a header, then rows; "quoted, fields" and doubled quotes inside them.
+// Reads a table of text from CSV: a header, then rows. Fields may be quoted; a quote in one is doubled.
 #pragma once
 
 #include <exception>
@@ -20,7 +20,7 @@ struct Table {
   }
 };
 
-// A whole cell as a number; "1,5" and "" are none.
+// A whole cell as a number. Throws for other text, such as "1,5" and "".
 inline double number(const std::string& text) {
   size_t used = 0;
   double value = 0;
@@ -37,7 +37,7 @@ inline Table read_table(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) throw std::runtime_error("cannot read " + path);
   std::string text((std::istreambuf_iterator<char>(file)), {});
-  if (text.starts_with("\xef\xbb\xbf")) text.erase(0, 3);  // the mark that Excel writes
+  if (text.starts_with("\xef\xbb\xbf")) text.erase(0, 3);  // the byte order mark that Excel writes
 
   Table table;
   std::vector<std::string> row(1);

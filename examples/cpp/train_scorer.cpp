@@ -1,5 +1,5 @@
-// Trains a linear scorer to choose K of S sites, straight for the reach of the choice. One of its
-// inputs, the site's size, says nothing about the counts: the scorer has to find that out.
+// Trains a linear scorer to choose K of S sites, directly for the reach of the choice. One of its
+// inputs, the site's size, is unrelated to the counts, and the scorer has to learn to ignore it.
 #include <topreach/topreach.h>
 #include <torch/torch.h>
 
@@ -9,7 +9,7 @@ int main() {
   constexpr int64_t kSites = 300, kTimes = 40, kWindow = 4, kBudget = 30;
   torch::manual_seed(0);
 
-  // Counts of sites with unlike rates; the last W of them before each period; the decoy.
+  // Counts of sites with different rates; the last W counts before each period; the useless input.
   const auto rate = torch::exp(torch::randn({kSites}));
   const auto counts = torch::poisson(rate.expand({kTimes, kSites}));
   const auto history = counts.unfold(0, kWindow, 1).narrow(0, 0, kTimes - kWindow);
