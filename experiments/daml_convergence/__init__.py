@@ -231,7 +231,7 @@ class Problem:
         return curves
 
     def reference(self, steps: int) -> dict[str, list[float]]:
-        """A long exact run whose learning rate falls to 0: the lowest objective to be expected."""
+        """A long exact run whose learning rate falls to 0, for the lowest objective in reach."""
         model = self.model()
         step = self.stepper(model, "exact", 0.05, 0)
         for number in range(steps):
