@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Builds the library with its CUDA kernels, imports it and runs the operators' tests (those that need a
-# GPU too, where there is one), on a machine that may have neither a GPU nor a CUDA toolkit: torch's
-# CUDA build and nvcc come from PyPI into an environment of their own. Quick when repeated.
+# Builds the library with its CUDA kernels, imports it and runs the operators' tests; if there is a GPU, also
+# those that need one. Needs neither a GPU nor a CUDA toolkit: torch's CUDA build and nvcc come from PyPI into
+# a separate environment. Quick when repeated.
 #
-# --check: quickly, for a machine without a GPU: one architecture, little optimisation, and without the C++
-# tests, which the other builds compile and run.
+# --check: a quick build for a machine without a GPU: one architecture, little optimisation, and without the
+# C++ tests, which the other builds compile and run.
 #
 # Environment: TOPREACH_CUDA_VENV (default .venv-cuda), TOPREACH_CUDA_TORCH (torch==2.11.0, whose
-# PyPI wheel is the CUDA 13.0 build), MAX_JOBS. Arguments go to pytest. Needs python3, g++, and, to be
-# quick, ccache; 6 GB of disk.
+# PyPI wheel is the CUDA 13.0 build), MAX_JOBS. Other arguments go to pytest. Needs python3, g++ and 6 GB of
+# disk; ccache makes it quicker.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -60,7 +60,7 @@ assert topreach.build_info["cuda"] == torch.version.cuda, topreach.build_info
 names = {line.split("::")[1].split(".")[0] for line in torch._C._dispatch_get_all_op_names()
          if line.startswith("topreach::")}
 has = torch._C._dispatch_has_kernel_for_dispatch_key
-# What a fit makes of a site's past is made on the CPU, whatever the device.
+# These operators of a fit run on the CPU for every device.
 names -= {"discrete_prior", "level_forecasts", "site_statistics", "site_totals"}
 missing = [n for n in sorted(names)
            if has(f"topreach::{n}", "CPU") and not has(f"topreach::{n}", "CUDA")]

@@ -1,8 +1,9 @@
 """`python -m benchmarks`: times the operators against plain PyTorch and writes RESULTS.md.
 
 Each row is one task. All its contenders run in turn within each round, in this process and with the
-same threads; figures are medians over the rounds, ratios are of medians. Memory is measured apart:
-each contender in a fresh process, the growth of its peak resident size over one call.
+same threads. Figures are medians over the rounds, ratios are of medians. Memory is measured
+separately: the growth of the peak resident size over one call, in a fresh process for each
+contender.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ CPU = torch.device("cpu")
 SIGMA, BUDGET, DRAWS = 1e-3, 100, 100
 ROWS, SITES = 10, 1620
 LARGE_SIGMA, LARGE_BUDGET, LARGE_ROWS, LARGE_SITES = 1e-5, 1000, 100, 100_000
-MOST_NOISE = 3e9  # values that are drawn at most to measure, not extrapolate, a time
+MOST_NOISE = 3e9  # if a time needs more noise values than this, it is extrapolated
 
 Contenders = dict[str, Callable[[], object]]  # the first is the library's
 
 
 def sampled_topk(estimator: str, rows: int, sites: int, k: int, sigma: float, backward: bool):
-    """One call of the operator, and of the noise that it needs."""
+    """One call of the operator, and one that only draws the noise that it needs."""
     scores, v = study.make_inputs(sites, k, rows, 0, CPU)
     key = torch.tensor([1, 2])
 
@@ -112,7 +113,7 @@ def ratio_task(backward: bool):
 
 
 def expected_ratio_task(one_logit: bool):
-    """Exact ranking of NegBin counts, forward and backward, beside that of 100 samples."""
+    """Exact ranking of NegBin counts, forward and backward, against that from 100 samples."""
     torch.manual_seed(0)
     n = (torch.distributions.Gamma(0.6, 1.0).sample((4, 1328)) + 0.05).requires_grad_()
     logits = torch.full((4, 1), -0.4) if one_logit else torch.randn(4, 1328) * 0.3 - 0.4
@@ -137,7 +138,7 @@ def expected_ratio_task(one_logit: bool):
 
 
 def daml_problem():
-    """The NegBin model and a batch of shapes of Cook County: T = 4, S = 1328."""
+    """The NegBin model and a batch with the sizes of Cook County: T = 4, S = 1328."""
     torch.manual_seed(0)
     panel = tr.datasets.simulate_county().train
     panel = tr.Standardizer().fit(panel).transform(panel)
@@ -226,8 +227,8 @@ TASKS: dict[str, Callable[[], Contenders]] = {
 
 
 class Target(NamedTuple):
-    """What was asked: `measure` of (times, megabytes), each by task and contender, is to be at most
-    or at least `limit`."""
+    """A target: `measure` of (times, megabytes), each by task and contender, must be at most, or
+    at least, `limit`."""
 
     asked: str
     limit: float
@@ -315,14 +316,14 @@ def clock(call: Callable[[], object], repeats: int) -> float:
 
 def measure_time(task: str, seconds: float) -> dict[str, float]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # simulated data are right for a stopwatch
+        warnings.simplefilter("ignore")  # that data are simulated does not matter here
         contenders = TASKS[task]()
-    # The first call warms up. One that takes longer than a task's whole time is not repeated.
+    # The first call is a warm-up. If it takes longer than the task's whole time, it is the result.
     once = {name: clock(call, 1) for name, call in contenders.items()}
     slow = {name: [spent] for name, spent in once.items() if spent > seconds}
     quick = {name: call for name, call in contenders.items() if name not in slow}
     once = {name: clock(call, 1) for name, call in quick.items()}
-    # Short calls are repeated to some 20 ms within a round; rounds fill the time given.
+    # Short calls are repeated for about 20 ms within a round; rounds fill the given time.
     repeats = {name: max(1, int(0.02 / seconds_each)) for name, seconds_each in once.items()}
     round_seconds = sum(once[name] * repeats[name] for name in quick)
     rounds = max(3, min(50, int(seconds / max(round_seconds, 1e-9))))
@@ -334,18 +335,18 @@ def measure_time(task: str, seconds: float) -> dict[str, float]:
 
 
 def resident(field: str) -> int:
-    """VmRSS, or VmHWM, its peak, in kilobytes (getrusage would count the parent's peak too)."""
+    """VmRSS, or its peak VmHWM, in kilobytes (getrusage would include the parent's peak)."""
     return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0])
 
 
 def memory_of_one(task: str, name: str) -> None:
-    """Run in a process of its own: prints the growth of the peak, in kilobytes."""
+    """Runs in a separate process: prints the growth of the peak, in kilobytes."""
     call = TASKS[task]()[name]
-    # Threads, libraries and the allocator's first pages are not the method's: a small problem
-    # first.
+    # A small problem first, so that threads, libraries and the allocator's first pages are not
+    # counted.
     for warm_up in score_task(2, 300, BUDGET, SIGMA, True).values():
         warm_up()
-    ctypes.CDLL(None).malloc_trim(0)  # freed pages would hide what the call takes
+    ctypes.CDLL(None).malloc_trim(0)  # freed pages would hide memory that the call takes
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
     before = resident("VmRSS")
     call()
@@ -523,7 +524,7 @@ def main() -> None:
     for task in TASKS:
         print(task, flush=True)
         times[task] = measure_time(task, arguments.seconds)
-        # What takes long is not run once more for its memory.
+        # Memory needs one more run, so slow contenders are left out.
         memory[task] = {
             name: measure_memory(task, name)
             for name, spent in times[task].items()

@@ -1,7 +1,9 @@
-"""What the library is measured against: (a) the papers' formulation in eager PyTorch, with one-hot
-indicators and Jacobians by einsum, and (b) the best composition of plain PyTorch operations, with
-vector-Jacobian products. Both give the same values and gradients as the library: in expectation
-where they sample, else to the rounding and the error of their quadrature.
+"""The baselines that the library is measured against.
+
+(a) is the papers' formulation in eager PyTorch, with one-hot indicators and Jacobians by einsum.
+(b) is the best composition of plain PyTorch operations, with vector-Jacobian products. Both give
+the same values and gradients as the library: in expectation if they sample, otherwise up to
+rounding and the error of their quadrature.
 """
 
 from __future__ import annotations
@@ -75,8 +77,9 @@ def mean_field_plain(scores: Tensor, k: int, sigma: float, v: Tensor):
 
 def exact_plain(scores: Tensor, k: int, sigma: float, v: Tensor, nodes: int = 20):
     """(b): thresholds x frequencies x sites as complex tensors, by the characteristic function of
-    the number of sites above a threshold; only the frequencies that count. For large S: where its
-    variance V is below some 10 all frequencies are needed, and this is not right."""
+    the number of sites above a threshold, with only the frequencies that matter. This is for large
+    S: if the variance V of that number is below about 10, all frequencies are needed, and the
+    result is wrong."""
     values, gradients = [], []
     for r, pull in zip(scores.double(), v.double(), strict=True):
         tau = threshold_plain(r[None], k, sigma)[0]
@@ -129,7 +132,7 @@ def ratio_plain(y: Tensor, score: Tensor, g: Tensor | None):
 
 def expected_ratio_plain(total_count: Tensor, logits: Tensor, nodes: int = 32) -> Tensor:
     """(b) E[y_s / sum y] of negative binomials [T, S], float64, by Gauss-Legendre nodes in
-    x = t / (a + t), u = e^-t, all nodes at once; autograd does the rest."""
+    x = t / (a + t), u = e^-t, all nodes at once; the gradient is autograd's."""
     n, odds = total_count.double(), logits.double().exp()
     x, w = (torch.from_numpy(a)[:, None, None] for a in np.polynomial.legendre.leggauss(nodes))
     x, w = (x + 1) / 2, w / 2
@@ -145,11 +148,11 @@ def expected_ratio_plain(total_count: Tensor, logits: Tensor, nodes: int = 32) -
 
 
 def daml_step(model, batch, k, sigma, draws, samples, epsilon, weight, *, paper: bool) -> Tensor:
-    """A step of DAML with samples and log-probabilities of torch.distributions: the value from one
-    set of perturbed draws, the derivative from another, whose noise is drawn anew.
+    """A step of DAML with samples and log-probabilities of torch.distributions. The value comes
+    from one set of perturbed draws, the derivative from another set with new noise.
 
-    (a) holds d r / d total_count and d r / d logits as Jacobians [T, S, S], as the equations are
-    written; (b) has one backward pass through the joint log-probability."""
+    (a) holds d r / d total_count and d r / d logits as Jacobians [T, S, S], as in the equations;
+    (b) has one backward pass through the joint log-probability."""
     counts = model(batch.x, batch.time)
     total_count, logits = torch.broadcast_tensors(counts.total_count, counts.logits)
     free = [total_count.detach().requires_grad_(), logits.detach().clone().requires_grad_()]

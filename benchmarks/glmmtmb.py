@@ -1,4 +1,4 @@
-"""The mixed-effects model beside R's glmmTMB: the same panels, the same model, both fits.
+"""Compares the mixed-effects model with R's glmmTMB, on the same panels.
 
     python -m benchmarks.glmmtmb             # compare, print a table; needs R with glmmTMB
     python -m benchmarks.glmmtmb --write     # and store glmmTMB's figures for the test without R
@@ -135,7 +135,7 @@ def fit_ours(case: Case, panel: pd.DataFrame, quadrature: int = 1) -> Fit:
 
 
 def fit_glmmtmb(case: Case, panel: pd.DataFrame) -> Fit:
-    """Raises FileNotFoundError without R, CalledProcessError where the fit fails."""
+    """Raises FileNotFoundError without R, CalledProcessError if the fit fails."""
     with tempfile.TemporaryDirectory() as folder:
         script, data, out = (Path(folder) / name for name in ("fit.R", "panel.csv", "numbers"))
         script.write_text(_R)
@@ -173,7 +173,7 @@ def has_glmmtmb() -> bool:
 
 
 def largest_difference(ours: Fit, theirs: Fit) -> tuple[float, str]:
-    """Between the estimates, and in which."""
+    """The largest difference between the estimates, and the name of the estimate."""
     return max(
         (abs(ours.estimates[name] - value), name) for name, value in theirs.estimates.items()
     )

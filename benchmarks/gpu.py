@@ -1,8 +1,8 @@
-"""`python -m benchmarks.gpu`: times the CUDA kernels against what bounds them.
+"""`python -m benchmarks.gpu`: times the CUDA kernels against their lower bounds.
 
-Sampled operators against the floor of drawing their noise, expected ones and rankings against the
-memory that they must read and write, at the bandwidth of a copy measured in the same run. Each
-time is the median of rounds between two CUDA events, launches included.
+The bound of a sampled operator is the time to draw its noise. That of an expected operator or a
+ranking is the time to read and write its memory, at the bandwidth of a copy measured in the same
+run. Each time is the median over rounds, between two CUDA events, launches included.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def bandwidth() -> float:
 
 
 def tasks(rows: int, sites: int, k: int, sigma: float) -> dict[str, tuple]:
-    """name -> (call, times that the noise is drawn at least, bytes that must be moved at least)."""
+    """name -> (call, least number of times that the noise is drawn, least bytes to be moved)."""
     scores = torch.rand(rows, sites, device="cuda") * sigma * sites / k
     scores.requires_grad_()
     v = torch.randn(rows, sites, device="cuda")

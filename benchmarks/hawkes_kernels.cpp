@@ -1,12 +1,12 @@
-// Times the networked Hawkes kernels against a plain scalar program of the same likelihood, on one core and
+// Times the networked Hawkes kernels against a plain scalar program for the same likelihood, on one core and
 // on two. Events, marks, covariates and theta are simulated: 79 blocks, 5 types, 3 covariates, 7 marks.
 //
 //   cmake -S . -B build/bench -DTOPREACH_BENCHMARKS=ON && cmake --build build/bench --target hawkes_kernels
 //   build/bench/hawkes_kernels [repeats]
 //
-// One line for each size: milliseconds for all nodes (best of the repeats, processor time of the thread,
-// programs in turn) and ratios. theta: the program reads a table [B, M, M]; the kernels derive it from
-// counts of deaths on the way ("jaccard"), as the model does.
+// Prints one line for each size: milliseconds for all nodes (processor time of the thread, the least of the
+// repeats; the programs run in turn), and ratios. The plain program reads theta from a table [B, M, M]; the
+// kernels compute it from counts of events as they go ("jaccard"), as in the model.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -81,8 +81,8 @@ HawkesProblem problem_of(const Data& d) {
   return p;
 }
 
-// The plain program: one node after another, one event after another, std::exp; sums of each source at the
-// blocks' starts; the gradient by running the same steps backwards.
+// The plain program: a loop over nodes and over events, with std::exp. It keeps the sum of each source at the
+// start of each block. The gradient runs the same steps backwards.
 class Plain {
  public:
   explicit Plain(const Data& data) : d(data) {}
@@ -310,7 +310,7 @@ void compare(int64_t places, int64_t events, int repeats, bool plain_too) {
   std::free(scratch[1]);
 }
 
-// Thinning as one would write it first: a scalar loop over the nodes at each step, std::exp and std::mt19937.
+// Plain thinning: a scalar loop over the nodes at each step, std::exp and std::mt19937.
 int64_t plain_thinning(const HawkesFuture& f, const std::vector<double>& network, uint64_t seed) {
   const HawkesProblem& p = *f.problem;
   const int64_t nodes = p.places * p.types, size = hawkes_parameters(p);
@@ -350,7 +350,7 @@ int64_t plain_thinning(const HawkesFuture& f, const std::vector<double>& network
   return events;
 }
 
-// Paths of 12 periods, in milliseconds of processor time, by each way.
+// Paths of 12 periods, in milliseconds of processor time, with each method.
 void compare_futures(int64_t places, int repeats) {
   Data d = simulate(places, 10'000);
   const HawkesProblem p = problem_of(d);

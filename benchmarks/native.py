@@ -1,4 +1,4 @@
-"""The kernels' own benchmarks (`*_kernels.cpp`): built, run, and read for what was asked."""
+"""Builds and runs the kernels' own benchmarks (`*_kernels.cpp`), and reads their output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PROGRAMS = ("hawkes_kernels", "programs_kernels")
 
 
 def run(programs: tuple[str, ...] = PROGRAMS) -> str:
-    """What the programs print; they are built first.
+    """Builds the programs, and returns what they print.
 
     Raises:
         subprocess.CalledProcessError: a build or a run failed.
@@ -31,7 +31,7 @@ def run(programs: tuple[str, ...] = PROGRAMS) -> str:
 
 
 def number(printed: str, line: str, pattern: str) -> float | None:
-    """The number that `pattern` holds, in the first line that starts with `line`."""
+    """The number that `pattern` captures, in the first line that starts with `line`."""
     for each in printed.splitlines():
         found = re.search(pattern, each) if each.startswith(line) else None
         if found:

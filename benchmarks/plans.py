@@ -1,7 +1,7 @@
-"""Plans under constraints, beside sorting, HiGHS and networkx.
+"""Plans under constraints, against sorting, HiGHS and networkx.
 
-Instances are made here, but for the streets of Washington and the network rostami311, which are
-read from $TOPREACH_DATA; without them their tasks are left out.
+Most instances are simulated here. The streets of Washington and the network rostami311 are read
+from $TOPREACH_DATA; without them their tasks are left out.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import torch
 import topreach as tr
 
 OURS, SAMPLED = "topreach", "topreach, 100 draws"
-SECONDS = 60.0  # that a peer is given
+SECONDS = 60.0  # time limit of a peer
 SORT, SOLVER, NETWORKX = "one sort (torch)", "HiGHS (scipy), at most 60 s", "networkx"
-SPOPT = "spopt"  # its MCLP, through PuLP, where both are installed
+SPOPT = "spopt"  # its MCLP, through PuLP, if both are installed
 
 QUOTA = "quota top-K: S=1,000,000 K=10,000, 1,000 groups"
 EXPECTED = "expected quotas, value + gradient: S=809 K=162, 39 groups"
@@ -40,7 +40,7 @@ Contenders = dict[str, Callable[[], object]]
 
 
 class Sizes(NamedTuple):
-    """Of what the tasks' names speak of."""
+    """The sizes in the tasks' names."""
 
     sites: int = 1_000_000
     side: int = 316
@@ -90,7 +90,7 @@ def expected_task() -> Contenders:
 
 @cache
 def lattice_pairs(side: int) -> np.ndarray:
-    """Edges of a triangulated lattice whose diagonals are drawn by lot: planar."""
+    """Edges of a triangulated lattice with random diagonals, which is planar."""
     node = np.arange(side * side).reshape(side, side)
     down = np.random.default_rng(0).random((side - 1, side - 1)) < 0.5
     across = np.where(
@@ -109,7 +109,7 @@ def lattice(side: int) -> tuple[list[str], tr.Graph]:
 
 @cache
 def hubs(nodes: int, each: int = 3) -> tuple[list[str], tr.Graph]:
-    """A network that grows by preferential attachment."""
+    """A network made by preferential attachment."""
     draw, ends, pairs = np.random.default_rng(0), [0], []
     for node in range(1, nodes):
         for place in draw.integers(len(ends), size=min(each, node)):
@@ -143,7 +143,7 @@ def call_in_plan() -> tr.plan.Plan:
 
 
 def solver_spillover() -> None:
-    """The same program by scipy's HiGHS: max (p_l - p_s)·x + p_s·z, z_i <= sum over N[i] of x."""
+    """The same program with scipy's HiGHS: max (p_l - p_s)·x + p_s·z, z_i <= sum over N[i] of x."""
     from scipy import optimize, sparse
 
     ids, _ = lattice(SIZES.side)

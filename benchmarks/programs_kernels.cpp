@@ -1,8 +1,8 @@
 // Times of the allocation programs' algorithms, on one core. Build and run:
 //   cmake -S . -B build/bench -DTOPREACH_BENCHMARKS=ON && cmake --build build/bench --target programs_kernels
 //   build/bench/programs_kernels quota|expected|coverage|tours GAINS EDGES|edges FILE N
-// Graphs are made here: a triangulated lattice whose diagonals are drawn by lot (planar), and one that
-// grows by preferential attachment (hubs).
+// Graphs are simulated: a triangulated lattice with random diagonals (planar), and one made by preferential
+// attachment (hubs).
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -159,7 +159,7 @@ void coverage(const char* name, const Graph& graph, int64_t k, std::mt19937_64& 
   report("call-in capped", call, options);
 }
 
-// GAINS: a number a line. EDGES: "a b" a line, from 0.
+// GAINS: one number on each line. EDGES: "a b" on each line, numbered from 0.
 void tours(const char* gains, const char* edges) {
   std::vector<double> gain;
   std::ifstream gain_file(gains), edge_file(edges);
@@ -198,7 +198,7 @@ int main(int count, char** arguments) {
     coverage("hubs, n = 100,000, K = 2,000", attachment(100000, 3, random), 2000, random);
   }
   if (what == "tours") tours(arguments[2], arguments[3]);
-  if (what == "edges") {  // edges FILE NODES: "a b" a line
+  if (what == "edges") {  // edges FILE NODES: "a b" on each line
     std::vector<int32_t> a, b;
     std::ifstream file(arguments[2]);
     for (int32_t x, y; file >> x >> y;) a.push_back(x), b.push_back(y);

@@ -3,9 +3,10 @@
     python -m benchmarks.scale                   # 10,000 and 100,000 sites × 50 periods, 10⁶ × 24
     python -m benchmarks.scale --sites 20000 --periods 12
 
-Each size: a table is simulated and written as CSV (site, period, count, lat, lon); `topreach fit`
-reads it and fits, `topreach rank` plans the next period from the model file alone. Both are
-processes of their own; reading, fitting and writing are all counted. The results go into scale.md.
+For each size, a table is simulated and written as CSV (site, period, count, lat, lon). `topreach
+fit` reads it and fits; `topreach rank` plans the next period from the model file only. Each command
+is a separate process, and its figures include reading, fitting and writing. The results are written
+to scale.md.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def write_table(path: Path, sites: int, periods: int, seed: int = 0) -> None:
 
 
 def run(*arguments: str) -> Run:
-    """A topreach command in a process of its own.
+    """Runs a topreach command in a separate process.
 
     Raises:
         RuntimeError: the command failed.

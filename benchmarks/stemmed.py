@@ -12,7 +12,7 @@ from topreach.models import Stemmed
 OURS = "topreach"
 FIT = "STEMMED of Connecticut, 40 nodes: pooled fit with standard errors"
 PATHS = "STEMMED of Connecticut, 40 nodes: 1,000 paths of 12 months"
-KERNELS = {  # line of the program, what is asked, limit, whether at least, unit, where it stands
+KERNELS = {  # target: (start of the printed line, limit, whether "at least", unit, pattern)
     "Hawkes, N=10,000 M=45, value + gradient ≥ 2 × a plain program": (
         "N=10000 M=45", 2.0, True, "×", r"([\d.]+) times ours",
     ),

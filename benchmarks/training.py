@@ -1,11 +1,12 @@
-"""`python -m benchmarks.training`: what is an exact gradient of the top-K worth in training?
+"""`python -m benchmarks.training`: does an exact gradient of the top-K train better?
 
-A linear scorer is trained on the reach of its soft choice, -BPR(b(r), y), with b from each of the
-soft top-K operators, and judged by the BPR of its hard choice on periods that it has not seen. All
-methods have the same data, first weights and number of steps. Counts are Poisson. In the easy task
-their log rate is linear too; in the others it bends, so that no linear scorer gets all sites right.
+A linear scorer is trained on -BPR(b(r), y), with the soft choice b from each of the soft top-K
+operators. It is evaluated by the BPR of its hard choice on periods that were not used in training.
+All methods have the same data, initial weights and number of steps. Counts are Poisson. In the easy
+task their log rate is linear; in the others it is not, so no linear scorer is right at all sites.
 
-"softmax" is a stand-in that is no marginal of any noise: min(1, K softmax(r / sigma)).
+"softmax" is a simple substitute, min(1, K softmax(r / sigma)), which is not a probability of being
+chosen under any noise.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ STEPS, PERIODS, FEATURES, RATE = 300, 10, 6, 0.03
 
 
 class Task(NamedTuple):
-    """What is trained: `gap` scales the log rate, `bend` the part of it that is not linear."""
+    """A problem: `gap` scales the log rate, `bend` the part of it that is not linear."""
 
     name: str
     sites: int
@@ -51,7 +52,7 @@ def clamped_softmax(scores: Tensor, k: int, sigma: float) -> Tensor:
 
 
 def perturbed(estimator: str) -> Callable[[Tensor, int, float], Tensor]:
-    """The sampled operator with 100 draws, from the generator."""
+    """The sampled operator with its default of 100 draws."""
     return lambda scores, k, sigma: tr.perturbed_topk(scores, k, sigma=sigma, estimator=estimator)
 
 
@@ -66,8 +67,8 @@ METHODS: dict[str, Callable[[Tensor, int, float], Tensor]] = {
 
 
 def make_data(task: Task, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Features [T, S, P] and counts [T, S] of the periods to learn from, and of as many to judge
-    by."""
+    """Features [T, S, P] and counts [T, S] of the periods for training, and of 20 times as many
+    for evaluation."""
     generator = torch.Generator().manual_seed(seed)
 
     def periods(count: int) -> tuple[Tensor, Tensor]:
@@ -109,7 +110,7 @@ def train(task: Task, method: str, seed: int, steps: int = STEPS) -> tuple[float
 
 
 def table(tasks: Sequence[Task], methods: Sequence[str], seeds: int, steps: int) -> str:
-    """Each method's mean BPR, its difference to the first's on the same seeds, and its time."""
+    """Each method's mean BPR, its difference to the first on the same seeds, and its time."""
     lines = []
     for task in tasks:
         found = {m: [train(task, m, seed, steps) for seed in range(seeds)] for m in methods}

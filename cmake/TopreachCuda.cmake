@@ -1,9 +1,9 @@
-# Adds the CUDA kernels to the library, as TOPREACH_CUDA (auto, on, off) says.
+# Adds the CUDA kernels to the library, if TOPREACH_CUDA (auto, on, off) says so.
 #
-# Needed: a CUDA build of torch, and nvcc of the same major version: of the environment variable
-# CUDACXX, of the Python environment (pip install "cuda-toolkit[nvcc,nvvm,crt]==13.0.*"), on the
-# PATH, or in /usr/local/cuda*. No GPU and no other part of a toolkit: headers and libcudart are
-# taken from where nvcc or torch has them. CMAKE_CUDA_ARCHITECTURES sets the GPUs to build for.
+# Needed: a CUDA build of torch, and an nvcc of the same major version. nvcc is that of the environment
+# variable CUDACXX, of the Python environment (pip install "cuda-toolkit[nvcc,nvvm,crt]==13.0.*"), on the
+# PATH, or in /usr/local/cuda*. A GPU and the rest of the toolkit are not needed: headers and libcudart
+# are those of nvcc or torch. CMAKE_CUDA_ARCHITECTURES sets the GPUs to build for.
 #
 # Sets TOPREACH_CUDA_VERSION, "" for a library without CUDA.
 set(TOPREACH_CUDA_VERSION "")
@@ -34,7 +34,7 @@ python -m pip install torch==2.11.0")
 endif()
 string(REGEX MATCH "^[0-9]+" cuda_major "${TOPREACH_TORCH_CUDA}")
 get_filename_component(torch_lib "${TOPREACH_LIB_torch}" DIRECTORY)
-set(wheel_root "${torch_lib}/../../nvidia/cu${cuda_major}")  # what torch's wheel depends on
+set(wheel_root "${torch_lib}/../../nvidia/cu${cuda_major}")  # the packages that torch's wheel depends on
 
 # ---- nvcc ---------------------------------------------------------------------------------------
 set(nvcc_hint "python -m pip install \"cuda-toolkit[nvcc,nvvm,crt]==${TOPREACH_TORCH_CUDA}.*\"")
@@ -61,19 +61,20 @@ if(NOT CMAKE_MATCH_1 STREQUAL cuda_major)
 ${TOPREACH_TORCH_CUDA}; install the same: ${nvcc_hint}")
 endif()
 if(CMAKE_VERSION VERSION_LESS 3.25.2)
-  # Earlier ones do not know nvcc's flag for C++20.
+  # Earlier versions do not know nvcc's flag for C++20.
   topreach_no_cuda("cmake ${CMAKE_VERSION} is too old; take a newer one: \
 python -m pip install cmake ninja")
 endif()
 
 # ---- the language -------------------------------------------------------------------------------
 if(NOT CMAKE_CUDA_ARCHITECTURES)
-  set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 90)  # and, by PTX of 90, all that follow
+  set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 90)  # the PTX of 90 serves all later ones
 endif()
 set(CMAKE_CUDA_COMPILER ${nvcc})
 set(CMAKE_CUDA_STANDARD 20)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
-# nvcc of the wheels looks for its libraries in lib64; they lie in lib. CMake's trial build links.
+# nvcc from the wheels looks for its libraries in lib64, but they are in lib. CMake's trial build needs
+# them to link.
 get_filename_component(cuda_root "${nvcc}" REALPATH)
 get_filename_component(cuda_root "${cuda_root}/../.." ABSOLUTE)
 set(environment_before "$ENV{LIBRARY_PATH}")
@@ -97,7 +98,7 @@ python -m pip install \"cuda-toolkit[cudart]==${TOPREACH_TORCH_CUDA}.*\"")
 endif()
 
 # ---- the library's part -------------------------------------------------------------------------
-# As on the CPU: no contraction (the same bits), no approximate division or square root.
+# As on the CPU: no contraction, so that the bits are the same, and no approximate division or square root.
 file(GLOB cuda_kernels CONFIGURE_DEPENDS kernels/cuda/*.cu)
 file(GLOB cuda_ops CONFIGURE_DEPENDS csrc/ops/cuda/*.cpp)
 add_library(topreach_cuda OBJECT ${cuda_kernels})

@@ -1,8 +1,8 @@
 # The torch to build against, as the interface target `topreach_torch`.
 #
-# With a Python that can import torch, its own list of include and library folders is used: unlike
-# torch's CMake package it asks nothing of a CUDA toolkit. Without one, LibTorch is found by
-# find_package(Torch) (give -DCMAKE_PREFIX_PATH=<libtorch>).
+# If a Python can import torch, torch's own list of include and library folders is used. Unlike torch's
+# CMake package, this needs no CUDA toolkit. Otherwise find_package(Torch) looks for LibTorch (give
+# -DCMAKE_PREFIX_PATH=<libtorch>).
 #
 # Sets TOPREACH_TORCH_VERSION and TOPREACH_TORCH_CUDA (the CUDA version of torch, or "").
 find_package(Python COMPONENTS Interpreter QUIET)

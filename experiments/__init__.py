@@ -1,11 +1,11 @@
-"""The papers' experiments and our own studies, each a folder with a README: `topreach experiment
-NAME`.
+"""The papers' experiments and our own studies, each in a folder with a README. `topreach experiment
+NAME` runs one.
 
-Installed as the package `topreach_experiments`. An experiment is a subpackage with
+They are installed as the package `topreach_experiments`. An experiment is a subpackage with
 
     TITLE: str                                  # one line, for the list
     run(context: Context) -> None               # does the work; see context.py
-    add_options(parser) -> None                 # optional: options of its own, in context.options
+    add_options(parser) -> None                 # optional: its own options, in context.options
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _FOLDER = Path(__file__).resolve().parent
 
 
 def names() -> list[str]:
-    """The experiments there are, in alphabetical order."""
+    """The names of all experiments, in alphabetical order."""
     return sorted(
         path.parent.name for path in _FOLDER.glob("*/__init__.py") if path.parent != _FOLDER
     )
@@ -28,7 +28,7 @@ def load(name: str) -> ModuleType:
     """The module of one experiment.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: there is no experiment of that name.
     """
     if name not in names():
         raise ValueError(f"experiment: NAME must be one of {', '.join(names())}, got {name!r}.")

@@ -25,7 +25,7 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments; the rest are the experiment's own."""
+    """Adds the command's arguments; the others belong to the experiment."""
     parser.add_argument(
         "name", nargs="?", metavar="NAME", help="which one, or all (default: list them)"
     )

@@ -1,5 +1,5 @@
-"""What every experiment is given: its settings, cells of work that survive an interruption, and
-whole files of results."""
+"""The context of an experiment: its settings, cells of work that survive an interruption, and
+files of results that are written whole."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class Context:
     Attributes:
         name: of the experiment.
         out: folder for the results; it exists.
-        seed: that all randomness of the run comes from.
+        seed: of all randomness in the run.
         quick: whether to do a short run, to see that it works.
         device: where to compute.
-        data: folder of the data sets, or None to look where the loaders look.
+        data: folder of the data sets; None: the loaders' default places.
         options: the experiment's own options.
-        fresh: whether to do finished cells again.
+        fresh: whether to run finished cells again.
         progress: whether to show progress.
     """
 
@@ -69,12 +69,13 @@ class Context:
             cells: by name (letters, digits, and ``. = _ -``, unique without regard to case),
                 functions that return plain values: numbers, strings, None, lists and dictionaries
                 of them.
-            settings: plain values that the results depend on, beside seed, quick, device and
-                the code: of this experiment, of what experiments share, and of the library.
+            settings: plain values that the results depend on, in addition to the seed, quick, the
+                device, and the code of this experiment, of the files that experiments share, and
+                of the library.
 
         Returns:
             The results by name, as read back from JSON. Each is kept in ``out/cells/NAME.json``,
-            written whole.
+            which is never half written.
 
         Raises:
             ValueError: a name with other characters.
@@ -132,8 +133,10 @@ class Context:
         return {key: results[key] for key in cells}
 
     def splits(self, load: Callable[[Path | None], Splits]) -> Splits:
-        """What `load` gives of the folder `data`; a simulated county, and says so, where no folder
-        was named and the files are not to be had.
+        """The data that `load` reads from the folder `data`.
+
+        If no folder is named and the files are not available, it gives a simulated county, and
+        prints a message.
 
         Raises:
             OSError: the files are not in the folder that was named.
@@ -153,7 +156,7 @@ class Context:
             return simulate_county(self.seed)
 
     def table(self, frame: pd.DataFrame, name: str = "results", *, title: str = "") -> None:
-        """Print a table and write it as ``NAME.csv`` and ``NAME.md``, with what made it.
+        """Print a table and write it as ``NAME.csv`` and ``NAME.md``, with its provenance.
 
         Numbers are written in full in the CSV; in Markdown, floats with four significant digits.
         """
@@ -207,8 +210,8 @@ class Context:
 def code_digest(name: str) -> str:
     """Digest of the code that makes an experiment's results.
 
-    That is the experiment's own files, the files that experiments share, and the library: its
-    Python code and its binaries. Comments, docstrings and layout do not count.
+    It covers the experiment's own files, the files that experiments share, and the library's
+    Python code and binaries. Comments, docstrings and layout do not matter.
     """
     here = Path(__file__).resolve().parent
     own = (here / name).rglob("*.py")
@@ -241,14 +244,14 @@ def _meaning(source: bytes) -> str:
 
 
 def panel_digest(*panels: Panel | None) -> str:
-    """Of all that panels hold: among a cell's settings, for other data are another cell."""
+    """Digest of the panels' data, for a cell's settings: other data make a new cell."""
     digest = hashlib.sha256()
     for panel in panels:
         if panel is None:
             continue
         digest.update(repr((panel.site_ids, panel.times, panel.feature_names)).encode())
         for tensor in (panel.x, panel.y, panel.y_upper, panel.exposure, panel.history_y):
-            # A tensor that is not there must not look like one that moved up.
+            # Mark missing tensors, so that the next one cannot be taken for it.
             data = None if tensor is None else tensor.cpu().contiguous().numpy()
             digest.update(b"none" if data is None else repr(data.shape).encode() + data.tobytes())
     return digest.hexdigest()[:16]
@@ -283,7 +286,7 @@ def _cell(value: Any) -> str:
 
 
 def _read_json(path: Path) -> Any:
-    """What the file holds, or None where there is none or it is damaged."""
+    """The content of the file, or None if it is missing or damaged."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):
@@ -291,7 +294,7 @@ def _read_json(path: Path) -> Any:
 
 
 class _Progress:
-    """A bar on a terminal, plain lines elsewhere."""
+    """Progress as a bar on a terminal, and as plain lines elsewhere."""
 
     def __init__(self, name: str, total: int, done: int, shown: bool):
         self._name, self._total, self._done = name, total, done

@@ -1,5 +1,5 @@
-"""Events for the experiments on point processes: real tables where they are to be had, else
-simulated ones; and the simulator."""
+"""Events for the experiments on point processes, real if the files are available, else simulated;
+and the simulator."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ def simulate(
     draw_mark: Callable[[], float],
     generator: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A Hawkes process from an empty past, as the branching process that it is.
+    """Simulates a Hawkes process without earlier events, as a branching process.
 
-    base [B, M]: immigrants per unit of time in each block. edges [B + 1], equally long blocks.
-    jump(v, mark): what an event at v adds to the rates of all nodes, [M]. decay [M].
+    base [B, M]: immigrants per unit of time in each block. edges [B + 1]: of blocks of equal
+    length. jump(v, mark): the amount that an event at v adds to the rates of all nodes, [M].
+    decay [M].
 
-    Gives times, nodes and marks, in the order of time.
+    Returns times, nodes and marks, in order of time.
     """
     end, length = edges[-1], edges[1] - edges[0]
     waiting: list[tuple[float, int]] = []
@@ -50,8 +51,8 @@ def simulate(
 
 
 def overdose_deaths(context: Context, which: str) -> tuple[tr.Events, str]:
-    """Deaths with an opioid of Connecticut's counties ("ct", with sex and race as marks) or of Cook
-    County's areas ("cook"); simulated ones, and says so, where the files are not to be had."""
+    """Deaths with an opioid, by county of Connecticut ("ct", with sex and race as marks) or by area
+    of Cook County ("cook"). Simulated deaths, with a message, if the files are not available."""
     try:
         if which == "ct":
             return tr.datasets.ct_overdose_deaths(
@@ -70,7 +71,7 @@ def overdose_deaths(context: Context, which: str) -> tuple[tr.Events, str]:
 
 
 def _made_up(seed: int) -> tr.Events:
-    """Six years of 3 places and 4 types."""
+    """Simulated events: six years, 3 places, 4 types."""
     generator = np.random.default_rng(seed)
     nodes, days = 12, 2192
     rates = 0.03 * np.exp(0.5 * generator.normal(size=nodes))
@@ -98,7 +99,7 @@ def _made_up(seed: int) -> tr.Events:
 
 
 def events_digest(events: tr.Events) -> str:
-    """Of all events: among a cell's settings, for other data are another cell."""
+    """Digest of all events, for a cell's settings: other data make a new cell."""
     digest = hashlib.sha256(repr((events.places, events.types, events.duration)).encode())
     for tensor in (events.times, events.place, events.flags, events.marks):
         digest.update(tensor.contiguous().numpy().tobytes())

@@ -1,4 +1,4 @@
-"""What the experiments on panels of counts share: inputs of the models, training that keeps the
+"""Shared by the experiments on panels of counts: inputs of the models, training that keeps the
 best epoch, peers from scikit-learn, the choice on validation data, and figures on test data."""
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ WINDOW = 5
 
 
 class Inputs:
-    """A panel as the models take it; all scales are those of the training rows.
+    """Turns a panel into the models' inputs; all scales are those of the training rows.
 
     Args:
         train: the training panel.
         lags: prefix of the features that hold earlier counts; "" if there are none.
         left_out: features that grow with time, which scorers do not get.
         device: of the batches.
-        time_as_given: whether the slope's time is the panel's own, and not standardised.
+        time_as_given: whether slopes use the panel's own time instead of standardised time.
 
     Attributes:
-        num_features: columns of `regression`, num_slow_features: of `scorer`.
+        num_features: number of columns of `regression`.
+        num_slow_features: number of features of `scorer`.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Inputs:
         self.num_slow_features = len(self._slow.kept_)
 
     def regression(self, panel: Panel) -> Batch:
-        """All features, and time as one more: x [T, S, num_features]."""
+        """All features, with time as an additional one: x [T, S, num_features]."""
         batch = self._all.transform(panel).batch()
         time = self._time(panel)
         x = torch.cat([batch.x, self._column(time, panel)], dim=-1)
@@ -74,8 +75,8 @@ class Inputs:
         return self._placed(batch._replace(x=x, time=time))
 
     def scorer(self, panel: Panel) -> Batch:
-        """The last counts [T, S, WINDOW], and the features that are none and do not grow with
-        time."""
+        """The last counts [T, S, WINDOW], and the features that are not counts and do not grow
+        with time."""
         return self._placed(self._slow.transform(panel).batch(window=WINDOW))
 
     def table(self, panel: Panel) -> np.ndarray:
@@ -107,8 +108,11 @@ def fit(
     patience: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Train with a validation every 10 epochs; plain values: epoch, epochs, seconds, the metrics
-    "train" and "valid" and the parameters "state" of the best epoch, or "failed"."""
+    """Train with a validation every 10 epochs.
+
+    Returns plain values: epoch, epochs, seconds, and of the best epoch the metrics "train" and
+    "valid" and the parameters "state"; or only "failed".
+    """
     trainer = Trainer(
         objective,
         lr=lr,
@@ -117,7 +121,7 @@ def fit(
         patience=patience,
         monitor=monitor,
         k=k,
-        # Where all sites share q, the mean orders the sites like the exact ratio ranking.
+        # If all sites share q, the mean orders the sites like the exact ratio ranking.
         ranking="mean",
         seed=seed,
         progress=False,
@@ -150,8 +154,8 @@ def restore(model: nn.Module, found: Mapping[str, Any]) -> nn.Module:
 
 
 def make_scorer(kind: str, inputs: Inputs, seed: int, place: Tensor | None = None) -> nn.Module:
-    """An untrained model of earlier counts: "linear" and "mlp" are the 2023 paper's, which take
-    counts as they are; "graph" is `GraphNetwork` over sites at `place` [S, 2]."""
+    """An untrained model of earlier counts. "linear" and "mlp" are the 2023 paper's, which take
+    unscaled counts; "graph" is `GraphNetwork` over sites at `place` [S, 2]."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         if kind == "linear":
@@ -170,14 +174,15 @@ def site_places(panel: Panel, place: tuple[str, str]) -> Tensor:
 
 
 def best(found: Mapping[str, Any], prefix: str, quantity: str, sign: int) -> dict[str, Any]:
-    """The run with the largest sign × validation `quantity`, the first one of equals."""
+    """The run with the largest sign × validation `quantity`; the first of equal runs."""
     runs = _finished(found, prefix, quantity)
     return max(runs, key=lambda run: sign * run["valid"][quantity])
 
 
 def best_decision_aware(found: Mapping[str, Any], prefix: str, floor: float) -> dict[str, Any]:
-    """The likeliest of the runs whose validation BPR is at least `floor`, that of the model trained
-    by likelihood; if there is none, the run of the highest BPR [2025 paper, App. C.2.2]."""
+    """The run with the highest likelihood among those whose validation BPR is at least `floor`, the
+    BPR of the model trained by likelihood. If there is none, the run with the highest BPR [2025
+    paper, App. C.2.2]."""
     runs = _finished(found, prefix, "nll")
     good = [run for run in runs if run["valid"]["bpr"] >= floor]
     if good:
@@ -209,8 +214,8 @@ def poisson_peers(
     rates: tuple[float, ...],
     seed: int,
 ) -> dict[str, Callable[[], dict[str, Any]]]:
-    """Cells that fit a Poisson GLM ("glm.*") and boosted trees of Poisson likelihood ("trees.*")
-    and give their validation likelihood; none where scikit-learn is not installed."""
+    """Cells that fit a Poisson GLM ("glm.*") and boosted trees with Poisson likelihood ("trees.*")
+    and give their validation likelihood; no cells if scikit-learn is not installed."""
     try:
         import sklearn  # noqa: F401
     except ImportError:
@@ -232,8 +237,8 @@ def poisson_peers(
 def poisson_forecast(
     chosen: Mapping[str, Any], inputs: Inputs, train: Panel, panel: Panel
 ) -> Tensor:
-    """Mean counts [T, S] for `panel` of a GLM or of trees fitted to `train`. They are fitted anew,
-    which takes a second: nothing that holds code is stored."""
+    """Mean counts [T, S] for `panel` from a GLM or trees fitted to `train`. They are fitted again,
+    which takes a second, because fitted scikit-learn models are not stored."""
     if "alpha" in chosen:
         from sklearn.linear_model import PoissonRegressor
         from sklearn.pipeline import make_pipeline
@@ -265,8 +270,8 @@ def poisson_nll(mean: Tensor, y: Tensor) -> float:
 
 
 def tie_repeats(scores: Tensor, y: Tensor, k: int, repeats: int, seed: int) -> np.ndarray:
-    """BPR of a ranking [T, S] with its ties broken at random, [repeats]: `topk_mask` takes the
-    first of equals, so the sites are shuffled."""
+    """BPR of a ranking [T, S] with its ties broken at random, [repeats]. `topk_mask` takes the
+    first of equal scores, so the sites are shuffled."""
     generator = torch.Generator().manual_seed(seed)
     most, found = y.topk(k).values.sum(-1), []
     for _ in range(repeats):
@@ -286,8 +291,8 @@ def figures(
     median: Tensor | None = None,
     nll: float = math.nan,
 ) -> dict[str, Any]:
-    """Plain values: mae and rmse of the mean forecast, mae_median of the median (NaN without), nll,
-    bpr, and mean and 95 % of the repeated rankings' BPR, scores."""
+    """Plain values: mae and rmse of the mean forecast; mae_median, of the median (NaN without
+    one); nll; bpr; the mean and the 95 % range of the repeated rankings' BPR; scores."""
     usable = mean is not None and bool(torch.isfinite(mean).all())
     low, high = np.quantile(repeats, [0.025, 0.975])
     return {
@@ -304,8 +309,7 @@ def figures(
 
 
 def median_of(distribution: Any) -> Tensor | None:
-    """The median of each count [T, S]; None where means are past any use, for it is found by
-    counting up."""
+    """The median of each count [T, S], found by counting up; None if a mean is 1000 or more."""
     usable = bool((distribution.mean < 1000).all())
     return count_quantile(distribution, 0.5).cpu() if usable else None
 

@@ -1,5 +1,5 @@
-"""A small spatio-temporal graph network: a stand-in for EpiGNN (Xie et al. 2022), which the 2025
-paper compares with.
+"""A small spatio-temporal graph network, used instead of EpiGNN (Xie et al. 2022), with which the
+2025 paper compares.
 
 h⁰ = relu(C [log(1 + y_{s,t−W:t−1}), x_s]): channels over the last W counts and the features;
 hˡ⁺¹ = relu(A hˡ + B mean of hˡ over the site's neighbours), two layers; forecast softplus(w·h²).
@@ -66,5 +66,5 @@ class GraphNetwork(nn.Module):
 
 
 def mean_squared_error(model: nn.Module, batch: Batch) -> Tensor:
-    """The objective: as EpiGNN, which is trained on squared errors."""
+    """The objective. EpiGNN is trained on squared errors too."""
     return (forward(model, batch) - batch.y).square().mean()

@@ -1,16 +1,15 @@
 """The 2025 paper's experiments on real data (section 5.2, 5.3 and App. C): one protocol, any panel.
 
-Every model is trained on the training periods, its epoch and its settings are chosen on the
-validation periods, and only what was chosen meets the test periods, once. A `Study` says what
-differs between the data sets; `run` does the rest. The negative binomial mixed-effects model is
-trained in two forms:
+Every model is trained on the training periods. Its epoch and its settings are chosen on the
+validation periods. Only the chosen model is evaluated on the test periods, once. A `Study` says
+what differs between the data sets; `run` does the rest.
 
-"code"   as the published code does it: softplus link, quadratic penalty, M draws of the model and J
-of
-         the noise per step, the gradient of each ratio by its own site alone, offset 1.
-"exact"  what `TopKRanker` makes of that model: softplus link, Laplace penalty, exact ratio ranking
-and
-         exact top-K, so no draws at all.
+The negative binomial mixed-effects model is trained in two forms:
+
+"code"   like the published code: softplus link, quadratic penalty, M draws of the model and J of
+         the noise per step, the gradient of each ratio from its own site only, offset 1.
+"exact"  as `TopKRanker` trains this model: softplus link, Laplace penalty, exact ratio ranking and
+         exact top-K, so no draws.
 """
 
 from __future__ import annotations
@@ -79,15 +78,21 @@ TREE_RATES = (0.02, 0.05, 0.1)
 class Study:
     """What differs between the data sets.
 
-    title: for plots. load: from the folder of the data, or None, to the splits. k: K. average:
-    window of the paper's historical average. unit: what a count is. place: the features latitude
-    and longitude. lags: prefix of the features that hold earlier counts. left_out: features that
-    scorers do not get, for they grow with time. published: MAE, RMSE, BPR of Table C.2 by row.
-    sampled_epochs: most epochs where every step draws, which costs ten times an exact step with
-        many periods.
-    start_from_likelihood: whether PG and SPO+ start at the model that NLL gave. repeats: of the
-    ranking, at most. time_as_given: whether the sites' slopes are in the data's own time, as in the
-    published code, or in time standardised by the training periods.
+    title: for plots.
+    load: gives the splits from the folder of the data, or from None.
+    k: K.
+    average: window of the paper's historical average.
+    unit: what is counted.
+    place: the names of the features latitude and longitude.
+    lags: prefix of the features that hold earlier counts.
+    left_out: features that scorers do not get, because they grow with time.
+    published: MAE, RMSE, BPR of Table C.2 by row.
+    sampled_epochs: maximum number of epochs if every step makes draws, which with many periods
+        costs ten times an exact step.
+    start_from_likelihood: whether PG and SPO+ start at the model that NLL chose.
+    repeats: maximum number of repeated rankings.
+    time_as_given: whether the sites' slopes use the data's own time, as in the published code,
+        instead of time standardised by the training periods.
     """
 
     title: str
@@ -139,10 +144,10 @@ QUICK = Effort(
 
 
 class CodeNegBin(NegBinMixedEffects):
-    """The published code's weight of the random effects' penalty.
+    """The model with the published code's weight of the random effects' penalty.
 
-    Its loss, once a period, is −mean_s log p + ½ mean_{s,i} (b Σ⁻¹ ∘ b)_{si}: in units of a summed
-    likelihood, S T / 2 times the penalty "paper", which is ½ mean_s bᵀΣ⁻¹b.
+    That code's loss of a period is −mean_s log p + ½ mean_{s,i} (b Σ⁻¹ ∘ b)_{si}. In units of a
+    summed likelihood, its penalty is S T / 2 times the penalty "paper", ½ mean_s bᵀΣ⁻¹b.
     """
 
     def __init__(self, *arguments: Any, periods: int, **options: Any):
@@ -156,8 +161,8 @@ class CodeNegBin(NegBinMixedEffects):
 def run(
     context: Context, study: Study, *, forms: tuple[str, ...] = ("code", "exact"), prefix: str = ""
 ) -> None:
-    """The whole experiment: tables results and chosen, figures frontier, reach and map, their names
-    after `prefix`."""
+    """The whole experiment. Writes the tables results and chosen and the figures frontier, reach
+    and map; their names begin with `prefix`."""
     effort = QUICK if context.quick else Effort()
     splits = context.splits(study.load)
     work = _Work(context, study, effort, splits, forms)
@@ -266,7 +271,7 @@ class _Work:
         return DecisionAware(k, chosen["sigma"], chosen["epsilon"], weight, **reach)
 
     def train_and_choose(self) -> dict[str, dict[str, Any]]:
-        """By row, what was chosen on the validation periods."""
+        """The run that was chosen on the validation periods, by row of the table."""
         chosen: dict[str, dict[str, Any]] = {}
         for form in self.forms:
             chosen |= self._choose_form(form)
@@ -351,7 +356,7 @@ class _Work:
             parts.append(f"eps={_file_name(label)}")
         parts.append(f"lr={lr:g}")
         parts += [f"{name}={chosen[name]:g}" for name in ("sigma", "width") if name in chosen]
-        # BPR for losses that stand in for it, as regret is the measure where they come from.
+        # PG and SPO+ are surrogate losses of the regret, so their epoch is chosen by BPR.
         monitor = {"nll": "nll", "daml": "loss"}.get(method, "bpr")
 
         def cell() -> dict[str, Any]:
@@ -400,7 +405,7 @@ class _Work:
     # ---- test ------------------------------------------------------------------------------------
 
     def test(self, chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-        """By row, its figures on the test periods and its scores."""
+        """Figures on the test periods and scores, by row of the table."""
         panel, window = self.splits.test, self.study.average
         naive = {
             "last": baselines.last_period(panel),
@@ -417,7 +422,7 @@ class _Work:
         cells["default"] = self._test_default
         found = self.cells({f"test.{_file_name(key)}": cell for key, cell in cells.items()})
         rows = dict(zip(cells, found.values(), strict=True))
-        # Of the five ε the one that validation chose has been tested under its own name.
+        # The ε that validation chose has already been tested under its own name.
         for key in [key for key in chosen if key.endswith(".daml")]:
             same = [other for other in chosen if other.startswith(f"{key}.")]
             rows[key] = rows[next(o for o in same if chosen[o]["run"] == chosen[key]["run"])]
@@ -439,7 +444,7 @@ class _Work:
         distribution = forward(model, batch)
         repeats = None
         if found["form"] == "code":
-            # The paper's ranking, over draws anew each time.
+            # The paper's ranking, with new draws each time.
             generator = torch.Generator().manual_seed(self.context.seed)
             repeats = []
             for _ in range(self.effort.repeats):
@@ -497,7 +502,7 @@ _METHODS = {
 
 
 def _labels(study: Study) -> dict[str, str]:
-    """The rows of the table by key, in order; the paper's EpiGNN has no key of ours."""
+    """The labels of the table's rows by key, in order. The row "epignn" has no run of ours."""
     labels = {
         "last": "last period",
         "average": f"mean of last {study.average}",

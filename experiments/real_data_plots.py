@@ -42,8 +42,10 @@ def plot_study(
     place: tuple[str, str],
     unit: str,
 ) -> None:
-    """Write the figures of a study, their names after `prefix`: rows of `real_data` by key, labels
-    by key, the test panel."""
+    """Write the figures of a study, with names that begin with `prefix`.
+
+    rows, labels: the rows of `real_data` and their labels, by key. panel: the test panel.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11.5, 4.6), layout="constrained")
@@ -82,8 +84,8 @@ def _frontier(
     label: str,
     worse: int,
 ) -> None:
-    """BPR against a quantity that is worse the larger `worse` × it is; what is far off stands at
-    the edge with its number."""
+    """Plots BPR against a quantity. A larger `worse` × quantity is worse. Points that are far off
+    are drawn at the edge, with their number."""
     points = {
         key: (row["bpr"], value(row))
         for key, row in rows.items()
@@ -174,7 +176,7 @@ def reach_figure(scores: Mapping[str, Any], panel: Panel, k: int, title: str) ->
 def map_figure(
     scores: Mapping[str, Any], panel: Panel, k: int, place: tuple[str, str], unit: str, title: str
 ) -> Any:
-    """Maps of the last period: which K sites the scores [T, S] choose, and what they miss."""
+    """Maps of the last period: the K sites that the scores [T, S] choose, and what they miss."""
     from matplotlib.figure import Figure
 
     latitude, longitude = site_places(panel, place).double().unbind(-1)
@@ -185,7 +187,7 @@ def map_figure(
         (longitude.max() - longitude.min()) * math.cos(math.radians(latitude.mean()))
     )
     tall = float(tall)
-    # Wide regions one below the other, tall ones side by side.
+    # Maps of wide regions are stacked; maps of tall regions are placed side by side.
     shape = (len(scores), 1) if tall < 0.65 else (1, len(scores))
     width = 6.8 if tall < 0.65 else 4.0
     figure = Figure(

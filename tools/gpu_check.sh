@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Everything to be known of the CUDA kernels from one short visit (8 minutes) to a machine with a GPU.
+# Tests and times the CUDA kernels in 8 minutes on a machine with a GPU.
 #
 #   tools/gpu_check.sh build [FOLDER]     on a machine with a network: builds the package with CUDA and
 #                                         puts it, the tests and the benchmark into FOLDER (gpu_check)
 #   tools/gpu_check.sh run [RESULTS.md]   on the machine with the GPU: needs torch 2.11.0+cu130, NumPy,
 #                                         pandas, tqdm and pytest there, no network and no compiler
 #
-# `run` writes one file: the machine, what passed, what failed, and what could not be done and why. From
-# it benchmarks/cuda.md is written. Exit status: 0 if all was done and passed, 1 if something failed, 3
-# if something could not be done.
+# `run` writes one file: the machine, what passed, what failed, and what could not be done and why.
+# benchmarks/cuda.md is written from it. Exit status: 0 if everything ran and passed, 1 if something
+# failed, 3 if something could not be done.
 #
-# Environment: PYTHON (python3); for `build` also that of .ci/cuda_build.sh. The Python module of the
-# package serves one minor version of Python: build with that of the other machine,
+# Environment: PYTHON (python3); for `build` also that of .ci/cuda_build.sh. The package's Python module
+# works with one minor version of Python only, so build with the version of the other machine:
 # PYTHON=python3.12 tools/gpu_check.sh build.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -26,7 +26,7 @@ build() {
   mkdir -p "$folder/tools" "$folder/tests/python"
   cp -r build/cuda/package/topreach "$folder/"
   cp -r benchmarks "$folder/"
-  cp -r experiments "$folder/topreach_experiments"  # whose problems the benchmark times
+  cp -r experiments "$folder/topreach_experiments"  # the benchmark times their problems
   cp tools/gpu_check.sh "$folder/tools/"
   cp tests/conftest.py "$folder/tests/"
   cp tests/python/test_cuda.py "$folder/tests/python/"
@@ -35,10 +35,10 @@ build() {
   echo "gpu_check: carry $folder to the machine with the GPU; there: tools/gpu_check.sh run"
 }
 
-# ---- the visit ---------------------------------------------------------------------------------
+# ---- run, on the machine with the GPU ----------------------------------------------------------
 
 failed=0 undone=0
-# step NAME SECONDS COMMAND...: runs it, keeps its last lines.
+# step NAME SECONDS COMMAND...: runs the command and keeps its last lines.
 step() {
   local name=$1 limit=$2 log status=0 started=$SECONDS
   shift 2
@@ -79,7 +79,7 @@ except ImportError as error:
 VERSIONS
 }
 
-# "" if kernels can run here, else what is missing.
+# Prints nothing if kernels can run here, else what is missing.
 what_is_missing() {
   "$python" - <<'CHECK' 2>/dev/null || echo "topreach or torch cannot be imported by $python"
 import torch
@@ -93,7 +93,7 @@ CHECK
 
 run() {
   local results=${1:-gpu_results.md} missing sanitizer tests=tests/python/test_cuda.py
-  if [[ -d topreach ]]; then  # the folder that `build` made, else a source tree
+  if [[ -d topreach ]]; then  # the folder that `build` made; otherwise this is a source tree
     export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
   else
     export PYTHONPATH=$PWD/python${PYTHONPATH:+:$PYTHONPATH}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# make lint: the form and the types of the code. Runs all checks, then fails if one of them did.
-# FIX=1 writes what ruff and clang-format can mend by themselves.
+# make lint: checks the formatting and the types of the code. Runs all checks, then fails if one failed.
+# FIX=1 lets ruff and clang-format correct what they can.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -1,18 +1,18 @@
-"""Do the tests bite? Make small random changes in the code, and see which the tests do not notice.
+"""Makes small random changes in the code, and reports those that the tests do not notice.
 
-    python tools/mutate.py                                  # 20 changes in the files changed since
-    main python tools/mutate.py python/topreach/data --count 40
+    python tools/mutate.py                          # 20 changes, in the files changed since main
+    python tools/mutate.py python/topreach/data --count 40
     python tools/mutate.py kernels/expected_topk.h --count 10
 
 Each change is of one token: an operator, a number, a condition, the name of a function. The tests
 of the changed file then run. A change that they do not notice "survives". Either a test is missing,
-or the change alters nothing that can be seen (`<` for `<=` at a value that never occurs). The
-second kind is for a reader to judge.
+or the change has no visible effect (`<` instead of `<=` at a value that never occurs). A person has
+to judge which.
 
-The working tree is not touched: changes are made in a copy, under build/mutate/. C++ is slower,
-since each change is compiled. The tests of a file are those of its name
+The working tree is not changed: changes are made in a copy, under build/mutate/. C++ is slower,
+because each change is compiled. The tests of a file are those with its name
 (`tests/python/test_NAME.py`), and those that `ROOMS` names for its folder; --tests names others.
-The exit status is 1 where fewer than --least of the changes are caught.
+The exit status is 1 if fewer than --least percent of the changes are caught.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "mutate"
 
-# The tests of a folder, or of one file, beside `test_NAME.py`. The longest prefix counts.
+# The tests of a folder or of one file, in addition to `test_NAME.py`. The longest prefix applies.
 ROOMS = {
     "python/topreach/cli": ["test_cli*.py", "test_newcomers.py"],
     "python/topreach/data": [
@@ -67,7 +67,7 @@ ROOMS = {
     "python/topreach/models/site_history.py": ["test_site_history.py", "test_features.py"],
     "python/topreach/models/negbin_mixed_effects": ["test_negbin_mixed_effects.py"],
     "python/topreach/models/marginal_fit.py": ["test_negbin_mixed_effects.py"],
-    # The formulas, whose tests are long, are C++: what stands in Python are settings and checks.
+    # The formulas are C++, and their tests take long. In Python there are only settings and checks.
     "python/topreach/objectives": ["test_objective_arguments.py"],
     "python/topreach/ops": [
         "test_perturbed_topk.py",
@@ -125,10 +125,10 @@ ROOMS = {
     "experiments": ["test_experiments.py", "test_experiment_benchmark.py"],
 }
 
-# What takes seconds to import, and does not import the library.
+# Packages that take seconds to import, and do not import the library.
 LARGE_PACKAGES = (
     "torch",
-    "torch._dynamo",  # the first step of a training imports it
+    "torch._dynamo",  # imported by the first training step
     "pandas",
     "pytest",
     "scipy.stats",
@@ -159,7 +159,7 @@ class Change:
         return f"{self.path}:{self.line}: `{old}` -> `{self.new}` in: {line}"
 
 
-# ---- which changes there are ---------------------------------------------------------------------
+# ---- the possible changes ------------------------------------------------------------------------
 
 BINARY = {
     "+": "-",
@@ -194,7 +194,7 @@ STATEMENTS = {"break": "continue", "continue": "break"}
 
 
 def other_number(text: str) -> str:
-    """Another number: 0 for 1, twice a fraction, one more than a whole number."""
+    """Another number: 0 and 1 are exchanged, other integers rise by 1, fractions are doubled."""
     if re.fullmatch(r"\d+", text):
         return {"0": "1", "1": "0"}.get(text, str(int(text) + 1))
     match = re.fullmatch(r"([\d.]+(?:[eE][+-]?\d+)?)(f?)", text)
@@ -206,8 +206,8 @@ def other_number(text: str) -> str:
 def python_changes(path: Path) -> list[Change]:
     """Every change of one token in a Python file.
 
-    Left out: annotations, messages of errors and warnings, decorators, assertions, names of
-    modules.
+    Left out: annotations, messages of errors and warnings, f-strings, decorators, assertions,
+    imports.
     """
     source = (ROOT / path).read_bytes()
     tree = ast.parse(source)
@@ -228,7 +228,7 @@ def python_changes(path: Path) -> list[Change]:
         found.append(Change(path, start, stop, new, line))
 
     def between(left: ast.expr, right: ast.expr, table: dict[str, str]) -> None:
-        """Replace the operator that stands between two expressions."""
+        """Adds the change of the operator between two expressions."""
         gap = source[end(left) : begin(right)].decode()
         keys = "|".join(re.escape(key) for key in sorted(table, key=len, reverse=True))
         code = re.sub(r"#[^\n]*", lambda comment: " " * len(comment[0]), gap)
@@ -311,8 +311,11 @@ CPP_WORDS = {"true": "false", "false": "true"} | STATEMENTS
 
 
 def cpp_changes(path: Path) -> list[Change]:
-    """Every change of one token in a C++ file. Left out: comments, strings, templates' arguments,
-    lines of the preprocessor, requirements and their messages."""
+    """Every change of one token in a C++ file.
+
+    Left out: comments, strings, template arguments, preprocessor lines, requirements and their
+    messages.
+    """
     text = (ROOT / path).read_text()
     found = []
     for match in CPP_TOKEN.finditer(text):
@@ -351,7 +354,7 @@ def compiles(change: Change) -> bool:
 
 
 def tests_of(path: Path) -> list[str]:
-    """The tests in Python for a file: of its name, and of its room."""
+    """The Python tests of a file: those with its name, and those of its folder."""
     folder = ROOT / "tests" / "python"
     rooms = [room for room in ROOMS if str(path).startswith(room)]
     patterns = [f"test_{path.stem}.py", *(ROOMS[max(rooms, key=len)] if rooms else [])]
@@ -360,9 +363,9 @@ def tests_of(path: Path) -> list[str]:
 
 
 class PythonTests:
-    """Runs tests against a copy of the Python package in which one file is changed.
+    """Runs tests on a copy of the Python package in which one file is changed.
 
-    A process that has imported the large packages forks for every change: that saves seconds each.
+    A process that has imported the large packages forks for every change, which saves seconds.
     """
 
     def __init__(self, tests: list[str] | None, timeout: float):
@@ -380,7 +383,7 @@ class PythonTests:
                 __import__(name)
             except ImportError:
                 pass
-        if "hypothesis" in sys.modules:  # the same examples for each change, and none kept
+        if "hypothesis" in sys.modules:  # the same examples for each change, and none are stored
             from hypothesis import settings
 
             settings.register_profile("mutate", derandomize=True, database=None)
@@ -388,7 +391,7 @@ class PythonTests:
 
     @staticmethod
     def _copy(source: Path, target: Path) -> None:
-        """Python files are copied; what was built is linked to."""
+        """Python files are copied; built files are linked."""
         target.mkdir(parents=True)
         for item in source.iterdir():
             if item.name in ("lib", "include", "share", "bin") or item.suffix == ".so":
@@ -433,7 +436,7 @@ class PythonTests:
         return self._limits[key]
 
     def _run(self, tests: list[str], limit: float) -> int | None:
-        """The exit status of pytest, or None for too slow a run."""
+        """The exit status of pytest, or None if it was too slow."""
         child = os.fork()
         if child == 0:
             os.setsid()
@@ -540,7 +543,7 @@ class CppTests:
 
 
 def sources(paths: list[str]) -> list[Path]:
-    """The files meant: those named, those in the folders named, or those changed since main."""
+    """The named files, the files in named folders, or those changed since main if none is named."""
     if not paths:
         base = subprocess.run(
             ["git", "merge-base", "HEAD", "origin/main"], cwd=ROOT, capture_output=True, text=True
@@ -557,12 +560,12 @@ def sources(paths: list[str]) -> list[Path]:
             raise SystemExit(f"mutate: PATH must be a file or a folder, got {name}")
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         found += [file.relative_to(ROOT) for file in files if file.suffix in (".py", ".h", ".cpp")]
-    # Not what a build has put there.
+    # Without files that a build has put there.
     return [path for path in found if not {"__pycache__", "include"} & set(path.parts)]
 
 
 def chosen(files: list[Path], count: int, seed: int) -> Iterator[Change]:
-    """Changes at random, at most one for each place; the same for the same seed and sources."""
+    """Random changes, at most one for each place; the same seed and sources give the same ones."""
     every = [
         change
         for path in files

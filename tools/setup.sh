@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# make setup: system packages, .venv, torch, the library. Does only what is missing or out of date.
+# make setup: installs system packages, .venv and torch, and builds the library. Does only what is missing or
+# out of date.
 #
 # Environment (docs/building.md): PYTHON, TOPREACH_TORCH, TOPREACH_CUDA, CXX, MAX_JOBS, CMAKE_ARGS.
 set -euo pipefail
@@ -71,10 +72,10 @@ as_root() {
 may_be_root() {
   ((EUID == 0)) && return
   command -v sudo >/dev/null || return 1
-  [[ -t 0 ]] || sudo -n true 2>/dev/null  # a password can be typed at a terminal only
+  [[ -t 0 ]] || sudo -n true 2>/dev/null  # a password can be typed only at a terminal
 }
 
-# Fills the list `packages` with what is missing, and `reasons` with why.
+# Fills the lists `packages`, with what is missing, and `reasons`, with what each is for.
 find_missing_packages() {
   packages=() reasons=()
   local python compiler name
@@ -178,7 +179,7 @@ pip_install() {
   "$venv_python" -m pip install -q --disable-pip-version-check "$@" >&2
 }
 
-# The version of torch in .venv, or nothing; without the time that importing it takes.
+# Prints the version of torch in .venv, or nothing. Reads a file, because importing torch is slow.
 torch_version() {
   sed -n "s/^__version__ = '\(.*\)'/\1/p" .venv/lib/python3*/site-packages/torch/version.py \
     2>/dev/null || true
@@ -192,7 +193,7 @@ wants_cuda() {
   esac
 }
 
-# The CUDA version of the torch in .venv, or nothing.
+# Prints the CUDA version of the torch in .venv, or nothing.
 torch_cuda_version() {
   sed -n "s/^cuda: .* = '\(.*\)'/\1/p" .venv/lib/python3*/site-packages/torch/version.py \
     2>/dev/null || true
@@ -243,7 +244,7 @@ environment_is_current() {
   local made now
   made=$(<"$environment_stamp")
   now=$(environment_key)
-  if [[ -z ${TOPREACH_TORCH:-} ]]; then  # what it once asked for stays
+  if [[ -z ${TOPREACH_TORCH:-} ]]; then  # keep the torch that an earlier TOPREACH_TORCH chose
     made=$(grep -v '^asked for' <<<"$made")
     now=$(grep -v '^asked for' <<<"$now")
   fi
@@ -260,7 +261,7 @@ build_key() {
 build_is_current() {
   [[ -e $build_stamp && -e python/topreach/share/topreach/build_info.json ]] || return 1
   diff -q "$build_stamp" <(build_key) >/dev/null || return 1
-  # GoogleTest may have come since.
+  # GoogleTest may have been installed since.
   [[ -x build/tests/topreach_kernel_tests || ! -e /usr/include/gtest/gtest.h ]] || return 1
   local sources=(CMakeLists.txt setup.py cmake csrc kernels tests/CMakeLists.txt tests/csrc)
   sources+=(tests/kernels)
@@ -289,7 +290,7 @@ build() {
     stop "the build failed (see above); docs/building.md has a list of causes"
   }
   build_key >"$build_stamp"
-  touch -r "$started" "$build_stamp"  # what was edited during the build is newer
+  touch -r "$started" "$build_stamp"  # so that files edited during the build count as newer
   rm -f "$started"
 }
 
@@ -322,4 +323,4 @@ main() {
 }
 
 main
-exit  # the rest of the file, should it change meanwhile, is not read
+exit  # so that bash does not read on if this file changes during the run

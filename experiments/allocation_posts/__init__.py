@@ -1,4 +1,4 @@
-"""Allocation programs on public data: published examples beside their published answers."""
+"""Allocation programs on public data: our answers beside the published ones."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ..context import Context
 
 TITLE = "Spillover, call-ins, tours, subgraphs and treatment coverage on published examples"
 
-# Answers of others, by (example, setting): the published programs, and for subgraphs the usual
-# approximation.
+# Other answers, by (example, setting): those of the published programs, and for subgraphs that of
+# the usual approximation.
 ELSEWHERE: dict[tuple[str, str], float] = {
     ("spillover, five nodes", "K = 1"): 0.65,
     ("tours, 5 x 5 grid", "1 tour"): 22.0,
@@ -47,7 +47,7 @@ def network(folder: Path, ends: tuple[str, str], node: str, column: str) -> tupl
 
 
 def rostami(data: Path) -> Iterator[Row]:
-    """Treatment saves .5 of a person's chance, knowing somebody treated .2."""
+    """Treatment prevents .5 of a person's chance; knowing somebody who is treated prevents .2."""
     chance, graph = network(data / "networks" / "rostami311", ("From", "To"), "Node", "Prob")
     how: dict[str, Any] = {"treated": 0.5, "spilled": 0.2, "time": 60}
     for k in (1, 5, 10, 20, 40, 60):
@@ -63,7 +63,7 @@ def rostami(data: Path) -> Iterator[Row]:
 
 
 def gang(data: Path) -> Iterator[Row]:
-    """Who is on parole comes for certain, others with chance 1/6."""
+    """People on parole always come, others with chance 1/6."""
     parole, graph = network(data / "networks" / "gang22", ("Source", "Target"), "Id", "Prob_or_Par")
     cases: dict[str, tuple[Any, Any]] = {
         "all come": (1.0, 1.0),
@@ -98,7 +98,7 @@ def tour_sketch(k: int) -> tr.plan.Plan:
 
 
 def sketches() -> Iterator[Row]:
-    """The tour program's sketch: two-cycles forbidden alone admit a detached cycle of 13."""
+    """The tour program's example: forbidding only two-cycles admits a detached cycle of 13."""
     for k in (1, 2, 3):
         plan = tour_sketch(k)
         note = "; ".join(
@@ -108,7 +108,7 @@ def sketches() -> Iterator[Row]:
 
 
 def treatment(data: Path) -> Iterator[Row]:
-    """150 places at each of 65 providers, ways of at most 40 km."""
+    """150 places at each of 65 providers; people travel at most 40 km."""
     need = pd.read_csv(data / "nc_opioid" / "top10_demand_zips.csv", dtype={"zip": str})
     doors = pd.read_csv(data / "nc_opioid" / "treatment_providers.csv", dtype={"npi": str})
     plan = tr.plan.assign(
@@ -166,7 +166,7 @@ def run(context: Context) -> None:
 
 
 def tour_picture() -> Any:
-    """The 5 x 5 grid: what each area gains, and the best one, two and three tours."""
+    """The 5 x 5 grid: the gain of each area, and the best one, two and three tours."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.2), layout="constrained")

@@ -1,5 +1,5 @@
-"""Rolling-origin comparison of all methods on every panel of counts there is, or on a user's own
-table."""
+"""Rolling-origin comparison of all methods, on every panel of counts that the loaders have or on a
+user's own table."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from .report import WINDOWS, average_name, comparison, figure, verdict
 TITLE = "Rolling origin: which method would have been best, on every set or on your own CSV"
 
 DEFAULT = "topreach default"
-# Sites × periods up to which the slower peers are trained.
+# The slower peers are trained up to this number of sites × periods.
 PEERS_UP_TO = 400_000
-# The MLP's window, where the past is that long.
+# The MLP's window, if the past is that long.
 MOST_LAGS = 5
 
 
-# Places up to which the point process is fitted: its cost grows with their square.
+# The point process is fitted up to this number of places: its cost grows with their square.
 PLACES_UP_TO = 400
 
 
 class Case:
-    """A panel, K, how many periods make up a test block, the first test period; and the dated
-    events behind the panel, if there are any, with the name of its periods."""
+    """A panel, K, the number of periods in a test block, and the first test period. If given,
+    `events` are the dated events behind the panel, with the name of its periods."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ def _joined(splits: Any) -> Panel:
 
 
 def _of_one_type(events: tr.Events) -> tr.Events:
-    """The same events, each with its place alone: a node is then a site of the panel."""
+    """The same events without types, so that each node is a site of the panel."""
     centres = events.place_table.coordinates
     where = pd.DataFrame({"place": events.places, "lat": centres[:, 0], "lon": centres[:, 1]})
     return tr.Events.from_frame(
@@ -106,7 +106,7 @@ def _cook_cells(root: Any) -> Case:
 
 SETS: dict[str, Callable[[Any], Case]] = {
     "cook_county": lambda root: Case(_joined(tr.datasets.cook_county(root)), 100),
-    # Three two-month periods a winter.
+    # A winter has three two-month periods.
     "aerial_surveys": lambda root: Case(_joined(tr.datasets.aerial_surveys(root)), 50, 3),
     "ct_years": _connecticut("year", 1),
     "ct_quarters": _connecticut("quarter", 4),
@@ -256,13 +256,14 @@ def _chance(train: Panel, test: Panel, k: int) -> dict[str, Any]:
 
 
 def _shrunken(train: Panel, test: Panel, k: int) -> dict[str, Any]:
-    """Gamma–Poisson shrinkage of the whole past to all sites: no neighbours, no decay."""
+    """Gamma–Poisson shrinkage of each site's whole past to the mean of all sites: no neighbours, no
+    decay."""
     history = SiteHistory(half_lives=(math.inf,), coordinates=None).fit(train)
     return {"mean": history.transform(test).x[..., -1]}
 
 
 def _ranker(train: Panel, test: Panel, k: int, **settings: Any) -> dict[str, Any]:
-    # The peers keep their best epoch on the last training period; the default has none to keep.
+    # For the peers the last training period chooses the epoch; the default has no epochs.
     parts = (train, None)
     if settings["model"] != "empirical_bayes" and train.num_times > 2:
         parts = train.split(valid=train.times[-1])[:2]
@@ -280,8 +281,8 @@ def _ranker(train: Panel, test: Panel, k: int, **settings: Any) -> dict[str, Any
 
 
 def _stemmed(train: Panel, test: Panel, k: int, events: tuple[tr.Events, str]) -> dict[str, Any]:
-    """The point process of the dated events before each period, places as its nodes; fitted for
-    the block's first period and refitted, from there, for the others."""
+    """The point process of the dated events before each period, with places as nodes. It is fitted
+    for the block's first period, and for the others refitted from the last fit."""
     table, every = events
     model: tr.models.Stemmed | None = None
     parts = []
@@ -305,8 +306,8 @@ def _stemmed(train: Panel, test: Panel, k: int, events: tuple[tr.Events, str]) -
 
 
 def _regression(train: Panel, test: Panel, k: int, kind: str, seed: int) -> dict[str, Any]:
-    """scikit-learn's Poisson regression on logarithms of `SiteHistory`'s features, and the
-    panel's."""
+    """scikit-learn's Poisson regression or boosted trees, on logarithms of `SiteHistory`'s features
+    and on the panel's own features."""
     history = SiteHistory(half_lives=(1.0, 4.0, 16.0, math.inf)).fit(train)
 
     def table(panel: Panel) -> np.ndarray:
@@ -315,7 +316,7 @@ def _regression(train: Panel, test: Panel, k: int, kind: str, seed: int) -> dict
         past = (made[..., own:] + 0.05).log()
         return torch.cat([made[..., :own], past], -1).flatten(0, 1).numpy()
 
-    # The first period has no past to learn from; and half a million rows are enough.
+    # The first period has no past to learn from. Half a million rows are enough.
     begin = 1 if train.num_times > 1 and train.history_y is None else 0
     begin = max(begin, train.num_times - max(1, 500_000 // train.num_sites))
     learnt = train.select_times(train.times[begin:])
@@ -354,7 +355,7 @@ def _evaluate(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Standardizer.fit: dropped")
         warnings.filterwarnings("ignore", r"Trainer.fit: .* are left out")
-        # The table compares every method with the means, and says so of all at once.
+        # The table compares every method with the means, so the ranker's notes are not needed.
         warnings.simplefilter("ignore", RankerNote)
         made = forecast(train, test, case.k)
     seconds = time.perf_counter() - began

@@ -25,11 +25,13 @@ def average_name(window: int | None) -> str:
 def comparison(results: list[dict[str, Any]], seed: int) -> pd.DataFrame:
     """A row per method: figures over all test periods, and the difference of BPR to two averages.
 
-    "average, chosen before" takes, for each test block, the window whose BPR was best over the test
-    blocks before (the whole past for the first); "average, best in hindsight" the one window that
-    was best over all. Intervals: 95 %, paired bootstrap over test periods, expanded for few of
-    them; each is for one comparison. Those that hold for all methods at once are in
-    `attrs["simultaneous"]`, by method: differences to "average, chosen before".
+    "average, chosen before" takes for each test block the window whose BPR was best over the
+    earlier test blocks (for the first block, the whole past). "average, best in hindsight" takes
+    the one window that was best over all blocks.
+
+    Intervals: 95 %, from a paired bootstrap over test periods, widened for few periods; each is for
+    one comparison. `attrs["simultaneous"]` has, by method, the intervals of the differences to
+    "average, chosen before" that hold for all methods at once.
     """
     periods: dict[str, dict[str, dict[str, Any]]] = {}
     blocks: list[list[str]] = []
@@ -51,7 +53,7 @@ def comparison(results: list[dict[str, Any]], seed: int) -> pd.DataFrame:
         return float(np.mean([v for v in values if v is not None] or [np.nan]))
 
     def differences(ours: str, theirs: str) -> list[float]:
-        """Of BPR, by period; NaN where there were no events."""
+        """Differences of BPR by period; NaN if there were no events."""
         pairs = ((periods[ours][p]["bpr"], periods[theirs][p]["bpr"]) for p in order)
         return [math.nan if None in pair else pair[0] - pair[1] for pair in pairs]
 
@@ -97,11 +99,11 @@ def comparison(results: list[dict[str, Any]], seed: int) -> pd.DataFrame:
 
 
 def verdict(table: pd.DataFrame, named: str) -> str:
-    """What the table says, in one or two sentences.
+    """The result of the table, in one or two sentences.
 
     The first is on the method that was named before the run, with its own interval. The second is
-    on the method that did best: it was picked among many by the same figures, so its interval
-    is the one that holds for all methods at once.
+    on the best method. It is selected from many by the same figures, so its interval is the one
+    that holds for all methods at once.
     """
     parts = []
     if named in table.index:
@@ -128,7 +130,7 @@ def _meaning(interval: Interval) -> str:
 
 
 def figure(tables: dict[str, pd.DataFrame]) -> Figure:
-    """Differences of BPR to the average chosen before, with intervals, a panel per set."""
+    """Differences of BPR to the average chosen before, with intervals; one panel for each set."""
     from matplotlib.figure import Figure
 
     drawn = Figure(figsize=(7, 1.2 + 1.9 * len(tables)), layout="constrained")

@@ -1,4 +1,5 @@
-"""Choosing K sites under quotas: trained for the quota against trained without and repaired."""
+"""Choosing K sites under quotas: training for the quota against training without it and repairing
+the plan."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ COLOURS = ("#D55E00", "#0072B2")
 
 
 def interval(differences: np.ndarray, seed: int = 0) -> Interval:
-    """The mean of differences [units, seeds] and its 95 % interval: a bootstrap that draws units
-    and seeds, expanded for few units (`expanded_tail`)."""
+    """The mean of differences [units, seeds] and its 95 % interval, from a bootstrap over units and
+    seeds that is widened for few units (`expanded_tail`)."""
     known = differences[np.isfinite(differences).all(1)]
     units, seeds = known.shape
     if units < FEWEST:
@@ -49,8 +49,8 @@ def results(figures: dict[str, dict[tuple[str, str], dict[str, np.ndarray]]]) ->
 def differences(
     figures: dict[str, dict[tuple[str, str], dict[str, np.ndarray]]],
 ) -> tuple[pd.DataFrame, dict[tuple[str, str, str], Interval]]:
-    """BPR_C of what was trained for the quota less that of the other arms; of a model that is
-    fitted without regard to plans, that of the ranking by the quota's ratio less its own."""
+    """BPR_C of training for the quota minus that of the other arms. For a model whose fit does not
+    depend on plans: BPR_C of the ranking by the quota's ratio minus that of its own ranking."""
     rows, found = [], {}
     for name, arms in figures.items():
         for model, (_, objective) in MODELS.items():
@@ -101,7 +101,7 @@ def prices(
 
 
 def figure(found: dict[tuple[str, str, str], Interval]) -> Any:
-    """Trained for the quota less repaired: mean differences in BPR_C and their intervals."""
+    """Training for the quota minus repairing: mean differences in BPR_C and their intervals."""
     from matplotlib.figure import Figure
 
     label = f"− {REPAIRED}"

@@ -16,18 +16,19 @@ from topreach import Panel
 
 from ..context import Context
 
-COUNTY_DIGITS = slice(2, 5)  # of a town's number
+COUNTY_DIGITS = slice(2, 5)  # the digits of a town's number that are its county
 # PROVIDENT: block groups, municipalities, block groups that can be treated.
 BLOCKS, TOWNS, TREATED = 809, 39, 162
 HALF_YEARS, BEFORE = 16, 4
-DEATHS = 200.0  # a half-year
-COUNTIES = 5  # simulated
+DEATHS = 200.0  # in a half-year
+COUNTIES = 5  # number of simulated states
 IN_QUICK = ("cook_year_100", "ct_2", "provident_two")
 
 
 @dataclass(frozen=True)
 class Block:
-    """Periods to train on, [0, valid), to choose on, [valid, test), and to test on, [test, end)."""
+    """The periods for training, [0, valid), for choices, [valid, test), and for the test, [test,
+    end)."""
 
     valid: int
     test: int
@@ -39,8 +40,8 @@ class Case:
     """One panel with its quotas.
 
     title: for the table of prices. groups: by site id; None for a site in no group. lower: least
-    number of sites of each group. window: past counts that the linear scorer reads. unit: of the
-    bootstrap, "period" or "county".
+    number of sites in each group. window: number of past counts that the linear scorer reads.
+    unit: of the bootstrap, "period" or "county".
     """
 
     title: str
@@ -57,7 +58,7 @@ class Case:
 
 
 def cases(context: Context) -> dict[str, list[Case]]:
-    """By name, the set; of simulated counties there are several."""
+    """The cases of each set, by name. A simulated set has several."""
     found: dict[str, list[Case]] = {}
     try:
         found |= {name: [case] for name, case in _real(context.data)}
@@ -78,7 +79,7 @@ def cases(context: Context) -> dict[str, list[Case]]:
 
 
 def _short(of: list[Case]) -> list[Case]:
-    """One case with its last block alone."""
+    """One case with only its last block."""
     return [replace(of[0], blocks=of[0].blocks[-1:])]
 
 
@@ -86,7 +87,7 @@ def _real(root: Path | None) -> Iterator[tuple[str, Case]]:
     years = _joined(tr.datasets.cook_county(root))
     groups = cook_groups(_file(root, "geo/cook_tract_groups.csv"), years.site_ids)
     areas = groups.where(groups.str.startswith("community_area"))
-    # Periods 2 to 8; each of the last four is tested, the one before it is chosen on.
+    # Periods 2 to 8. Each of the last four is tested; the period before it is for choices.
     by_year = tuple(Block(t - 1, t, t + 1) for t in range(3, 7))
     yield (
         "cook_year_100",
@@ -117,7 +118,7 @@ def _real(root: Path | None) -> Iterator[tuple[str, Case]]:
 
 
 def _by_four(panel: Panel, number: int) -> tuple[Block, ...]:
-    """The last `number` years of quarters; each has the year before to choose on."""
+    """Blocks of the last `number` years, in quarters; the year before each is for choices."""
     starts = range(panel.num_times - 4 * number, panel.num_times, 4)
     return tuple(Block(start - 4, start, start + 4) for start in starts)
 
@@ -131,7 +132,7 @@ def _file(root: Path | None, name: str) -> Path:
 
 
 def _joined(splits: tr.Splits) -> Panel:
-    """The parts of one panel, one after another."""
+    """One panel from its consecutive parts."""
     parts = [part for part in splits if part is not None]
     first = parts[0]
     return Panel(
@@ -147,8 +148,8 @@ def _joined(splits: tr.Splits) -> Panel:
 
 
 def cook_groups(path: Path, sites: list[str]) -> pd.Series:
-    """The group of each tract, "kind: name", for names occur in several kinds; None for the few
-    tracts outside of all municipalities, whose kind is "township"."""
+    """The group of each tract as "kind: name", because a name can occur in several kinds. None for
+    the few tracts outside all municipalities, whose kind is "township"."""
     table = pd.read_csv(path, dtype={"geoid": str}).set_index("geoid").loc[list(sites)]
     groups = table["kind"] + ": " + table["group"]
     return groups.where(table["kind"] != "township", None).rename("group")
@@ -159,9 +160,9 @@ def _provident(seed: int, apart: bool) -> Case:
 
         log λ_s = town + f·w,  y_st ~ NegBin(mean m λ_s e^{w_st} / Σ λ, shape 5)
 
-    f: two features of a block group; w_st: a slow random walk. The half of all block groups that
-    lie in the largest towns is urban. apart=False: w = (.5, .5) everywhere. apart=True: (.8, 0) in
-    urban block groups, (0, .8) elsewhere, which a linear score cannot express.
+    f: two features of a block group; w_st: a slow random walk. The block groups in the largest
+    towns, half of them all, are urban. apart=False: w = (.5, .5) everywhere. apart=True: (.8, 0) in
+    urban block groups and (0, .8) elsewhere, which a linear score cannot express.
     """
     generator = np.random.default_rng(seed)
     weights = np.sort(generator.lognormal(0, 1, TOWNS))[::-1]
@@ -199,5 +200,5 @@ def _provident(seed: int, apart: bool) -> Case:
 
 
 def _half(sizes: np.ndarray) -> int:
-    """How many of the largest towns hold half of all block groups."""
+    """The number of largest towns that together have half of all block groups."""
     return int(np.searchsorted(np.cumsum(np.sort(sizes)[::-1]), BLOCKS / 2)) + 1

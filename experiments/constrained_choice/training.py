@@ -1,4 +1,4 @@
-"""Training for the quota and without it, planning under the quota, and what the plans reached."""
+"""Training for the quota and without it, planning under the quota, and the plans' reach."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from topreach.programs import Program, TopK
 
 from .sets import Block, Case
 
-# The ranker's model, and the objective; None: fitted without regard to any plan.
+# The ranker's model, and the objective; None: the fit does not depend on a plan.
 MODELS: dict[str, tuple[str, type | None]] = {
     "linear scorer, BPR": ("linear", DirectBPR),
     "negbin, DAML": ("negbin", DecisionAware),
@@ -26,7 +26,7 @@ MODELS: dict[str, tuple[str, type | None]] = {
     "default": ("empirical_bayes", None),
 }
 RATES = {"linear": 0.1, "negbin": 0.02, "empirical_bayes": 0.02}
-# What is trained for, and what the epoch and the settings are chosen by: the quota's program or K.
+# Whether training, and the choice of the epoch and the settings, use the quota's program or K.
 QUOTA, CHOSEN, REPAIRED = "trained for the quota", "chosen for the quota", "repaired"
 ARMS = {QUOTA: (True, True), CHOSEN: (False, True), REPAIRED: (False, False)}
 BY_RATIO = "by the quota's ratio"
@@ -36,10 +36,10 @@ BY_RATIO = "by the quota's ratio"
 class Effort:
     """How much is done.
 
-    sigmas: that the scorer chooses from, in standard deviations of the scores, with the first seed;
-    DAML's, which is not chosen. epochs: of the scorer, and of DAML, which goes on from a fit by
-    likelihood. seeds: of the scorer's starts. draws: of the noise in a step. samples: of the
-    forecast for the quota's ratio.
+    sigmas: those among which the scorer's is chosen with the first seed, in standard deviations of
+    the scores; and DAML's, which is fixed. epochs: of the scorer, and of DAML, which starts from a
+    fit by likelihood. seeds: of the scorer's starts. draws: of the noise in a step. samples: of
+    the forecast for the quota's ratio.
     """
 
     sigmas: tuple[float, ...] = (0.1, 0.4)
@@ -55,7 +55,7 @@ QUICK = Effort(sigmas=(0.2,), seeds=1, epochs=2, likelihood_epochs=4, draws=2, s
 
 
 def cells(name: str, number: int, case: Case, effort: Effort) -> dict[str, Callable[[], Any]]:
-    """One cell for each block, model and arm; `number` is that of the county."""
+    """One cell for each block, model and arm; `number` is that of the simulated state."""
     found: dict[str, Callable[[], Any]] = {}
     for b, block in enumerate(case.blocks):
         for model in MODELS:
@@ -71,12 +71,12 @@ def cell_key(name: str, number: int, block: int, model: str, arm: str) -> str:
 
 
 def arms_of(model: str) -> tuple[str, ...]:
-    """A model that is fitted without regard to any plan is fitted once."""
+    """The arms of a model; one only if its fit does not depend on a plan."""
     return (REPAIRED,) if MODELS[model][1] is None else tuple(ARMS)
 
 
 def _trained(case: Case, block: Block, model: str, arm: str, effort: Effort) -> dict[str, Any]:
-    """Figures on the block's test periods, by seed, of the settings that the block before chose."""
+    """Figures on the block's test periods by seed, with the settings chosen before the test."""
     quotas, free = case.program(), TopK(case.k)
     trains, chooses = (quotas if on else free for on in ARMS[arm])
     train, valid, test = _split(case.panel, block)
@@ -98,7 +98,7 @@ def _trained(case: Case, block: Block, model: str, arm: str, effort: Effort) -> 
 
 
 def _split(panel: Panel, block: Block) -> tuple[Panel, Panel, Panel]:
-    """Training, validation and test periods; nothing after the block is in any of them."""
+    """Training, validation and test periods, without any period after the block."""
     until = panel.select_times(panel.times[: block.end])
     parts = until.split(
         valid=list(panel.times[block.valid : block.test]),
@@ -147,7 +147,7 @@ def _fit(
 
 
 def _scores(ranker: tr.TopKRanker, panel: Panel) -> Tensor:
-    """What the ranker ranks by, one period ahead each, [T, S]."""
+    """The ranker's scores [T, S], each one period ahead."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.from_numpy(ranker.site_scores(panel)).double()
@@ -160,11 +160,13 @@ def _bpr(ranker: tr.TopKRanker, program: Program, panel: Panel) -> float:
 def judge(scores: Tensor, y: Tensor, quotas: tr.programs.Quotas) -> dict[str, list[float]]:
     """Figures of scores [T, S] for counts y [T, S], one for each period.
 
-    bpr_c: of the plan under the quota, against the best plan under it. free_bpr: of the same plan,
-    against the best K sites. plain_bpr: of the K highest scores, which need not meet the quota.
-    hindsight: the price of the quota, 1 − best under it / best. paid: the share of what the K
-    highest scores reach that the plan under the quota does not. swapped: sites in which the K
-    highest scores, mended by swaps, differ from that plan.
+    bpr_c: of the plan under the quota, against the best plan under it.
+    free_bpr: of the same plan, against the best K sites.
+    plain_bpr: of the K highest scores, which need not meet the quota.
+    hindsight: the price of the quota, 1 − reach of the best plan under it / reach of the best K.
+    paid: 1 − reach of the plan under the quota / reach of the K highest scores.
+    swapped: number of sites in which the K highest scores, repaired by swaps, differ from the plan
+        under the quota.
     """
     free = TopK(quotas.k)
     plan, plain = quotas.best(scores), free.best(scores)
@@ -181,8 +183,8 @@ def judge(scores: Tensor, y: Tensor, quotas: tr.programs.Quotas) -> dict[str, li
 
 
 def swap_repair(scores: Tensor, plans: Tensor, quotas: tr.programs.Quotas) -> Tensor:
-    """Plans [T, S] of K sites, mended for "at least" quotas of one grouping: the best missing site
-    of each group that lacks one goes in, and the worst site that no quota needs goes out."""
+    """Plans [T, S] of K sites, repaired for "at least" quotas of one grouping: the best site of
+    each group that lacks one replaces the worst site that no quota needs."""
     (grouping,) = quotas.groupings
     group = torch.tensor(grouping.group)
     lower = torch.tensor(grouping.lower)
@@ -206,8 +208,8 @@ def swap_repair(scores: Tensor, plans: Tensor, quotas: tr.programs.Quotas) -> Te
 def ratio_scores(
     ranker: tr.TopKRanker, panel: Panel, quotas: tr.programs.Quotas, samples: int
 ) -> Tensor:
-    """E[y_s / R_C(y)], R_C(y) the most that a plan under the quota reaches of y, [T, S]: the
-    ranking whose plan has the largest expected BPR_C (docs/plans.md)."""
+    """E[y_s / R_C(y)] [T, S], with R_C(y) the largest reach of a plan under the quota for counts y.
+    The plan by this ranking has the largest expected BPR_C (docs/plans.md)."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         forecast = ranker.predict_distribution(panel)
@@ -218,6 +220,6 @@ def ratio_scores(
 
 
 def gathered(results: Mapping[str, Any], keys: list[str], name: str) -> list[list[float]]:
-    """A figure by seed, the blocks of one case one after another: [seeds][periods]."""
+    """A figure by seed, over the consecutive blocks of one case: [seeds][periods]."""
     parts = [results[key][name] for key in keys]
     return [[v for part in parts for v in part[seed]] for seed in range(len(parts[0]))]

@@ -1,5 +1,5 @@
-"""DAML trained without noise against DAML trained with sampled gradients, at equal time: the price
-of the papers' estimators in training [D25 Eq. 13, Alg. A.1; MATH §2-4]."""
+"""DAML trained without noise against DAML trained with sampled gradients, for an equal time: the
+cost of the papers' estimators in training [D25 Eq. 13, Alg. A.1]."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from .figures import plot
 
 TITLE = "DAML without sampling against sampled DAML, at equal training time, on Cook County"
 
-K, SIGMA, EPSILON, WEIGHT, DRAWS = 100, 1e-3, 1.0, 30.0, 100  # of the paper's grid, App. C.2.2
+K, SIGMA, EPSILON, WEIGHT, DRAWS = 100, 1e-3, 1.0, 30.0, 100  # from the paper's grid, App. C.2.2
 RATES = (0.1, 0.01, 0.001)
-# Seconds of training for each run, seeds of sampled methods, rounds of the stopwatch, steps of the
-# long run.
+# Seconds of training for each run, seeds of sampled methods, rounds of time measurement, steps of
+# the long run.
 SIZE, QUICK = (4.0, 3, 20, 2000), (0.4, 1, 2, 50)
 SAMPLED = {
     "num_samples": DRAWS,
@@ -114,13 +114,13 @@ def run(context: Context) -> None:
 
 
 def ended(ones: list[dict[str, list[float]]], steps: int) -> float:
-    """The mean training objective at the end; infinite if a run broke off."""
+    """The mean training objective at the end; infinite if a run stopped early."""
     whole = all(one["step"][-1] == steps for one in ones)
     return float(np.mean([one["objective"][-1] for one in ones])) if whole else math.inf
 
 
 def steps_to(ones: list[dict[str, list[float]]], target: float) -> float:
-    """Steps until the mean training objective is at the target, by interpolation; NaN if never."""
+    """Steps until the mean training objective reaches the target, interpolated; NaN if never."""
     points = min(len(one["step"]) for one in ones)
     mean = np.mean([one["objective"][:points] for one in ones], axis=0)
     step = np.array(ones[0]["step"][:points], dtype=float)
@@ -135,7 +135,7 @@ def steps_to(ones: list[dict[str, list[float]]], target: float) -> float:
 
 
 class Problem:
-    """The training and validation batches, and what is done with them."""
+    """The training and validation batches, with timing, training and evaluation on them."""
 
     def __init__(self, splits: tr.Splits, device: torch.device):
         with warnings.catch_warnings():
@@ -159,9 +159,9 @@ class Problem:
         return model.to(self.train_batch.x.device)
 
     def step_times(self, seed: int, rounds: int) -> dict[str, float]:
-        """Seconds a training step takes by method, on one thread: the least in rounds in which all
-        take turns, each for a tenth of a second, from parameters that have left their start, where
-        sites are alike."""
+        """Seconds of a training step by method, on one thread: the least over rounds in which the
+        methods take turns, each for a tenth of a second. Parameters are some steps after the start,
+        because all sites are equal there."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         start = self.model()
@@ -187,7 +187,8 @@ class Problem:
         return least
 
     def now(self) -> float:
-        """Seconds on the clock (CUDA), or that this thread has worked: the same on an idle core."""
+        """Seconds on the clock (CUDA), or of this thread's processor time. On an idle core the two
+        are equal."""
         if self.train_batch.x.is_cuda:
             torch.cuda.synchronize()
             return time.perf_counter()
@@ -196,7 +197,7 @@ class Problem:
     def stepper(
         self, model: tr.models.NegBinMixedEffects, method: str, rate: float, seed: int
     ) -> Callable[[], torch.optim.Optimizer]:
-        """A function that does one step of Adam; it returns the optimizer for its learning rate."""
+        """A function that does one step of Adam and returns the optimizer, to set its rate."""
         loss_of = objective(method)
         optimizer = torch.optim.Adam(model.parameters(), lr=rate)
         generator = torch.Generator(self.train_batch.x.device).manual_seed(seed)
@@ -211,7 +212,8 @@ class Problem:
         return step
 
     def train(self, method: str, rate: float, seed: int, steps: int) -> dict[str, list[float]]:
-        """Train from the start; the curves at some forty steps, as far as they are finite."""
+        """Train from the start. Returns the curves at about forty steps, as long as they are
+        finite."""
         model = self.model()
         step = self.stepper(model, method, rate, seed)
         points = {0, *np.unique(np.geomspace(1, steps, 40).round().astype(int)).tolist()}
@@ -229,7 +231,7 @@ class Problem:
         return curves
 
     def reference(self, steps: int) -> dict[str, list[float]]:
-        """A long exact run whose learning rate falls to 0: what the objective can come down to."""
+        """A long exact run whose learning rate falls to 0, for the lowest objective in reach."""
         model = self.model()
         step = self.stepper(model, "exact", 0.05, 0)
         for number in range(steps):

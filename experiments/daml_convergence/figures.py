@@ -27,8 +27,7 @@ def plot(
     place: str,
 ) -> Any:
     """Columns: the training objective, BPR and NLL of the validation year. Rows: against seconds of
-    training, against steps. A line is the mean over seeds, a band from their least to their
-    most."""
+    training, against steps. A line is the mean over seeds, a band their range."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 6.8), layout="constrained")
@@ -40,7 +39,7 @@ def plot(
         for column, quantity in enumerate(PANELS):
             values = np.array([one[quantity][:points] for one in ones])
             if quantity == "objective":
-                # The lowest value itself has no logarithm: its run ends one point early.
+                # The lowest value has excess 0, without a logarithm: its run ends one point early.
                 values = np.where(values > lowest, values - lowest, np.nan)
             for line, at in ((0, step * seconds[name]), (1, step)):
                 panel, after = axes[line, column], step > 0

@@ -1,4 +1,4 @@
-"""How good the gradients are: every estimator of the top-K and of the ratio ranking, and other
+"""The quality of gradients: every estimator of the top-K and of the ratio ranking, and other
 packages, against the exact gradient."""
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from . import figures, peers, ranking, topk
 
 TITLE = "Variance, bias, direction and time of every gradient estimator, against the exact gradient"
 
-# S, the budgets K, and how many score vectors; the first K is the one of the plots and the summary.
+# S, the budgets K, and the number of score vectors. Plots and the summary use the first K.
 SIZES: dict[int, tuple[tuple[int, ...], int]] = {
     12: ((2, 5), 16),
     200: ((12, 50), 8),
     1620: ((100, 20, 400), 3),
     10_000: ((600, 100), 1),
 }
-# sigma is the papers' 1e-3 at S = 1620, a tenth of it and ten times, and goes like the scores, as
-# 1/S.
+# sigma is the papers' 1e-3 at S = 1620, a tenth of it and ten times. Like the scores, it is
+# proportional to 1/S.
 MEAN_SIGMA, FACTORS = 1.62, (1.0, 0.1, 10.0)
 DRAWS = (10, 100, 1000)
 PEER_SIZES = (12, 200, 1620)

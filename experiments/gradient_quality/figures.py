@@ -9,7 +9,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, and a marker for those who see no colour.
+# Okabe and Ito's palette, and a marker for readers who cannot tell the colours apart.
 STYLE = {
     "score": ("#D55E00", "o", "score (the papers')"),
     "score_loo": ("#E69F00", "s", "score_loo"),
@@ -42,7 +42,7 @@ def _cosines(axis, rows: pd.DataFrame, count: str) -> None:
     for name, part in rows.groupby("estimator", sort=False):
         colour, marker, label = STYLE[name]
         if part[count].isna().all():
-            # mean_field and exact often coincide: a broad line under a dashed one.
+            # mean_field and exact often coincide: draw a broad line under a dashed one.
             style = {"lw": 4, "alpha": 0.35} if name == "exact" else {"lw": 1.5, "ls": "--"}
             axis.axhline(part["cosine"].iloc[0], color=colour, label=f"{label} (no draws)", **style)
             continue
@@ -91,7 +91,7 @@ def ranking_cosine(rankings: pd.DataFrame) -> Figure:
 
 
 def time_to_cosine(times: pd.DataFrame, main: dict[int, tuple[int, float]]) -> Figure:
-    """Time against S; hollow where it is extrapolated."""
+    """Time against S; hollow markers are extrapolated."""
     figure = _figure(6.4, 4.2)
     axis = figure.subplots()
     axis.grid(True, color="#dddddd", linewidth=0.6)
@@ -133,7 +133,7 @@ def time_to_cosine(times: pd.DataFrame, main: dict[int, tuple[int, float]]) -> F
 
 
 def peers(rivals: pd.DataFrame) -> Figure:
-    """Cosine, and time beside that of the operator here that does the same, at the largest S."""
+    """Cosine, and time beside that of this library's corresponding operator, at the largest S."""
     sites = rivals.sites.max()
     rows = rivals[rivals.sites == sites].iloc[::-1].reset_index(drop=True)
     figure = _figure(9.0, 0.5 * len(rows) + 1.9)

@@ -1,9 +1,8 @@
 """Other packages' top-K, on the same problem: PyEPO's perturbed optimiser, difftopk's relaxations.
 
-PyEPO estimates the same expectation, by the estimator of the papers, or with a leave-one-out
-baseline. The relaxations define another soft mask: their temperature is set so that the mask is as
-soft as the exact one, sum |b - hard mask| being equal, and also to the value that gives the best
-cosine.
+PyEPO estimates the same expectation, with the estimator of the papers or with a leave-one-out
+baseline. The relaxations define another soft mask. Their temperature is set so that the mask is as
+soft as the exact one, with equal sum |b - hard mask|, and also to the value with the best cosine.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from .quality import Quality, seconds
 from .topk import Problem, exact, sampled
 
 PACKAGES = ("difftopk", "pyepo")
-TEMPERATURES = np.logspace(-1.5, 1.5, 7)  # of the search for the best cosine, times the matched one
+TEMPERATURES = np.logspace(-1.5, 1.5, 7)  # tried for the best cosine, times the matched one
 
 
 def missing() -> list[str]:
@@ -43,7 +42,7 @@ def pull(mask: Callable[[Tensor], Tensor], problem: Problem) -> tuple[Tensor, Te
 
 
 def pyepo_perturbed(problem: Problem, draws: int, *, baseline: bool) -> torch.nn.Module:
-    """PyEPO's perturbed optimiser with top-K as the optimisation, solved by a partial sort."""
+    """PyEPO's perturbed optimiser for top-K, which is solved by a partial sort."""
     from pyepo import EPO
     from pyepo.func import perturbedOpt
     from pyepo.model.opt import optModel
@@ -104,21 +103,22 @@ def judge_pyepo(problem: Problem, draws: int, repeats: int, budget: float) -> li
 
 
 def relaxations(problem: Problem) -> dict[str, Callable[[float], Callable[[Tensor], Tensor]]]:
-    """By name: from a temperature to the soft mask as a function of the scores."""
+    """Functions by name: each takes a temperature and returns the soft mask as a function of the
+    scores."""
     with contextlib.redirect_stdout(io.StringIO()):  # it prints on import
         import difftopk
 
     sites, k = problem.scores.shape[-1], problem.k
-    padded = 2 ** math.ceil(math.log2(sites))  # what the bitonic network takes
+    padded = 2 ** math.ceil(math.log2(sites))  # the bitonic network needs a power of two
     found = {
-        # A soft permutation: [site, place], the best last, and [place, site], the best first.
+        # A soft permutation: [site, rank] with the best last, or [rank, site] with the best first.
         "difftopk NeuralSort": lambda tau: (
             lambda r: difftopk.NeuralSort(tau=tau)(r)[:, :, -k:].sum(2)
         ),
         "difftopk SoftSort": lambda tau: lambda r: difftopk.SoftSort(tau=tau)(r)[:, :k].sum(1),
     }
     if padded > 256:
-        return found  # the network's matrices, padded x padded each, would take minutes
+        return found  # with padded x padded matrices the network would take minutes
 
     def network(tau: float) -> Callable[[Tensor], Tensor]:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -176,7 +176,7 @@ def judge_relaxations(problem: Problem, budget: float) -> list[dict]:
 
 
 def bisect(function: Callable[[float], float], target: float, guess: float) -> float:
-    """Where a growing function of a positive number crosses `target`, to a hundredth."""
+    """The positive number at which an increasing function is `target`, to a hundredth."""
     low = high = guess
     while function(high) < target and high < 1e6 * guess:
         high *= 4
@@ -192,7 +192,7 @@ def bisect(function: Callable[[float], float], target: float, guess: float) -> f
 
 
 def study(problem: Problem, draws: int, repeats: int, budget: float) -> list[dict]:
-    """A row for each method that is installed and can take as many sites."""
+    """A row for each method that is installed and can handle this number of sites."""
     rows = []
     if importlib.util.find_spec("pyepo") is not None:
         rows += judge_pyepo(problem, draws, repeats, budget)

@@ -1,4 +1,4 @@
-"""What an estimate of a gradient is worth: its variance, bias and direction, and the time it
+"""The quality of an estimate of a gradient: its variance, bias and direction, and the time that it
 takes."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-COSINE = 0.99  # "a good gradient", for the time that it takes
+COSINE = 0.99  # the time to this cosine is reported
 
 
 class Quality:
@@ -36,11 +36,11 @@ class Quality:
         self._sum += g.sum(0)
         self._squares += squares.sum(0)
         self._along.append(along / self.norm.square())
-        # An estimate of zero says nothing of the direction.
+        # An estimate of zero has no direction.
         self._cosine.append(along / (squares.sqrt() * self.norm).clamp_min(1e-300))
 
     def summary(self) -> dict[str, float | None]:
-        """Medians over the P gradients; what one estimate cannot tell is None.
+        """Medians over the P gradients. Figures that need more than one estimate are None for one.
 
         relative_variance: E |g - E g|^2 / |g*|^2.
         bias, bias_se: |mean g - g*| / |g*|, and the size that chance alone gives it.
@@ -74,19 +74,19 @@ def median(values: Tensor) -> float:
 
 
 def draws_for(relative_variance: float, draws: int, cosine: float = COSINE) -> float:
-    """Draws until the mean cosine is `cosine`, where the variance falls like 1 / draws.
+    """Number of draws for a mean cosine of `cosine`, if the variance falls like 1 / draws.
 
-    An unbiased g of relative variance r has a squared length near (1 + r) |g*|^2 and g . g* near
-    |g*|^2, so a cosine near 1 / sqrt(1 + r).
+    An unbiased g with relative variance r has a squared length near (1 + r) |g*|^2, and g . g* is
+    near |g*|^2, so the cosine is near 1 / sqrt(1 + r).
     """
     return relative_variance * draws / (1 / cosine**2 - 1)
 
 
 def seconds(call: Callable[[], object], device: torch.device, budget: float) -> float:
-    """Time of one call: the least of as many as fit into `budget` seconds, or of three if they fit
-    into five times as much.
+    """Time of one call: the least over the calls that fit into `budget` seconds, or over three if
+    they fit into five times as much.
 
-    The least, since other work on the machine only ever adds.
+    It is the least because other work on the machine can only add time.
     """
     best, spent, rounds = math.inf, 0.0, 0
     while spent < (budget if rounds >= 3 else 5 * budget) and rounds < 1000:

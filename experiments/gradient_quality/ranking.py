@@ -21,8 +21,8 @@ LOGITS = -0.4  # odds .67: variance 1.67 times the mean
 def make_problem(
     sites: int, k: int, sigma: float, problems: int, seed: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """total_count n [P, S] of NegBin sites, and the derivative [P, S] of BPR in the ranking,
-    through the exact top-K: what the ranking receives in decision-aware training."""
+    """total_count n [P, S] of NegBin sites, and the derivative [P, S] of BPR with respect to the
+    ranking, through the exact top-K. The ranking receives it in decision-aware training."""
     generator = np.random.default_rng([seed, sites, 1])
     total_count = generator.gamma(0.6, 1.2, (problems, sites)) + 0.05
     n = torch.from_numpy(total_count.astype(np.float32)).to(device)

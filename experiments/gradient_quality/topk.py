@@ -16,13 +16,14 @@ from .quality import COSINE, Quality, draws_for, median, seconds
 
 SAMPLED = ("score", "score_loo", "conditional")
 DETERMINISTIC = ("mean_field", "exact")
-ROWS = 10  # of the call that is timed, as in the papers' runs
+ROWS = 10  # in a timed call, as in the papers' runs
 CHUNK = 4_000_000  # scores in one call
 
 
 @dataclass
 class Problem:
-    """Scores like ratio rankings and the derivative of BPR, [P, S] each, with the truth."""
+    """Scores like ratio rankings and the derivative of BPR, [P, S] each, with the exact value and
+    gradient."""
 
     scores: Tensor
     v: Tensor
@@ -35,10 +36,11 @@ class Problem:
 def make_inputs(
     sites: int, k: int, rows: int, seed: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Scores like ratio rankings and the derivative of BPR in the choice, [rows, S] each.
+    """Scores like ratio rankings, and the derivative of BPR with respect to the choice, [rows, S]
+    each.
 
-    Rates from Gamma(.6), as uneven as overdose deaths; scores are their shares of the sum; counts
-    are Poisson with these rates.
+    Rates are drawn from Gamma(.6), so they are as uneven as overdose deaths. Scores are the rates'
+    shares of their sum. Counts are Poisson with these rates.
     """
     generator = np.random.default_rng([seed, sites])
     rate = generator.gamma(0.6, 1.0, (rows, sites)) + 1e-6
@@ -50,11 +52,13 @@ def make_inputs(
 def make_problem(
     sites: int, k: int, sigma: float, problems: int, seed: int, device: torch.device
 ) -> Problem:
-    """Up to `problems` rows of `make_inputs`, without those whose gradient is zero, since no noise
-    reaches the next site or all sites near the threshold have the same count.
+    """Up to `problems` rows of `make_inputs` whose gradient is not zero.
+
+    A gradient is zero if the noise never changes the choice, or if all sites near the threshold
+    have the same count.
 
     Raises:
-        ValueError: none is left.
+        ValueError: no row is left.
     """
     scores, v = make_inputs(sites, k, problems, seed, device)
     value, gradient = exact(scores.double(), v.double(), k, sigma)
@@ -86,7 +90,7 @@ def sampled(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Independent estimates of the value and the gradient, [R, P, S], in parts.
 
-    A row's noise is its own, so R estimates are R copies of the scores in one call.
+    Each row has its own noise, so R estimates are R copies of the scores in one call.
     """
     count, sites = problem.scores.shape
     generator = torch.Generator(problem.scores.device).manual_seed(seed)
@@ -107,8 +111,8 @@ def sampled(
 
 
 def judge(estimator: str, problem: Problem, draws: int, repeats: int, seed: int) -> dict:
-    """Quality of one estimator's gradient; also value_error, sqrt(E |b - b*|^2 / K), and sum_sd,
-    the standard deviation of sum b, which is K in expectation."""
+    """Quality of one estimator's gradient. Also value_error, sqrt(E |b - b*|^2 / K), and sum_sd,
+    the standard deviation of sum b, whose expectation is K."""
     quality = Quality(problem.gradient)
     squares, sums = torch.zeros_like(quality.norm), []
     count = 0
@@ -129,7 +133,7 @@ def judge(estimator: str, problem: Problem, draws: int, repeats: int, seed: int)
 
 
 def time_call(estimator: str, problem: Problem, draws: int, budget: float) -> float:
-    """Seconds of one forward and backward of T = 10 rows."""
+    """Seconds of one forward and backward pass of T = 10 rows."""
     repeat = math.ceil(ROWS / len(problem.scores))
     scores = problem.scores.repeat(repeat, 1)[:ROWS]
     v = problem.v.repeat(repeat, 1)[:ROWS]
@@ -154,9 +158,9 @@ def time_to_cosine(
 ) -> dict:
     """Draws and time until the gradient's mean cosine is .99; `found` was measured at `draws`.
 
-    Where so many draws are at most `limit` noise values for the ten rows they are made, else the
-    time is that of one draw, `seconds_each`, times their number. Without draws `seconds_each` is a
-    call's.
+    If these draws need at most `limit` noise values for the ten rows, they are made and timed.
+    Otherwise the time is `seconds_each`, that of one draw, times their number. For a method without
+    draws `seconds_each` is the time of a call.
     """
     row: dict = {"estimator": estimator, "draws": None, "how": "measured"}
     if estimator in DETERMINISTIC:
@@ -192,11 +196,11 @@ def study(
     seed: int,
     limit: float,
 ) -> dict:
-    """One estimator on one problem: "quality", a row for each number of draws, and "time", the way
-    to a cosine of .99 in at most `limit` noise values.
+    """One estimator on one problem: "quality", a row for each number of draws, and "time", that to
+    a cosine of .99, measured with at most `limit` noise values.
 
-    `work` noise values are spent on each row (20 estimates at least, 1000 at most), `budget`
-    seconds on each timing.
+    Each row takes `work` noise values (at least 20 estimates, at most 1000), and each timing
+    `budget` seconds.
     """
     count, sites = problem.scores.shape
     rows, least = [], math.inf

@@ -42,7 +42,7 @@ TITLE = "Overdose deaths in Massachusetts: scorers by BPR, and DAML [2023, Table
 K = 100
 PLACE = ("lat", "lon")
 WINDOWS = (1, 3, 5, 7)
-# The 2023 paper names a grid over the noise and the number of draws, and not its values.
+# The 2023 paper mentions a grid over the noise and the number of draws, but not its values.
 LEARNING_RATES = (0.01, 0.003, 0.001)
 SIGMAS = (0.3, 0.1, 0.03, 0.01)
 DRAWS = 100
@@ -108,8 +108,8 @@ def _load(context: Context, **years: Any) -> Splits:
 
 
 def _load_2025(context: Context) -> Splits:
-    """The 2025 paper's years, with its features: the last five counts, and the neighbours' last
-    one."""
+    """The 2025 paper's years with its features: the last five counts, and the neighbours' last
+    count."""
     splits = _load(context, train=range(2011, 2019), valid=[2019], test=[2020, 2021])
     parts = []
     for panel in splits:
@@ -140,7 +140,7 @@ def _table_1(context: Context) -> None:
         "SIMULATED stand-in for " if simulated else ""
     ) + "Massachusetts, opioid-overdose deaths"
     others = [name for name in train.feature_names if not name.startswith("svi_")]
-    # The scorers get earlier counts and the vulnerability index alone.
+    # The scorers get only earlier counts and the vulnerability index.
     inputs = Inputs(train, left_out=tuple(others), device=context.device)
     chosen = _choose(context, splits, inputs)
     averages = {w: metrics.bpr(baselines.historical_mean(valid, w), valid.y, K) for w in WINDOWS}
@@ -187,7 +187,7 @@ def _table_1(context: Context) -> None:
 
 
 def _choose(context: Context, splits: Splits, inputs: Inputs) -> dict[str, dict[str, Any]]:
-    """By row, the run that ranks best, or is likeliest, in the validation year."""
+    """The run with the best BPR, or the highest likelihood, in the validation year, by row."""
     quick = context.quick
     effort = QUICK if quick else Effort()
     rates, sigmas = (LEARNING_RATES[:1], SIGMAS[1:2]) if quick else (LEARNING_RATES, SIGMAS)

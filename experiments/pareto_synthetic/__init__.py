@@ -40,7 +40,7 @@ FORMS = {
 
 
 def simulate(seed: int) -> Tensor:
-    """Counts [T, S]: normals about MEANS, rounded to whole numbers."""
+    """Counts [T, S]: normals with means MEANS, rounded to integers."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(PERIODS, len(MEANS), generator=generator, dtype=torch.float64)
     return (torch.tensor(MEANS, dtype=torch.float64) + SPREAD * noise).round().clamp_min(0)
@@ -57,8 +57,8 @@ def make_objective(kind: str, form: str, sigma: float, epsilon: float) -> Any:
 def train(
     y: Tensor, objective: Any, seed: int, starts: int, steps: int, device: torch.device
 ) -> NormalMixture:
-    """All starts at once: the models lie along a leading dimension, their losses are added, so each
-    has the gradient of its own. One distribution serves all periods, hence the single time."""
+    """Trains all starts together. The starts are a leading dimension and their losses are added, so
+    each has its own gradient. The time has length 1, because all periods share one distribution."""
     torch.manual_seed(seed)
     model = NormalMixture(len(MEANS), COMPONENTS, low=8, high=102, batch=(starts,)).double()
     model.to(device)
@@ -79,9 +79,9 @@ def train(
 def evaluate(
     model: NormalMixture, y: Tensor, kind: str, sigma: float, epsilon: float, repeats: int
 ) -> dict[str, Any]:
-    """Of every start: log-likelihood per period, BPR by the exact ranking, and the objective
-    without sampling, which says which start is the best. Of that one: its components, and what
-    `repeats` rankings by 1000 draws each reach."""
+    """Results for every start: log-likelihood per period, BPR by the exact ranking, and the
+    objective without sampling, by which the best start is chosen. For the best start also: its
+    components, and the BPR of `repeats` rankings by 1000 draws each."""
     y = y.to(model.logits.device)
     counts = model(torch.zeros(1, device=y.device))
     likelihood = counts.site_log_prob(y).sum(-1).mean(-1)
@@ -128,8 +128,8 @@ def evaluate(
 
 
 def partitions(y: Tensor) -> pd.DataFrame:
-    """The fits that give every site to one component for sure, by closed form: log-likelihood per
-    period, and BPR with ties within a component. What Fig. 2 and App. D argue with."""
+    """The fits that assign every site to one component, in closed form: log-likelihood per period,
+    and BPR with ties within a component. Fig. 2 and App. D use such fits in their argument."""
     y_ = y.numpy()
     rows = []
     for low in itertools.product((False, True), repeat=len(MEANS)):
@@ -208,8 +208,8 @@ def run(context: Context) -> None:
 
 
 def plot_frontier(plan: dict, found: dict, hard: pd.DataFrame) -> Any:
-    """DAML as a line over ε for each form and σ; what lies below the axis, as direct BPR mostly
-    does, is drawn at its foot with its log-likelihood."""
+    """DAML as a line over ε for each form and σ. Points below the axis, mostly those of direct BPR,
+    are drawn at its lower end, with their log-likelihood."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.0, 5.0), layout="constrained")
@@ -284,8 +284,8 @@ def plot_frontier(plan: dict, found: dict, hard: pd.DataFrame) -> Any:
 
 
 def plot_models(results: dict[str, dict], y: Tensor) -> Any:
-    """Data on top; then for each model its two components, and the sites by the weight of the
-    upper."""
+    """Data at the top; below, for each model its two components, and the sites by the weight of the
+    upper component."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 1.55 * (1 + len(results))), layout="constrained")

@@ -1,4 +1,4 @@
-"""Patrols through the streets of Washington DC: tours with a proof against beam search."""
+"""Patrols through the streets of Washington DC: proved tours against beam search."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..context import Context
 
 TITLE = "Patrol tours through 20,319 street units, with a proof, against beam search"
 
-PAI = 10.0  # share of crime for share of area that a tour must beat
-CASES = ((6, 4), (12, 4), (12, 8), (15, 4))  # most units in a tour, tours
-SIMULATED = 400  # units, where the data are missing
+PAI = 10.0  # share of crime / share of area that a tour must beat
+CASES = ((6, 4), (12, 4), (12, 8), (15, 4))  # maximum units in a tour, number of tours
+SIMULATED = 400  # number of units if the data are missing
 
 
 def street_units(folder: Path) -> pd.DataFrame:
-    """id, x, y (metres), crime and area of each street unit; simulated ones without the data."""
+    """id, x, y (metres), crime and area of each street unit; simulated units without the data."""
     files = sorted(folder.glob("*.csv")) if folder.is_dir() else []
     if files:
         table = pd.read_csv(files[0], encoding="utf-8-sig")
@@ -94,7 +94,7 @@ def run(context: Context) -> None:
 
 
 def picture(units: pd.DataFrame, graph: tr.Graph, size: int, k: int) -> Any:
-    """Where crime is, and the tours."""
+    """A map of the crime and the tours."""
     from matplotlib.figure import Figure
 
     plan = solve(units, graph, size, k, 300.0)

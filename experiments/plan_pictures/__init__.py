@@ -1,4 +1,4 @@
-"""A picture of each program: what it chooses of one small county."""
+"""A picture of each program's choice in one small county."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TOWNS = ("#F2F2F2", "#E6EFF5", "#F7F0E6", "#EAF3EA")
 
 
 class County(NamedTuple):
-    """81 sites on a bent lattice, in four towns of different need."""
+    """81 sites on a distorted lattice, in four towns of different need."""
 
     places: pd.DataFrame  # by id: x, y (km), town
     scores: pd.Series
@@ -30,7 +30,7 @@ class County(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """A plan as a picture: chosen sites, sites that it helps too, and lines between sites."""
+    """The parts of a plan's picture: chosen sites, sites that are helped too, and lines."""
 
     plan: tr.plan.Plan
     chosen: list[str]
@@ -127,7 +127,7 @@ def connected(c: County) -> Shown:
 
 
 def phases(c: County) -> Shown:
-    """The last of three months, and where the months before were."""
+    """The plan of the last of three months, and those of the earlier months."""
     draw = np.random.default_rng(7)
     months = [c.scores.to_numpy() * draw.uniform(0.5, 1.5, len(c.scores)) for _ in range(3)]
     plan = tr.plan.phased(np.array(months), 8, opening=1.5, ids=list(c.scores.index))
@@ -186,7 +186,7 @@ def picture(county: County) -> Any:
 
 
 def draw(axes: Any, county: County, shown: Shown, title: str) -> None:
-    """Circles are sites, as large as their scores; orange: chosen; blue: helped, or on the way."""
+    """Circles are sites, larger for higher scores; orange: chosen; blue: helped, or on the way."""
     place = county.places[["x", "y"]]
     low, middle, high = -0.7, (SIDE - 1) / 2, SIDE - 0.3
     for town, colour in enumerate(TOWNS):

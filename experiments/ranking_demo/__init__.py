@@ -42,9 +42,9 @@ def expected_bpr(chosen: Tensor, k: int) -> Tensor:
 
 
 def simulate(seed: int, trials: int, draws: int) -> dict[str, Any]:
-    """BPR by method and K over trials. Every trial estimates its rankings anew from `draws` draws
-    of the model and meets an outcome of its own; both come from the 64 outcomes that there are, so
-    the draws of one trial are one multinomial."""
+    """BPR by method and K over trials. Every trial estimates its rankings from `draws` new draws of
+    the model, and has its own outcome. There are only 64 possible outcomes, so the draws of a trial
+    are one multinomial draw."""
     rng = np.random.default_rng(seed)
     y, probability = outcomes()
     share = torch.stack([tr.ratio_ranking(outcome[None]) for outcome in y])
@@ -67,7 +67,7 @@ def simulate(seed: int, trials: int, draws: int) -> dict[str, Any]:
 
 
 def exact() -> dict[str, Any]:
-    """E[BPR] by enumeration: of the rankings, and of the best choice of K of the nine sites."""
+    """E[BPR] by enumeration, for the rankings and for the best choice of K of the nine sites."""
     y, probability = outcomes()
     share = torch.stack([tr.ratio_ranking(outcome[None]) for outcome in y])
     rankings = {"mean": CHANCE * COUNT, "ratio": probability @ share}

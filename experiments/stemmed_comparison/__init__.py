@@ -24,8 +24,8 @@ from .scores import MONTHS, scores
 
 TITLE = "STEMMED's forecasts of deaths by place and drug against ARIMA, means and others"
 
-# First and last origin, months between origins, fits anew every so many, whether by paths, K, and
-# the half-lives that are tried.
+# First and last origin, months between origins, number of origins between fits from the beginning,
+# whether forecasts use paths, K, and the half-lives that are tried.
 SETS: dict[str, tuple[str, str, int, int, bool, int, tuple[float | None, ...]]] = {
     "ct": ("2014-01", "2024-01", 3, 4, False, 3, HALF_LIVES),
     "cook": ("2016-10", "2022-04", 6, 4, True, 20, HALF_LIVES[1:2]),
@@ -42,7 +42,8 @@ def run(context: Context) -> None:
 
 
 class Study:
-    """One set of events: all methods at all origins; the choice on the first half of them."""
+    """One set of events: all methods at all origins, with settings chosen on the first half of the
+    origins."""
 
     def __init__(self, context: Context, which: str, events: tr.Events, place: str):
         first, last, step, anew, simulate, k, half_lives = SETS[which]
@@ -125,7 +126,7 @@ class Study:
 
     @property
     def rows(self) -> list[int]:
-        """The first month to forecast of each origin, in the table of counts."""
+        """The row of each origin's first forecast month in the table of counts."""
         return [self.months.index(f"{origin:%Y-%m}") for origin in self.origins]
 
     def rates(self) -> list[Any]:

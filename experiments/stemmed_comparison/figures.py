@@ -8,7 +8,7 @@ import numpy as np
 
 from .scores import BINS, MONTHS
 
-# Okabe and Ito's palette; others are grey.
+# Okabe and Ito's palette; the other methods are grey.
 STYLE = {
     "STEMMED, chosen": ("#D55E00", "o", "-"),
     "STEMMED, paper": ("#E69F00", "s", "--"),

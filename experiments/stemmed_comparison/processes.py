@@ -1,4 +1,5 @@
-"""Point processes at every origin: fitted anew once a year, warm in between."""
+"""Point processes at every origin: fitted from the beginning once a year (in Cook County every
+second year), and by warm refits in between."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import topreach as tr
 
 from .scores import MONTHS, scores
 
-# The paper's own, and its rivals [S Sec. 5], as settings of one model.
+# The paper's own model and its rivals [STEMMED Sec. 5], as settings of one model.
 NAMED: dict[str, dict[str, Any]] = {
     "STEMMED, paper": {"theta": "share", "recent_rate": False, "anchor": None},
     "SEPP": {
@@ -45,7 +46,7 @@ def label(half_life: float | None, anchor: float) -> str:
 
 
 class Course:
-    """The fits of one setting along the origins, and what each forecasts."""
+    """The fits of one setting along the origins, and their forecasts."""
 
     def __init__(
         self,
@@ -66,12 +67,12 @@ class Course:
     def run(
         self, origins: Sequence[pd.Timestamp], anchors: Sequence[float | None], *, full: bool
     ) -> dict[str, list[dict[str, Any]]]:
-        """By anchor, scores at each origin; without `full` the squared errors only."""
+        """Scores at each origin, by anchor; without `full` only the squared errors."""
         found: dict[str, list[dict[str, Any]]] = {f"{anchor}": [] for anchor in anchors}
         last = None
         for number, origin in enumerate(origins):
             known = self.events.until((origin - pd.Timedelta(days=1)).strftime("%Y-%m-%d"))
-            # A new category of a mark is a new parameter.
+            # A new category of a mark adds a parameter, so there is no warm refit.
             same = last is not None and last.events_.mark_names == known.mark_names
             start = last if same and number % self.anew else None
             with warnings.catch_warnings():
@@ -92,7 +93,7 @@ class Course:
     def _forecast(
         self, model: tr.models.Stemmed, anchor: float | None, *, full: bool
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        # Of many nodes the covariance is dear: paths give mean and variance as well.
+        # With many nodes the covariance is expensive: paths give mean and variance too.
         mode = "moments" if full else "mean"
         more: dict[str, Any] = {}
         if self.simulate:

@@ -1,7 +1,7 @@
-"""What the point process is held against: forecasts from monthly counts y [T, M] alone.
+"""The rivals of the point process: forecasts from monthly counts y [T, M] alone.
 
-Each takes the counts so far and gives the mean of the next months, [H, M], and, where it has one,
-their variance.
+Each takes the counts so far and gives the mean of the next months, [H, M], and their variance if it
+has one.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def seasonal_naive(y: np.ndarray) -> Forecast:
 
 
 def arima(y: np.ndarray) -> Forecast:
-    """ARIMA(1, 1, 1) of each series by statsmodels; never below 0. A series that stood still, or
-    whose fit fails, has its mean of 12 months."""
+    """ARIMA(1, 1, 1) of each series by statsmodels; never below 0. For a constant series, or if the
+    fit fails, the mean of 12 months."""
     from statsmodels.tsa.arima.model import ARIMA
 
     mean, variance = (
@@ -53,14 +53,14 @@ def arima(y: np.ndarray) -> Forecast:
 
 
 def autoregression(y: np.ndarray, groups: np.ndarray) -> Forecast:
-    """VAR(1) with a constant by least squares, among the nodes of each group; never below 0. One of
-    all series has more coefficients than there are months."""
+    """VAR(1) with a constant by least squares, among the nodes of each group; never below 0. A VAR
+    of all series has more coefficients than there are months."""
     mean = np.zeros((HORIZON, y.shape[1]))
     variance = np.zeros_like(mean)
     for group in np.unique(groups):
         own = np.flatnonzero(groups == group)
         x = np.c_[np.ones(len(y) - 1), y[:-1, own]]
-        # Least squares of least norm where months are fewer than coefficients.
+        # The least-squares solution of least norm, if there are fewer months than coefficients.
         weight = np.linalg.lstsq(x, y[1:, own], rcond=None)[0]
         rest = y[1:, own] - x @ weight
         noise = rest.T @ rest / max(len(x) - x.shape[1], 1)
@@ -75,9 +75,9 @@ def autoregression(y: np.ndarray, groups: np.ndarray) -> Forecast:
 
 def endemic_epidemic(y: np.ndarray, neighbours: np.ndarray) -> Forecast:
     """y_t ~ NB2(n_u (e + l y_{t-1,u} / n_u + f Σ_v w_uv y_{t-1,v} / n_v)), as R's hhh4 with
-    offsets: n_u is the node's mean of the last two years; one e, l, f and dispersion for all, by
-    maximum likelihood on the last five years. Means ahead are exact; variances of the one-step
-    kind."""
+    offsets. n_u is the node's mean of the last two years. All nodes share e, l, f and the
+    dispersion, by maximum likelihood on the last five years. Means ahead are exact; variances are
+    those of one step."""
     y = y[-60:]
     level = y[-24:].mean(0) + 0.02
     weight = neighbours * level[:, None] / level

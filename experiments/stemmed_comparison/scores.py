@@ -1,4 +1,4 @@
-"""How good forecasts of monthly counts are, at five horizons of one origin."""
+"""Scores of forecasts of monthly counts, at five horizons of one origin."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ BINS = 10
 def scores(
     mean: np.ndarray, variance: np.ndarray | None, y: np.ndarray, places: np.ndarray, k: int
 ) -> dict[str, Any]:
-    """Of means [12, M], variances (None: Poisson) and counts y [12, M], a list over `MONTHS` of
+    """Scores of means [12, M] and variances (None: Poisson) for counts y [12, M], as lists over
+    `MONTHS`.
 
     mse: mean over nodes of (y - mean)². log: mean log probability of y under the negative binomial
-    of mean and variance. cover: the chance that a randomised PIT lies in (.05, .95). pit: its
-    histogram, [10]. bpr: of K places by the sum of their nodes' means.
+    with this mean and variance. cover: the chance that a randomised PIT is in (.05, .95). pit: its
+    histogram, [10]. bpr: of K places, ranked by the sum of their nodes' means.
     """
     rows = [m - 1 for m in MONTHS]
     mean, y = np.maximum(mean[rows], 1e-2), y[rows]
@@ -31,7 +32,7 @@ def scores(
     edges = np.linspace(0, 1, BINS + 1)
 
     def inside(a: float, b: float) -> np.ndarray:
-        """The share of (low, high) that lies in (a, b) [Czado et al. 2009]."""
+        """The share of (low, high) that is inside (a, b) [Czado et al. 2009]."""
         overlap = np.minimum(high, b) - np.maximum(low, a)
         return np.maximum(overlap, 0) / np.maximum(high - low, 1e-300)
 

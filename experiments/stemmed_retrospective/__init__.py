@@ -1,5 +1,5 @@
-"""What a fitted point process says of past deaths: Table 2, Fig. 1 and Fig. 2 of the STEMMED paper,
-on Connecticut."""
+"""A point process fitted to past deaths in Connecticut: Table 2, Fig. 1 and Fig. 2 of the STEMMED
+paper."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def run(context: Context) -> None:
 
 
 def describe(events: tr.Events, options: dict[str, Any], dates: list[str]) -> dict[str, Any]:
-    """A fit and what it says, as plain values."""
+    """The results of a fit, as plain values."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         model = tr.models.Stemmed(**options).fit(events)

@@ -13,7 +13,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#0
 def network_plot(
     networks: dict[str, np.ndarray], places: list[str], types: list[str], title: str
 ) -> Any:
-    """Excitation of each node (row) by each (column) at two dates, on one logarithmic scale."""
+    """Excitation of each node (row) by each node (column) at two dates, on one log scale."""
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
@@ -51,7 +51,7 @@ def share_plot(shares: dict[str, pd.DataFrame], title: str) -> Any:
             year = part["period"].astype(int).to_numpy()
             colour = COLOURS[i % len(COLOURS)]
             axis.plot(year, part["share"], color=colour, marker="o", ms=3, label=place)
-            # The bands of the last year; those of all years would hide each other.
+            # Only the bands of the last year: those of all years would overlap.
             last = part.iloc[-1]
             ends = [[last["share"] - last["lower"]], [last["upper"] - last["share"]]]
             at = year[-1] + 0.35 + 0.2 * i

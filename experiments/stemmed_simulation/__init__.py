@@ -1,4 +1,4 @@
-"""Table 1 of the STEMMED paper: are the parameters of a simulated process found again?"""
+"""Table 1 of the STEMMED paper: does the fit recover the parameters of a simulated process?"""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .figures import plot
 TITLE = "Recovery and coverage of STEMMED's parameters, alone and pooled (its Table 1)"
 
 MONTH = 30.4  # days; the paper's parameters are per month, a table of events is in days
-SIDE = 0.3  # of the square of the places, of up to 25 nodes
+SIDE = 0.3  # of the square in which the places are, for up to 25 nodes
 ONE = {"gamma": 0.77, "beta": 0.8, "alpha": 1.45, "delta_g": 8.82, "omega": 0.85, "delta_k": 14.66}
-# What the paper prints at N = 1, T = 100: mean and interval.
+# Printed in the paper for N = 1, T = 100: mean and interval.
 PRINTED = {
     "gamma": (0.77, 0.0, 1.26),
     "alpha": (1.45, 0.98, 1.91),
@@ -58,7 +58,7 @@ class Truth(NamedTuple):
     places: np.ndarray
 
     def jump(self, v: int, mark: float) -> np.ndarray:
-        """What an event at v adds to all rates."""
+        """The amount that an event at v adds to all rates."""
         far = np.linalg.norm(self.places - self.places[v], axis=1)
         return self.alpha * np.exp(-self.delta_g * far + self.omega * mark)
 
@@ -72,8 +72,8 @@ class Truth(NamedTuple):
 
 
 def truth_of(nodes: int, generator: np.random.Generator) -> Truth:
-    """The paper's laws; one node has its printed values. Drawn again until the process is stable,
-    with a spectral radius below .9."""
+    """Parameters from the paper's distributions; with one node, the printed values. They are drawn
+    again until the spectral radius is below .9, so that the process is stable."""
     side = SIDE * max(nodes / 25, 1) ** 0.5
     while True:
         draw = generator.random((6, nodes))
@@ -89,7 +89,7 @@ def truth_of(nodes: int, generator: np.random.Generator) -> Truth:
 
 
 def data_of(truth: Truth, months: int, generator: np.random.Generator) -> tuple[tr.Events, Any]:
-    """Events of one simulation, and their covariate."""
+    """Events of one simulation, and the covariate."""
     nodes = len(truth.gamma)
     y = generator.random((months, nodes))
     edges = np.arange(months + 1.0)
@@ -130,8 +130,8 @@ def data_of(truth: Truth, months: int, generator: np.random.Generator) -> tuple[
 def estimates(
     model: tr.models.Stemmed, truth: Truth
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Of each parameter, [N, 6]: estimate, ends of the 95 % interval, and the truth; on the scales
-    of `PARAMETERS`, per month. Marks and covariates are scaled back."""
+    """For each parameter, [N, 6]: estimate, ends of the 95 % interval, and the truth, on the scales
+    of `PARAMETERS`, per month. The scaling of marks and covariates is undone."""
     w, covariance = model.working_.numpy(), model.covariance_.numpy()
     mean, scale = model.problem_.scaling[:, 0].tolist()
     mark_mean, mark_scale = model.events_.mark_scaler.numbers["m"]

@@ -16,8 +16,8 @@ def plot(
     truth: dict[str, float],
     printed: dict[str, tuple[float, float, float]],
 ) -> Any:
-    """Where maximum-likelihood estimates of one node lie, by length of the record, and the interval
-    that the paper prints for T = 100."""
+    """The distribution of maximum-likelihood estimates for one node, by length of the record, and
+    the interval that the paper prints for T = 100."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 

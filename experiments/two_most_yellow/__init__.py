@@ -17,16 +17,16 @@ from ..context import Context
 
 TITLE = "Add the two most yellow numbers, with and without a top-2 operator (2023 paper, Fig. 1)"
 
-SIGMA = 0.05  # noise on the scores, which lie in (0, 1)
+SIGMA = 0.05  # noise on the scores, which are in (0, 1)
 DRAWS = 100  # J
 RATE, BATCH = 0.01, 256
-# What is chosen on the development data, for each row alike: widths, weight decay.
+# Chosen on the development data, in the same way for each row: widths, weight decay.
 HIDDEN = ((72, 36), (144, 72))
 DECAYS = (0.0, 0.1)
-# Passes over the data: many where a pass is cheap, or its gradients are noisy.
+# Epochs: many if an epoch is cheap or its gradients are noisy.
 EPOCHS = {"none": 300, "score": 100, "score_loo": 60, "exact": 30}
 SEEDS = 5
-DEVELOPMENT = 1000  # added to the seed: the data of the choice are none of the reported ones
+DEVELOPMENT = 1000  # added to the seed, so that the development data are not among those reported
 PAPER = {"none": (3.8, 5.0), "score": (1.0, 1.7)}
 NAMES = {
     "none": "MLP",
@@ -58,8 +58,8 @@ def instances(number: int, generator: torch.Generator, device: torch.device) -> 
 
 
 class Scorers(nn.Module):
-    """R networks side by side, each from 27 colour components [R, T, 27] to nine scores in (0, 1),
-    [R, T, 9]. Starts as `nn.Linear`: uniform within 1/√inputs."""
+    """R networks side by side. Each maps 27 colour components [R, T, 27] to nine scores in (0, 1),
+    [R, T, 9]. The start is that of `nn.Linear`: uniform within 1/√inputs."""
 
     def __init__(self, number: int, hidden: tuple[int, ...], generator: torch.Generator):
         super().__init__()
@@ -77,7 +77,7 @@ class Scorers(nn.Module):
 
 
 def choose(scores: Tensor, variant: str, generator: torch.Generator) -> Tensor:
-    """How much of each value is added, [..., 9]."""
+    """The weight of each value in the sum, [..., 9]."""
     if variant == "none":
         return scores
     if variant == "exact":
@@ -98,9 +98,9 @@ def train(
     *,
     test: bool,
 ) -> dict[str, Any]:
-    """Train a network for each seed, on data of that seed, by mean squared error: AdamW, its rate
-    falling to 0 by a cosine. The epoch is that of the least error on validation instances of the
-    seed; `test` says whether to look at the test instances, with the network of that epoch."""
+    """Train a network for each seed, on data of that seed, by mean squared error, with AdamW whose
+    rate falls to 0 by a cosine. The epoch with the least error on the seed's validation instances
+    is kept. `test` says whether to evaluate the network of that epoch on the test instances."""
     sources = [torch.Generator().manual_seed(seed) for seed in seeds]
     fit, valid, held_out = (
         Instances(*map(torch.stack, zip(*(instances(n, g, device) for g in sources), strict=True)))
@@ -124,7 +124,7 @@ def train(
     for epoch in range(1, epochs + 1):
         for part in torch.randperm(number, generator=generator).split(BATCH):
             optimizer.zero_grad()
-            # The sum over networks: each has the gradient of its own.
+            # The sum over networks: each gets its own gradient.
             errors(fit.part(part.to(device))).sum().backward()
             optimizer.step()
             scheduler.step()
@@ -223,8 +223,8 @@ def run(context: Context) -> None:
 
 
 def plot(context: Context, found: dict[str, Any]) -> Any:
-    """Left: one instance, in its colours, the two to add circled. Right: learning curves, the mean
-    over seeds and, of validation, their range."""
+    """Left: one instance in its colours, with circles around the two numbers to add. Right:
+    learning curves, the mean over seeds and, for validation, also the range."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.8), layout="constrained")
