@@ -546,6 +546,9 @@ def test_simulated_massachusetts_form(tmp_path):
         pd.DataFrame(place[1:], columns=["lat", "lon"]).to_csv(path, index=False)
         with pytest.raises(ValueError, match="1620 rows of finite lat and lon, got 1619"):
             simulate_massachusetts(centroids=path)
+        pd.DataFrame(place, columns=["lat", "lon"]).replace(41.5, np.nan).to_csv(path, index=False)
+        with pytest.raises(ValueError, match="got 1620 rows, 1 values not finite"):
+            simulate_massachusetts(centroids=path)
         pd.DataFrame(place, columns=["lat", "x"]).to_csv(path, index=False)
         with pytest.raises(ValueError, match="columns lat and lon"):
             simulate_massachusetts(centroids=path)

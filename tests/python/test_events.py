@@ -156,6 +156,9 @@ def test_errors(small, tmp_path, monkeypatch):
     write(small / "chicago_assault/counts_monthly_150m.csv", "cell,month0,count\n8,120,1\n")
     with pytest.raises(ValueError, match="counts must be of cells"):
         chicago_assault(root=small)
+    (small / "geo/ct_towns.csv").unlink()  # one of the two files of a set
+    with pytest.raises(FileNotFoundError, match="a folder with .*ct_events.csv and .*ct_towns.csv"):
+        ct_overdose(root=small)
 
 
 @needs_data

@@ -10,7 +10,7 @@ from topreach.cli.main import _NO_OPTIONS, _parser
 from topreach.data.messages import OF_THE_LIBRARY, either, in_words, option, wording
 
 PACKAGE = Path(topreach.__file__).parent
-ROOT = PACKAGE.parents[1]
+ROOT = Path(__file__).parents[2]
 # The packages that commands call.
 ROOMS = (
     "data", "distributions", "models", "objectives", "plan", "programs", "ranking", "training",

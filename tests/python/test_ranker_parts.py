@@ -349,6 +349,19 @@ def test_repeats_draw_as_many_as_they_are_told():
     assert len(set(few.tolist())) > 3
 
 
+def test_repeats_leave_closed_sites_out():
+    """The site with most events is closed when the test begins: it takes none of the K places."""
+    best = int(np.argmax(Y[:T].sum(0)))
+    y, closed = Y.copy(), np.full(S, NAN)
+    y[T:, best], closed[best] = NAN, 2010 + T - 1
+    ranker = fit(panel(closed=closed), ranking="ratio", rank_samples=3000)
+    test = panel(T, T + 1, y=y[T : T + 1], closed=closed)
+    shares = quietly(lambda: ranker.score_repeats(test, 4))
+    order = [s for s in np.argsort(-Y[:T].sum(0)) if s != best]
+    reach = y[T, order[:K]].sum() / np.sort(y[T, order])[-K:].sum()
+    np.testing.assert_allclose(shares, reach, rtol=1e-6)
+
+
 def test_which_panels_are_scored(plain):
     blank = np.array(Y[T : T + 2])
     blank[1] = NAN
