@@ -490,7 +490,7 @@ class CppTests:
         self._ninja = shutil.which("ninja", path=str(bin)) or "ninja"
         cmake = shutil.which("cmake", path=str(bin)) or "cmake"
         arguments = ["-S", self._source, "-B", self._build, "-G", "Ninja", "-DTOPREACH_TESTS=ON"]
-        arguments += ["-DTOPREACH_CUDA=OFF", "-DTOPREACH_PYTHON=ON"]
+        arguments += ["-DTOPREACH_CUDA=off", "-DTOPREACH_PYTHON=ON"]
         arguments += [
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-DCMAKE_MAKE_PROGRAM={self._ninja}",

@@ -542,6 +542,10 @@ def test_simulated_massachusetts_form(tmp_path):
         # variance.
         assert abs(one.train.y[3].sum() - 2100) < 6 * 2100**0.5
         assert abs(one.test.y[1].sum() - 2110) < 6 * 2110**0.5
+        ranks = one.test.x[0, :, :5].sort(dim=0).values  # themes are percentile ranks
+        torch.testing.assert_close(ranks, torch.linspace(0, 1, 1620)[:, None].expand(-1, 5))
+        lat, lon = one.test.x[0, :, 5:].T
+        assert 41.2 < lat.min() < lat.max() < 43.2 and -73.6 < lon.min() < lon.max() < -70.3
         np.testing.assert_allclose(placed.test.x[0, :, 5:].numpy(), place, rtol=1e-6)
         pd.DataFrame(place[1:], columns=["lat", "lon"]).to_csv(path, index=False)
         with pytest.raises(ValueError, match="1620 rows of finite lat and lon, got 1619"):

@@ -62,6 +62,9 @@ def test_until_without_reports_is_the_table_cut_there():
 
 def test_until_goes_by_reports():
     events = read(reported="seen", complete_through="2024-02-29")
+    # A record is known from the end of the day of its report.
+    for day, known in (("2024-01-05", []), ("2024-01-06", ["c1"])):
+        assert events.until(day, complete_through=day).ids == known
     assert events.until("2024-03-01").ids == ["c1", "c3", "c4"]
     assert events.until("2024-03-02").ids == ["c1", "c2", "c3", "c4"]
     # Records were then complete as long before as they are now: 31 days.
