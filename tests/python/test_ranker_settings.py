@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 import pytest
@@ -39,6 +40,21 @@ def test_whole_numbers():
     for wrong, least in ((-1, 0), (2, 3), (True, 0), (1.0, 0), ("1", 0)):
         with pytest.raises(ValueError, match=f"TopKRanker: n must be a whole number >= {least}"):
             settings.check_whole("n", wrong, least)
+
+
+@pytest.mark.parametrize(
+    ("made", "name", "least"),
+    [
+        (settings.Training, "warm_start_epochs", 0),
+        (partial(settings.Ranking, "auto"), "samples", 1),
+    ],
+)
+def test_the_least_that_a_setting_can_be(made, name, least):
+    made(**{name: least})
+    with pytest.raises(
+        ValueError, match=f"{name} must be a whole number >= {least}, got {least - 1}"
+    ):
+        made(**{name: least - 1})
 
 
 def test_a_setting_by_its_own_name_goes_before_that_of_the_object():
