@@ -475,6 +475,8 @@ def test_what_is_known_of_the_past(plain):
     closing = fit(panel(y=y, closed=closed))
     file = closing.ranker_.file(True)
     np.testing.assert_array_equal(np.array(file.closed), closed)
+    assert file.past_times == plain.ranker_.file(True).past_times  # known but for one site
+    np.testing.assert_array_equal(file.past_counts.numpy()[:, 1:], Y[:T, 1:].astype(np.float32))
     hidden = panel(T, T + 1, y_upper=Y[T : T + 1] + 1)
     for reads_the_past in (plain, scorer(panel())):
         with pytest.raises(ValueError, match=f"exact counts for this model, got {S} that are"):

@@ -424,8 +424,7 @@ def _train(
         and (training.warm_start or valid_batch is not None)
     ):
         beside = None if training.checkpoint is None else f"{os.fspath(training.checkpoint)}.warm"
-        monitor = "nll" if valid_batch is not None else None
-        warm = run(NLL(), model, training.warm_start_epochs, monitor, beside, None)
+        warm = run(NLL(), model, training.warm_start_epochs, None, beside, None)
         if warm.interrupted_:
             return warm, warm, model
         if not training.warm_start:
@@ -433,9 +432,7 @@ def _train(
             if refit is not None:
                 refit(model)
     monitor, floor = None, None
-    if isinstance(loss, NLL):
-        monitor = "nll"
-    elif decision_aware:
+    if decision_aware:
         monitor = "bpr" if warm is None else "nll"
         if warm is not None and valid_batch is not None:
             best = warm.history_["epoch"] == warm.best_epoch_
