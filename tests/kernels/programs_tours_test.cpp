@@ -117,14 +117,15 @@ double by_enumeration(const Graph& graph, const std::vector<double>& gain,
   return best(0, 0, options.k);
 }
 
-TEST(Tours, RandomGraphsAgainstAllPaths) {
-  std::mt19937 random(2);
-  for (int trial = 0; trial < 200; ++trial) {
-    const int32_t n = 5 + int32_t(random() % 4);
+// Random graphs of `least` to least + 3 areas, an edge between two with a chance of tenths / 10.
+void expect_best_plans(uint32_t seed, int trials, int32_t least, uint32_t tenths) {
+  std::mt19937 random(seed);
+  for (int trial = 0; trial < trials; ++trial) {
+    const int32_t n = least + int32_t(random() % 4);
     std::vector<int32_t> a, b;
     for (int32_t i = 0; i < n; ++i)
       for (int32_t j = 0; j < i; ++j)
-        if (random() % 10 < 4) a.push_back(i), b.push_back(j);
+        if (random() % 10 < tenths) a.push_back(i), b.push_back(j);
     const Graph graph = make_graph(n, a, b);
     std::vector<double> gain, size;
     std::vector<int8_t> lock;
@@ -146,6 +147,11 @@ TEST(Tours, RandomGraphsAgainstAllPaths) {
     ASSERT_NEAR(plan.value, by_enumeration(graph, gain, options), 1e-9) << trial;
   }
 }
+
+TEST(Tours, RandomGraphsAgainstAllPaths) { expect_best_plans(2, 200, 5, 4); }
+
+// With more areas the search must leave most paths out by its bounds.
+TEST(Tours, WiderRandomGraphsAgainstAllPaths) { expect_best_plans(3, 120, 10, 3); }
 
 TEST(Tours, TimeIsUpLeavesABound) {
   std::mt19937 random(9);
