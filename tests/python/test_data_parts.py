@@ -308,6 +308,11 @@ def test_cuts_by_time():
         test.with_history(panel.select_times([2001, 2002]))
     joined = test.with_history(train)
     assert joined.timeline.shape == (4, 2) and joined.history_y[0].tolist() == [0, 1]
+    # A period without counts takes part in finding the calendar of both: years, not pairs of years.
+    counts = [[1.0, 2.0], [NAN, NAN]]
+    later = tr.Panel(np.zeros((2, 2, 0)), counts, ["a", "b"], [2002, 2003], [], counts="optional")
+    joined = quiet(lambda: later.with_history(small((2000,))))
+    assert joined.calendar.step == 1 and joined.timeline_times.tolist()[:3] == [2000, 2001, 2002]
 
 
 # ---- sites ---------------------------------------------------------------------------------------
