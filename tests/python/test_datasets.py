@@ -427,6 +427,7 @@ def test_seeds():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         one, again, other = simulate_county(1), simulate_county(1), simulate_county(2)
+        assert torch.equal(simulate_county().test.y, simulate_county(0).test.y)
     assert torch.equal(one.train.x, again.train.x)
     assert torch.equal(one.test.y, again.test.y)
     assert not torch.equal(one.test.y, other.test.y)

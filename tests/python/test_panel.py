@@ -843,6 +843,10 @@ def test_bad_words_for_suppressed_counts():
         read(df, suppressed=(1, 9))
     for ends in ((9, 1), (-1, 3), (1.0, 9), (1,), "19", (True, 3), (1, 2**24 + 1)):
         with pytest.raises(ValueError, match=r"suppressed must give \(least, most\)"):
+            Panel.from_csv(  # before a large file is read
+                "no such file.csv", site="a", time="b", count="c", suppressed={"<5": ends}
+            )
+        with pytest.raises(ValueError, match=r"suppressed must give \(least, most\)"):
             read(df, suppressed={"*": ends})
     for text in ("NA", " ", 7.5):
         with pytest.raises(ValueError, match="suppressed must have texts as keys"):

@@ -86,7 +86,9 @@ def test_features_are_found_by_name():
     assert torch.equal(standardizer.transform_tensor(torch.tensor(x).float()), expected.x)
     with pytest.raises(ValueError, match="lacks: 'b'"):
         standardizer.transform(panel_of(x[:, :, :1], ["a"]))
-    assert torch.equal(standardizer.transform_tensor(torch.tensor(x[0, 0]).float()), expected.x[0, 0])
+    assert torch.equal(
+        standardizer.transform_tensor(torch.tensor(x[0, 0]).float()), expected.x[0, 0]
+    )
     for wrong in (torch.zeros(3, 5, 4), torch.tensor(1.0)):
         with pytest.raises(ValueError, match=r"x must have shape \[..., 2\]"):
             standardizer.transform_tensor(wrong)
