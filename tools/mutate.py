@@ -432,7 +432,7 @@ class PythonTests:
                 raise SystemExit(f"mutate: the tests fail without any change: {tests}\n{log}")
             seconds = time.perf_counter() - started
             print(f"mutate: {' '.join(tests)} take {seconds:.0f} s", file=sys.stderr, flush=True)
-            self._limits[key] = max(30.0, 4 * seconds)
+            self._limits[key] = _limit(seconds)
         return self._limits[key]
 
     def _run(self, tests: list[str], limit: float) -> int | None:
@@ -450,6 +450,11 @@ class PythonTests:
             options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
             os._exit(int(pytest.main([*options, *tests])))
         return _wait(child, limit)
+
+
+def _limit(seconds: float) -> float:
+    """Seconds after which a run counts as too slow, by those that it takes without a change."""
+    return max(30.0, 4 * seconds)
 
 
 def _wait(child: int, limit: float) -> int | None:
@@ -497,17 +502,20 @@ class CppTests:
         ]
         os.environ |= {"CCACHE_NOHASHDIR": "1", "CCACHE_BASEDIR": str(self._source)}
         subprocess.run([cmake, *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
-        self._ready: set[str] = set()
+        self._limits: dict[str, float] = {}
 
     def notice(self, change: Change) -> str | None:
         """How the change was noticed, or None."""
         kernels = change.path.parts[0] == "kernels"
         targets = ["topreach_kernel_tests"] if kernels else ["topreach_csrc_tests"]
         for target in targets:
-            if target not in self._ready:
-                if self._make(target) or self._run(target) != 0:
+            if target not in self._limits:
+                if self._make(target):
+                    raise SystemExit(f"mutate: {target} is not built; see {WORK}/log")
+                started = time.perf_counter()
+                if self._run(target, self._timeout) != 0:
                     raise SystemExit(f"mutate: {target} fails without any change; see {WORK}/log")
-                self._ready.add(target)
+                self._limits[target] = _limit(time.perf_counter() - started)
         place = self._source / change.path
         original = place.read_bytes()
         place.write_bytes(change.apply(original))
@@ -515,7 +523,7 @@ class CppTests:
             for target in targets:
                 if self._make(target):
                     return "does not compile"
-                status = self._run(target)
+                status = self._run(target, self._limits[target])
                 if status != 0:
                     return "too slow" if status is None else "caught"
         finally:
@@ -528,12 +536,12 @@ class CppTests:
         with open(WORK / "log", "wb") as log:
             return subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
 
-    def _run(self, target: str) -> int | None:
+    def _run(self, target: str, limit: float) -> int | None:
         command = [self._build / "tests" / target, f"--gtest_filter={self._filter}"]
         command.append("--gtest_fail_fast")
         with open(WORK / "log", "wb") as log:
             try:
-                run = subprocess.run(command, stdout=log, stderr=log, timeout=self._timeout)
+                run = subprocess.run(command, stdout=log, stderr=log, timeout=limit)
             except subprocess.TimeoutExpired:
                 return None
         return run.returncode
