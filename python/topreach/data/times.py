@@ -22,6 +22,7 @@ from torch import Tensor
 
 from topreach._C import Calendar
 
+from . import time_doubts
 from .messages import option
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -152,10 +153,11 @@ def _numbers(
         ):
             if all(re.fullmatch(pattern, text) for text in written):
                 return Times(_parse(Calendar("day", 1, 0, form), written)[0], True, "", form)
-    if (values != np.floor(values)).any() or not len(values):
+    if not len(values):
         return Times(values, False)
+    whole = bool((values == np.floor(values)).all())
     low, high = values.min(), values.max()
-    if _FIRST * 100 < low and high < (_LAST + 1) * 100:
+    if whole and _FIRST * 100 < low and high < (_LAST + 1) * 100:
         last = values % 100
         if ((last >= 1) & (last <= 12)).all():
             form = "%Y%m"
@@ -167,11 +169,26 @@ def _numbers(
                 f"{given[i]!r}{where(i)}. Pass {option('time_format', '%G%V')} if they are ISO "
                 f"weeks, or {option('time_format', 'number')} if they are plain numbers."
             )
-    if _FIRST * 10_000 < low and high < (_LAST + 1) * 10_000:
+    if whole and _FIRST * 10_000 < low and high < (_LAST + 1) * 10_000:
         parsed, bad = _parse(Calendar("day", 1, 0, "%Y%m%d"), _digits(values))
         if bad is None:
             return Times(parsed, True, "", "%Y%m%d")
+    _refuse(time_doubts.of_numbers(values, texts), "numbers", given, context)
     return Times(values, False)
+
+
+def _refuse(
+    doubt: time_doubts.Doubt | None, kind: str, given: Sequence[Any], context: tuple
+) -> None:
+    """An error where a column reads as one thing and is likely another."""
+    if doubt is None:
+        return
+    name, argument, where = context
+    i = doubt.position
+    raise ValueError(
+        f"{name}: {argument} must not hold {kind} that may be {doubt.what}, got "
+        f"{given[i]!r}{where(i)}. {doubt.advice}"
+    )
 
 
 def _digits(values: np.ndarray) -> list[str]:
@@ -224,6 +241,7 @@ def _clock(stamp: pd.Timestamp) -> float:
 
 def _texts(given: Sequence[Any], texts: Sequence[str], context: tuple) -> Times:
     name, argument, where = context
+    _refuse(time_doubts.of_texts(texts), "texts", given, context)
     found: list[Times] = []
     best = -1
     for form, unit in _forms(texts[0]):
@@ -235,6 +253,7 @@ def _texts(given: Sequence[Any], texts: Sequence[str], context: tuple) -> Times:
         if not any(np.array_equal(values, other.values) for other in found):
             found.append(Times(values, True, unit, used))
     if len(found) == 1:
+        _refuse(_months_doubt(found[0]), "months", given, context)
         return found[0]
     if found:
         ways = " or ".join(f"{option('time_format', t.format)}" for t in found)
@@ -271,6 +290,15 @@ def _texts(given: Sequence[Any], texts: Sequence[str], context: tuple) -> Times:
     raise ValueError(
         f"{name}: {argument} must be written in one way throughout, got {given[0]!r}{where(0)} and "
         f"{given[i]!r}{where(i)}. Write all alike."
+    )
+
+
+def _months_doubt(times: Times) -> time_doubts.Doubt | None:
+    if not re.fullmatch(r"%Y.%-?m|%-?m.%Y", times.format):
+        return None
+    months = times.values.astype("datetime64[D]").astype("datetime64[M]").astype(int)
+    return time_doubts.of_months(
+        times.format, (1970 + months // 12).tolist(), (1 + months % 12).tolist()
     )
 
 
