@@ -45,7 +45,8 @@ inline std::string plain_id(std::string_view id) {
     if (is_word(i)) {
       text += char(std::tolower(at(i)));
     } else if (!letters) {
-      if (!std::isspace(at(i)) || !std::isspace(at(i - 1))) text += std::isspace(at(i)) ? ' ' : id[i];
+      if (!std::isspace(at(i)) || !std::isspace(at(i - 1)))
+        text += std::isspace(at(i)) ? ' ' : id[i];
     } else if (i > 0 && std::isdigit(at(i - 1))) {
       size_t next = i;
       while (next < id.size() && !is_word(next)) ++next;
@@ -53,9 +54,9 @@ inline std::string plain_id(std::string_view id) {
     }
   }
   const size_t digits = std::min(text.find_first_not_of("0123456789"), text.size());
-  const bool whole = digits == text.size() ||
-                     (digits + 1 < text.size() && text[digits] == '.' &&
-                      text.find_first_not_of('0', digits + 1) == std::string::npos);
+  const bool whole =
+      digits == text.size() || (digits + 1 < text.size() && text[digits] == '.' &&
+                                text.find_first_not_of('0', digits + 1) == std::string::npos);
   if (digits == 0 || !whole) return text;
   const size_t first = text.find_first_not_of('0');
   return first < digits ? text.substr(first, digits - first) : "0";
