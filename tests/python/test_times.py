@@ -181,7 +181,12 @@ DOUBTFUL = [
     ([f"01{m:02d}{y}" for y, m in MONTHS], "dates without separators", "%d%m%Y", "month"),
     ([10_000 * m + y for y, m in MONTHS], "dates that end in the year", None, None),
     ([2019_365, 2020_001, 2020_002], "a year and a day of it", "number", "number"),
-    ([44197, 44228, 44256, 44287], "as Excel counts them, got 44197.*2021-01-01", "number", "number"),
+    (
+        [44197, 44228, 44256, 44287],
+        "as Excel counts them, got 44197.*2021-01-01",
+        "number",
+        "number",
+    ),
     ([1577836800, 1580515200, 1583020800], "seconds since 1970.*2020-01-01", "number", "number"),
 ]
 
@@ -197,7 +202,9 @@ def test_what_may_be_another_thing_is_refused_until_the_format_is_said(given, wh
     times, calendar = read(given, time_format=form)
     assert (len(times.values), calendar.unit) == (len(given), unit)
     if unit == "quarter":  # they follow each other
-        steps = [calendar.distance(a, b) for a, b in zip(times.values, times.values[1:], strict=False)]
+        steps = [
+            calendar.distance(a, b) for a, b in zip(times.values, times.values[1:], strict=False)
+        ]
         assert set(steps) == {1}
 
 

@@ -1,8 +1,8 @@
 """Columns of times that read as one thing and are likely another: 20204 then 20211 as two numbers
 that are 7 apart, 2009/10 and 2010/11 as October 2009 and November 2010.
 
-Each check looks at a whole column and names what it may be. The reader then refuses the column until
-`time_format` says which.
+Each check looks at a whole column and names what it may be. The reader then refuses the column
+until `time_format` says which.
 """
 
 from __future__ import annotations
@@ -68,8 +68,10 @@ def of_months(form: str, years: Sequence[int], months: Sequence[int]) -> Doubt |
         return None
     position, part = found
     quarters = re.sub(r"%-?m", "%q", form)
-    said = f"Pass {option('time_format', quarters)} if they are quarters" if part == "quarter" else (
-        "Write each by its first month, as 2021-07, if they are not months"
+    said = (
+        f"Pass {option('time_format', quarters)} if they are quarters"
+        if part == "quarter"
+        else ("Write each by its first month, as 2021-07, if they are not months")
     )
     return Doubt(
         f"a year and a {part}", position, f"{said}, or {option('time_format', form)} if months."
@@ -165,9 +167,7 @@ def _year_at_the_end(values: np.ndarray) -> Doubt | None:
     days = (high >= 1).all() and (low >= 1).all() and (np.maximum(low, high) <= 31).all()
     if not months and not (days and ((low <= 12).all() or (high <= 12).all())):
         return None
-    return Doubt(
-        "dates that end in the year", 0, f"Write dates as 2021-03-01, {_or_number()}"
-    )
+    return Doubt("dates that end in the year", 0, f"Write dates as 2021-03-01, {_or_number()}")
 
 
 def _counted_from_an_epoch(values: np.ndarray) -> Doubt | None:
