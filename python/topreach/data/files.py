@@ -44,13 +44,14 @@ def atomic_path(path: str | os.PathLike, *, standard_output: bool = False) -> It
             yield temporary
         return
     target = Path(os.path.realpath(path))
+    # Asked of what was given: a link may lead to a pipe that has no path, as /dev/stdout does.
+    mode = os.stat(path).st_mode if os.path.exists(path) else stat.S_IFREG
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(f"{shown}: must be a file, got a folder.")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{shown}: its folder {target.parent} must exist. Make it first.")
-    if target.is_dir():
-        raise IsADirectoryError(f"{shown}: must be a file, got a folder.")
-    if target.exists() and not stat.S_ISREG(target.stat().st_mode):
-        # The link may lead to a pipe that has no path, as /dev/stdout does: open what was given.
-        with _copied(shown, target) as temporary:
+    if not stat.S_ISREG(mode):
+        with _copied(shown, Path(shown)) as temporary:
             yield temporary
         return
     temporary = _beside(target)
