@@ -59,12 +59,7 @@ class Merge {
     if (table_ != nullptr && table_->y.defined()) out.y = of_wanted(table_->y, NAN);
     if (table_ != nullptr && table_->y_upper.defined())
       out.y_upper = of_wanted(table_->y_upper, NAN);
-    std::vector<double> totals;
-    for (const auto& [index, row] : known_) {
-      const torch::Tensor seen = row.isnan().logical_not();
-      if (seen.any().item<bool>()) totals.push_back(row.nansum().item<double>());
-    }
-    out.past_totals = torch::tensor(totals, torch::kDouble);
+    out.past_totals = torch::tensor(past_totals(), torch::kDouble);
     TR_REQUIRE(sites >= 1, "{}: table must have at least one site, got none", function_);
     return std::move(out_);
   }
@@ -220,6 +215,31 @@ class Merge {
     for (int64_t n = 0; n < periods; ++n)
       check_exposure(result[n], out_.model.timeline[n].isnan().logical_not(), first + n);
     return result;
+  }
+
+  // Events of the known periods, in order; per exposure, where the model predicts that.
+  std::vector<double> past_totals() const {
+    std::map<int64_t, torch::Tensor> exposure;
+    if (file_.uses_exposure) {
+      for (size_t n = 0; file_.past.exposure.defined() && n < file_.past.times.size(); ++n)
+        exposure[file_.calendar.index(file_.past.times[n])] =
+            of_sites(file_.past.exposure[int64_t(n)], in_file_, NAN);
+      for (const auto& [index, row] : exposure_of_table()) exposure[index] = row;
+    }
+    std::vector<double> totals;
+    for (const auto& [index, row] : known_) {
+      torch::Tensor seen = row.isnan().logical_not();
+      double per = 1;
+      if (file_.uses_exposure) {
+        const auto found = exposure.find(index);
+        if (found == exposure.end()) continue;
+        seen = seen.logical_and(found->second.isnan().logical_not());
+        per = found->second.masked_select(seen).sum().item<double>();
+      }
+      if (seen.any().item<bool>())
+        totals.push_back(row.masked_select(seen).sum().item<double>() / per);
+    }
+    return totals;
   }
 
   void add_row(int64_t index, const torch::Tensor& row) {

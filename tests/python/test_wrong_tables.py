@@ -214,3 +214,29 @@ def test_a_model_of_sites_that_close_is_fitted_and_judged_at_the_command_line(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert got.bpr["model"] == pytest.approx(ranker.score(read.select_times([2019])))
+
+
+def test_a_forecast_per_exposure_outside_of_the_past_is_said():
+    known = frame(range(2010, 2020), exposure=100.0)
+    ranker = tr.TopKRanker(2, model="negbin", objective="marginal").fit(
+        panel(known, exposure="pop")
+    )
+    coming = known[known.time == 2019].assign(time=2020, n=np.nan)
+
+    def notes(fitted, pop):
+        table = panel(coming.assign(pop=pop), exposure="pop", counts="optional")
+        return [n for p in fitted.plan(table) for n in p.notes if "the model expects" in n]
+
+    # More people, more events: the rate is that of the past.
+    assert notes(ranker, 100.0) == notes(ranker, 1000.0) == []
+    file = ranker.ranker_.file(True)
+    state = dict(file.state)
+    name = next(n for n in state if n.endswith("intercept") or n.endswith("bias"))
+    state[name] = state[name] + 3.0
+    file.state = state
+    broken = tr.TopKRanker(2)
+    broken.__dict__.update(ranker.__dict__ | {"ranker_": _C.Ranker(file)})
+    [note] = notes(broken, 1000.0)
+    totals = known.groupby("time").n.sum() * 10
+    said = f"the periods known would have had at its exposure {totals.min()} to {totals.max()}"
+    assert said in note
