@@ -120,6 +120,35 @@ def test_points_between_thousands_of_an_exposure(tmp_path, capsys):
         tr.Panel.from_csv(tmp_path / "t.csv", **OPTIONS, exposure="pop")
 
 
+def test_points_between_thousands_of_a_cost(tmp_path, capsys):
+    """Costs 987, 1987, ...: only one of them is within a budget of 1500."""
+    table = pd.DataFrame({"site": list("abcd"), "score": [1, 2, 3, 4]})
+    table["cost"] = ["987", "1.987", "2.987", "3.987"]
+    table.to_csv(tmp_path / "s.csv", index=False)
+    words = ["plan", "budget", "--scores", str(tmp_path / "s.csv"), "--cost", "cost"]
+    words += ["--budget", "1500", "--out", "-"]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "cost 'cost' must say whether points stand between thousands, got '1.987'" in error
+    assert main([*words, "--decimal", ","]) == 0
+    assert [line.split(",")[0] for line in capsys.readouterr().out.splitlines()] == ["site", "a"]
+
+
+def test_groups_that_may_be_one_are_named(tmp_path, capsys):
+    """A town written in two ways would have two quotas."""
+    table = pd.DataFrame(
+        {"site": list("abcd"), "score": [4, 3, 2, 1], "town": ["X", "X", "x", "Y"]}
+    )
+    table.to_csv(tmp_path / "s.csv", index=False)
+    words = ["plan", "quotas", "--scores", str(tmp_path / "s.csv"), "--k", "3", "--groups", "town"]
+    assert main([*words, "--at-least", "1", "--out", "-"]) == 0
+    assert "got 1 group(s): 'X' and 'x'" in capsys.readouterr().err
+    with pytest.warns(UserWarning, match="groups must differ in more than case.*'X' and 'x'"):
+        tr.plan.quota_topk(table, 3, groups="town", at_least=1)
+    with pytest.warns(UserWarning, match="groups must differ in more than case.*'X' and 'x'"):
+        tr.programs.Quotas(3, table["town"].tolist(), lower=1)
+
+
 @pytest.mark.parametrize(
     "pop", [[1.5, 2.125, 3.0], [0.125, 0.5, 2], [1234.5, 100.25, 7], [12, 7, 9]]
 )

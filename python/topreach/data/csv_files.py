@@ -168,7 +168,21 @@ def _with_points_between_thousands(df: pd.DataFrame) -> pd.DataFrame:
     return df
 
 
-def may_have_points_between_thousands(df: pd.DataFrame, column: str) -> bool:
+def refuse_unclear_points(
+    df: pd.DataFrame, column: str, argument: str, path: Any, name: str, **text: Any
+) -> None:
+    """An error where a column that was read with decimal points may hold thousands.
+
+    Args:
+        df: the table as `read_csv` gave it for this path, name and options `text`.
+        argument: what to call the column.
+    """
+    if text.get("decimal", ".") == "." and _may_have_points_between_thousands(df, column):
+        again = read_csv(path, name, text=[column], **text)
+        check_points(again[column], caller(name), argument)
+
+
+def _may_have_points_between_thousands(df: pd.DataFrame, column: str) -> bool:
     """Whether the numbers of a column are such as 12.345 and 987 give, read with decimal points."""
     values = df[column] if list(df.columns).count(column) == 1 else pd.Series(dtype=float)
     if not pd.api.types.is_float_dtype(values):

@@ -13,7 +13,7 @@ import pandas as pd
 from topreach._C import Calendar
 
 from . import columns as _columns
-from .csv_files import check_points, may_have_points_between_thousands, read_csv
+from .csv_files import read_csv, refuse_unclear_points
 from .leaks import warn_of_leaks
 from .messages import at_command_line, caller, option
 from .sites import (
@@ -40,11 +40,10 @@ def csv_table(
     if options["suppressed"]:
         text.append(options["count"])
     text = [column for column in text if isinstance(column, str)]
-    df = read_csv(path, name, text=text, sep=sep, encoding=encoding, decimal=decimal)
-    exposure = options["exposure"]
-    if exposure is not None and decimal == "." and may_have_points_between_thousands(df, exposure):
-        again = read_csv(path, name, text=[exposure], sep=sep, encoding=encoding, decimal=decimal)
-        check_points(again[exposure], caller(name), f"exposure {exposure!r}")
+    written: dict[str, Any] = {"sep": sep, "encoding": encoding, "decimal": decimal}
+    df = read_csv(path, name, text=text, **written)
+    if (exposure := options["exposure"]) is not None:
+        refuse_unclear_points(df, exposure, f"exposure {exposure!r}", path, name, **written)
     # Categories take far less memory than text, and tell that the file does not know numbers from
     # text.
     for column in text:
