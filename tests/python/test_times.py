@@ -53,6 +53,15 @@ READ = [
     ),
     (["2021-01-01 08:00", "2021-01-01 16:00"], "hour", "2021-01-01", "2021-01-02 00:00"),
     (list(pd.period_range("2021Q3", periods=2, freq="Q")), "quarter", "2021-07-01", "2022Q1"),
+    # Fiscal 2021 runs from July 2020: it is not called 2020.
+    (list(pd.period_range("2020", periods=2, freq="Y-JUN")), "year", "2019-07-01", "2021-07-01"),
+    (
+        list(pd.period_range("2021Q1", periods=2, freq="Q-NOV")),
+        "quarter",
+        "2020-12-01",
+        "2021-06-01",
+    ),
+    (list(pd.period_range("2021", periods=2, freq="Y")), "year", "2021-01-01", "2023"),
     (list(pd.to_datetime(["2020-01-31", "2020-02-29"])), "month", "2020-01-31", "2020-03-31"),
     (
         [np.datetime64("2020-01-01"), np.datetime64("2021-01-01")],

@@ -197,7 +197,7 @@ def _digits(values: np.ndarray) -> list[str]:
 
 def _date_objects(given: Sequence[Any], context: tuple) -> Times:
     name, argument, where = context
-    unit = ""
+    unit, fiscal = "", False
     periods = [isinstance(t, pd.Period) for t in given]
     if any(periods):
         frequencies = {t.freqstr if p else None for t, p in zip(given, periods, strict=True)}
@@ -206,8 +206,9 @@ def _date_objects(given: Sequence[Any], context: tuple) -> Times:
                 f"{name}: {argument} must be periods of one frequency, got "
                 f"{', '.join(sorted(map(str, frequencies)))}."
             )
-        found = re.match(r"\d*([A-Za-z])", str(frequencies.pop()))
+        found = re.match(r"\d*([A-Za-z])\w*(?:-(\w+))?", str(frequencies.pop()))
         unit = _FREQUENCIES.get(found[1] if found else "", "")
+        fiscal = found is not None and found[2] not in (None, "DEC")
         given = [t.to_timestamp() for t in given]
     zones = [str(getattr(t, "tzinfo", None)) for t in given]
     if len(set(zones)) > 1:
@@ -225,7 +226,8 @@ def _date_objects(given: Sequence[Any], context: tuple) -> Times:
             f"{name}: {argument} must be whole seconds, got {given[i]!s}{where(i)}. Count the "
             "events by period first."
         )
-    form = "" if unit in ("quarter", "year", "month") else "%Y-%m-%d"
+    # A fiscal year or quarter is named by its first day: its number is another than the date's.
+    form = "" if unit in ("quarter", "year", "month") and not fiscal else "%Y-%m-%d"
     if seconds != {0}:
         form = "%Y-%m-%d %H:%M" + (":%S" if any(s % 60 for s in seconds) else "")
     return Times(values, True, unit, form)
