@@ -89,8 +89,9 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as error:
         write(path, "new")
+    assert error.value.filename == str(path)  # not that of the file beside it
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["plan.csv"]
 
 

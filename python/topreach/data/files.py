@@ -4,6 +4,7 @@ them."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import secrets
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -38,6 +41,23 @@ def atomic_path(path: str | os.PathLike, *, standard_output: bool = False) -> It
         >>> with atomic_path("plan.csv") as temporary:
         ...     frame.to_csv(temporary)
     """
+    with _named(os.fspath(path)), _whole(path, standard_output) as temporary:
+        yield temporary
+
+
+@contextlib.contextmanager
+def _named(shown: str) -> Iterator[None]:
+    """Errors of a disk that takes no more name the file that was to be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), shown) from error
+
+
+@contextlib.contextmanager
+def _whole(path: str | os.PathLike, standard_output: bool) -> Iterator[Path]:
     shown = os.fspath(path)
     if standard_output and shown == "-":
         with _copied(shown, Path("output")) as temporary:
