@@ -268,17 +268,23 @@ std::vector<Plan> Ranker::plans(const RankerInputs& inputs) const {
         mean = mean.masked_fill(shut, 0.0);
         chance = chance.masked_fill(shut, 0.0);
       }
-      const torch::Tensor totals = inputs.past_totals.slice(
+      torch::Tensor totals = inputs.past_totals.slice(
           0, std::max<int64_t>(0, inputs.past_totals.size(0) - kRecentPeriods));
-      if (totals.numel() >= 2 && !file_->uses_exposure) {
+      if (file_->uses_exposure) {  // what the periods known would have had at this one's exposure
+        torch::Tensor exposure = inputs.model.exposure[t].to(torch::kCPU, torch::kDouble);
+        if (shut.defined()) exposure = exposure.masked_fill(shut, 0.0);
+        totals = totals * exposure.sum();
+      }
+      if (totals.numel() >= 2) {
         const double expected = mean.sum().item<double>(), high = totals.max().item<double>(),
                      low = totals.min().item<double>();
         if (expected > kSurprise * high + 1 || expected < low / kSurprise - 1) {
           plan.notes.push_back(
-              fmt::format("the model expects {} in all for {}, where the periods known had {} to "
-                          "{}: look at it "
-                          "before you act on expected counts",
-                          whole(expected), inputs.periods[at], whole(low), whole(high)));
+              fmt::format("the model expects {} in all for {}, where the periods known {} {} to "
+                          "{}: look at it before you act on expected counts",
+                          whole(expected), inputs.periods[at],
+                          file_->uses_exposure ? "would have had at its exposure" : "had",
+                          whole(low), whole(high)));
         }
       }
     }

@@ -13,6 +13,7 @@ namespace topreach {
 
 namespace {
 constexpr int64_t kMostPeriods = 1'000'000;  // of a timeline, known or not
+constexpr double kRevised = 1e-3;  // share by which an exposure may differ from training's unsaid
 
 class Merge {
  public:
@@ -21,6 +22,15 @@ class Merge {
         file_(file),
         needs_(needs),
         table_(table) {
+    if (table != nullptr) {
+      check_panel(function, *table);
+      TR_REQUIRE(
+          !table->y_upper.defined() || !(needs.past || needs.window > 0) ||
+              table->y_upper.eq(table->y).logical_or(table->y.isnan()).all().item<bool>(),
+          "{}: counts must be exact for {}, which reads the past, got some that are only known "
+          "to lie in an interval (y_upper)",
+          function, file.model);
+    }
     for (const double time : file.fitted_times) fitted_.insert(file.calendar.index(time));
     TR_REQUIRE(
         table == nullptr || !table->exposure.defined() || file.uses_exposure || !needs.exposure,
@@ -49,12 +59,7 @@ class Merge {
     if (table_ != nullptr && table_->y.defined()) out.y = of_wanted(table_->y, NAN);
     if (table_ != nullptr && table_->y_upper.defined())
       out.y_upper = of_wanted(table_->y_upper, NAN);
-    std::vector<double> totals;
-    for (const auto& [index, row] : known_) {
-      const torch::Tensor seen = row.isnan().logical_not();
-      if (seen.any().item<bool>()) totals.push_back(row.nansum().item<double>());
-    }
-    out.past_totals = torch::tensor(totals, torch::kDouble);
+    out.past_totals = torch::tensor(past_totals(), torch::kDouble);
     TR_REQUIRE(sites >= 1, "{}: table must have at least one site, got none", function_);
     return std::move(out_);
   }
@@ -145,6 +150,7 @@ class Merge {
                function_, fitted.is_dates() ? "dates" : "numbers", fitted.describe(),
                own.is_dates() ? "dates" : "numbers", own.describe());
     if (table_->times.size() + table_->history_times.size() >= 3) fitted.check_same(function_, own);
+    check_on_calendar(function_, fitted, *table_);
     const auto add = [&](const std::vector<double>& times, std::vector<int64_t>& indices) {
       for (const double time : times) {
         const int64_t index = fitted.index(time);
@@ -177,15 +183,22 @@ class Merge {
   // The exposure of the known periods, on the timeline.
   torch::Tensor past_exposure(int64_t first, int64_t periods) {
     torch::Tensor result = torch::full({periods, num_sites()}, NAN, torch::kFloat);
+    std::vector<std::string> changed;
     const auto put = [&](int64_t index, const torch::Tensor& row) {
-      if (index >= first && index < first + periods) result[index - first].copy_(row);
+      if (index < first || index >= first + periods) return;
+      const torch::Tensor before = result[index - first];
+      const torch::Tensor same = (before - row).abs().le(kRevised * before.abs());
+      if (before.isnan().logical_or(row.isnan()).logical_or(same).logical_not().any().item<bool>())
+        changed.push_back(label(index));
+      result[index - first].copy_(torch::where(row.isnan(), before, row));
     };
     for (size_t n = 0; file_.past.exposure.defined() && n < file_.past.times.size(); ++n)
       put(file_.calendar.index(file_.past.times[n]),
           of_sites(file_.past.exposure[int64_t(n)], in_file_, NAN));
-    if (table_ != nullptr && table_->exposure.defined())
-      for (size_t t = 0; t < table_at_.size(); ++t)
-        put(table_at_[t], of_sites(table_->exposure[int64_t(t)], in_table_, NAN));
+    for (const auto& [index, row] : exposure_of_table()) put(index, row);
+    if (!changed.empty())
+      out_.notes.push_back("the exposure of " + listed(changed) +
+                           " is another in the table than in training; the table's is used");
     // A period with known counts but without exposure takes the exposure of the period before.
     std::vector<std::string> carried;
     for (int64_t n = 1; n < periods; ++n) {
@@ -202,6 +215,31 @@ class Merge {
     for (int64_t n = 0; n < periods; ++n)
       check_exposure(result[n], out_.model.timeline[n].isnan().logical_not(), first + n);
     return result;
+  }
+
+  // Events of the known periods, in order; per exposure, where the model predicts that.
+  std::vector<double> past_totals() const {
+    std::map<int64_t, torch::Tensor> exposure;
+    if (file_.uses_exposure) {
+      for (size_t n = 0; file_.past.exposure.defined() && n < file_.past.times.size(); ++n)
+        exposure[file_.calendar.index(file_.past.times[n])] =
+            of_sites(file_.past.exposure[int64_t(n)], in_file_, NAN);
+      for (const auto& [index, row] : exposure_of_table()) exposure[index] = row;
+    }
+    std::vector<double> totals;
+    for (const auto& [index, row] : known_) {
+      torch::Tensor seen = row.isnan().logical_not();
+      double per = 1;
+      if (file_.uses_exposure) {
+        const auto found = exposure.find(index);
+        if (found == exposure.end()) continue;
+        seen = seen.logical_and(found->second.isnan().logical_not());
+        per = found->second.masked_select(seen).sum().item<double>();
+      }
+      if (seen.any().item<bool>())
+        totals.push_back(row.masked_select(seen).sum().item<double>() / per);
+    }
+    return totals;
   }
 
   void add_row(int64_t index, const torch::Tensor& row) {
@@ -304,6 +342,36 @@ class Merge {
     return torch::stack(rows);
   }
 
+  // Periods and exposure [S] of the table, of its history first.
+  std::vector<std::pair<int64_t, torch::Tensor>> exposure_of_table() const {
+    std::vector<std::pair<int64_t, torch::Tensor>> rows;
+    if (table_ == nullptr) return rows;
+    const auto add = [&](const torch::Tensor& values, const std::vector<int64_t>& periods) {
+      if (!values.defined()) return;
+      for (size_t t = 0; t < periods.size(); ++t)
+        rows.emplace_back(periods[t], of_sites(values[int64_t(t)], in_table_, NAN));
+    };
+    add(table_->history_exposure, history_at_);
+    add(table_->exposure, table_at_);
+    return rows;
+  }
+
+  // The period of the newest known exposure [S] before `index`, and that; of the table, where both have it.
+  std::optional<std::pair<int64_t, torch::Tensor>> last_exposure(int64_t index) const {
+    std::optional<std::pair<int64_t, torch::Tensor>> last;
+    const auto offer = [&](int64_t period, const torch::Tensor& row) {
+      if (period < index && (!last || period >= last->first) &&
+          row.isnan().logical_not().any().item<bool>())
+        last = {period, row};
+    };
+    if (file_.past.exposure.defined() && in_file_.ge(0).all().item<bool>())
+      for (size_t n = 0; n < file_.past.times.size(); ++n)
+        offer(file_.calendar.index(file_.past.times[n]),
+              of_sites(file_.past.exposure[int64_t(n)], in_file_, NAN));
+    for (const auto& [period, row] : exposure_of_table()) offer(period, row);
+    return last;
+  }
+
   // ---- features and exposure --------------------------------------------------------------------
   torch::Tensor features() {
     const Standardizer& scaling = file_.standardizer;
@@ -363,26 +431,26 @@ class Merge {
     torch::Tensor result =
         given ? of_wanted(table_->exposure, NAN)
               : torch::full({int64_t(wanted_.size()), num_sites()}, NAN, torch::kFloat);
-    std::vector<std::string> carried;
+    std::map<int64_t, std::vector<std::string>> carried;  // from the period of this number
     for (size_t t = 0; t < wanted_.size(); ++t) {
       torch::Tensor row = result[int64_t(t)];
       if (row_in_table_[t] >= 0 && given) continue;
+      const auto last = row_in_table_[t] < 0 ? last_exposure(wanted_[t]) : std::nullopt;
       TR_REQUIRE(
-          file_.past.exposure.defined() && in_file_.ge(0).all().item<bool>() &&
-              row_in_table_[t] < 0,
+          last.has_value(),
           "{}: exposure must be given [T, S], for the model was fitted to counts per exposure, got "
           "none for {}. Name its column.",
           function_, label(wanted_[t]));
-      row.copy_(of_sites(file_.past.exposure[file_.past.exposure.size(0) - 1], in_file_, NAN));
-      carried.push_back(label(wanted_[t]));
+      row.copy_(last->second);
+      carried[last->first].push_back(label(wanted_[t]));
     }
     const torch::Tensor open = out_.open.defined() ? out_.open : torch::ones_like(result).gt(0);
     for (int64_t t = 0; t < result.size(0); ++t)
       check_exposure(result[t], open[t], wanted_[size_t(t)]);
     result = torch::where(open, result, 1.0);
-    if (!carried.empty())
-      out_.notes.push_back("the exposure of " + listed(carried) + " is taken as that of " +
-                           file_.calendar.label(file_.past.times.back()) + ", the last one known");
+    for (const auto& [from, periods] : carried)
+      out_.notes.push_back("the exposure of " + listed(periods) + " is taken as that of " +
+                           label(from) + ", the last one known");
     return result;
   }
 

@@ -22,7 +22,8 @@ struct RankerInputs {
   std::vector<bool> learnt;    // T: whether the model has learned from the period
   torch::Tensor y, y_upper;    // [T, S] as the table has them, or undefined
   torch::Tensor open;          // [T, S] bool, or undefined: all sites are open
-  torch::Tensor past_totals;   // counts of all sites together, of the periods that are known
+  // Counts of all sites together, of the periods that are known; per exposure where the model predicts so.
+  torch::Tensor past_totals;
   std::vector<std::string> notes;
 };
 

@@ -48,6 +48,7 @@ ROOMS = {
     "python/topreach/data/event": ["test_data_parts.py", "test_events_*.py"],
     "python/topreach/data/places.py": ["test_data_parts.py", "test_events_table.py"],
     "python/topreach/data/moments.py": ["test_data_parts.py", "test_events_table.py"],
+    "python/topreach/data/time_doubts.py": ["test_times.py"],
     "python/topreach/data/leaks.py": ["test_data_parts.py", "test_table.py"],
     "python/topreach/data/files.py": ["test_files.py", "test_data_files.py"],
     "python/topreach/data/datasets": ["test_datasets.py", "test_events.py"],

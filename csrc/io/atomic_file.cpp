@@ -48,19 +48,20 @@ void write_whole_file(const char* function, const std::string& given, std::strin
     TR_REQUIRE(error == 0, "{}: path could not be written, got {}: {}", function, given,
                std::strerror(error));
   };
-  const std::string path = target_of(function, given);
   struct stat status{};
-  const bool exists = stat(path.c_str(), &status) == 0;
-  if (exists && !S_ISREG(status.st_mode)) {
+  // A link may lead to a pipe that has no path, as /dev/stdout does: open what was given.
+  if (stat(given.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) {
     TR_REQUIRE(!S_ISDIR(status.st_mode), "{}: path must be a file, got the folder {}", function,
                given);
-    const int handle = open(path.c_str(), O_WRONLY | O_CLOEXEC);
+    const int handle = open(given.c_str(), O_WRONLY | O_CLOEXEC);
     check(handle < 0 ? errno : 0);
     const int error = write_all(handle, bytes);
     const int closed = close(handle) == 0 ? 0 : errno;
     check(error != 0 ? error : closed);
     return;
   }
+  const std::string path = target_of(function, given);
+  const bool exists = stat(path.c_str(), &status) == 0;
   // The mode of a new file is 0666 without the process's umask, which open() applies.
   std::random_device random;
   std::string temporary;

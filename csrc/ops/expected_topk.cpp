@@ -255,7 +255,8 @@ Forward expected_topk_cpu(const at::Tensor& scores, int64_t k, double sigma,
                           std::string_view method_name) {
   const auto method = check_expected_topk(scores, k, sigma, method_name);
   const at::Tensor input = scores.contiguous();
-  at::Tensor membership = topk_mask(input, k);  // hard rows are done; raises for NaN
+  check_no_nan("expected_topk", "scores", input);
+  at::Tensor membership = topk_mask(input, k);  // hard rows are done
   at::Tensor bounds = bounds_like(input);
   const bool hard = k == 0 || k == input.size(-1) || sigma == 0;
   if (hard || input.numel() == 0)

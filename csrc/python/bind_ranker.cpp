@@ -266,18 +266,28 @@ void bind_panel(py::module_& m) {
                        std::optional<at::Tensor> x, std::optional<at::Tensor> y,
                        std::optional<at::Tensor> y_upper, std::optional<at::Tensor> exposure,
                        std::vector<double> history_times, std::optional<at::Tensor> history,
-                       std::vector<double> opened, std::vector<double> closed) {
-             return Panel{std::move(site_ids),      calendar,          std::move(times),
-                          std::move(feature_names), to_cpu(x),         to_cpu(y),
-                          to_cpu(y_upper),          to_cpu(exposure),  std::move(history_times),
-                          to_cpu(history),          std::move(opened), std::move(closed)};
+                       std::optional<at::Tensor> history_exposure, std::vector<double> opened,
+                       std::vector<double> closed) {
+             return Panel{std::move(site_ids),
+                          calendar,
+                          std::move(times),
+                          std::move(feature_names),
+                          to_cpu(x),
+                          to_cpu(y),
+                          to_cpu(y_upper),
+                          to_cpu(exposure),
+                          std::move(history_times),
+                          to_cpu(history),
+                          to_cpu(history_exposure),
+                          std::move(opened),
+                          std::move(closed)};
            }),
            py::kw_only(), py::arg("site_ids"), py::arg("calendar"), py::arg("times"),
            py::arg("feature_names") = std::vector<std::string>(), py::arg("x") = std::nullopt,
            py::arg("y") = std::nullopt, py::arg("y_upper") = std::nullopt,
            py::arg("exposure") = std::nullopt, py::arg("history_times") = std::vector<double>(),
-           py::arg("history") = std::nullopt, py::arg("opened") = std::vector<double>(),
-           py::arg("closed") = std::vector<double>());
+           py::arg("history") = std::nullopt, py::arg("history_exposure") = std::nullopt,
+           py::arg("opened") = std::vector<double>(), py::arg("closed") = std::vector<double>());
 }
 
 void bind_plan_of_sites(py::module_& m) {

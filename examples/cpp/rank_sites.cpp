@@ -84,7 +84,10 @@ std::vector<topreach::Plan> plans(const topreach::Ranker& ranker,
   if (known > 0) coming.history = panel.y.slice(0, 0, known);
   coming.y = panel.y.slice(0, known);
   if (panel.x.defined()) coming.x = panel.x.slice(0, known);
-  if (panel.exposure.defined()) coming.exposure = panel.exposure.slice(0, known);
+  if (panel.exposure.defined()) {
+    coming.exposure = panel.exposure.slice(0, known);
+    if (known > 0) coming.history_exposure = panel.exposure.slice(0, 0, known);
+  }
   return ranker.plan(coming);
 }
 

@@ -680,6 +680,7 @@ class Panel:
         exposure: Tensor | None = None,  # [T, S] > 0
         history_times: Sequence[float] = ...,  # H, before times[0]
         history: Tensor | None = None,  # [H, S]
+        history_exposure: Tensor | None = None,  # [H, S], NaN where not known
         opened: Sequence[float] = ...,  # S times, NaN for none; or empty
         closed: Sequence[float] = ...,
     ) -> None: ...

@@ -4,9 +4,12 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <unistd.h>
+
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 
 #include "../../csrc/io/sha256.h"
 #include "../../csrc/models/negbin_mixed_effects.h"
@@ -287,6 +290,56 @@ TEST_F(ModelFileTest, NonFiniteCountsAreRefused) {
   EXPECT_NO_THROW(ranker.plan(table));
   table.times = {NAN};
   EXPECT_THROW(ranker.plan(table), c10::ValueError);
+}
+
+// Tensors of another shape, counts that are none, other periods: named, and not read past their end.
+TEST_F(ModelFileTest, TablesOfAnotherShapeAreRefusedByName) {
+  ModelFile file = example();
+  file.calendar = topreach::Calendar("month", 1, 0, "%Y-%m");
+  file.fitted_times = file.past.times = {0, 31, 59, 90};  // January to April 1970
+  const Ranker ranker(file);
+  const auto said = [&](const std::function<void(topreach::Panel&)>& change) -> std::string {
+    topreach::Panel table = next_year(torch::zeros({1, 4, 3}));
+    table.calendar = file.calendar;
+    table.times = {120};
+    table.y = torch::ones({1, 4});
+    change(table);
+    try {
+      ranker.plan(table);
+    } catch (const c10::ValueError& error) {
+      return error.what_without_backtrace();
+    }
+    return "";
+  };
+  EXPECT_EQ(said([](topreach::Panel&) {}), "");
+  EXPECT_EQ(said([](topreach::Panel& t) { t.y = torch::ones({4}); }),
+            "Ranker::plan: y must have shape [T, S] = [1, 4], a row for each of the table's times, "
+            "got [4]");
+  EXPECT_EQ(said([](topreach::Panel& t) { t.opened = {0.0}; }),
+            "Ranker::plan: opened must be empty or have a time for each of the 4 sites, got 1");
+  EXPECT_EQ(said([](topreach::Panel& t) { t.y[0][1] = 0.5; }),
+            "Ranker::plan: counts must hold whole numbers from 0 to 16777216, or NaN where a count "
+            "is not known, got 0.5 for site 'x y' in 1970-05");
+  EXPECT_NE(said([](topreach::Panel& t) { t.history_times = {90}; }).find("history must be given"),
+            std::string::npos);
+  EXPECT_NE(said([](topreach::Panel& t) { t.times = {130}; }).find("got 1970-05-11, within"),
+            std::string::npos);
+  const topreach::Calendar quarters("quarter", 1, 0, "%YQ%q");
+  EXPECT_NE(said([&](topreach::Panel& t) { t.calendar = quarters; }).find("got quarters"),
+            std::string::npos);
+}
+
+TEST_F(ModelFileTest, APipeWithoutAPathIsWrittenTo) {
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  topreach::save_model_file(example(), "/dev/fd/" + std::to_string(ends[1]));
+  close(ends[1]);
+  std::ofstream copy(path("copy.pt"), std::ios::binary);
+  char part[4096];
+  for (ssize_t n; (n = read(ends[0], part, sizeof part)) > 0;) copy.write(part, n);
+  close(ends[0]);
+  copy.close();
+  EXPECT_EQ(refusal(path("copy.pt")), "");
 }
 
 }  // namespace

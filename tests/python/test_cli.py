@@ -222,6 +222,31 @@ def test_resume(folder):
     assert all(torch.equal(states[0][n], states[1][n]) for n in states[0])
 
 
+def test_a_checkpoint_replaces_no_other_file(folder, capsys):
+    """A model may be fitted in hours; a table of data is not to be had again."""
+    table = (folder / "counts.csv").read_bytes()
+    capsys.readouterr()
+    assert fit(folder, "m1.pt", "--force", "--checkpoint", str(folder / "counts.csv")) == 2
+    assert "--checkpoint must be another file than --data" in error_of(capsys)
+    assert fit(folder, "m1.pt", "--checkpoint", str(folder / "m1.pt")) == 2
+    assert "--checkpoint must be another file than --out" in error_of(capsys)
+    (folder / "notes.txt").write_text("mine")
+    assert fit(folder, "m1.pt", "--checkpoint", str(folder / "notes.txt")) == 2
+    assert "exists; --force replaces it, --resume goes on from it" in error_of(capsys)
+    assert fit(folder, "m1.pt", "--checkpoint", str(folder)) == 2
+    assert "--checkpoint must be a file, got the folder" in error_of(capsys)
+    assert (folder / "counts.csv").read_bytes() == table
+    assert (folder / "notes.txt").read_text() == "mine" and not (folder / "m1.pt").exists()
+
+
+def test_a_model_is_not_written_to_standard_output(folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    data = ["--data", str(folder / "counts.csv"), *COLUMNS, "--k", "5"]
+    assert main(["fit", *data, "--out", "-", "--quiet"]) == 2
+    assert "--out must be a file, got - (standard output)" in error_of(capsys)
+    assert not (folder / "-").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

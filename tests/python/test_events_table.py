@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import topreach as tr
+from topreach.cli import main
 from topreach.data.event_marks import MarkScaler
 
 COLUMNS = {"time": "day", "place": "town", "types": ["heroin", "fentanyl"], "id": "case"}
@@ -514,3 +515,28 @@ def test_examples_in_the_docstrings(module):
         warnings.simplefilter("error")
         result = doctest.testmod(found, extraglobs=names)
     assert result.attempted > 0 and result.failed == 0
+
+
+@pytest.mark.parametrize("wrong", ["2091-03-05", "1900-01-01", "2031-01-01"])
+def test_a_wrong_year_does_not_stretch_the_window(tmp_path, capsys, wrong):
+    rng = np.random.default_rng(0)
+    days = pd.to_datetime("2019-01-01") + pd.to_timedelta(np.sort(rng.integers(0, 900, 200)), "D")
+    table = pd.DataFrame({"date": days.strftime("%Y-%m-%d"), "town": rng.choice(list("abc"), 200)})
+    assert tr.Events.from_frame(table, time="date", place="town").num_events == 200
+    table.loc[7, "date"] = wrong
+    with pytest.raises(
+        ValueError, match=rf"time 'date' must not lie far from .* got {wrong} at row 7"
+    ):
+        tr.Events.from_frame(table, time="date", place="town")
+    table.to_csv(tmp_path / "e.csv", index=False)
+    words = ["fit", "--events", str(tmp_path / "e.csv"), "--time", "date", "--place", "town"]
+    words += ["--k", "1", "--out", str(tmp_path / "m.pt"), "--quiet"]
+    assert main(words) == 2
+    assert "at line 9" in capsys.readouterr().err
+    # Said, the window is what is said: an event before it is history.
+    if wrong < "2000":
+        assert main([*words, "--start", "2019-01-01", "--end", "2021-06-30"]) == 0
+    # Events that are few and far between are no mistake.
+    few = table[:0].assign(date=[], town=[])
+    few["date"], few["town"] = ["2001-01-01", "2001-02-01", wrong], ["a", "b", "a"]
+    assert tr.Events.from_frame(few, time="date", place="town").num_events == 3

@@ -559,7 +559,9 @@ def test_errors(arguments, error, message):
 def test_nan_is_named():
     scores = torch.zeros(2, 4)
     scores[1, 2] = float("nan")
-    with pytest.raises(ValueError, match="scores must not be NaN, got NaN in row 1, site 2"):
+    with pytest.raises(
+        ValueError, match="^expected_topk: scores must not be NaN, got NaN in row 1, site 2"
+    ):
         tr.expected_topk(scores, 2, sigma=0.1)
 
 

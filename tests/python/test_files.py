@@ -6,7 +6,9 @@ import sys
 import threading
 
 import pytest
+import torch
 
+import topreach as tr
 from topreach.data.files import atomic_path
 
 
@@ -87,8 +89,9 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as error:
         write(path, "new")
+    assert error.value.filename == str(path)  # not that of the file beside it
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["plan.csv"]
 
 
@@ -106,3 +109,20 @@ def test_folders(tmp_path):
         write(tmp_path / "none" / "plan.csv", "")
     with pytest.raises(IsADirectoryError, match="must be a file"):
         write(tmp_path, "")
+
+
+def test_a_pipe_without_a_path_is_written_to(tmp_path):
+    """As /dev/stdout in a pipeline, and what >(command) gives: a link to no file."""
+    read, write = os.pipe()
+    try:
+        with atomic_path(f"/dev/fd/{write}") as temporary:
+            temporary.write_text("plan")
+        assert os.read(read, 100) == b"plan"
+        panel = tr.Panel(torch.zeros(2, 3, 0), [[1, 2, 3], [3, 2, 1]], ["a", "b", "c"], [1, 2], [])
+        ranker = tr.TopKRanker(1).fit(panel)
+        ranker.save(f"/dev/fd/{write}")
+        (tmp_path / "m.pt").write_bytes(os.read(read, 1 << 16))
+    finally:
+        os.close(read)
+        os.close(write)
+    assert tr.TopKRanker.load(tmp_path / "m.pt").rank().equals(ranker.rank())

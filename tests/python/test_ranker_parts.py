@@ -155,7 +155,6 @@ def test_a_direct_fit_reads_the_last_periods():
     assert last([1.0, 0, 0, 0, 0, 0], 1)[0] == list(range(2010, 2016))
     nothing = [0.0] * T
     assert last(nothing, 2) == (list(range(2010, 2016)), nothing)
-    assert last([1.0], 2) == (list(range(2010, 2016)), [1.0])  # its length is checked elsewhere
     y = np.array(Y[:T])
     y[-2:] = NAN
     to_come = panel(y=y, counts="optional")
@@ -500,3 +499,32 @@ def test_only_what_the_library_has_is_in_a_file():
     assert not is_library_program(Own())
     assert not is_library_program(tr.programs.with_effect(Own(), [1.0]))
     assert as_forecaster("linear", {"window": 3}) == replace(as_forecaster("linear", {}), window=3)
+
+
+@pytest.mark.parametrize(
+    ("weights", "error", "message"),
+    [
+        ([1.0, 1.0, 1.0], ValueError, rf"must have shape \[{T}\].*got \[3\]"),
+        ([1.0] * (T + 1), ValueError, "must have shape"),
+        ([1.0] * (T - 1) + [float("nan")], ValueError, "must be finite, >= 0 and not all 0"),
+        ([-1.0] * T, ValueError, "must be finite"),
+        ([0.0] * T, ValueError, "must be finite, >= 0 and not all 0"),
+        ("late", TypeError, "must be numbers, or a function that gives them, got str"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("how", [{}, {"model": "linear", "window": 2, "max_epochs": 1}], ids=str)
+def test_wrong_weights_are_refused_for_every_model(how, weights, error, message):
+    with pytest.raises(error, match=f"TopKRanker.fit: time_weights {message}"):
+        fit(panel(), time_weights=weights, **how)
+
+
+def test_weights_are_those_of_the_panels_periods_whatever_the_window():
+    """A model that reads W past counts leaves the first W periods out, and their weights."""
+    some = [1.0] * (T - 1) + [3.0]
+    states = []
+    for first in (1.0, 100.0):
+        how = {"model": "linear", "window": 2, "max_epochs": 2}
+        made = fit(panel(), time_weights=[first, first, *some[2:]], **how)
+        states.append(made.model_.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from topreach.cli import main
 from topreach.data.panel import Panel
 from topreach.data.times import make_calendar, read_times, time_value
 
@@ -61,6 +62,15 @@ READ = [
         "2021-01-02 00:00",
     ),
     (list(pd.period_range("2021Q3", periods=2, freq="Q")), "quarter", "2021-07-01", "2022Q1"),
+    # Fiscal 2021 runs from July 2020: it is not called 2020.
+    (list(pd.period_range("2020", periods=2, freq="Y-JUN")), "year", "2019-07-01", "2021-07-01"),
+    (
+        list(pd.period_range("2021Q1", periods=2, freq="Q-NOV")),
+        "quarter",
+        "2020-12-01",
+        "2021-06-01",
+    ),
+    (list(pd.period_range("2021", periods=2, freq="Y")), "year", "2021-01-01", "2023"),
     (list(pd.to_datetime(["2020-01-31", "2020-02-29"])), "month", "2020-01-31", "2020-03-31"),
     (
         [np.datetime64("2020-01-01"), np.datetime64("2021-01-01")],
@@ -165,3 +175,87 @@ def test_a_calendar_that_is_given_rules():
         Panel(x, y, ["a"], ["2020-02-01"], [], calendar=quarters)
     with pytest.raises(ValueError, match="times must be dates as in training"):
         Panel(x, y, ["a"], [2020], [], calendar=quarters)
+
+
+YEARS = range(2019, 2022)
+QUARTERS = [(y, q) for y in YEARS for q in range(1, 5)]
+MONTHS = [(y, m) for y in (2019, 2020) for m in range(1, 13)]
+# What is written, what it may be, the format that is advised for it and the unit that this reads.
+DOUBTFUL = [
+    (["2009/10", "2010/11", "2011/12"], "years from one to the next", "%Y/%m", "month"),
+    (["2019-20", "2020-21"], "years from one to the next, got '2019-20'", None, None),
+    (["2019/2020", "2020/2021"], "years from one to the next", None, None),
+    ([f"{y}-{q}" for y, q in QUARTERS], "a year and a quarter, got '2020-1'", "%Y-%q", "quarter"),
+    ([f"{y}-{q}" for y, q in QUARTERS], "a year and a quarter", "%Y-%-m", "month"),
+    ([f"{q}/{y}" for y, q in QUARTERS], "a year and a quarter", "%q/%Y", "quarter"),
+    ([f"{y}-{h}" for y in YEARS for h in (1, 2)], "a year and a half of it", "%Y-%-m", "month"),
+    ([f"{y}{q}" for y, q in QUARTERS], "a year and a quarter, got '20201'", "%Y%q", "quarter"),
+    ([10 * y + q for y, q in QUARTERS], "a year and a quarter, got 20201", "%Y%q", "quarter"),
+    ([f"{y}.{q}" for y, q in QUARTERS], "a year and a quarter", "%Y.%q", "quarter"),
+    ([y + m / 100 for y, m in MONTHS], "a year and a month", "number", "number"),
+    ([f"{y - 2000}{m:02d}" for y, m in MONTHS], "a year and a month", "%y%m", "month"),
+    ([f"{m:02d}{y - 2000}" for y, m in MONTHS], "without separators, got '0119'", "%m%y", "month"),
+    ([f"{m:02d}{y}" for y, m in MONTHS], "dates without separators", "%m%Y", "month"),
+    ([f"01{m:02d}{y}" for y, m in MONTHS], "dates without separators", "%d%m%Y", "month"),
+    ([10_000 * m + y for y, m in MONTHS], "dates that end in the year", None, None),
+    ([2019_365, 2020_001, 2020_002], "a year and a day of it", "number", "number"),
+    (
+        [44197, 44228, 44256, 44287],
+        "as Excel counts them, got 44197.*2021-01-01",
+        "number",
+        "number",
+    ),
+    ([1577836800, 1580515200, 1583020800], "seconds since 1970.*2020-01-01", "number", "number"),
+]
+
+
+@pytest.mark.parametrize(("given", "what", "form", "unit"), DOUBTFUL, ids=lambda v: str(v)[:24])
+def test_what_may_be_another_thing_is_refused_until_the_format_is_said(given, what, form, unit):
+    with pytest.raises(ValueError, match=f"f: time 'm' must not hold .* that may be .*{what}") as e:
+        read(given)
+    assert " at line " in str(e.value)
+    if form is None:
+        return
+    assert f'time_format="{form}"' in str(e.value)
+    times, calendar = read(given, time_format=form)
+    assert (len(times.values), calendar.unit) == (len(given), unit)
+    if unit == "quarter":  # they follow each other
+        steps = [
+            calendar.distance(a, b) for a, b in zip(times.values, times.values[1:], strict=False)
+        ]
+        assert set(steps) == {1}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        list(range(1, 13)),
+        ["01", "02", "12"],
+        [1901, 1905, 1911, 2001],
+        [1, 2, 3, 4, 11, 12],
+        [44197, 44204, 44211],
+        [2019.0, 2019.25, 2019.5, 2019.75, 2020.0],
+        [20191, 20192, 20193, 20194, 20195],
+        ["2019-1", "2019-2", "2019-3", "2019-4"],
+        ["2019-1", "2019-5", "2020-1"],
+        ["2011-12"],
+    ],
+    ids=str,
+)
+def test_what_is_plain_stays_so(given):
+    assert len(read(given)[0].values) == len(given)
+
+
+def test_doubtful_times_at_the_command_line(tmp_path, capsys):
+    rows = [f"s{s},{y}{q},{s + q}" for y, q in QUARTERS for s in range(3)]
+    (tmp_path / "t.csv").write_text("site,time,n\n" + "\n".join(rows) + "\n")
+    words = ["fit", "--data", str(tmp_path / "t.csv"), "--site", "site", "--time", "time"]
+    words += ["--count", "n", "--k", "1", "--out", str(tmp_path / "m.pt"), "--quiet"]
+    assert main(words) == 2
+    assert "a year and a quarter, got '20201' at line 14. Pass --time-format '%Y%q'" in (
+        capsys.readouterr().err
+    )
+    assert main([*words, "--time-format", "%Y%q"]) == 0
+    capsys.readouterr()
+    assert main(["rank", "--model", str(tmp_path / "m.pt"), "--out", "-"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("20221,")

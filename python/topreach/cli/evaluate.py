@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from topreach.cli.demo import format_table
-from topreach.cli.fit import judged, model_scores, ordered
+from topreach.cli.fit import judged, model_scores, reached
 from topreach.cli.options import (
     CommandError,
     add_table_options,
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> None:
     if ranker is not None:
         ranker = ranker.with_program(program)
     test = panel.select_times(panel.times[-options.test :])
-    listed = ", ".join(str(t) for t in test.times[:6]) + (" ..." if len(test.times) > 6 else "")
+    listed = ", ".join(test.labels[:6]) + (" ..." if len(test.times) > 6 else "")
     tables = []
     for text, part in judged(test):
         table = _comparison(options, ranker, test, part, program, options.test < panel.num_times)
@@ -135,8 +135,9 @@ def _comparison(
 def _row(
     forecast: torch.Tensor | None, scores: torch.Tensor, panel: Panel, program: Program
 ) -> dict[str, float]:
-    return {
-        "mae": np.nan if forecast is None else metrics.mae(forecast, panel.y),
-        "rmse": np.nan if forecast is None else metrics.rmse(forecast, panel.y),
-        "bpr": float(metrics.bpr(scores, panel.y, ordered(program, panel), nan_policy="omit")),
-    }
+    made = {"mae": np.nan, "rmse": np.nan, "bpr": reached(scores, panel, program)}
+    if forecast is not None:
+        known = ~panel.y.isnan()  # where sites are open
+        made["mae"] = metrics.mae(forecast[known], panel.y[known])
+        made["rmse"] = metrics.rmse(forecast[known], panel.y[known])
+    return made

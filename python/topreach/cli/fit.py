@@ -118,11 +118,21 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         "--without-past", action="store_true", help="leave the past counts out of the model file"
     )
     sub.add_argument("--quiet", action="store_true", help="show no progress")
-    sub.add_argument("--force", action="store_true", help="replace --out if it exists")
+    sub.add_argument(
+        "--force", action="store_true", help="replace --out and --checkpoint if they exist"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
-    may_write(options.out, options.force)
+    may_write(options.out, options.force, standard_output=False)
+    if options.checkpoint is not None:
+        may_write(
+            options.checkpoint,
+            options.force or options.resume,
+            "checkpoint",
+            standard_output=False,
+            advice=", --resume goes on from it",
+        )
     device_of(options.device)
     if options.resume and options.checkpoint is None:
         raise CommandError("--resume needs --checkpoint FILE")
@@ -195,8 +205,8 @@ def run(options: argparse.Namespace) -> None:
         )
     fitted.save(options.out, with_past=not options.without_past)
     print(
-        f"{panel.num_sites} sites, {panel.num_times} periods ({panel.times[0]} to "
-        f"{panel.times[-1]}), {_features(fitted)}"
+        f"{panel.num_sites} sites, {panel.num_times} periods ({panel.labels[0]} to "
+        f"{panel.labels[-1]}), {_features(fitted)}"
     )
     if held is not None and judged is not None:
         print(_skill(judged, held, program, chosen=by_steps))
@@ -220,6 +230,8 @@ def _check_model_options(options: argparse.Namespace) -> None:
                 f"--{name.replace('_', '-')} must come with --model {' or '.join(having)}, got "
                 f"--model {options.model}"
             )
+    if options.epochs is not None and options.epochs < 1:
+        raise CommandError(f"--epochs must be at least 1, got {options.epochs}")
     if KINDS[options.model].needs.events and (options.valid or 0) > 1:
         raise CommandError(
             f"--valid must be 0 or 1 with --model {options.model}, which is judged by the period "
@@ -281,16 +293,14 @@ def model_scores(
 
 def _skill(ranker: TopKRanker, held: Panel, program: Program, *, chosen: bool) -> str:
     """A sentence on how well the held-back periods are ranked, beside the mean of past periods."""
-    periods = ", ".join(str(t) for t in held.times)
+    periods = ", ".join(held.labels)
     sentences = []
     for text, part in judged(held):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             scores, _, counts = model_scores(ranker, held, part)
-            own = ordered(program, counts)
-            reach = float(metrics.bpr(scores, counts.y, own, nan_policy="omit"))
-            own = ordered(program, part)
-            mean = metrics.bpr(baselines.historical_mean(part), part.y, own, nan_policy="omit")
+            reach = reached(scores, counts, program)
+            mean = reached(baselines.historical_mean(part), part, program)
         if math.isnan(reach):
             sentences.append(
                 f"There were no events in {periods}{text}: nothing to judge the model by."
@@ -304,9 +314,13 @@ def _skill(ranker: TopKRanker, held: Panel, program: Program, *, chosen: bool) -
     return "\n".join(sentences)
 
 
-def ordered(program: Program, panel: Panel) -> Program:
-    """The program for the panel's sites in their order."""
-    return program.for_sites("topreach", list(panel.site_ids)) or program
+def reached(scores: torch.Tensor, panel: Panel, program: Program) -> float:
+    """Share of the best possible reach of a choice by scores [T, S], the mean over the panel's
+    periods with events. A site that is not open can not be chosen."""
+    own = program.for_sites("topreach", list(panel.site_ids)) or program
+    shut = panel.y.isnan()
+    scores = scores.to(torch.float64).masked_fill(shut, -math.inf)
+    return float(metrics.bpr(scores, panel.y.masked_fill(shut, 0.0), own, nan_policy="omit"))
 
 
 def _percent(value: Any) -> str:

@@ -66,7 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (CommandError, ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
             if options.debug:
                 raise
-            text = " ".join(in_words(str(error)).split()) or type(error).__name__
+            said = str(error)
+            if isinstance(error, OSError) and error.strerror and error.filename:
+                said = f"{error.filename}: {error.strerror}"
+            text = " ".join(in_words(said).split()) or type(error).__name__
             print(f"topreach {options.command}: error: {text}", file=sys.stderr)
             return 2
     return 0

@@ -143,7 +143,7 @@ def read_table(spec: TableSpec, options: argparse.Namespace, *, counts: str | No
     panel = spec.read(options.data, counts=counts or options.counts)
     if counts is None and not bool(panel.has_counts.all()):
         known = panel.has_counts.tolist()
-        left_out = [str(t) for t, has in zip(panel.times, known, strict=True) if not has]
+        left_out = [t for t, has in zip(panel.labels, known, strict=True) if not has]
         if not any(known):
             raise CommandError(f"{options.data} must have counts, got none in any period")
         panel = panel.select_times([t for t, has in zip(panel.times, known, strict=True) if has])
@@ -194,7 +194,7 @@ def joined(arguments: list[str]) -> list[str]:
 
 # Options that name a file to read, and options that name a file to write.
 READ = ("data", "events", "places", "model", "scores", "edges", "gal", "gwt", "geometry")
-WRITTEN = ("out", "geojson")
+WRITTEN = ("out", "geojson", "checkpoint")
 
 
 def check_files(options: argparse.Namespace) -> None:
@@ -213,23 +213,27 @@ def check_files(options: argparse.Namespace) -> None:
             taken.setdefault(place, name)
 
 
-def may_write(path: str, force: bool) -> None:
+def may_write(
+    path: str, force: bool, name: str = "out", *, standard_output: bool = True, advice: str = ""
+) -> None:
     """Raise, before any work, if `path` is an existing file and `force` is not set. Devices and
     pipes are allowed."""
     if path == "-":
+        if not standard_output:
+            raise CommandError(f"--{name} must be a file, got - (standard output)")
         return
     target = Path(path)
     if target.is_dir():
-        raise CommandError(f"--out must be a file, got the folder {path}")
+        raise CommandError(f"--{name} must be a file, got the folder {path}")
     try:
         plain = stat.S_ISREG(target.stat().st_mode)
     except FileNotFoundError:
         parent = target.resolve().parent if target.is_symlink() else target.parent
         if not parent.is_dir():
-            raise CommandError(f"the folder {parent} of --out must exist") from None
+            raise CommandError(f"the folder {parent} of --{name} must exist") from None
         return
     if plain and not force:
-        raise CommandError(f"{path} exists; --force replaces it")
+        raise CommandError(f"{path} exists; --force replaces it{advice}")
 
 
 def device_of(device: str | None) -> str | None:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from topreach.cli.options import CommandError, say_note, text_of
 from topreach.data.columns import drop_repeated_columns
-from topreach.data.csv_files import read_csv
+from topreach.data.csv_files import read_csv, refuse_unclear_points
 from topreach.data.graph import Graph
 from topreach.data.times import plain
 from topreach.plan import Quotas
@@ -24,6 +24,9 @@ def read_table(
     if path == "-" and flag != "scores":
         raise CommandError(f"--{flag} must be a file, got standard input")
     table = read_csv(path, f"--{flag}", text=tuple(text), **text_of(options))
+    cost = getattr(options, "cost", None)
+    if flag == "scores" and isinstance(cost, str) and cost in table:
+        refuse_unclear_points(table, cost, f"cost {cost!r}", path, f"--{flag}", **text_of(options))
     index = table.index
 
     def where(row: int) -> str:

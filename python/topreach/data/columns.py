@@ -19,6 +19,8 @@ from .times import plain
 
 # Larger counts are not exact in float32.
 MAX_COUNT = 2**24
+_ROUNDING = 1e-6  # how far a count that was calculated is from a whole number
+_DECIMAL_COMMA = r"[+-]?\d+,\d+"
 
 
 def drop_repeated_columns(df: pd.DataFrame, name: str, where: Callable[[int], str]) -> pd.DataFrame:
@@ -69,8 +71,10 @@ def check_column(df: pd.DataFrame, name: str, argument: str, column: Any) -> Non
     lowered = {c.lower().strip(): c for c in columns}
     near = difflib.get_close_matches(column.lower().strip(), lowered, n=1, cutoff=0.5)
     advice = f" Did you mean {lowered[near[0]]!r}?" if near else ""
-    if not near and len(columns) == 1 and any(mark in columns[0] for mark in ";\t|"):
-        advice = f" The file seems to use another separator: pass {option('sep', ';')}."
+    marks = re.findall(r"[^\w\"']", columns[0]) if len(columns) == 1 else []
+    if marks and (not near or column.lower() in columns[0].lower()):
+        mark = r"\t" if marks[0] == "\t" else marks[0]
+        advice = f" The file seems to use another separator: pass {option('sep', mark)}."
     raise ValueError(
         f"{name}: {argument} must be one of the columns, got {column!r}. They are "
         f"{columns}.{advice}"
@@ -102,7 +106,7 @@ def default_features(
         row = int(np.argmax(np.append(bad, False)[codes]))
         value = column.iloc[row]
         advice = f" Name the {option('features')} to choose them yourself."
-        if isinstance(value, str) and re.fullmatch(r"[+-]?\d+,\d+", value.strip()):
+        if isinstance(value, str) and re.fullmatch(_DECIMAL_COMMA, value.strip()):
             advice = f" Pass {option('decimal', ',')} if the comma stands before decimals."
         warnings.warn(
             f"{name}: left out the columns {left_out}, which are not numeric (the first holds "
@@ -158,8 +162,9 @@ def count_values(
         known = pd.to_numeric(pd.Series(values, dtype=object), errors="coerce").to_numpy(float)
         ends = np.stack([known, known])
         for i, text in enumerate(texts):
-            if text in suppressed:
-                ends[:, i] = suppressed[text]
+            code = text if text in suppressed or not np.isfinite(known[i]) else f"{known[i]:.15g}"
+            if code in suppressed:  # -1.0 is written for -1 beside blank cells
+                ends[:, i] = suppressed[code]
             elif np.isnan(known[i]) and text not in MISSING:
                 row = int(np.argmax(codes == i))
                 number = int((np.append(np.isnan(known), False)[codes]).sum())
@@ -176,6 +181,8 @@ def count_values(
         advice = "Mend or drop these rows."
         if value > 0 and np.isfinite(value) and value != np.floor(value):
             advice = "Rates and averages are no counts: give the number of events."
+            if abs(value - round(value)) < _ROUNDING:
+                advice = "Round them, if they are counts that a calculation has made inexact."
         elif value < 0 and value == np.floor(value):
             text = f"{value:.0f}"
             advice = (
@@ -184,9 +191,14 @@ def count_values(
             )
         raise ValueError(
             f"{name}: count {label!r} must hold whole numbers from 0 to {MAX_COUNT}, got "
-            f"{value:g} at {where(row)} ({int(bad.sum())} such rows). {advice}"
+            f"{_shown(value)} at {where(row)} ({int(bad.sum())} such rows). {advice}"
         )
     return low.astype(np.float32), high.astype(np.float32)
+
+
+def _shown(value: float) -> str:
+    """A number to so many digits that it does not look like another."""
+    return f"{value:g}" if not np.isfinite(value) or value == round(value) else repr(float(value))
 
 
 def missing_count(
@@ -217,8 +229,10 @@ def _cell_text(value: Any) -> str:
 def _suppressed_advice(value: Any) -> str:
     text = _cell_text(value)
     found = re.fullmatch(r"(\d+)\s*[-\u2013]\s*(\d+)", text)
-    if re.fullmatch(r"\d{1,3}([,.' ]\d{3})+", text):
+    if re.fullmatch(r"\d{1,3}([,.'’ \u00a0\u202f]\d{3})+", text):
         return f" If it is a whole number, write it as {re.sub(r'[^0-9]', '', text)}."
+    if re.fullmatch(_DECIMAL_COMMA, text):
+        return f" Pass {option('decimal', ',')} if the comma stands before decimals."
     below = re.fullmatch(r"<\s*(\d+)", text)
     ends = (found[1], found[2]) if found else ("least", "most")
     if below and int(below[1]) > 0:
@@ -285,7 +299,7 @@ def _numbers(
     if bad.any():
         row = int(np.argmax(bad))
         text = str(column.iloc[row]).strip()
-        comma = re.fullmatch(r"[+-]?\d+,\d+", text) is not None
+        comma = re.fullmatch(_DECIMAL_COMMA, text) is not None
         advice = (
             f" Pass {option('decimal', ',')} if the comma stands before decimals." if comma else ""
         )

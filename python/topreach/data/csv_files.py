@@ -8,6 +8,7 @@ import gzip
 import io
 import lzma
 import os
+import re
 import stat
 import sys
 import warnings
@@ -15,6 +16,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 
+import numpy as np
 import pandas as pd
 
 from .messages import caller, either, option
@@ -122,6 +124,8 @@ def read_csv(
             f"pass the separator as {option('sep')}."
         ) from error
     df.columns = header
+    if decimal == ",":
+        df = _with_points_between_thousands(df)
     unnamed = [i for i, h in enumerate(header) if not h]
     if unnamed:
         warnings.warn(
@@ -137,6 +141,71 @@ def read_csv(
         if not blank.any():
             return df
     return df if blank is None else df.loc[~blank]
+
+
+_THOUSANDS = r"[+-]?\d{1,3}(\.\d{3})+(,\d+)?"
+
+
+def _with_points_between_thousands(df: pd.DataFrame) -> pd.DataFrame:
+    """The table with numbers such as 12.345 and 1.234,5 read as what they are where the decimal
+    mark is a comma. A column that has points in other places too stays as it is."""
+    columns = {}
+    for i in range(df.shape[1]):
+        column = df.iloc[:, i]
+        if pd.api.types.is_numeric_dtype(column):
+            continue
+        texts = pd.Series(column.dropna().unique(), dtype=object).map(str).str.strip()
+        dotted = texts[texts.str.contains(".", regex=False)]
+        if not len(dotted) or not dotted.str.fullmatch(_THOUSANDS).all():
+            continue
+        plain = {t: t.replace(".", "").replace(",", ".") for t in dotted}
+        plain |= {t: t.replace(",", ".") for t in texts if re.fullmatch(r"[+-]?\d+,\d+", t)}
+        columns[i] = column.map(lambda v, plain=plain: plain.get(str(v).strip(), v), "ignore")
+    for i, column in columns.items():
+        numbers = pd.to_numeric(column, errors="coerce")
+        whole = bool((numbers.notna() | column.isna()).all())
+        df.isetitem(i, numbers if whole else column)
+    return df
+
+
+def refuse_unclear_points(
+    df: pd.DataFrame, column: str, argument: str, path: Any, name: str, **text: Any
+) -> None:
+    """An error where a column that was read with decimal points may hold thousands.
+
+    Args:
+        df: the table as `read_csv` gave it for this path, name and options `text`.
+        argument: what to call the column.
+    """
+    if text.get("decimal", ".") == "." and _may_have_points_between_thousands(df, column):
+        again = read_csv(path, name, text=[column], **text)
+        check_points(again[column], caller(name), argument)
+
+
+def _may_have_points_between_thousands(df: pd.DataFrame, column: str) -> bool:
+    """Whether the numbers of a column are such as 12.345 and 987 give, read with decimal points."""
+    values = df[column] if list(df.columns).count(column) == 1 else pd.Series(dtype=float)
+    if not pd.api.types.is_float_dtype(values):
+        return False
+    found = values.dropna().to_numpy()
+    part = found != np.floor(found)
+    thousandths = np.abs(found * 1000 - np.round(found * 1000)) < 1e-6
+    return bool(part.any() and thousandths.all() and found.min() >= 1 and found.max() < 1000)
+
+
+def check_points(column: pd.Series, who: str, argument: str) -> None:
+    """Refuses text numbers of which those with a point have three digits after it throughout, and
+    others none: 12.345 beside 987 is likely 12345."""
+    texts = column.dropna().map(str).str.strip()
+    pointed = texts.str.contains(".", regex=False)
+    if pointed.all() or not texts[pointed].str.fullmatch(_THOUSANDS).all():
+        return
+    (i, one), (j, other) = (next(iter(texts[p].items())) for p in (pointed, ~pointed))
+    raise ValueError(
+        f"{who}: {argument} must say whether points stand between thousands, got {one!r} at line "
+        f"{int(i) + 2} and {other!r} at line {int(j) + 2}. Pass {option('decimal', ',')} if {one} "
+        f"is {one.replace('.', '')}; else write all with as many decimals, {other}.000."
+    )
 
 
 def read_header(

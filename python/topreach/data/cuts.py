@@ -11,7 +11,7 @@ from topreach._C import Calendar
 
 from . import columns as _columns
 from .batch import Splits
-from .timeline import Timeline
+from .timeline import Timeline, with_unknown
 from .times import plain, time_value
 from .views import PanelViews
 
@@ -92,7 +92,11 @@ class TimeCuts(PanelViews):
             own = self.y if self.y_upper is None else self.y_upper
             high = torch.cat([past.upper, own])
         values = past.times.tolist() + self.time_values.tolist()
-        line, rows = Timeline.place(calendar, values, low, high)
+        exposure = with_unknown(past.low, self.exposure)
+        if past.exposure is not None:
+            own = torch.full_like(self.y, torch.nan) if self.exposure is None else self.exposure
+            exposure = torch.cat([past.exposure, own])
+        line, rows = Timeline.place(calendar, values, low, high, exposure)
         joined = self._replace(_line=line, _rows=rows[-self.num_times :])
         joined._warn_of_gaps(name)
         return joined
@@ -164,7 +168,7 @@ class TimeCuts(PanelViews):
             if known is None:
                 raise ValueError(
                     f"{name}: {argument} must be among the panel's times, got {t!r}. It has "
-                    f"{_columns.listed(self.times)}."
+                    f"{_columns.listed(self.labels)}."
                 )
             positions.append(known)
         repeated = _columns.first_repeated(positions)

@@ -36,6 +36,9 @@ _STATE = (
     "notes",
 )
 
+# Events from which on one far from all others is likely wrong.
+_ENOUGH_FOR_A_WINDOW = 20
+
 
 class Events(EventCounts, EventChanges):
     """N events in continuous time at I places, of S types, with q marks.
@@ -259,6 +262,7 @@ class Events(EventCounts, EventChanges):
         )
         rows, notes = log.rows, []
         if window is None:
+            _check_none_apart(rows["floor"].to_numpy(), dates, spec, name, where)
             start, end = float(rows["floor"].min()), float((rows["floor"] + rows["width"]).max())
             if found.step == 0:  # the first event belongs to the window
                 start = float(np.nextafter(start, -np.inf))
@@ -438,6 +442,30 @@ def _types_of(
             ["+".join(k for k, has in zip(base, row, strict=True) if has) for row in flags], object
         )
     return kinds, own[:, None] == np.array(kinds, dtype=object)[None]
+
+
+def _check_none_apart(
+    floor: np.ndarray, dates: bool, spec: EventSpec, name: str, where: Where
+) -> None:
+    """Refuses a first or last event that is further from all others than these from each other: a
+    wrong year would make the window as long."""
+    if len(floor) < _ENOUGH_FOR_A_WINDOW:
+        return
+    order = np.argsort(floor, kind="stable")
+    few = 1 + len(floor) // 1000
+    rest = floor[order[-few - 1]] - floor[order[few]]
+    gaps = np.diff(floor[order])
+    for apart, row, beside in (
+        (gaps[:few].max(), order[0], order[few]),
+        (gaps[-few:].max(), order[-1], order[-few - 1]),
+    ):
+        if apart > rest > 0:
+            raise ValueError(
+                f"{name}: time {spec.time!r} must not lie far from all other events, got "
+                f"{moment_label(floor[row], dates)} at {where(int(row))} and the next at "
+                f"{moment_label(floor[beside], dates)}. Mend it, or say what the table covers by "
+                f"{either('window=(start, end)', '--start and --end')}."
+            )
 
 
 def _check_within(

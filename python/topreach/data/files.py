@@ -4,6 +4,7 @@ from them."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import secrets
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -38,19 +41,37 @@ def atomic_path(path: str | os.PathLike, *, standard_output: bool = False) -> It
         >>> with atomic_path("plan.csv") as temporary:
         ...     frame.to_csv(temporary)
     """
+    with _named(os.fspath(path)), _whole(path, standard_output) as temporary:
+        yield temporary
+
+
+@contextlib.contextmanager
+def _named(shown: str) -> Iterator[None]:
+    """Errors of a disk that takes no more name the file that was to be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), shown) from error
+
+
+@contextlib.contextmanager
+def _whole(path: str | os.PathLike, standard_output: bool) -> Iterator[Path]:
     shown = os.fspath(path)
     if standard_output and shown == "-":
         with _copied(shown, Path("output")) as temporary:
             yield temporary
         return
     target = Path(os.path.realpath(path))
+    # Asked of what was given: a link may lead to a pipe that has no path, as /dev/stdout does.
+    mode = os.stat(path).st_mode if os.path.exists(path) else stat.S_IFREG
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(f"{shown}: must be a file, got a folder.")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{shown}: its folder {target.parent} must exist. Make it first.")
-    if target.is_dir():
-        raise IsADirectoryError(f"{shown}: must be a file, got a folder.")
-    if target.exists() and not stat.S_ISREG(target.stat().st_mode):
-        # The link may lead to a pipe that has no path, as /dev/stdout does: open what was given.
-        with _copied(shown, target) as temporary:
+    if not stat.S_ISREG(mode):
+        with _copied(shown, Path(shown)) as temporary:
             yield temporary
         return
     temporary = _beside(target)

@@ -28,7 +28,7 @@ from .cuts import TimeCuts
 from .lags import ABSENT_LAGS, Lags
 from .reader import csv_table, frame_table, parquet_table
 from .sites import open_cells
-from .timeline import Timeline
+from .timeline import Timeline, with_unknown
 from .times import make_calendar, plain, read_times
 
 __all__ = ["Batch", "Panel", "Splits"]
@@ -143,7 +143,7 @@ class Panel(TimeCuts, Lags):
         self.time_values = torch.from_numpy(read.values)
         self.exposure = exposure
         self.source, self.notes, self.absent_lags = source, list(notes), absent_lags
-        low, high, values = y, y_upper, read.values.tolist()
+        low, high, values, known = y, y_upper, read.values.tolist(), exposure
         if history_y is not None:
             history_y = _checks.as_float32(history_y, "history_y").to(y.device)
             _checks.check_history(history_y, site_ids, times[0])
@@ -151,9 +151,10 @@ class Panel(TimeCuts, Lags):
             values = before + values
             low = torch.cat([history_y, y])
             high = None if y_upper is None else torch.cat([history_y, y_upper])
+            known = with_unknown(history_y, exposure)
         elif history_times is not None:
             raise ValueError("Panel: history_times must come with history_y, got it alone.")
-        self._line, rows = Timeline.place(calendar, values, low, high)
+        self._line, rows = Timeline.place(calendar, values, low, high, known)
         self._rows = rows[len(low) - len(y) :]
         self._warn_of_gaps("Panel")
 

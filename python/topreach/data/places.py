@@ -115,7 +115,9 @@ class Places:
         advice = _C.did_you_mean(place, self.ids)
         near = difflib.get_close_matches(place, self.ids[:10_000], n=1)
         if not advice:
-            advice = f" Did you mean {near[0]!r}?" if near else " Add it to places, or drop the row."
+            advice = (
+                f" Did you mean {near[0]!r}?" if near else " Add it to places, or drop the row."
+            )
         return f"{place!r}.{advice}"
 
     def distances(self, name: str = "Places.distances") -> Tensor:

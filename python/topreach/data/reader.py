@@ -13,7 +13,7 @@ import pandas as pd
 from topreach._C import Calendar
 
 from . import columns as _columns
-from .csv_files import read_csv
+from .csv_files import read_csv, refuse_unclear_points
 from .leaks import warn_of_leaks
 from .messages import at_command_line, caller, option
 from .sites import (
@@ -21,7 +21,9 @@ from .sites import (
     site_codes,
     site_moments,
     warn_of_changed_sites,
+    warn_of_incomplete_periods,
     warn_of_similar_ids,
+    warn_of_totals,
 )
 from .times import make_calendar, plain, read_times
 
@@ -38,7 +40,10 @@ def csv_table(
     if options["suppressed"]:
         text.append(options["count"])
     text = [column for column in text if isinstance(column, str)]
-    df = read_csv(path, name, text=text, sep=sep, encoding=encoding, decimal=decimal)
+    written: dict[str, Any] = {"sep": sep, "encoding": encoding, "decimal": decimal}
+    df = read_csv(path, name, text=text, **written)
+    if (exposure := options["exposure"]) is not None:
+        refuse_unclear_points(df, exposure, f"exposure {exposure!r}", path, name, **written)
     # Categories take far less memory than text. They also mark columns that come from a text file,
     # which does not tell numbers from text.
     for column in text:
@@ -156,6 +161,8 @@ def frame_table(
 
     warn_of_similar_ids(ids, name)
     if count is not None:
+        warn_of_totals(ids, y, name)
+        warn_of_incomplete_periods(y if y_upper is None else y_upper, filled, times.given, name)
         warn_of_changed_sites(ids, y, y_upper, filled, times.given, name)
         warn_of_leaks(x, y, grid_exposure, features, name)
     return {
@@ -188,8 +195,7 @@ def _feature_columns(
         found = _columns.default_features(df, name, taken, where)
         if found:
             notes.append(
-                "Numeric columns that have no other role are read as features: "
-                f"{', '.join(found)}."
+                f"Numeric columns that have no other role are read as features: {', '.join(found)}."
             )
         return found
     if isinstance(features, str):

@@ -23,6 +23,9 @@ from .times import read_times
 # over the number of sites, given the mean of its periods before.
 _RARE = 1e-4
 _FADING = -np.log(0.01)  # the same for a site that another site may have replaced
+_SUM_OF_ENOUGH = 10  # a site that equals the sum of all others is a total if it has so many events
+_TOTAL = r"\b(grand |sub)?totals?\b|\ball sites\b|\boverall\b|\b(ins)?gesamt\b"
+_YEAR_OF_MONTHS = 12  # periods that the newest is compared with
 _DENSE = 0.9  # if this share of sites has a row in every period, a site whose rows end has ended
 
 
@@ -170,6 +173,65 @@ def warn_of_similar_ids(ids: Sequence[str], name: str, noun: str = "site") -> No
             f"{name}: {noun}s must differ in more than case, accents, punctuation or leading "
             f"zeros, got {len(similar)} group(s): {shown}. Each is a {noun} of its own here: if "
             "two are one place, give them one id.",
+            stacklevel=4,
+        )
+
+
+def warn_of_totals(ids: Sequence[str], y: np.ndarray, name: str) -> None:
+    """A warning that names sites which are the sum of all others, as a row "Total" is.
+
+    Args:
+        ids: S site ids.
+        y: counts [T, S]; NaN where unknown.
+    """
+    y = np.nan_to_num(y[~np.isnan(y).all(axis=1)]).astype(np.float64)
+    others = y.sum(axis=1, keepdims=True) - y
+    summed = (y == others).all(axis=0) & (y.sum(axis=0) >= _SUM_OF_ENOUGH)
+    named = np.array([re.search(_TOTAL, site, re.IGNORECASE) is not None for site in ids])
+    largest = np.array([(y[:, [s]] >= y).all() if named[s] else False for s in range(len(ids))])
+    found = np.flatnonzero((summed & (len(ids) > 2)) | (largest & (y.sum(axis=0) > 0)))
+    if len(found):
+        shown = ", ".join(repr(ids[s]) for s in found[:5])
+        warnings.warn(
+            f"{name}: sites must be places of one kind, got {shown}, with as many events as all "
+            "other sites together. Such a total is chosen before all places: drop its rows.",
+            stacklevel=4,
+        )
+
+
+def warn_of_incomplete_periods(
+    y: np.ndarray, has_row: np.ndarray, labels: Sequence[Any], name: str
+) -> None:
+    """Warnings that name periods which may not be wholly reported.
+
+    Args:
+        y: counts [T, S], the most that they can be; NaN where unknown or not open.
+        has_row: bool [T, S]: whether the table has a row.
+        labels: the T times, for the message.
+    """
+    known = ~np.isnan(y).all(axis=1)
+    y, has_row = y[known], has_row[known]
+    labels = [label for label, k in zip(labels, known, strict=True) if k]
+    if len(y) < 4:
+        return
+    rows = has_row.sum(axis=1)
+    usual = np.median(rows)
+    few = np.flatnonzero(rows < usual / 2) if usual >= _DENSE * y.shape[1] else np.array([], int)
+    if len(few):
+        shown = ", ".join(f"{labels[t]!s} ({rows[t]})" for t in few[:5])
+        warnings.warn(
+            f"{name}: some periods have few rows, where others have {usual:.0f}: {shown}. Sites "
+            "without a row count as 0 there: leave out periods that are not wholly reported.",
+            stacklevel=4,
+        )
+    totals = np.nansum(y, axis=1)
+    before, last = totals[:-1][-_YEAR_OF_MONTHS:], totals[-1]
+    low = before.min()
+    if last < low / 2 and low - last > 4 * np.sqrt(low):
+        warnings.warn(
+            f"{name}: {labels[-1]!s} has {last:.0f} events in all, where the {len(before)} periods "
+            f"before have {low:.0f} to {before.max():.0f}. If it is not wholly reported, leave its "
+            "rows out.",
             stacklevel=4,
         )
 

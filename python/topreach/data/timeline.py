@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,17 +17,23 @@ class Timeline:
 
     calendar: of the periods. start: number of the first row's period in the calendar. low [N, S]:
     counts, NaN where not known. If `high` [N, S] is given, low and high are the least and the most
-    that the counts can be.
+    that the counts can be. exposure [N, S]: what the counts are in proportion to, NaN where not
+    known; None: no exposure.
     """
 
     calendar: Calendar
     start: int
     low: Tensor
     high: Tensor | None = None
+    exposure: Tensor | None = None
 
     @staticmethod
     def place(
-        calendar: Calendar, values: Sequence[float], low: Tensor, high: Tensor | None = None
+        calendar: Calendar,
+        values: Sequence[float],
+        low: Tensor,
+        high: Tensor | None = None,
+        exposure: Tensor | None = None,
     ) -> tuple[Timeline, Tensor]:
         """Rows [n, S] at ascending times [n] on the calendar's grid, and the row of each, int64
         [n]."""
@@ -35,14 +41,20 @@ class Timeline:
         start, rows = int(index[0]), index - index[0]
         size = int(rows[-1]) + 1
         if size == len(rows):
-            return Timeline(calendar, start, low, high), rows
+            return Timeline(calendar, start, low, high, exposure), rows
 
         def spread(given: Tensor) -> Tensor:
             grid = given.new_full((size, given.shape[1]), torch.nan)
             grid[rows.to(given.device)] = given
             return grid
 
-        return Timeline(calendar, start, spread(low), None if high is None else spread(high)), rows
+        return Timeline(calendar, start, low, high, exposure)._map(spread), rows
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Timeline:
+        """The same with all that is known of its cells changed."""
+        high = None if self.high is None else change(self.high)
+        exposure = None if self.exposure is None else change(self.exposure)
+        return replace(self, low=change(self.low), high=high, exposure=exposure)
 
     @property
     def times(self) -> Tensor:
@@ -62,21 +74,18 @@ class Timeline:
 
     def until(self, end: int) -> Timeline:
         """The first `end` rows, without `high` if all of their counts are exact."""
-        low, high = self.low[:end], None if self.high is None else self.high[:end]
-        return replace(
-            self, low=low, high=high if high is not None and bool((high > low).any()) else None
-        )
+        cut = self._map(lambda cells: cells[:end])
+        exact = cut.high is None or not bool((cut.high > cut.low).any())
+        return replace(cut, high=None) if exact else cut
 
     def bound(self, bound: str) -> Timeline:
         return replace(self, low=self.low if bound == "lower" else self.upper, high=None)
 
     def sites(self, order: Sequence[int]) -> Timeline:
-        high = None if self.high is None else self.high[:, order]
-        return replace(self, low=self.low[:, order], high=high)
+        return self._map(lambda cells: cells[:, order])
 
     def to(self, device: str | torch.device) -> Timeline:
-        high = None if self.high is None else self.high.to(device)
-        return replace(self, low=self.low.to(device), high=high)
+        return self._map(lambda cells: cells.to(device))
 
     def regrid(self, calendar: Calendar) -> tuple[Timeline, Tensor]:
         """The same periods on another calendar's grid, and the new row of each old one [N] (-1 for
@@ -86,8 +95,8 @@ class Timeline:
         old = torch.nonzero(known).flatten()
         values = self.times[old].tolist()
         at = old.to(self.low.device)
-        high = None if self.high is None else self.high[at]
-        made, rows = Timeline.place(calendar, values, self.low[at], high)
+        kept = self._map(lambda cells: cells[at])
+        made, rows = Timeline.place(calendar, values, kept.low, kept.high, kept.exposure)
         place = torch.full((len(self.low),), -1, dtype=torch.int64)
         place[old] = rows
         return made, place
@@ -98,3 +107,10 @@ class Timeline:
         lag = rows.to(device)[:, None] + torch.arange(-window, 0, device=device)
         counts = self.low[lag.clamp_min(0)]
         return counts.masked_fill((lag < 0)[:, :, None], torch.nan)
+
+
+def with_unknown(past: Tensor, exposure: Tensor | None) -> Tensor | None:
+    """Exposure [T, S] after periods [H, S] whose exposure is not known: NaN there."""
+    if exposure is None:
+        return None
+    return torch.cat([torch.full_like(past, torch.nan), exposure])

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from topreach._C import Calendar
 
+from . import time_doubts
 from .messages import option
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -152,10 +153,11 @@ def _numbers(
         ):
             if all(re.fullmatch(pattern, text) for text in written):
                 return Times(_parse(Calendar("day", 1, 0, form), written)[0], True, "", form)
-    if (values != np.floor(values)).any() or not len(values):
+    if not len(values):
         return Times(values, False)
+    whole = bool((values == np.floor(values)).all())
     low, high = values.min(), values.max()
-    if _FIRST * 100 < low and high < (_LAST + 1) * 100:
+    if whole and _FIRST * 100 < low and high < (_LAST + 1) * 100:
         last = values % 100
         if ((last >= 1) & (last <= 12)).all():
             form = "%Y%m"
@@ -167,11 +169,26 @@ def _numbers(
                 f"{given[i]!r}{where(i)}. Pass {option('time_format', '%G%V')} if they are ISO "
                 f"weeks, or {option('time_format', 'number')} if they are plain numbers."
             )
-    if _FIRST * 10_000 < low and high < (_LAST + 1) * 10_000:
+    if whole and _FIRST * 10_000 < low and high < (_LAST + 1) * 10_000:
         parsed, bad = _parse(Calendar("day", 1, 0, "%Y%m%d"), _digits(values))
         if bad is None:
             return Times(parsed, True, "", "%Y%m%d")
+    _refuse(time_doubts.of_numbers(values, texts), "numbers", given, context)
     return Times(values, False)
+
+
+def _refuse(
+    doubt: time_doubts.Doubt | None, kind: str, given: Sequence[Any], context: tuple
+) -> None:
+    """An error where a column reads as one thing and is likely another."""
+    if doubt is None:
+        return
+    name, argument, where = context
+    i = doubt.position
+    raise ValueError(
+        f"{name}: {argument} must not hold {kind} that may be {doubt.what}, got "
+        f"{given[i]!r}{where(i)}. {doubt.advice}"
+    )
 
 
 def _digits(values: np.ndarray) -> list[str]:
@@ -180,7 +197,7 @@ def _digits(values: np.ndarray) -> list[str]:
 
 def _date_objects(given: Sequence[Any], context: tuple) -> Times:
     name, argument, where = context
-    unit = ""
+    unit, fiscal = "", False
     periods = [isinstance(t, pd.Period) for t in given]
     if any(periods):
         frequencies = {t.freqstr if p else None for t, p in zip(given, periods, strict=True)}
@@ -189,8 +206,9 @@ def _date_objects(given: Sequence[Any], context: tuple) -> Times:
                 f"{name}: {argument} must be periods of one frequency, got "
                 f"{', '.join(sorted(map(str, frequencies)))}."
             )
-        found = re.match(r"\d*([A-Za-z])", str(frequencies.pop()))
+        found = re.match(r"\d*([A-Za-z])\w*(?:-(\w+))?", str(frequencies.pop()))
         unit = _FREQUENCIES.get(found[1] if found else "", "")
+        fiscal = found is not None and found[2] not in (None, "DEC")
         given = [t.to_timestamp() for t in given]
     zones = [str(getattr(t, "tzinfo", None)) for t in given]
     if len(set(zones)) > 1:
@@ -208,7 +226,8 @@ def _date_objects(given: Sequence[Any], context: tuple) -> Times:
             f"{name}: {argument} must be whole seconds, got {given[i]!s}{where(i)}. Count the "
             "events by period first."
         )
-    form = "" if unit in ("quarter", "year", "month") else "%Y-%m-%d"
+    # A fiscal year or quarter is named by its first day: its number is another than the date's.
+    form = "" if unit in ("quarter", "year", "month") and not fiscal else "%Y-%m-%d"
     if seconds != {0}:
         form = "%Y-%m-%d %H:%M" + (":%S" if any(s % 60 for s in seconds) else "")
     return Times(values, True, unit, form)
@@ -224,6 +243,7 @@ def _clock(stamp: pd.Timestamp) -> float:
 
 def _texts(given: Sequence[Any], texts: Sequence[str], context: tuple) -> Times:
     name, argument, where = context
+    _refuse(time_doubts.of_texts(texts), "texts", given, context)
     found: list[Times] = []
     best = -1
     for form, unit in _forms(texts[0]):
@@ -235,6 +255,7 @@ def _texts(given: Sequence[Any], texts: Sequence[str], context: tuple) -> Times:
         if not any(np.array_equal(values, other.values) for other in found):
             found.append(Times(values, True, unit, used))
     if len(found) == 1:
+        _refuse(_months_doubt(found[0]), "months", given, context)
         return found[0]
     if found:
         ways = " or ".join(f"{option('time_format', t.format)}" for t in found)
@@ -271,6 +292,15 @@ def _texts(given: Sequence[Any], texts: Sequence[str], context: tuple) -> Times:
     raise ValueError(
         f"{name}: {argument} must be written in one way throughout, got {given[0]!r}{where(0)} and "
         f"{given[i]!r}{where(i)}. Write all alike."
+    )
+
+
+def _months_doubt(times: Times) -> time_doubts.Doubt | None:
+    if not re.fullmatch(r"%Y.%-?m|%-?m.%Y", times.format):
+        return None
+    months = times.values.astype("datetime64[D]").astype("datetime64[M]").astype(int)
+    return time_doubts.of_months(
+        times.format, (1970 + months // 12).tolist(), (1 + months % 12).tolist()
     )
 
 

@@ -67,6 +67,11 @@ class PanelViews:
         return self._line.calendar
 
     @property
+    def labels(self) -> list[str]:
+        """The periods as the calendar writes them [T]."""
+        return [self.calendar.label(float(t)) for t in self.time_values]
+
+    @property
     def rows(self) -> Tensor:
         """The row of each period in the timeline, int64 [T]."""
         return self._rows
@@ -87,6 +92,11 @@ class PanelViews:
     def timeline_times(self) -> Tensor:
         """First moments of the timeline's periods, float64 [N]."""
         return self._line.times
+
+    @property
+    def timeline_exposure(self) -> Tensor | None:
+        """Exposure of the timeline's counts [N, S], NaN where not known; None: no exposure."""
+        return self._line.exposure
 
     @property
     def history_y(self) -> Tensor | None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from topreach import _C
+from topreach.data.sites import warn_of_similar_ids
 from topreach.plan.inputs import Sites
 from topreach.programs.arguments import Quota, Quotas
 from topreach.programs.groupings import label_of
@@ -107,6 +108,7 @@ def read_groups(
     groups = sorted({label for label in labels if label})
     if not groups:
         raise ValueError(f"{caller}: groups must name at least one group, got blanks alone.")
+    warn_of_similar_ids(groups, caller, "group")
     number = {label: i for i, label in enumerate(groups)}
     return str(called), groups, np.asarray([number.get(label, -1) for label in labels], np.int32)
 

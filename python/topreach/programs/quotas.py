@@ -11,6 +11,7 @@ import torch
 
 from topreach import _C
 from topreach._C import Program
+from topreach.data.sites import warn_of_similar_ids
 from topreach.programs.base import as_program
 from topreach.programs.groupings import Column, grouping_of, read_column, read_lock, texts_of
 from topreach.programs.solver import find_highs
@@ -88,10 +89,16 @@ def _columns(groups: Any, label: str | None) -> list[Column]:
     if isinstance(groups, pd.DataFrame):
         if groups.shape[1] == 0:
             raise ValueError(f"{_NAME}: groups must have a column, got none")
-        return [read_column(groups[name], str(name), _NAME) for name in groups.columns]
+        return [_column(groups[name], str(name)) for name in groups.columns]
     if isinstance(groups, (list, tuple)) and groups and _is_grouping(groups[0]):
-        return [read_column(part, None, _NAME) for part in groups]
-    return [read_column(groups, label, _NAME)]
+        return [_column(part, None) for part in groups]
+    return [_column(groups, label)]
+
+
+def _column(groups: Any, label: str | None) -> Column:
+    column = read_column(groups, label, _NAME)
+    warn_of_similar_ids(sorted({name for name in column.values if name}), _NAME, "group")
+    return column
 
 
 def _is_grouping(value: Any) -> bool:

@@ -130,11 +130,7 @@ def fit(
 
     model = make()
     needs = needs_of(model)  # with its window
-    weights = settings.training.time_weights
-    if callable(weights):
-        weights = torch.as_tensor(weights(panel.time_values), dtype=torch.float32)
-    if weights is not None:
-        weights = torch.as_tensor(weights, dtype=torch.float32)
+    weights = _time_weights(settings.training.time_weights, panel)
     read = panel
     if objective == "direct":
         assert isinstance(model, ReadsLastPeriods)
@@ -242,11 +238,34 @@ def fit_events(settings: Settings, events: Events, notes: list[str]) -> tuple[Pa
     return panel, done
 
 
+def _time_weights(given: Any, panel: Panel) -> Tensor | None:
+    """What each period of the training panel counts [T], checked."""
+    if given is None:
+        return None
+    values = given(panel.time_values) if callable(given) else given
+    try:
+        weights = torch.as_tensor(values, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            "TopKRanker.fit: time_weights must be numbers, or a function that gives them, got "
+            f"{type(values).__name__}."
+        ) from error
+    if weights.shape != (panel.num_times,):
+        raise ValueError(
+            f"TopKRanker.fit: time_weights must have shape [{panel.num_times}], one per period of "
+            f"the training panel, got {list(weights.shape)}."
+        )
+    if not (weights.isfinite().all() and (weights >= 0).all() and weights.sum() > 0):
+        raise ValueError(
+            f"TopKRanker.fit: time_weights must be finite, >= 0 and not all 0, got "
+            f"{weights.tolist()}."
+        )
+    return weights
+
+
 def _last_read(panel: Panel, weights: Tensor | None, number: int) -> tuple[Panel, Tensor | None]:
     """The last `number` periods that a direct fit can read, and their weights."""
     known = panel.has_counts.cpu()
-    if weights is not None and weights.shape != known.shape:
-        return panel, weights  # the model's own check raises
     read = known if weights is None else known & (weights > 0)
     rows = torch.nonzero(read)[-number:, 0]
     if not len(rows):
@@ -287,14 +306,14 @@ def timeline_exposure(panel: Panel, earlier: Panel) -> Tensor:
     times = {float(t): i for i, t in enumerate(panel.timeline_times)}
     values = torch.full((len(times), panel.num_sites), torch.nan)
     for source in (earlier, panel):
-        if source.exposure is None:
+        if source.timeline_exposure is None:
             continue
         source = source.align(site_ids=panel.site_ids)
-        assert source.exposure is not None  # as before the sites were aligned
-        for t, row in zip(source.time_values.tolist(), source.exposure, strict=True):
+        assert source.timeline_exposure is not None  # as before the sites were aligned
+        for t, row in zip(source.timeline_times.tolist(), source.timeline_exposure, strict=True):
             at = times.get(float(source.calendar.at(source.calendar.index(t))))
             if at is not None:
-                values[at] = row.cpu()
+                values[at] = torch.where(row.isnan().cpu(), values[at], row.cpu())
     frame = values.numpy()
     for direction in (range(1, len(frame)), range(len(frame) - 2, -1, -1)):
         step = 1 if direction.step > 0 else -1

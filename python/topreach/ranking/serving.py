@@ -35,6 +35,7 @@ def table_of(panel: Panel, ranker: _C.Ranker) -> _C.Panel:
     low = panel.at_bound("lower")
     rows = set(int(row) for row in panel.rows)
     timeline, times = low.timeline, low.timeline_times.tolist()
+    exposure = low.timeline_exposure
     before = [i for i in range(len(times)) if i not in rows and not timeline[i].isnan().all()]
     return _C.Panel(
         site_ids=list(panel.site_ids),
@@ -47,6 +48,7 @@ def table_of(panel: Panel, ranker: _C.Ranker) -> _C.Panel:
         exposure=panel.exposure,
         history_times=[times[i] for i in before],
         history=timeline[before] if before else None,
+        history_exposure=exposure[before] if before and exposure is not None else None,
         opened=_times(panel.opened),
         closed=_times(panel.closed),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,16 @@ from topreach.data.panel import Batch, Panel
 from topreach.objectives.base import TimeWeights
 
 
-def batch_of(model: nn.Module, data: Panel | Batch, device: torch.device, name: str) -> Batch:
+def batch_of(
+    model: nn.Module,
+    data: Panel | Batch,
+    device: torch.device,
+    name: str,
+    change: Callable[[Batch], Batch] = lambda batch: batch,
+) -> Batch:
     """The batch for training or judging a model, on its device.
+
+    `change` is applied to all periods, before some are left out.
 
     Cells of sites that are not open (`Batch.open`) need no count. Periods whose past counts are
     unknown are left out, with one warning.
@@ -43,6 +52,7 @@ def batch_of(model: nn.Module, data: Panel | Batch, device: torch.device, name: 
         )
     if not torch.isfinite(data.x).all():
         raise ValueError(f"Trainer.fit: {name} must have finite features, got NaN or infinity.")
+    data = change(data)
     if data.history is not None and data.history.isnan().any():
         data = _with_known_history(data, data.history, name)
     return data.map(lambda t: t.to(device))

@@ -247,14 +247,17 @@ class Trainer:
         if self.device is not None:
             model.to(self.device)
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        train = batch_of(model, train, device, "train")
+
+        def weighed(batch: Batch) -> Batch:
+            return batch._replace(weights=weights_of(batch, self.time_weights))
+
+        train = batch_of(model, train, device, "train", weighed)
         valid = None if valid is None else batch_of(model, valid, device, "valid")
         if valid is not None and (valid.exposure is None) != (train.exposure is None):
             raise ValueError(
                 "Trainer.fit: valid must have an exposure if train has one, and only then, got "
                 f"{'none' if valid.exposure is None else 'one'}. Name its column for both."
             )
-        train = train._replace(weights=weights_of(train, self.time_weights))
         program = self._program()
         monitor = None
         if valid is not None:
