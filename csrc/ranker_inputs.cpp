@@ -372,6 +372,26 @@ class Merge {
     return last;
   }
 
+  // Column [S] of a feature in a row of the table; raises where it is not finite.
+  void read_feature(int64_t row, int64_t feature, const std::string& name,
+                    torch::Tensor column) const {
+    column.copy_(of_sites(table_->x[row].select(-1, feature), in_table_, 0.0));
+    const torch::Tensor bad = column.isfinite().logical_not();
+    if (!bad.any().item<bool>()) return;
+    const int64_t s = bad.nonzero()[0].item<int64_t>();
+    TR_REQUIRE(false, "{}: features must be finite, got {} for feature '{}', site '{}' in {}",
+               function_, column[s].item<double>(), name, out_.site_ids[size_t(s)],
+               label(table_at_[size_t(row)]));
+  }
+
+  // The table's row of the latest period after training and before `index`; -1 for none.
+  int64_t last_row_before(int64_t index) const {
+    int64_t row = -1, latest = fitted_.empty() ? index : *fitted_.rbegin();
+    for (size_t t = 0; t < table_at_.size(); ++t)
+      if (table_at_[t] > latest && table_at_[t] < index) latest = table_at_[row = int64_t(t)];
+    return row;
+  }
+
   // ---- features and exposure --------------------------------------------------------------------
   torch::Tensor features() {
     const Standardizer& scaling = file_.standardizer;
@@ -399,18 +419,15 @@ class Merge {
         const int64_t row = row_in_table_[size_t(t)];
         torch::Tensor column = x[t].select(-1, p);
         if (row >= 0 && found != in_table.end()) {
-          column.copy_(of_sites(table_->x[row].select(-1, found->second), in_table_, 0.0));
-          const torch::Tensor bad = column.isfinite().logical_not();
-          if (bad.any().item<bool>()) {
-            const int64_t s = bad.nonzero()[0].item<int64_t>();
-            TR_REQUIRE(false,
-                       "{}: features must be finite, got {} for feature '{}', site '{}' in {}",
-                       function_, column[s].item<double>(), name, out_.site_ids[size_t(s)],
-                       label(wanted_[size_t(t)]));
-          }
+          read_feature(row, found->second, name, column);
         } else if (file_.last_features.defined() && file_.constant_features.defined() &&
                    file_.constant_features[p].item<bool>() && in_file_.ge(0).all().item<bool>()) {
-          column.copy_(of_sites(file_.last_features.select(-1, p), in_file_, 0.0));
+          // One that never changed is carried forward: from the table, where it has newer ones.
+          const auto newest = found == in_table.end() ? -1 : last_row_before(wanted_[size_t(t)]);
+          if (newest < 0)
+            column.copy_(of_sites(file_.last_features.select(-1, p), in_file_, 0.0));
+          else
+            read_feature(newest, found->second, name, column);
         } else {
           if (missing.empty() || missing.back() != name) missing.push_back(name);
           if (missing_at.empty()) missing_at = label(wanted_[size_t(t)]);

@@ -240,3 +240,21 @@ def test_a_forecast_per_exposure_outside_of_the_past_is_said():
     totals = known.groupby("time").n.sum() * 10
     said = f"the periods known would have had at its exposure {totals.min()} to {totals.max()}"
     assert said in note
+
+
+def test_a_feature_that_never_changed_is_carried_forward_from_the_newest_table():
+    """A new survey of the sites: what it says holds for the period after it too."""
+    known = frame(range(2010, 2020))
+    known["size"] = known.site.str[1:].astype(float)
+    ranker = tr.TopKRanker(2, model="negbin", objective="marginal").fit(panel(known))
+    newer = frame([2020], seed=1).assign(size=lambda d: 7 - d.site.str[1:].astype(float))
+    coming = newer.assign(time=2021, n=np.nan)
+    told = panel(pd.concat([newer, coming]), counts="optional").select_times([2021])
+    carried = ranker.plan(panel(newer), periods_ahead=1)[0]
+    expected = ranker.plan(told)[0]
+    assert [(p.site, p.score) for p in carried.sites] == [(p.site, p.score) for p in expected.sites]
+    # Without a newer one it is that of training.
+    plain = ranker.plan(panel(known), periods_ahead=1)[0]
+    assert [(p.site, p.score) for p in plain.sites] == [
+        (p.site, p.score) for p in ranker.plan()[0].sites
+    ]
