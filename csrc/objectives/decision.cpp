@@ -77,6 +77,12 @@ torch::Tensor weighted_sum(const char* function, const torch::Tensor& values,
                  (weights->size(0) == values.size(-1) || values.size(-1) == 1),
              "{}: weights must have shape [T] = [{}], one per period, got {}", function,
              values.dim() >= 1 ? values.size(-1) : 1, weights->sizes());
+  if (weights->device().is_cpu()) {
+    const torch::Tensor wrong =
+        weights->detach().isfinite().logical_and(weights->ge(0)).logical_not();
+    TR_REQUIRE(!wrong.any().item<bool>(), "{}: weights must be finite and not negative, got {}",
+               function, weights->masked_select(wrong)[0].item<double>());
+  }
   return (values * weights->to(values.options().requires_grad(false))).sum();
 }
 

@@ -66,7 +66,8 @@ struct Decision {
 Decision decision_of(const char* function, const torch::Tensor& scores, const torch::Tensor& y,
                      const std::optional<torch::Tensor>& open, const Program& program);
 
-/// sum_t w_t values_t over [..., T]. Raises c10::ValueError for weights of another shape than [T].
+/// sum_t w_t values_t over [..., T]. Raises c10::ValueError for weights of another shape than [T], or that
+/// are negative or not finite.
 torch::Tensor weighted_sum(const char* function, const torch::Tensor& values,
                            const std::optional<torch::Tensor>& weights);
 

@@ -27,7 +27,8 @@ struct ObjectiveValue {
 /// With `penalty` (a scalar, from the model) added and kept as the term "penalty", this is MAP
 /// [Eq. 20]. Python: topreach.objectives.NLL.
 ///
-/// Raises c10::ValueError for a penalty that is no scalar, weights that are not [T], and what
+/// Raises c10::ValueError for a penalty that is no scalar, weights that are not [T] finite numbers >= 0,
+/// counts that are no whole numbers, and what
 /// CountDistribution::interval_log_prob refuses.
 ///
 ///   auto counts = model->forward(x, time);

@@ -204,6 +204,18 @@ TEST(Objectives, WrongShapesAreNamed) {
   EXPECT_THROW(topreach::nll(counts, f.y, {}, torch::zeros({2})), c10::ValueError);
   EXPECT_THROW(topreach::nll(counts, f.y, torch::ones({2})), c10::ValueError);
   EXPECT_THROW(topreach::nll(counts, Tensor()), c10::ValueError);
+  const auto refused = [&](auto&& call) { EXPECT_THROW(call(), c10::ValueError); };
+  for (const float wrong : {NAN, INFINITY, -1.f}) {
+    const Tensor weights = torch::tensor({1.f, wrong, 1.f});
+    refused([&] { topreach::nll(counts, f.y, weights); });
+    refused([&] {
+      topreach::direct_bpr(torch::rand({3, 20}), f.y, {.program = 2, .weights = weights});
+    });
+  }
+  refused([&] { topreach::nll(counts, f.y + 0.5); });
+  refused([&] { topreach::nll(counts, f.y, {}, {}, f.y + 0.5); });
+  refused([&] { topreach::derived_key(torch::zeros({3}, torch::kLong), 1); });
+  refused([&] { topreach::derived_key(torch::zeros({2}), 1); });
   EXPECT_THROW(topreach::direct_bpr(Tensor(), f.y, {.program = 2}), c10::ValueError);
   EXPECT_THROW(topreach::direct_bpr(torch::rand({3, 20}), f.y, {.program = 21}), c10::ValueError);
   EXPECT_THROW(topreach::direct_bpr(torch::rand({2, 20}), f.y, {.program = 2}), c10::ValueError);

@@ -264,6 +264,8 @@ def test_a_model_is_not_written_to_standard_output(folder, capsys, monkeypatch):
         ([*RANK, "--times", "1999"], "got '1999'"),
         ([*RANK, "--site", "tract"], "tract"),
         ([*EVALUATE], "--k is needed"),
+        ([*EVALUATE, "--k", "5", "--repeats", "3"], "--repeats needs --model"),
+        ([*EVALUATE, "--k", "5", "--repeats", "-3"], "--repeats must be a whole number >= 0"),
         (["evaluate", "--data", "counts.csv", "--k", "5"], "--site, --time, --count must name"),
         ([*EVALUATE, "--k", "99"], "number of sites, 25, got 99"),
         ([*EVALUATE, "--k", "5", "--test", "9"], "--test must be from 1 to"),

@@ -45,6 +45,20 @@ def at(times, **options) -> tr.Events:
     return tr.Events.from_frame(df, time="t", place="town", **options)
 
 
+def test_a_table_that_stands_twice_is_said():
+    one = pd.DataFrame({"t": np.arange(8.0), "town": list("ABABABAB")})
+    columns = {"time": "t", "place": "town"}
+
+    def said(df, **more):
+        notes = tr.Events.from_frame(df, **columns, **more).notes
+        return [n for n in notes if n.startswith("Every row stands in the table more than once")]
+
+    twice = pd.concat([one, one], ignore_index=True)
+    assert len(said(twice)) == 1 and not said(one)
+    assert not said(twice.iloc[:-1])  # one row stands there once
+    assert not said(twice.assign(case=range(16)), id="case")
+
+
 def test_a_table_becomes_arrays():
     events = read(marks=["age", "sex"])
     assert events.places == ["A", "B"] and events.types == ["heroin", "fentanyl"]

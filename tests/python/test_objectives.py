@@ -109,6 +109,9 @@ def test_weights_over_time_count_periods():
         ),
     ):
         assert value.loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    for wrong in (math.nan, math.inf, -1.0):
+        with pytest.raises(ValueError, match="weights must be finite and not negative, got"):
+            NLL(time_weights=torch.tensor([1.0, wrong, 1.0, 1.0]))(model, batch)
     with pytest.raises(ValueError, match=r"time_weights must have shape \[4\].*Trainer"):
         NLL(time_weights=[1.0, 2.0])(model, batch)
 

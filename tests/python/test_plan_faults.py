@@ -8,6 +8,7 @@ import pytest
 
 import topreach as tr
 from topreach.cli.main import main
+from topreach.data.messages import wording
 
 SITES = [str(i) for i in range(9)]
 
@@ -138,6 +139,8 @@ def test_labelled_tables_are_read_by_label():
     )
     assert graph.neighbours("a") == ["b"]
     with pytest.raises(ValueError, match="longitude within 360 and latitude within 90.*'b'"):
+        tr.Graph.from_coordinates(list("ab"), [0, 1], [0, 100], radius=1, degrees=True)
+    with wording("cli"), pytest.raises(ValueError, match="--lon and --lat must be longitude"):
         tr.Graph.from_coordinates(list("ab"), [0, 1], [0, 100], radius=1, degrees=True)
     with pytest.raises(ValueError, match="Did you mean '01'"):
         tr.Graph.from_edges([("1", "2")]).without_strangers(["01", "02"])

@@ -63,6 +63,10 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     if options.out is not None:
         may_write(options.out, options.force)
+    if options.repeats < 0:
+        raise CommandError(f"--repeats must be a whole number >= 0, got {options.repeats}")
+    if options.repeats and options.model is None:
+        raise CommandError("--repeats needs --model, whose ranking it repeats")
     ranker = None
     if options.model is not None:
         ranker = TopKRanker.load(options.model, device=device_of(options.device))

@@ -38,6 +38,8 @@ _STATE = (
 
 # Events from which on one far from all others is likely wrong.
 _ENOUGH_FOR_A_WINDOW = 20
+# Rows from which on it is no chance that each has an equal.
+_ENOUGH_TO_REPEAT = 10
 
 
 class Events(EventCounts, EventChanges):
@@ -304,6 +306,16 @@ class Events(EventCounts, EventChanges):
                 f"{end_label(end, dates)}."
             )
         _check_within(rows, end, dates, spec, name, where)
+        if (
+            spec.id is None
+            and len(df) >= _ENOUGH_TO_REPEAT
+            and bool(df.duplicated(keep=False).all())
+        ):
+            notes.append(
+                "Every row stands in the table more than once, and each counts as an event. Drop "
+                "the repeated rows if the table was put together twice, or give each event an id "
+                f"({option('id')})."
+            )
         if found.step:
             notes.append(
                 f"Times are known to {found}: each event lies within it where its id says."

@@ -348,8 +348,8 @@ class Graph:
         if beyond.any():
             at = int(np.argmax(beyond))
             raise ValueError(
-                f"{name}: x and y must be longitude within 360 and latitude within 90 degrees, got "
-                f"{points[at].tolist()} for {known[at]!r}."
+                f"{name}: {either('x and y', '--lon and --lat')} must be longitude within 360 and "
+                f"latitude within 90 degrees, got {points[at].tolist()} for {known[at]!r}."
             )
         places = _sphere(points) if degrees else points
         if delaunay:

@@ -10,6 +10,7 @@ import numpy as np
 
 from topreach import _C
 from topreach.data.graph import Graph
+from topreach.data.messages import either
 from topreach.plan.arguments import ChoiceArguments, PhaseArguments, read_choice, takes
 from topreach.plan.constraints import Quotas, read_floors, read_groups, whole
 from topreach.plan.plan import Plan
@@ -140,11 +141,15 @@ def spaced(
         raise ValueError(f"{name}: give either distance (with x and y) or graph.")
     if graph is None:
         if x is None or y is None:
-            raise ValueError(f"{name}: x and y must be the sites' coordinates, got None.")
+            raise ValueError(
+                f"{name}: {either('x and y', '--lon and --lat')} must be the sites' coordinates, "
+                "got None."
+            )
         assert distance is not None
         if not (isinstance(distance, int | float) and 0 < distance < math.inf):
             raise ValueError(f"{name}: distance must be a number above 0, got {distance!r}.")
-        east, north = choice.numbers(x, "x", 0.0), choice.numbers(y, "y", 0.0)
+        east = choice.numbers(x, either("x", "--lon"), 0.0)
+        north = choice.numbers(y, either("y", "--lat"), 0.0)
         if degrees:
             # Two sites at exactly this distance are far enough apart.
             graph = Graph.from_coordinates(

@@ -120,8 +120,11 @@ def fit(
         data=data,
     )
     if not best.converged:
+        said = best.message
+        for p, feature in enumerate(features):
+            said = said.replace(f"weight[{p}]", f"the weight of {feature!r}")
         warnings.warn(
-            f"NegBinMixedEffects.fit: did not converge: {best.message}." + either(" See fit_.", ""),
+            f"NegBinMixedEffects.fit: did not converge: {said}." + either(" See fit_.", ""),
             RuntimeWarning,
             stacklevel=3,
         )
