@@ -28,8 +28,8 @@ struct ObjectiveValue {
 /// [Eq. 20]. Python: topreach.objectives.NLL.
 ///
 /// Raises c10::ValueError for a penalty that is no scalar, weights that are not [T] finite numbers >= 0,
-/// counts that are no whole numbers, and what
-/// CountDistribution::interval_log_prob refuses.
+/// counts that are not whole numbers >= 0, and what CountDistribution::interval_log_prob refuses. Values of
+/// weights and counts are checked on the CPU only.
 ///
 ///   auto counts = model->forward(x, time);
 ///   topreach::nll(counts, y, {}, model->penalty(x, time)).loss.backward();

@@ -13,7 +13,8 @@ namespace topreach {
 at::Tensor draw_key(std::optional<at::Generator> generator = std::nullopt,
                     at::Device device = at::kCPU);
 
-/// Another key of the same kind, for a second source of noise: `stream` >= 1 numbers the sources.
+/// Another key of the same kind, for a second source of noise: `stream` >= 1 numbers the sources. Raises
+/// c10::ValueError unless `key` is int64[2].
 at::Tensor derived_key(const at::Tensor& key, int64_t stream);
 
 }  // namespace topreach

@@ -55,7 +55,9 @@ def test_rows_of_totals_are_named(tmp_path, capsys, name):
 
 def test_a_total_by_name_need_not_be_the_sum():
     table = with_total(frame(), "Grand total").assign(n=lambda d: d.n + (d.site > "B"))
-    assert "got 'Grand total'" in said(table)[0]
+    assert (
+        "got 'Grand total', called a total, with the most events in every period" in said(table)[0]
+    )
 
 
 def test_a_large_site_is_no_total():

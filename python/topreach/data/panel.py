@@ -214,7 +214,8 @@ class Panel(TimeCuts, Lags):
                 become their digits, and white space around an id is taken off.
             time: column of the periods, in one format throughout: numbers (years), YYYYMM,
                 YYYYMMDD, dates, "2021-03", "2021Q1", "2021-W05", "Nov-20", "Nov 2020" and similar
-                forms.
+                forms. A column that may mean something else (fiscal years, quarters written as
+                20211, Excel's day numbers) is an error until `time_format` says which.
             count: column of the counts; None if the table has none (then `counts` must be
                 "optional").
             exposure: column of a quantity that the counts are proportional to, such as the

@@ -178,7 +178,8 @@ def warn_of_similar_ids(ids: Sequence[str], name: str, noun: str = "site") -> No
 
 
 def warn_of_totals(ids: Sequence[str], y: np.ndarray, name: str) -> None:
-    """A warning that names sites which are the sum of all others, as a row "Total" is.
+    """Warnings that name sites which are the sum of all others, or called a total and the largest
+    in every period.
 
     Args:
         ids: S site ids.
@@ -189,14 +190,19 @@ def warn_of_totals(ids: Sequence[str], y: np.ndarray, name: str) -> None:
     summed = (y == others).all(axis=0) & (y.sum(axis=0) >= _SUM_OF_ENOUGH)
     named = np.array([re.search(_TOTAL, site, re.IGNORECASE) is not None for site in ids])
     largest = np.array([(y[:, [s]] >= y).all() if named[s] else False for s in range(len(ids))])
-    found = np.flatnonzero((summed & (len(ids) > 2)) | (largest & (y.sum(axis=0) > 0)))
-    if len(found):
-        shown = ", ".join(repr(ids[s]) for s in found[:5])
-        warnings.warn(
-            f"{name}: sites must be places of one kind, got {shown}, with as many events as all "
-            "other sites together. Such a total is chosen before all places: drop its rows.",
-            stacklevel=4,
-        )
+    summed &= len(ids) > 2
+    by_name = largest & (y.sum(axis=0) > 0) & ~summed
+    for found, why in (
+        (summed, "with as many events as all other sites together"),
+        (by_name, "called a total, with the most events in every period"),
+    ):
+        if found.any():
+            shown = ", ".join(repr(ids[s]) for s in np.flatnonzero(found)[:5])
+            warnings.warn(
+                f"{name}: sites must be places of one kind, got {shown}, {why}. Such a total is "
+                "chosen before all places: drop its rows.",
+                stacklevel=4,
+            )
 
 
 def warn_of_incomplete_periods(

@@ -58,8 +58,9 @@ class DirectBPR(ReachSettings):
 
     Raises:
         ValueError: a setting out of range; k above S; noise other than normal unless topk is
-            "sampled"; suppressed counts (`batch.y_upper`), with which the reach of a choice is not
-            known; NaN counts of sites that are not marked as closed.
+            "sampled"; weights over time that are negative or not finite; suppressed counts
+            (`batch.y_upper`), with which the reach of a choice is not known; NaN counts of sites
+            that are not marked as closed.
         TypeError: ranking "exact" with a distribution that `expected_ratio_ranking` does not take.
 
     Example:

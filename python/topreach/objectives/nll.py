@@ -50,6 +50,8 @@ class NLL:
 
     Raises:
         TypeError: the model gives scores and so has no likelihood.
+        ValueError: weights over time of another shape than [T], negative or not finite; counts that
+            are not whole numbers >= 0.
 
     Example:
         >>> value = NLL()(model, train.batch())

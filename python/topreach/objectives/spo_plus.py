@@ -34,7 +34,8 @@ class SPOPlus(LinearProgramSettings):
         Returns ObjectiveValue(loss [], {"bpr": mean over periods with events, without noise}).
 
     Raises:
-        ValueError: k below 1 or above S, an unknown name, scores of another shape than y.
+        ValueError: k below 1 or above S, an unknown name, scores of another shape than y,
+            weights over time that are negative or not finite.
 
     Example:
         >>> objective = SPOPlus(k=100)
